@@ -1,0 +1,95 @@
+"""What a trunk and a network are made of: frozen, hashable, without torch.
+
+One ``TrunkConfig`` describes the stack of transformer blocks that strategies share. A ``NetworkConfig`` adds
+what the task brings: the code book, the classes and the grid. Everything a published network needs is a
+setting here, so published and controlled networks are the same classes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Drop probabilities in training; all zero in evaluation."""
+
+    embedding: float = 0.0
+    """After the embedded content sequence, prefix included."""
+    attention: float = 0.0
+    """On attention probabilities."""
+    residual: float = 0.0
+    """After the output projection of attention and after the last MLP product."""
+    hidden: float = 0.0
+    """After the activation of a GELU MLP."""
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """A stack of pre-norm transformer blocks."""
+
+    depth: int
+    width: int
+    heads: int
+    mlp_width: int
+    kv_heads: int | None = None
+    """Key/value heads; each serves heads / kv_heads consecutive query heads. None: as many as heads."""
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-5
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    bias: bool = False
+    """Biases in attention and MLP products."""
+    qk_norm: bool = False
+    """LayerNorm over the head dimension of queries and keys, shared by the heads."""
+    positions: Literal["rotary", "learned"] = "rotary"
+    rotary_base: float = 10_000.0
+    conditioning: Literal["prefix", "adaln"] = "prefix"
+    """``adaln``: every block is modulated by a per-position vector, beside the prefix."""
+    dropout: Dropout = Dropout()
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.heads % self.shared_heads:
+            raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
+        if self.positions == "rotary" and self.head_width % 4:
+            raise ValueError(f"2-D rotary positions need a head width divisible by 4, not {self.head_width}")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def shared_heads(self) -> int:
+        """Number of key/value heads."""
+        return self.kv_heads or self.heads
+
+    def with_dropout(self, dropout: Dropout) -> "TrunkConfig":
+        return replace(self, dropout=dropout)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A trunk and what it is dressed for: ``codes`` image codes, ``classes`` labels, a grid (rows, columns)."""
+
+    trunk: TrunkConfig
+    codes: int
+    classes: int
+    grid: tuple[int, int]
+    null_class: bool = True
+    """Whether a label "no class" (id ``classes``) exists, as guidance needs."""
+
+    @property
+    def places(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def swiglu_width(width: int, multiple_of: int, multiplier: float | None = None) -> int:
+    """Hidden size of a SwiGLU MLP: two thirds of 4 x width, scaled, rounded up (LlamaGen, ARPG)."""
+    hidden = int(2 * 4 * width / 3)
+    if multiplier is not None:
+        hidden = int(multiplier * hidden)
+    return round_up(hidden, multiple_of)

@@ -1,0 +1,39 @@
+"""Random numbers belong to images, not to batches.
+
+Every draw is a function of (seed, image, purpose, visit, place) alone, so it does not depend on the batch an
+image stands in, on the shard, the order or the strategy: runs can be cut, resumed and compared pairwise.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Counter-based streams (Philox) for the images of one batch.
+
+    ``images`` are indices into the run, not into the batch. ``purpose`` separates uses ("token", "order",
+    "accept"); ``visit`` counts repeated draws for the same place.
+    """
+
+    seed: int
+    images: tuple[int, ...]
+
+    def generator(self, row: int, purpose: str, visit: int = 0) -> np.random.Generator:
+        """The stream of image ``images[row]``; the Philox key is (seed, image), the counter (purpose, visit)."""
+        key = np.array([self.seed, self.images[row]], dtype=np.uint64)
+        counter = np.array([0, 0, visit, crc32(purpose.encode())], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def uniform(self, purpose: str, size: int, visit: int = 0) -> np.ndarray:
+        """Uniform numbers in [0, 1), float32 [B, size]; column p belongs to place p."""
+        rows = [
+            self.generator(row, purpose, visit).random(size, dtype=np.float32) for row in range(len(self.images))
+        ]
+        return np.stack(rows)
+
+    def permutations(self, size: int) -> np.ndarray:
+        """One uniform permutation of 0..size-1 per image, int64 [B, size]."""
+        return np.argsort(self.uniform("order", size), axis=1, kind="stable")
