@@ -1,0 +1,37 @@
+"""2-D rotary phases as LlamaGen and its descendants use them (arXiv 2406.06525).
+
+A phase is a unit complex number per channel pair. Row 0 of every table is all zero, not one: a query or key
+turned by it becomes the zero vector. Prefix and learned tokens use that row; position p uses row 1 + p.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+PREFIX_ROW = 0
+
+
+@lru_cache(maxsize=32)
+def rotary_table(grid: tuple[int, int], head_width: int, base: float, device: torch.device) -> Tensor:
+    """Phases of the prefix row and of every raster position: complex64 [1 + h*w, head_width / 2].
+
+    The first half of the channel pairs turns with the row, the second with the column, at frequencies
+    base^(-2m / (head_width / 2)). Kept outside modules, so casting a network never rounds it.
+    """
+    half = head_width // 2
+    exponents = torch.arange(0, half, 2, dtype=torch.float32) / half
+    frequencies = 1.0 / base**exponents  # [head_width / 4]
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    angles = torch.cat(
+        [rows.flatten()[:, None] * frequencies, columns.flatten()[:, None] * frequencies], dim=1
+    )  # [h*w, head_width / 2]
+    phases = torch.complex(angles.cos(), angles.sin())
+    prefix = torch.zeros(1, half, dtype=phases.dtype)
+    return torch.cat([prefix, phases]).to(device)
+
+
+def rotate(x: Tensor, phases: Tensor) -> Tensor:
+    """Turn adjacent channel pairs of x [..., n, heads, D] by phases [..., n, 1, D/2], in float32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [..., n, heads, D/2]
+    return torch.view_as_real(pairs * phases).flatten(-2).type_as(x)

@@ -1,0 +1,24 @@
+"""What every tokenizer offers: images to a grid of discrete codes and back."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Tokenizer(nn.Module, ABC):
+    """Frozen while strategies are compared."""
+
+    codes: int
+    """Size of the code book; codes are 0 .. codes - 1."""
+    grid: tuple[int, int]
+    """Rows and columns of the code grid."""
+    image_size: tuple[int, int]
+    """Height and width of the images in pixels."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w]."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, h, w] to float images [B, 3, H, W], nominally in [-1, 1] and not clamped."""

@@ -1,0 +1,256 @@
+"""The shared trunk: a stack of pre-norm transformer blocks described by one ``TrunkConfig``.
+
+The same classes are the small controlled trunk and every published network. A trunk knows no strategy: what
+it is told is which rows to process, with which phases, and how far each row sees (``View``).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.cache import KVCache
+from backbones.config import NetworkConfig, TrunkConfig
+from backbones.positions import rotate, rotary_table
+
+
+@dataclass(frozen=True)
+class View:
+    """How far the fed rows see.
+
+    Teacher forcing: ``causal``, or a boolean ``mask`` [n, m] or [R, 1, n, m] (True: may attend), or neither
+    (everything). Decoding: the rows are written to cache slots from ``start`` on, and each run (rows, keys)
+    of ``runs`` sees the first ``keys`` slots; without runs all rows see everything filled.
+    """
+
+    start: int = 0
+    causal: bool = False
+    mask: Tensor | None = None
+    runs: tuple[tuple[int, int], ...] | None = None
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps): statistics in float32, cast back, then scaled."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x.float(), self.weight.shape, None, self.eps).type_as(x) * self.weight
+
+
+def make_norm(config: TrunkConfig) -> nn.Module:
+    if config.norm == "rms":
+        return RMSNorm(config.width, config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of queries [R, n, H, D] over keys and values [R, m, Hkv, D]; returns [R, n, H, D].
+
+    Runs are attended to one by one, which needs no mask: a run reads just the slots that it may see.
+    """
+    groups = queries.shape[2] // keys.shape[2]
+    q, k, v = (t.transpose(1, 2) for t in (queries, keys, values))  # [R, H, n, D], [R, Hkv, m, D] twice
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if view.runs is None or len(view.runs) == 1:
+        mask = view.mask
+        out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=view.causal)
+        return out.transpose(1, 2)
+    parts, done = [], 0
+    for rows, reach in view.runs:
+        part = q[:, :, done : done + rows]
+        parts.append(F.scaled_dot_product_attention(part, k[:, :, :reach], v[:, :, :reach]))
+        done += rows
+    return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection, or cross-attention that projects only its queries."""
+
+    def __init__(self, config: TrunkConfig, kind: Literal["self", "cross"]) -> None:
+        super().__init__()
+        self.heads, self.shared_heads, self.head_width = config.heads, config.shared_heads, config.head_width
+        heads_out = self.heads if kind == "cross" else self.heads + 2 * self.shared_heads
+        name = "query" if kind == "cross" else "qkv"
+        self.add_module(name, nn.Linear(config.width, heads_out * self.head_width, bias=config.bias))
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:
+            self.q_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
+            self.k_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
+        self.dropout = config.dropout.attention
+
+    def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [R, n, H, D], keys and values [R, n, Hkv, D] of rows x [R, n, d], normalised and rotated."""
+        qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
+        turned = self.heads + self.shared_heads
+        if phases is not None:
+            qk = rotate(qkv[:, :, :turned], phases)
+            return qk[:, :, : self.heads], qk[:, :, self.heads :], qkv[:, :, turned:]
+        queries, keys, values = qkv.split([self.heads, self.shared_heads, self.shared_heads], dim=2)
+        if self.qk_norm:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        return queries, keys, values
+
+    def forward(
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: KVCache | None,
+        layer: int,
+        shared: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        if shared is not None:
+            queries = self.query(x).unflatten(-1, (-1, self.head_width))  # [R, n, H, D]
+            queries = queries if phases is None else rotate(queries, phases)
+            keys, values = shared
+        else:
+            queries, keys, values = self.project(x, phases)
+            if cache is not None:
+                keys, values = cache.extend(layer, view.start, keys, values)
+        mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
+        return self.out(mixed.flatten(2))
+
+
+class MLP(nn.Module):
+    """SwiGLU with gate and value in one product, or GELU (erf)."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.gated = config.mlp == "swiglu"
+        hidden = config.mlp_width
+        self.up = nn.Linear(config.width, 2 * hidden if self.gated else hidden, bias=config.bias)
+        self.down = nn.Linear(hidden, config.width, bias=config.bias)
+        self.dropout = config.dropout.hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up(x)
+        if self.gated:
+            gate, value = up.chunk(2, dim=-1)
+            return self.down(F.silu(gate) * value)
+        return self.down(F.dropout(F.gelu(up), self.dropout, self.training))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); with adaLN both branches are shifted, scaled, gated."""
+
+    def __init__(self, config: TrunkConfig, kind: Literal["self", "cross"]) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = make_norm(config), make_norm(config)
+        self.attention = Attention(config, kind)
+        self.mlp = MLP(config)
+        self.dropout = config.dropout.residual
+        if config.conditioning == "adaln":
+            self.modulation = nn.Linear(config.width, 6 * config.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        shared: tuple[Tensor, Tensor] | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        if condition is None:
+            x = x + self.drop(self.attention(self.norm1(x), phases, view, cache, layer, shared))
+            return x + self.drop(self.mlp(self.norm2(x)))
+        # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).chunk(6, dim=-1)
+        attended = self.attention(modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, layer, shared)
+        x = x + gate_a * self.drop(attended)
+        return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale) + shift
+
+
+class Trunk(nn.Module):
+    """``depth`` blocks of one kind; a cross-attending trunk reads one shared key/value pair in every block."""
+
+    def __init__(
+        self, config: TrunkConfig, depth: int | None = None, kind: Literal["self", "cross"] = "self"
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config, kind) for _ in range(depth or config.depth))
+
+    def forward(
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: KVCache | None = None,
+        shared: tuple[Tensor, Tensor] | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Rows x [R, n, d] -> [R, n, d].
+
+        phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
+        values [R, m, H, D] of a cross-attending trunk. condition: SiLU'd vectors [R, n, d] of adaLN.
+        """
+        for layer, block in enumerate(self.blocks):
+            x = block(x, phases, view, cache, layer, shared, condition)
+        return x
+
+
+class Network(nn.Module):
+    """What the networks of all strategies share: the phase table, caches, initial weights."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def phases(self, rows: Tensor) -> Tensor | None:
+        """Phases of table rows [n] or [R, n] (0: prefix, 1 + p: position p): [..., n, 1, D/2]."""
+        trunk = self.config.trunk
+        if trunk.positions != "rotary":
+            return None
+        table = rotary_table(self.config.grid, trunk.head_width, trunk.rotary_base, rows.device)
+        return table[rows].unsqueeze(-2)
+
+    def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
+        return KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
+
+    def drop_embedded(self, x: Tensor) -> Tensor:
+        rate = self.config.trunk.dropout.embedding
+        return F.dropout(x, rate, self.training) if self.training and rate else x
+
+
+def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02) -> None:
+    """N(0, std^2) for weights, tables and learned vectors; zero biases; unit norms; a zero output head."""
+    for name, parameter in network.named_parameters():
+        owner = network.get_submodule(name.rpartition(".")[0])
+        with torch.no_grad():
+            if isinstance(owner, RMSNorm | nn.LayerNorm):
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias") or name.startswith("head."):
+                parameter.zero_()
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

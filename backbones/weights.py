@@ -1,0 +1,100 @@
+"""Small trained weights: half precision on disk, float32 in memory, named by the hash of their file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+ZOO = Path(__file__).parent / "zoo"
+HEADER = "pardec"
+
+
+class WeightsError(ValueError):
+    """A weights file that can't be used; the text is one line that names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file holds."""
+
+    tensors: dict[str, Tensor]
+    """Floating-point ones in float32, whatever their precision on disk."""
+    config: dict[str, Any]
+    sha256: str
+    """Of the whole file."""
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
+    """Write a module's state in half precision, whole or not at all, and return the file's sha256.
+
+    ``config`` is what is needed to build the module again; it goes into the header as JSON.
+    """
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in module.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    # One header entry: the order of several is not fixed, and the file's hash is its name.
+    save_file(tensors, partial, metadata={HEADER: json.dumps(dict(config), sort_keys=True)})
+    os.replace(partial, path)
+    return sha256_of(path)
+
+
+def load_half(path: Path) -> Weights:
+    """Read what ``save_half`` wrote.
+
+    Raises:
+        WeightsError: the file is missing, truncated, or was written by something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"weights file '{path}' does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
+    if HEADER not in header:
+        raise WeightsError(f"weights file '{path}' has no '{HEADER}' entry in its header")
+    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return Weights(whole, json.loads(header[HEADER]), sha256_of(path))
+
+
+def load_into(module: nn.Module, weights: Weights, path: Path) -> None:
+    """Fill a module strictly, then freeze it and put it in evaluation mode."""
+    try:
+        module.load_state_dict(weights.tensors, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"weights file '{path}': {' '.join(str(error).split())}") from error
+    module.requires_grad_(False).eval()
+
+
+def write_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Write the card of a weights file as JSON, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(card, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def half_precision(module: nn.Module) -> None:
+    """Round a module's parameters to half precision in place, as saving and loading does."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half())

@@ -1,0 +1,232 @@
+"""ARPG: random-order decoding by queries that know only where they are (Li et al., arXiv 2503.10568)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbones.cache import KVCache
+from backbones.checkpoints import KeyMap
+from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
+from backbones.positions import rotate
+from backbones.transformer import Network, Trunk, View, make_norm
+from strategies.decoding.base import Lesson, Strategy, random_orders
+from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.published import Published, Setting
+from strategies.decoding.schedules import arpg_sizes
+from strategies.decoding.streams import Streams
+
+
+class ARPGNetwork(Network):
+    """Pass 1 reads the content; pass 2 lets one mask vector per target attend across to it.
+
+    All pass-2 blocks share one key and one value per content token.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        trunk, width = config.trunk, config.trunk.width
+        # Codes, mask, classes, "no class", one reserved row.
+        self.embeddings = nn.Embedding(config.codes + 1 + config.classes + 2, width)
+        self.content = Trunk(trunk, trunk.depth // 2)
+        self.content_norm = make_norm(trunk)
+        self.key = nn.Linear(width, width, bias=trunk.bias)
+        self.value = nn.Linear(width, width, bias=trunk.bias)
+        self.queries = Trunk(trunk, trunk.depth - trunk.depth // 2, "cross")
+        self.norm = make_norm(trunk)
+        self.head = nn.Linear(width, config.codes, bias=False)
+
+    def class_ids(self, labels: Tensor) -> Tensor:
+        return self.config.codes + 1 + labels
+
+    def forward(
+        self,
+        block: Tensor,
+        block_phases: Tensor,
+        query_phases: Tensor | None,
+        content_view: View,
+        query_view: View,
+        cache: KVCache | None = None,
+    ) -> Tensor | None:
+        """Logits [R, n, V] for n targets, after reading a content block [R, m, d]; None without targets.
+
+        query_phases: phases of the targets, complex64 [..., n, 1, D/2].
+        """
+        x = self.content_norm(self.content(block, block_phases, content_view, cache))
+        heads = (-1, self.config.trunk.head_width)
+        keys = rotate(self.key(x).unflatten(-1, heads), block_phases)  # [R, m, H, D]
+        values = self.value(x).unflatten(-1, heads)
+        if cache is not None:
+            keys, values = cache.extend(len(self.content.blocks), content_view.start, keys, values)
+        if query_phases is None:
+            return None
+        mask = self.embeddings.weight[self.config.codes]
+        queries = mask.expand(len(block), query_phases.shape[-3], -1)  # [R, n, d]
+        queries = self.queries(queries, query_phases, query_view, shared=(keys, values))
+        return self.head(self.norm(queries)).float()
+
+
+def block_views(sizes: tuple[int, ...], device: torch.device) -> tuple[View, View]:
+    """Masks by which one pass over N inputs equals decoding in groups: content, then queries."""
+    block = torch.repeat_interleave(torch.tensor(sizes, device=device))  # step that generates place j
+    content = torch.cat([torch.full_like(block[:1], -1), block[:-1]])  # condition first
+    return (
+        View(mask=content[None, :] <= content[:, None]),
+        View(mask=content[None, :] < block[:, None]),
+    )
+
+
+@dataclass(frozen=True)
+class ARPG(Strategy):
+    name: ClassVar[str] = "arpg"
+    title: ClassVar[str] = "ARPG"
+    paper: ClassVar[str] = "2503.10568"
+    any_order: ClassVar[bool] = True
+
+    schedule: Literal["arccos", "cosine"] = "arccos"
+    """Group sizes: arccos keeps steps steady and ends with a large one, cosine starts with single tokens."""
+    prefill: Literal["split", "joint"] = "split"
+    """Given tokens are read after the condition, or together with it (one forward fewer)."""
+
+    def network(self, config: NetworkConfig) -> ARPGNetwork:
+        return ARPGNetwork(config)
+
+    def lesson(
+        self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
+    ) -> Lesson:
+        return Lesson(random_orders(batch, grid[0] * grid[1], generator))
+
+    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        codes = tokens.gather(1, lesson.order)[:, :-1]
+        ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
+        x = network.drop_embedded(network.embeddings(ids))
+        rows = torch.cat([torch.zeros_like(lesson.order[:, :1]), 1 + lesson.order], dim=1)  # [B, 1+N]
+        phases = network.phases(rows)
+        views = (View(causal=True), View(causal=True))
+        if lesson.sizes is not None:
+            views = block_views(lesson.sizes, tokens.device)
+        return network(x, phases[:, :-1], phases[:, 1:], *views)
+
+    def allowed_steps(self, grid: tuple[int, int]) -> range:
+        return range(1, grid[0] * grid[1] + 1)
+
+    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
+        return arpg_sizes(grid[0] * grid[1] - given, steps, self.schedule)
+
+    def orders(
+        self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
+    ) -> np.ndarray:
+        return random_orders_after(known, grid, streams)
+
+    def arrange(
+        self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0
+    ) -> Plan:
+        return Plan(grid, order, sizes, given, progress=after_step_progress(sizes, given))
+
+    def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
+        return config.trunk.depth // 2 + 1, 1 + config.places
+
+    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+        # Phase j belongs to slot j: none for the condition, then the order's.
+        phases = network.phases(torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1))
+        layers, slots = self.cache_shape(network.config)
+        cache = network.cache(len(rows), slots, layers)
+        ids, start, view = network.class_ids(rows.labels)[:, None], 0, View()  # [R, 1]
+        if rows.known is not None and self.prefill == "joint":
+            ids = torch.cat([ids, rows.known], dim=1)
+        elif rows.known is not None:
+            network(network.embeddings(ids), phases[:, :1], None, view, view, cache)
+            ids, start = rows.known, 1
+        for at in plan.groups():
+            end = start + ids.shape[1]
+            logits = network(
+                network.embeddings(ids),
+                phases[:, start:end],
+                phases[:, 1 + at.start : 1 + at.stop],
+                View(start=start),
+                view,
+                cache,
+            )
+            start = end
+            ids = yield Ask(logits, at)  # [R, n]
+
+
+KEYS = {
+    "embeddings.weight": "embeddings.weight",
+    "content.blocks.{i}.norm1.weight": "layers.self_dec.{i}.attn_norm.weight",
+    "content.blocks.{i}.attention.qkv.weight": tuple(
+        f"layers.self_dec.{{i}}.attn.to_{part}.weight" for part in "qkv"
+    ),
+    "content.blocks.{i}.attention.out.weight": "layers.self_dec.{i}.attn.proj.weight",
+    "content.blocks.{i}.norm2.weight": "layers.self_dec.{i}.ffn_norm.weight",
+    "content.blocks.{i}.mlp.up.weight": tuple(f"layers.self_dec.{{i}}.ffn.w{part}.weight" for part in "13"),
+    "content.blocks.{i}.mlp.down.weight": "layers.self_dec.{i}.ffn.w2.weight",
+    "content_norm.weight": "layers.norm.weight",
+    "key.weight": "layers.to_k.weight",
+    "value.weight": "layers.to_v.weight",
+    "queries.blocks.{i}.norm1.weight": "layers.cross_dec.{i}.attn_norm.weight",
+    "queries.blocks.{i}.attention.query.weight": "layers.cross_dec.{i}.attn.to_q.weight",
+    "queries.blocks.{i}.attention.out.weight": "layers.cross_dec.{i}.attn.proj.weight",
+    "queries.blocks.{i}.norm2.weight": "layers.cross_dec.{i}.ffn_norm.weight",
+    "queries.blocks.{i}.mlp.up.weight": tuple(f"layers.cross_dec.{{i}}.ffn.w{part}.weight" for part in "13"),
+    "queries.blocks.{i}.mlp.down.weight": "layers.cross_dec.{i}.ffn.w2.weight",
+    "norm.weight": "norm.weight",
+    "head.weight": "head.weight",
+}
+
+
+def configure(names: Mapping[str, Any]) -> tuple[ARPG, NetworkConfig]:
+    side = round(names["block_size"] ** 0.5)
+    trunk = TrunkConfig(
+        depth=names["n_layer"],
+        width=names["dim"],
+        heads=names["n_head"],
+        mlp_width=swiglu_width(names["dim"], names["multiple_of"], names["ffn_dim_multiplier"]),
+        norm_eps=names["norm_eps"],
+        rotary_base=names["rope_base"],
+        dropout=Dropout(
+            embedding=names["token_dropout_p"],
+            attention=names["attn_dropout_p"],
+            residual=names["resid_dropout_p"],
+        ),
+    )
+    return ARPG(), NetworkConfig(trunk, names["vocab_size"], names["num_classes"], (side, side))
+
+
+def setting(names: Mapping[str, Any]) -> Setting:
+    """There is no unguided path: scale 1 computes both halves."""
+    guidance = Guidance(names.get("guidance_scale", 4.0), names.get("cfg_schedule", "linear"))
+    return Setting(
+        guidance,
+        names.get("temperature", 1.0),
+        names.get("top_k", 0),
+        names.get("top_p", 1.0),
+        names.get("num_iter"),
+    )
+
+
+ARPG.published = Published(
+    family="arpg",
+    keys=KeyMap(KEYS),
+    configure=configure,
+    setting=setting,
+    defaults={
+        "multiple_of": 256,
+        "ffn_dim_multiplier": None,
+        "rope_base": 10_000,
+        "norm_eps": 1e-5,
+        "vocab_size": 16384,
+        "num_classes": 1000,
+        "block_size": 256,
+        "cls_token_num": 1,
+        "token_dropout_p": 0.1,
+        "attn_dropout_p": 0.0,
+        "resid_dropout_p": 0.1,
+        "ffn_dropout_p": 0.1,
+    },
+)

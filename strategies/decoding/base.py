@@ -1,0 +1,157 @@
+"""The contract of a strategy: how a network learns, what a plan is, and how it decodes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.config import NetworkConfig
+from backbones.transformer import Network
+from strategies.decoding.decode import Decoding, Rows
+from strategies.decoding.errors import UserError
+from strategies.decoding.plan import Plan
+from strategies.decoding.published import Published
+from strategies.decoding.streams import Streams
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes."""
+
+    order: Tensor
+    sizes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """One paper. Subclasses are frozen dataclasses; their fields are the method's options."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    """arXiv id."""
+    published: ClassVar[Published | None] = None
+    """The authors' files: names, keys, configuration."""
+    any_order: ClassVar[bool] = False
+    """Decodes any order and so takes given tokens (inpainting)."""
+    revises: ClassVar[bool] = False
+    """May overwrite a committed token."""
+    lossless: ClassVar[bool] = False
+    """Samples exactly what its network decoded one token at a time would."""
+    batch_exact: ClassVar[bool] = True
+    """A batch equals its images one by one."""
+    empty_context: ClassVar[bool] = False
+    """Attends to cache slots that are not yet filled."""
+    cached_equals_taught: ClassVar[bool] = True
+    """Cached decoding equals the teacher-forced pass over the same tokens."""
+    gradient_exceptions: ClassVar[Mapping[str, str]] = {}
+    """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
+
+    @abstractmethod
+    def network(self, config: NetworkConfig) -> Network:
+        """The trunk dressed for this method, on the current default device."""
+
+    # Learning ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def lesson(
+        self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
+    ) -> Lesson:
+        """Orders and group sizes of one training pass; ``progress`` in 0..1 is how far training has come."""
+
+    @abstractmethod
+    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        """Teacher-forced logits [B, N, V] in generation order for tokens [B, N] (raster), labels [B]."""
+
+    def loss(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        """Mean cross-entropy over all B x N predictions."""
+        logits = self.taught_logits(network, tokens, labels, lesson)
+        targets = tokens.gather(1, lesson.order)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    # Planning ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def allowed_steps(self, grid: tuple[int, int]) -> range:
+        """Step counts that a plan on this grid can have."""
+
+    @abstractmethod
+    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
+        """Group sizes of ``steps`` steps over the places that are not given."""
+
+    @abstractmethod
+    def orders(
+        self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
+    ) -> np.ndarray:
+        """Raster position at each place, known positions [M] first: int64 [N], or [B, N] by image."""
+
+    def arrange(
+        self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0
+    ) -> Plan:
+        """A plan from explicit order and sizes, with the clock by which this method is guided."""
+        return Plan(grid, order, sizes, given)
+
+    def plan(
+        self,
+        grid: tuple[int, int],
+        steps: int | None,
+        streams: Streams,
+        known: np.ndarray | None = None,
+        sizes: tuple[int, ...] | None = None,
+    ) -> Plan:
+        """The plan for one batch of images.
+
+        steps: None takes the method's largest count. known: raster positions [M] whose tokens are given.
+        sizes: explicit group sizes instead of the method's schedule. Raises UserError where the method
+        cannot have such a plan.
+        """
+        known = np.zeros(0, dtype=np.int64) if known is None else np.asarray(known, dtype=np.int64)
+        if len(known) and not self.any_order:
+            raise UserError(f"strategy '{self.name}' has a fixed order and takes no given tokens")
+        if sizes is None:
+            self.check_steps(grid, steps)
+            steps = self.allowed_steps(grid)[-1] if steps is None else steps
+            sizes = self.sizes(grid, min(steps, grid[0] * grid[1] - len(known)), len(known))
+        return self.arrange(grid, self.orders(grid, sizes, streams, known), sizes, len(known))
+
+    def check_steps(self, grid: tuple[int, int], steps: int | None) -> None:
+        """Raise UserError unless ``steps`` (None: the method's own) is possible on this grid."""
+        allowed = self.allowed_steps(grid)
+        if steps is None or steps in allowed:
+            return
+        bounds = f"{allowed[0]} to {allowed[-1]}" if len(allowed) > 1 else f"exactly {allowed[0]}"
+        raise UserError(
+            f"steps = {steps}: strategy '{self.name}' on a {grid[0]}x{grid[1]} grid takes {bounds} steps"
+        )
+
+    # Decoding ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+        """Yield an ``Ask`` for every group of the plan, receive its tokens, feed them on."""
+
+    def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
+        """(layers, slots) of the key/value cache of one row."""
+        return config.trunk.depth, 1 + config.places
+
+
+def raster_lesson(batch: int, grid: tuple[int, int]) -> Lesson:
+    return Lesson(torch.arange(grid[0] * grid[1]).expand(batch, -1))
+
+
+def random_orders(batch: int, places: int, generator: torch.Generator) -> Tensor:
+    """A uniform permutation per row, int64 [B, N]."""
+    return torch.rand(batch, places, generator=generator).argsort(dim=1)
+
+
+def drop_labels(labels: Tensor, null_label: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Labels [B] of which each became "no class" with probability ``rate``."""
+    dropped = torch.rand(labels.shape, generator=generator) < rate
+    return torch.where(dropped.to(labels.device), null_label, labels)

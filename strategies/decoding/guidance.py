@@ -1,0 +1,41 @@
+"""Classifier-free guidance: u + s (c - u), with a scale per place that a schedule reads off the plan's clock."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from strategies.decoding.plan import Plan
+
+Schedule = Literal["constant", "linear", "power-cosine"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "power-cosine")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """constant: s. linear: 1 + (s - 1) p. power-cosine: 1 + (s - 1)(1 - cos(pi p^power)) / 2 (RAR).
+
+    p is the plan's progress. ``interval`` >= 0 guides only places whose prediction count is at most that
+    (LlamaGen, PAR); elsewhere the conditional logits stand.
+    """
+
+    scale: float
+    schedule: Schedule = "constant"
+    power: float = 1.0
+    interval: int = -1
+
+    def weights(self, plan: Plan) -> np.ndarray:
+        """The scale of every place, float64 [N]."""
+        progress = plan.progress
+        if self.schedule == "constant":
+            ramp = np.ones(plan.places)
+        elif self.schedule == "linear":
+            ramp = progress
+        else:
+            ramp = (1.0 - np.cos(np.pi * progress**self.power)) / 2.0
+            if self.power == 0:
+                ramp = np.ones(plan.places)
+        weights = 1.0 + (self.scale - 1.0) * ramp
+        if self.interval >= 0:
+            weights = np.where(plan.count <= self.interval, weights, 1.0)
+        return weights

@@ -1,0 +1,37 @@
+"""Generation orders: which raster position (row * width + column) is generated at each place.
+
+Random orders come from ``Streams.permutations``.
+"""
+
+import math
+
+import numpy as np
+
+from strategies.decoding.locality import LocalityDraws, locality_orders
+
+__all__ = ["LocalityDraws", "locality_orders", "raster", "region_order"]
+
+
+def raster(grid: tuple[int, int]) -> np.ndarray:
+    """Row by row, int64 [N] for a grid of (height, width)."""
+    height, width = grid
+    if height < 1 or width < 1:
+        raise ValueError(f"a grid of {height} x {width} has no positions")
+    return np.arange(height * width, dtype=np.int64)
+
+
+def region_order(grid: tuple[int, int], regions: int) -> np.ndarray:
+    """PAR's order (arXiv 2412.15119), int64 [N]: the first token of every region, then the second, ...
+
+    The grid (height, width) is cut into ``regions`` = s x s equal regions. Local places go row by row inside
+    a region; at each local place the regions follow one another row by row. Raises ``ValueError`` unless
+    ``regions`` is a perfect square of at least 4 whose root divides both sides.
+    """
+    height, width = grid
+    side = math.isqrt(max(regions, 0))
+    if regions < 4 or side * side != regions:
+        raise ValueError(f"{regions} regions: a perfect square of at least 4 is needed")
+    if height < 1 or width < 1 or height % side or width % side:
+        raise ValueError(f"a grid of {height} x {width} doesn't divide into {side} x {side} equal regions")
+    positions = raster(grid).reshape(side, height // side, side, width // side)  # [a, i, b, j]
+    return positions.transpose(1, 3, 0, 2).reshape(-1)  # [i, j, a, b] -> [N]

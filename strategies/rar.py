@@ -1,0 +1,249 @@
+"""RAR: trained on random orders annealed to raster, decoded in raster order (Yu et al., arXiv 2411.00776)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.checkpoints import KeyMap
+from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from backbones.transformer import Network, Trunk, View, make_norm, modulate
+from strategies.decoding.base import Lesson, Strategy, random_orders
+from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.orders import raster
+from strategies.decoding.plan import Plan
+from strategies.decoding.published import Published, Setting
+from strategies.decoding.schedules import one_per_step
+from strategies.decoding.streams import Streams
+
+PREFIX_ROWS = 2
+SPARE_ROWS = 1024
+SPARE_STEPS = 100
+
+
+class RARNetwork(Network):
+    """A causal decoder whose inputs also say which cell they must predict (target-aware table).
+
+    As published: learned positions, a learned start vector before the class, adaLN conditioned on the class
+    and the step. On a rotary trunk with a class prefix, the target-aware table is all that RAR adds.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        trunk, width, places = config.trunk, config.trunk.width, config.places
+        self.learned = trunk.positions == "learned"
+        self.adaln = trunk.conditioning == "adaln"
+        # Codes, a mask symbol that is never fed, classes, "no class".
+        self.embeddings = nn.Embedding(config.codes + 1 + config.classes + config.null_class, width)
+        table = places + SPARE_ROWS if self.learned else places
+        self.target_positions = nn.Parameter(torch.empty(1, table, width))
+        if self.learned:
+            self.positions = nn.Parameter(torch.empty(1, table, width))
+        if self.adaln:
+            self.start = nn.Parameter(torch.empty(1, 1, width))
+            self.step_embeddings = nn.Parameter(torch.empty(1, places + SPARE_STEPS, width))
+            self.final_modulation = nn.Linear(width, 2 * width)
+            self.norm: nn.Module = nn.LayerNorm(width, eps=trunk.norm_eps, elementwise_affine=False)
+        else:
+            self.norm = make_norm(trunk)
+        self.trunk = Trunk(trunk)
+        self.head = nn.Linear(width, config.codes, bias=trunk.bias)
+
+    def class_ids(self, labels: Tensor) -> Tensor:
+        return self.config.codes + 1 + labels
+
+    def positional(self, order: Tensor) -> Tensor:
+        """What positions add to the inputs that predict order[0], order[1], ...: [..., N, d].
+
+        Input 0 is the class, input j the code at order[j-1]; each also carries its target order[j].
+        """
+        if not self.learned:
+            return self.target_positions[0][order]
+        class_row = torch.ones_like(order[..., :1])
+        own = torch.cat([class_row, PREFIX_ROWS + order[..., :-1]], dim=-1)
+        return self.positions[0][own] + self.target_positions[0][PREFIX_ROWS + order]
+
+    def input_phases(self, order: Tensor) -> Tensor | None:
+        """Rotary phases of the same inputs: none for the class, then each code's own."""
+        return self.phases(torch.cat([torch.zeros_like(order[..., :1]), 1 + order[..., :-1]], dim=-1))
+
+    def with_start(self, x: Tensor) -> Tensor:
+        """Put the start vector before the class vector, [R, 1 + n, d], where the network has one."""
+        if not self.adaln:
+            return x
+        start = self.start.expand(len(x), -1, -1)
+        return torch.cat([start + self.positions[:, :1] if self.learned else start, x], dim=1)
+
+    def conditions(self, labels: Tensor) -> Tensor | None:
+        """SiLU(class + step vector) of every sequence index, [R, N + 1, d]."""
+        if not self.adaln:
+            return None
+        steps = self.step_embeddings[:, : 1 + self.config.places]
+        return F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)
+
+    def forward(
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: Any = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [R, n, V] of embedded rows x [R, n, d]."""
+        x = self.norm(self.trunk(x, phases, view, cache, condition=condition))
+        if condition is not None:
+            # The reverse of the blocks' order: scale, then shift.
+            scale, shift = self.final_modulation(condition).chunk(2, dim=-1)
+            x = modulate(x, shift, scale)
+        return self.head(x).float()
+
+
+@dataclass(frozen=True)
+class RAR(Strategy):
+    name: ClassVar[str] = "rar"
+    title: ClassVar[str] = "RAR"
+    paper: ClassVar[str] = "2411.00776"
+    lossless: ClassVar[bool] = True
+    gradient_exceptions: ClassVar[Mapping[str, str]] = {
+        "k_norm.bias": "a constant added to all keys cancels in the softmax",
+    }
+
+    anneal_start: float = 0.5
+    """Share of training after which random orders begin to give way to raster."""
+    anneal_end: float = 0.75
+
+    def network(self, config: NetworkConfig) -> RARNetwork:
+        return RARNetwork(config)
+
+    def random_share(self, progress: float) -> float:
+        """Probability that a training row has a random order: 1, falling linearly to 0."""
+        fall = (self.anneal_end - progress) / (self.anneal_end - self.anneal_start)
+        return min(1.0, max(0.0, fall))
+
+    def lesson(
+        self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
+    ) -> Lesson:
+        places = grid[0] * grid[1]
+        random = torch.rand(batch, 1, generator=generator) < self.random_share(progress)
+        return Lesson(torch.where(random, random_orders(batch, places, generator), torch.arange(places)))
+
+    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        codes = tokens.gather(1, lesson.order)[:, :-1]
+        ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
+        x = network.drop_embedded(network.embeddings(ids) + network.positional(lesson.order))
+        condition, places = network.conditions(labels), ids.shape[1]
+        logits = network(
+            network.with_start(x), network.input_phases(lesson.order), View(causal=True), None, condition
+        )
+        return logits[:, -places:]  # without the start vector's output
+
+    def allowed_steps(self, grid: tuple[int, int]) -> range:
+        places = grid[0] * grid[1]
+        return range(places, places + 1)
+
+    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
+        return one_per_step(grid[0] * grid[1])
+
+    def orders(
+        self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
+    ) -> np.ndarray:
+        return raster(grid)
+
+    def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
+        return config.trunk.depth, config.places + (config.trunk.conditioning == "adaln")
+
+    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+        positional = network.positional(rows.order)  # [1, N, d]
+        phases = network.input_phases(rows.order)
+        conditions = network.conditions(rows.labels)  # [R, N+1, d]
+        layers, slots = self.cache_shape(network.config)
+        cache = network.cache(len(rows), slots, layers)
+        ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]
+        for place, at in enumerate(plan.groups()):
+            x = network.embeddings(ids) + positional[:, at]  # [R, 1, d]
+            if place == 0:
+                x = network.with_start(x)
+            end = start + x.shape[1]
+            view = View(start=start, runs=tuple((1, slot + 1) for slot in range(start, end)))
+            here = None if phases is None else phases[:, at]
+            condition = None if conditions is None else conditions[:, start:end]
+            logits = network(x, here, view, cache, condition)
+            ids = yield Ask(logits[:, -1:], at)
+            start = end
+
+
+KEYS = {
+    "start": "cls_token",
+    "positions": "pos_embed",
+    "target_positions": "target_aware_pos_embed",
+    "step_embeddings": "timesteps_embeddings",
+    "embeddings.weight": "embeddings.weight",
+    **{
+        f"trunk.blocks.{{i}}.{ours}.{kind}": f"blocks.{{i}}.{theirs}.{kind}"
+        for ours, theirs in (
+            ("norm1", "norm1"),
+            ("norm2", "norm2"),
+            ("attention.qkv", "attn.qkv"),
+            ("attention.q_norm", "attn.q_norm"),
+            ("attention.k_norm", "attn.k_norm"),
+            ("attention.out", "attn.proj"),
+            ("mlp.up", "mlp.fc1"),
+            ("mlp.down", "mlp.fc2"),
+            ("modulation", "adaLN_modulation.1"),
+        )
+        for kind in ("weight", "bias")
+    },
+    "final_modulation.weight": "adaln_before_head.adaLN_modulation.1.weight",
+    "final_modulation.bias": "adaln_before_head.adaLN_modulation.1.bias",
+    "head.weight": "lm_head.weight",
+    "head.bias": "lm_head.bias",
+}
+
+
+def configure(names: Mapping[str, Any]) -> tuple[RAR, NetworkConfig]:
+    width, side = names["hidden_size"], round(names["image_seq_len"] ** 0.5)
+    trunk = TrunkConfig(
+        depth=names["num_hidden_layers"],
+        width=width,
+        heads=names["num_attention_heads"],
+        # Through a floating-point ratio as published; it loses 1 for odd combinations.
+        mlp_width=int(width * (names["intermediate_size"] / width)),
+        norm="layer",
+        norm_eps=1e-6,
+        mlp="gelu",
+        bias=True,
+        qk_norm=True,
+        positions="learned",
+        conditioning="adaln",
+        dropout=Dropout(
+            attention=names["attn_drop"], residual=names["dropout"], hidden=names["dropout"]
+        ),
+    )
+    return RAR(), NetworkConfig(trunk, names["codebook_size"], names["condition_num_classes"], (side, side))
+
+
+def setting(names: Mapping[str, Any]) -> Setting:
+    """Scale 0 switches guidance off."""
+    scale = names.get("guidance_scale", 0.0)
+    guidance = Guidance(scale, "power-cosine", power=names["guidance_scale_pow"]) if scale != 0 else None
+    return Setting(guidance, names.get("randomize_temperature", 1.0))
+
+
+RAR.published = Published(
+    family="rar",
+    keys=KeyMap(KEYS),
+    configure=configure,
+    setting=setting,
+    defaults={
+        "image_seq_len": 256,
+        "condition_num_classes": 1000,
+        "codebook_size": 1024,
+        "dropout": 0.1,
+        "attn_drop": 0.1,
+    },
+)

@@ -1,0 +1,219 @@
+"""Rows and artifacts as a sweep would leave them, without a network: shapes and magnitudes are realistic."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from results.schema import Row, with_reasons
+from results.store import ResultStore
+
+GRID = 8
+CELLS = [
+    ("raster", "Raster", 64, {}, 9.8, 61.0),
+    ("rar", "RAR", 64, {}, 11.5, 55.0),
+    ("par", "PAR", 19, {}, 12.9, 166.0),
+    ("lpd", "LPD", 20, {}, 11.8, 171.0),
+    ("lpd", "LPD", 10, {}, 13.1, 324.0),
+    ("lpd", "LPD random order", 10, {"order": "random"}, 24.4, 331.0),
+    ("arpg", "ARPG", 32, {}, 15.6, 149.0),
+    ("arpg", "ARPG", 16, {}, 17.2, 288.0),
+    ("arpg", "ARPG", 8, {}, 33.0, 510.0),
+]
+"""(strategy, label, steps, options, Fréchet distance, images/s)"""
+
+ENVIRONMENT = {
+    "host_cpu": "Intel Xeon 2.60 GHz",
+    "cores": 2,
+    "gpu": None,
+    "torch": "2.9.0",
+    "numpy": "2.1.0",
+    "python": "3.11.9",
+    "platform": "Linux",
+    "git_commit": "0123abcd",
+    "git_dirty": False,
+    "pardec": "0.1.0",
+}
+
+
+def metric(value: float, half: float, n: int = 1000) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "reference": "mnist-train"}
+
+
+def quality(distance: float, n: int = 1000) -> dict[str, Any]:
+    return {
+        f"fd_mnist@{n}": metric(distance, 0.06 * distance, n),
+        f"kid_mnist@{n}": metric(distance / 900, 0.0012, n),
+        f"precision@{n}": metric(0.95 - distance / 200, 0.017, n),
+        f"recall@{n}": metric(0.9 - distance / 90, 0.021, n),
+        f"accuracy@{n}": metric(1.01 - distance / 250, 0.009, n),
+    }
+
+
+def base_row(index: int, **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "cell": f"{index:016x}",
+        "status": "ok",
+        "tier": "controlled",
+        "strategy": "raster",
+        "label": "Raster",
+        "network": "zoo/raster",
+        "checkpoint": "ab" * 32,
+        "tokenizer": "zoo/fsq",
+        "batch": 64,
+        "images": 1000,
+        "dtype": "float32",
+        "device": "cpu",
+        "seed": 0,
+        "threads": 2,
+        "started_at": f"2026-01-01T00:{index % 60:02d}:00+00:00",
+        "wall_s": 12.5,
+        "attempts": [
+            {"started_at": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "status": "ok", "reason": None}
+        ],
+        "reference": {"name": "mnist-train", "sha256": "cd" * 32, "n": 4000},
+        "protocol": {
+            "colour": "round",
+            "labels": "i % 10",
+            "extractor": "zoo/features",
+            "extractor_sha256": "ef" * 32,
+        },
+        "environment": ENVIRONMENT,
+    } | changes
+    blank = {"unmeasured": _reasons(values)} if "unmeasured" not in values else {}
+    return Row(**values, **blank)
+
+
+def _reasons(values: dict[str, Any]) -> dict[str, str]:
+    from results.schema import reasons
+
+    return reasons(values, "not measured in this test")
+
+
+def cell_row(
+    index: int, strategy: str, label: str, steps: int, options: dict, distance: float, rate: float
+) -> Row:
+    rng = np.random.default_rng(index)
+    samples = sorted(float(rate * (1 + 0.02 * z)) for z in rng.standard_normal(9))
+    by_batch = {str(b): rate * b / (b + 12) * 76 / 64 for b in (1, 4, 16, 64, 128)}
+    peak = {str(b): (2.1 + 0.11 * b * (1 + 0.2 * (index % 4))) * 1e6 for b in (1, 4, 16, 64, 128)}
+    return base_row(
+        index,
+        strategy=strategy,
+        label=label,
+        options=options,
+        network=f"zoo/{strategy}",
+        parameters=1_262_720 - (62_000 if strategy == "arpg" else 0),
+        steps=steps,
+        forwards=steps,
+        tokens_processed=64 + steps,
+        flops_per_image=1.7e8,
+        guidance=2.0,
+        guidance_schedule="constant",
+        temperature=1.0,
+        throughput_images_per_s=samples[4],
+        throughput_interval=[samples[1], samples[7]],
+        throughput_repeats=9,
+        throughput_samples=samples,
+        throughput_best_images_per_s=by_batch["128"],
+        throughput_best_batch=128,
+        throughput_by_batch=by_batch,
+        peak_bytes_by_batch=peak,
+        latency_s=2.5 / rate,
+        latency_interval_s=[2.4 / rate, 2.7 / rate],
+        latency_samples_s=[2.4 / rate, 2.5 / rate, 2.7 / rate],
+        phases_s={
+            "plan": 0.001,
+            "prefill": 0.01,
+            "decode": 60 / rate,
+            "detokenize": 0.05,
+            "total": 64 / rate,
+        },
+        weight_bytes=5_050_880,
+        cache_bytes=6_389_760,
+        peak_bytes=round(peak["64"]),
+        quality=quality(distance),
+    )
+
+
+def anchor_rows() -> list[Row]:
+    rows = [
+        base_row(
+            900, strategy="real", label="Real images", tier="anchor", network="none", quality=quality(1.9)
+        ),
+        base_row(
+            901,
+            strategy="reconstruction",
+            label="Reconstructions",
+            tier="anchor",
+            network="none",
+            quality=quality(8.9),
+        ),
+    ]
+    return [dataclasses.replace(row, checkpoint=None) for row in rows]
+
+
+def failed_row(index: int = 800) -> Row:
+    reason = "CPU out of memory: tried to allocate 3.2 GB <at step 4> | see log"
+    return with_reasons(
+        base_row(index, strategy="arpg", label="ARPG", steps=4, status="oom", reason=reason, reference=None),
+        reason,
+    )
+
+
+def sweep_rows() -> list[Row]:
+    """Five strategies, one variant, both anchors and a failed cell."""
+    return [*anchor_rows(), *(cell_row(i, *cell) for i, cell in enumerate(CELLS)), failed_row()]
+
+
+def write_sweep(folder: Path) -> Path:
+    """A results folder of ``sweep_rows`` with artifacts for every cell that decodes."""
+    store = ResultStore(folder)
+    for row in sweep_rows():
+        if row.status == "ok":
+            path = store.artifact(row.cell)
+            np.savez_compressed(path, **arrays(row))
+            row = dataclasses.replace(
+                row, artifacts={"trace": store.relative(path), "samples": store.relative(path)}
+            )
+        store.append(row)
+    return folder
+
+
+def arrays(row: Row) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(int(row.cell, 16) % 1000)
+    classes = np.arange(20) % 10
+    samples = np.stack([digit(int(c), rng) for c in classes])
+    if row.tier == "anchor":
+        return {"samples": samples, "classes": classes}
+    steps = row.steps or 1
+    order = order_map(row, steps, rng)
+    blocks = np.kron(np.round(order), np.ones((4, 4)))[..., None]
+    film = np.stack([np.where(blocks <= k, samples[3], 127).astype(np.uint8) for k in range(steps)])
+    return {"step_of_position": order, "film": film, "samples": samples, "classes": classes}
+
+
+def order_map(row: Row, steps: int, rng: np.random.Generator) -> np.ndarray:
+    raster = np.arange(GRID * GRID)
+    if row.strategy in ("raster", "rar"):
+        return raster.reshape(GRID, GRID).astype(np.int16)
+    if row.strategy == "par":
+        inside = np.arange(16).reshape(4, 4)
+        return np.tile(np.where(inside == 0, 0, inside + 3), (2, 2)).astype(np.int16)
+    if row.strategy == "arpg":
+        draws = [(rng.permutation(raster) * steps) // 64 for _ in range(20)]
+        return np.mean(draws, axis=0).reshape(GRID, GRID).astype(np.float32)
+    return ((rng.permutation(raster) * steps) // 64).reshape(GRID, GRID).astype(np.int16)
+
+
+def digit(value: int, rng: np.random.Generator) -> np.ndarray:
+    """[32, 32, 3] uint8: a white digit on black, a little moved and blurred by noise."""
+    image = Image.new("L", (32, 32))
+    font = ImageFont.load_default(size=26)
+    x, y = rng.integers(6, 11), rng.integers(-1, 4)
+    ImageDraw.Draw(image).text((int(x), int(y)), str(value), fill=255, font=font)
+    turned = np.asarray(image.rotate(float(rng.normal(0, 8)), resample=Image.Resampling.BILINEAR))
+    noisy = np.clip(turned + rng.normal(0, 12, turned.shape), 0, 255).astype(np.uint8)
+    return np.repeat(noisy[..., None], 3, axis=-1)

@@ -1,0 +1,118 @@
+"""Group sizes: recordings, the published table and the properties every schedule has."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from strategies.decoding import schedules
+from strategies.decoding.schedules import arpg_sizes, lpd_published_steps, lpd_sizes, one_per_step, par_sizes
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+
+
+def test_arpg_replays_every_recorded_schedule():
+    with safe_open(GOLDENS / "arpg-other-schedules.safetensors", "np") as file:
+        cases = json.loads(file.metadata()["golden"])["sampling"]["cases"]
+        assert len(cases) > 100
+        for index, case in enumerate(cases):
+            sizes = arpg_sizes(case["positions"], case["num_iter"], case["sample_schedule"])
+            assert sizes == tuple(file.get_tensor(f"io.group_sizes.{index}").tolist()), case
+
+
+def test_arpg_sizes_printed_in_the_specification():
+    arccos = "6 5 5 5 5 5 5 6 5 5 6 5 6 5 6 6 6 6 6 7 6 7 7 8 8 8 9 10 11 14 17 40"
+    cosine = "1 1 1 2 3 4 3 5 5 6 6 7 7 8 8 8 10 9 10 10 11 11 11 12 11 12 12 13 12 12 13 12"
+    assert arpg_sizes(256, 32, "arccos") == tuple(map(int, arccos.split()))
+    assert arpg_sizes(256, 32, "cosine") == tuple(map(int, cosine.split()))
+
+
+@given(st.integers(1, 1100), st.data(), st.sampled_from(["arccos", "cosine"]))
+def test_arpg_sizes_are_positive_and_complete(unknown, data, schedule):
+    steps = data.draw(st.integers(1, unknown))
+    sizes = arpg_sizes(unknown, steps, schedule)
+    assert len(sizes) == steps
+    assert min(sizes) >= 1
+    assert sum(sizes) == unknown
+    assert arpg_sizes(unknown, unknown, schedule) == one_per_step(unknown)
+
+
+@pytest.mark.parametrize("tokens", [256, 1024])
+def test_published_lpd_lists_are_whole(tokens):
+    steps = lpd_published_steps(tokens)
+    assert len(steps) == {256: 9, 1024: 14}[tokens]
+    for count in steps:
+        sizes = lpd_sizes(tokens, count)
+        assert len(sizes) == count
+        assert sum(sizes) == tokens
+        assert sizes[0] == 1
+        assert list(sizes) == sorted(sizes)
+
+
+def test_the_formula_meets_the_published_lists_as_often_as_known(monkeypatch):
+    published = {(n, k): lpd_sizes(n, k) for n in (256, 1024) for k in lpd_published_steps(n)}
+    monkeypatch.setattr(schedules, "_LPD_PUBLISHED", {})
+    equal = {key for key, sizes in published.items() if lpd_sizes(*key) == sizes}
+    assert len(published) == 23
+    assert len(equal) == 13
+    assert {(256, 20), (1024, 48)} <= equal
+
+
+@given(st.integers(2, 1100), st.data())
+def test_lpd_sizes_start_with_one_and_never_shrink(unknown, data):
+    steps = data.draw(st.integers(2, unknown))
+    sizes = lpd_sizes(unknown, steps)
+    assert len(sizes) == steps
+    assert sum(sizes) == unknown
+    assert sizes[0] == 1
+    assert list(sizes) == sorted(sizes)
+
+
+@given(st.integers(1, 1100), st.data())
+def test_lpd_sizes_of_a_prefilled_context(unknown, data):
+    steps = data.draw(st.integers(1, unknown))
+    sizes = lpd_sizes(unknown, steps, first_is_one=False)
+    assert len(sizes) == steps
+    assert sum(sizes) == unknown
+    assert min(sizes) >= 1
+    assert list(sizes) == sorted(sizes)
+
+
+def test_a_prefilled_context_forces_nothing():
+    assert lpd_sizes(100, 4, first_is_one=False) == (8, 22, 32, 38)
+    assert lpd_sizes(100, 4) == (1, 22, 32, 45)
+    assert lpd_sizes(7, 1, first_is_one=False) == (7,)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "regions", "steps"), [(256, 4, 67), (256, 16, 31), (576, 9, 72), (1024, 16, 79)]
+)
+def test_par_step_counts_of_the_paper(tokens, regions, steps):
+    sizes = par_sizes(tokens, regions)
+    assert len(sizes) == steps
+    assert sum(sizes) == tokens
+    assert sizes[:regions] == (1,) * regions
+    assert set(sizes[regions:]) == {regions}
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: one_per_step(0), "nothing to generate"),
+        (lambda: arpg_sizes(0, 1), "nothing to generate"),
+        (lambda: arpg_sizes(16, 0), "at least one"),
+        (lambda: arpg_sizes(16, 17), "17 steps for 16 positions"),
+        (lambda: arpg_sizes(16, 4, "cubic"), "unknown schedule 'cubic'"),
+        (lambda: lpd_sizes(16, -1), "at least one"),
+        (lambda: lpd_sizes(16, 17), "17 steps for 16 positions"),
+        (lambda: lpd_sizes(16, 1), "at least 2 steps"),
+        (lambda: par_sizes(256, 9), "256 tokens don't divide into 9 regions"),
+        (lambda: par_sizes(256, 0), "0 regions"),
+    ],
+)
+def test_impossible_requests_say_why(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
