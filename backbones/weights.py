@@ -73,7 +73,9 @@ def load_half(path: Path) -> Weights:
         raise WeightsError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
     if HEADER not in header:
         raise WeightsError(f"weights file '{path}' has no '{HEADER}' entry in its header")
-    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    whole = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
     return Weights(whole, json.loads(header[HEADER]), sha256_of(path))
 
 

@@ -18,3 +18,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def two_threads() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for the recordings: how many were replayed, and the worst difference found."""
+    differences = [
+        (dict(report.user_properties)["worst_difference"], report.nodeid)
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        if "worst_difference" in dict(report.user_properties)
+    ]
+    if differences:
+        worst, where = max(differences)
+        terminalreporter.write_line(
+            f"goldens: {len(differences)} replayed, worst difference {worst:.1e} ({where.partition('[')[2][:-1]})"
+        )

@@ -21,6 +21,8 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     kind = options.pop("kind", None)
     if kind != "fsq":
         raise WeightsError(f"weights file '{path}' holds '{kind}', not a tokenizer of kind 'fsq'")
-    tokenizer = FSQTokenizer(FSQConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}))
+    tokenizer = FSQTokenizer(
+        FSQConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    )
     load_into(tokenizer, weights, path)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505) between two small convolutional networks."""
+"""Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505) between two small convolutional nets."""
 
 from dataclasses import dataclass
 from math import prod
@@ -55,8 +55,8 @@ class Quantiser(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions around a skip; the identity at initialisation. No normalisation over the image, so a code
-    depends on its neighbourhood alone."""
+    """Two convolutions around a skip; the identity at initialisation. No normalisation over the image, so a
+    code depends on its neighbourhood alone."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -28,6 +28,9 @@ class Lesson:
     order: Tensor
     sizes: tuple[int, ...] | None = None
 
+    def to(self, device: torch.device) -> Lesson:
+        return Lesson(self.order.to(device), self.sizes)
+
 
 @dataclass(frozen=True)
 class Strategy(ABC):

@@ -1,6 +1,7 @@
 """Speed of LPD's locality orders, fresh draws included, against the plain loops on the same machine.
 
-Run with ``pytest tests/benchmarks/test_order_speed.py --benchmark-enable``; without that flag each case runs once.
+Run with ``pytest tests/benchmarks/test_order_speed.py --benchmark-enable``; without that flag each case runs
+once, on a few orders.
 """
 
 import importlib.util

@@ -1,0 +1,71 @@
+"""Images as codes, encoded once: what the networks of a comparison are trained on."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from backbones.tokenizers.base import Tokenizer
+from harness.data import Augmentation, Dataset, to_float, to_uint8
+from strategies.decoding.errors import UserError
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Several encodings of the images of a split."""
+
+    codes: np.ndarray
+    """uint8 or int64 [variants, n, h * w], raster order; variant 0 is of the images as they are, the others
+    of randomly augmented copies."""
+    labels: np.ndarray
+    """int64 [n]."""
+
+    def save(self, path: Path) -> None:
+        """Write an .npz with the keys codes and labels, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial.npz")
+        np.savez_compressed(partial, codes=self.codes, labels=self.labels)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Codes":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(file["codes"], file["labels"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise UserError(f"'{path}' is not a file of codes: {error}") from error
+
+
+@torch.inference_mode()
+def encode_variants(dataset: Dataset, tokenizer: Tokenizer, variants: int, seed: int) -> Codes:
+    """Encode a split ``variants`` times; variant v > 0 is augmented with a stream of (seed, v) alone."""
+    device = next(tokenizer.parameters()).device
+    images = to_float(dataset.images)  # [n, 3, H, W]
+    rows = []
+    for variant in tqdm(
+        range(variants), desc="encode", unit="variant", disable=None if variants > 4 else True
+    ):
+        source = images if variant == 0 else Augmentation()(images, _generator(seed, variant))
+        codes = [tokenizer.encode(part.to(device)).flatten(1).cpu() for part in source.split(BATCH)]
+        rows.append(torch.cat(codes))  # [n, h * w]
+    stacked = torch.stack(rows).numpy()  # [variants, n, h * w]
+    return Codes(stacked.astype(np.uint8) if tokenizer.codes <= 256 else stacked, dataset.labels.numpy())
+
+
+def _generator(seed: int, variant: int) -> torch.Generator:
+    (state,) = np.random.SeedSequence([seed, variant]).generate_state(1, dtype=np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@torch.inference_mode()
+def decode_images(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """Codes [n, h * w] or [n, h, w] to uint8 images [n, 3, H, W], in batches on the tokenizer's device."""
+    device = next(tokenizer.parameters()).device
+    grids = codes.reshape(len(codes), *tokenizer.grid)
+    return torch.cat([to_uint8(tokenizer.decode(part.to(device))).cpu() for part in grids.split(BATCH)])

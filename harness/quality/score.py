@@ -1,0 +1,166 @@
+"""All quality metrics of one set of generated images against one reference, each with its interval."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harness.quality import diversity, frechet, kernel, neighbours
+from harness.quality.errors import Unmeasurable
+from harness.quality.sets import Features, ReferenceStats
+from harness.statistics import GROUPS, Interval, balanced_groups, jackknife_interval, wilson_interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a row: value, 95 % interval, n generated images, name of the reference (None: none used).
+
+    value, low and high are None where the metric could not be measured, and ``reason`` says why. The interval
+    covers the draw of the generated images, with labels, reference and network held fixed.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reference: str | None
+    reason: str | None = None
+
+    def row(self) -> dict[str, float | int | str | None]:
+        """The metric's entry in a result row."""
+        entry = asdict(self)
+        del entry["reason"]
+        return entry
+
+
+def unmeasured(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Reasons of the metrics without a value, under the keys of a row's ``unmeasured``."""
+    return {f"quality.{name}": metric.reason for name, metric in metrics.items() if metric.reason is not None}
+
+
+def _interval(
+    value: float,
+    replicates: Callable[[], Array],
+    n: int,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
+    """Jackknife interval, cut to the range that the metric can take."""
+    found = jackknife_interval(value, replicates(), n)
+    low, high = max(found.low, min(bounds[0], value)), min(found.high, max(bounds[1], value))
+    return Interval(value, low, high, n, found.level)
+
+
+def _measured(interval: Callable[[], Interval], n: int, reference: str | None) -> Metric:
+    try:
+        found = interval()
+    except Unmeasurable as error:
+        return Metric(None, None, None, n, reference, reason=str(error))
+    return Metric(found.value, found.low, found.high, n, reference)
+
+
+def _frechet(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> dict[str, Metric]:
+    points, n = fake.features, fake.n
+    spread: list[Array] = []
+
+    def replicates() -> Array:
+        if not spread:
+            spread.append(frechet.jackknife(points, reference, groups))
+        return spread[0]
+
+    def interval(distance: Callable[[NDArray[np.float32], ReferenceStats], float]) -> Interval:
+        return _interval(distance(points, reference), replicates, n, (0, np.inf))
+
+    return {
+        "fd": _measured(lambda: interval(frechet.torch_fidelity_distance), n, reference.name),
+        "fd_clean": _measured(lambda: interval(frechet.clean_fid_distance), n, reference.name),
+    }
+
+
+def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Interval:
+    value, replicates = kernel.value_and_jackknife(
+        fake.features, reference.points, groups, reference.kernel_mean
+    )
+    return _interval(value, lambda: replicates, fake.n)
+
+
+def _precision_recall(
+    fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]
+) -> dict[str, Metric]:
+    try:
+        found = neighbours.precision_recall(fake.features, reference.points, groups, reference.radii)
+    except Unmeasurable as error:
+        missing = Metric(None, None, None, fake.n, reference.name, reason=str(error))
+        return {"precision": missing, "recall": missing}
+
+    def recall() -> Interval:
+        return _interval(found.recall, lambda: found.recall_without, fake.n, (0, 1))
+
+    def precision() -> Interval:
+        # Given the reference, each generated image is in or out by itself: a plain share.
+        return wilson_interval(int(found.inside.sum()), fake.n)
+
+    return {
+        "precision": _measured(precision, fake.n, reference.name),
+        "recall": _measured(recall, fake.n, reference.name),
+    }
+
+
+def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Interval:
+    value, _ = diversity.score(fake.logits, seed=seed)
+    bounds = (1, fake.logits.shape[1])
+    return _interval(value, lambda: diversity.jackknife(fake.logits, groups), fake.n, bounds)
+
+
+def quality(
+    fake: Features,
+    reference: Features | ReferenceStats,
+    labels: ArrayLike,
+    judge_predictions: ArrayLike | None = None,
+    seed: int = diversity.SPLIT_SEED,
+) -> dict[str, Metric]:
+    """Every metric of a generated set, named with extractor and number of images: ``fd_mnist@1000``.
+
+    labels: int [n], the classes asked for; judge_predictions: int [n], what a classifier that is not the
+    extractor sees (None: no accuracy); seed: of the shuffle into splits of the Inception-Score-like score,
+    torch-fidelity's by default; keep it equal over the rows of a table.
+
+    Raises ValueError where extractors or lengths differ. A metric that can't be measured (too few images, a
+    reference without images) has no value but a reason.
+    """
+    stats = reference if isinstance(reference, ReferenceStats) else ReferenceStats.of(reference)
+    asked = np.asarray(labels)
+    _check(fake, stats, asked)
+    groups = balanced_groups(asked, GROUPS)
+    found = _frechet(fake, stats, groups)
+    found["kid"] = _measured(lambda: _kernel(fake, stats, groups), fake.n, stats.name)
+    found["is"] = _measured(lambda: _diversity(fake, groups, seed), fake.n, None)
+    of_extractor = {"fd": "fd_{}", "fd_clean": "fd_{}_clean", "kid": "kid_{}", "is": "is_{}"}
+    named = {f"{of_extractor[key].format(fake.extractor)}@{fake.n}": found[key] for key in of_extractor}
+    for key, metric in _precision_recall(fake, stats, groups).items():
+        named[f"{key}@{fake.n}"] = metric
+    if judge_predictions is not None:
+        seen = np.asarray(judge_predictions)
+        if seen.shape != asked.shape:
+            raise ValueError(f"judge_predictions have shape {seen.shape}, labels {asked.shape}")
+        hits = wilson_interval(int((seen == asked).sum()), fake.n)
+        named[f"accuracy@{fake.n}"] = Metric(hits.value, hits.low, hits.high, fake.n, None)
+    return named
+
+
+def _check(fake: Features, reference: ReferenceStats, labels: NDArray[np.generic]) -> None:
+    if fake.n < 2:
+        raise ValueError("quality needs at least 2 generated images")
+    if labels.shape != (fake.n,):
+        raise ValueError(f"labels must be [{fake.n}], got {labels.shape}")
+    if fake.extractor_sha256 != reference.extractor_sha256 or fake.extractor != reference.extractor:
+        raise ValueError(
+            f"features by {fake.extractor} ({fake.extractor_sha256[:12]}) can't be compared with a reference "
+            f"by {reference.extractor} ({reference.extractor_sha256[:12]})"
+        )
+    if fake.features.shape[1] != len(reference.mu):
+        raise ValueError(
+            f"features of width {fake.features.shape[1]}, reference of width {len(reference.mu)}"
+        )

@@ -1,0 +1,217 @@
+"""Image sets as the metrics see them: features read once, the reference, and which rows compare."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from harness.quality import kernel, neighbours
+from harness.quality.errors import Unmeasurable
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def array_sha256(array: NDArray[Any]) -> str:
+    """Hash of shape, type and content, so equal bytes of another shape differ."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash over names, shapes and values of a state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(f"{key}{array_sha256(value.detach().cpu().float().numpy())}".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """A feature network and the name its distances carry (``mnist`` -> ``fd_mnist@N``).
+
+    network: uint8 [B, 3, H, W] -> (features float [B, D], logits float [B, C]).
+    """
+
+    name: str
+    sha256: str
+    network: Network
+
+    @classmethod
+    def of(cls, name: str, network: nn.Module, sha256: str | None = None) -> "Extractor":
+        """Name a network; without a hash of its file, the hash is taken over its weights."""
+        network.eval().requires_grad_(False)
+        return cls(name, sha256 or weights_sha256(network), network)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What an extractor says about one image set.
+
+    features: float32 [n, D]; logits: float32 [n, C]; extractor, extractor_sha256: who says it;
+    images_sha256: hash of the uint8 images, empty where the features did not come from :func:`extract`.
+    """
+
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    extractor: str
+    extractor_sha256: str
+    images_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        for what, array in (("features", self.features), ("logits", self.logits)):
+            if array.ndim != 2 or array.dtype != np.float32:
+                raise ValueError(f"{what} must be float32 [n, width], got {array.dtype} {array.shape}")
+            broken = int((~np.isfinite(array)).any(axis=1).sum())
+            if broken:
+                raise ValueError(f"{what} of {broken} of {len(array)} images are not finite")
+        if len(self.features) != len(self.logits):
+            raise ValueError(f"{len(self.features)} rows of features but {len(self.logits)} of logits")
+
+    @property
+    def n(self) -> int:
+        return len(self.features)
+
+
+def extract(
+    images: NDArray[np.uint8] | Tensor,
+    extractor: Extractor,
+    batch: int = 256,
+    device: str | torch.device = "cpu",
+) -> Features:
+    """Run the extractor once over an image set; every metric reads the result.
+
+    images: uint8 [n, 3, H, W].
+    """
+    pixels = torch.as_tensor(images)
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
+        raise ValueError(f"images must be uint8 [n, 3, H, W], got {pixels.dtype} {tuple(pixels.shape)}")
+    if isinstance(extractor.network, nn.Module):
+        extractor.network.to(device)
+    features, logits = [], []
+    chunks = tqdm(
+        pixels.split(batch), desc=f"features ({extractor.name})", leave=False, disable=None, delay=2
+    )
+    with torch.inference_mode():
+        for chunk in chunks:
+            both = extractor.network(chunk.to(device))
+            features.append(both[0].float().cpu())
+            logits.append(both[1].float().cpu())
+    return Features(
+        features=torch.cat(features).numpy(),  # [n, D]
+        logits=torch.cat(logits).numpy(),  # [n, C]
+        extractor=extractor.name,
+        extractor_sha256=extractor.sha256,
+        images_sha256=array_sha256(pixels.cpu().numpy()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceStats:
+    """The set that generated images are compared with.
+
+    mu: float64 [D] and sigma: float64 [D, D] (divisor n - 1) of the Fréchet distance; n: images behind them,
+    None where a published file doesn't say; sha256: of the reference images or of the published file;
+    features: the set itself, needed by KID, precision and recall. In the ADM protocol mu and sigma describe
+    the training set while the features are those of 10,000 of its images, so the two need not agree.
+    """
+
+    name: str
+    sha256: str
+    n: int | None
+    mu: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    extractor: str
+    extractor_sha256: str
+    features: Features | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        width = self.mu.shape[0]
+        if self.mu.ndim != 1 or self.sigma.shape != (width, width):
+            raise ValueError(f"mu [D] and sigma [D, D] expected, got {self.mu.shape} and {self.sigma.shape}")
+
+    @classmethod
+    def of(cls, features: Features, name: str = "reference") -> "ReferenceStats":
+        """Statistics of a reference set from its features."""
+        if features.n < 2:
+            raise ValueError("a reference needs at least 2 images")
+        values = features.features.astype(np.float64)
+        return cls(
+            name=name,
+            sha256=features.images_sha256 or array_sha256(features.features),
+            n=features.n,
+            mu=values.mean(axis=0),
+            sigma=np.atleast_2d(np.cov(values, rowvar=False)),
+            extractor=features.extractor,
+            extractor_sha256=features.extractor_sha256,
+            features=features,
+        )
+
+    def row(self) -> dict[str, Any]:
+        """The ``reference`` entry of a result row."""
+        return {"name": self.name, "sha256": self.sha256, "n": self.n}
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """Features of the reference images [n, D]."""
+        if self.features is None:
+            raise Unmeasurable(f"reference {self.name} has statistics but no images")
+        return self.features.features
+
+    @cached_property
+    def sigma_root(self) -> NDArray[np.float64]:
+        """Symmetric square root of sigma [D, D]."""
+        values, vectors = np.linalg.eigh(self.sigma)
+        return np.asarray((vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+
+    @cached_property
+    def kernel_mean(self) -> float:
+        """Mean KID kernel over pairs of different reference images."""
+        return kernel.mean_of_pairs(self.points)
+
+    @cached_property
+    def radii(self) -> NDArray[np.float64]:
+        """Squared distance of each reference image to its third neighbour [n]."""
+        return neighbours.radii(self.points)
+
+
+def protocol(of: Features | ReferenceStats, colour: str, labels: str) -> dict[str, str]:
+    """The ``protocol`` entry of a row: what must be equal before two figures may stand side by side.
+
+    colour: how float images became bytes; labels: how classes were dealt.
+    """
+    return {
+        "colour": colour,
+        "labels": labels,
+        "extractor": of.extractor,
+        "extractor_sha256": of.extractor_sha256,
+    }
+
+
+def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Keys in which two rows differ that must not differ for their quality to be compared; empty if none.
+
+    Number of images, reference (hash and size) and protocol: every metric here depends on all of them.
+    """
+    keys = ["images", "reference.sha256", "reference.n"]
+    keys += [f"protocol.{key}" for key in ("colour", "labels", "extractor", "extractor_sha256")]
+
+    def value(row: Mapping[str, Any], key: str) -> Any:
+        first, _, second = key.partition(".")
+        outer = row.get(first)
+        return outer if not second else (outer or {}).get(second)
+
+    return [key for key in keys if value(a, key) != value(b, key)]

@@ -1,0 +1,45 @@
+"""What workers store beside the rows: decoding order, film strip and samples of a cell."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from results.schema import Row
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A cell's arrays; None where they are missing, and ``problems`` says why."""
+
+    step_of_position: np.ndarray | None = None
+    """[h, w]: step that writes each position, from 0; the mean where every image has its own order."""
+    film: np.ndarray | None = None
+    """[frames, H, W, 3] uint8: one image appearing."""
+    samples: np.ndarray | None = None
+    """[n, H, W, 3] uint8."""
+    classes: np.ndarray | None = None
+    """[n]: class of each sample."""
+    problems: tuple[str, ...] = ()
+
+
+_RANKS = {"step_of_position": 2, "film": 4, "samples": 4, "classes": 1}
+
+
+def load_artifacts(row: Row, folder: Path) -> Artifacts:
+    """The artifacts of ``row``, relative to ``folder``; what can't be read is a problem, not an error."""
+    arrays: dict[str, np.ndarray] = {}
+    problems = [] if row.artifacts else ["no artifacts recorded"]
+    for relative in dict.fromkeys(row.artifacts.values()):
+        try:
+            with np.load(folder / relative, allow_pickle=False) as stored:
+                arrays |= {name: stored[name] for name in _RANKS if name in stored.files}
+        except FileNotFoundError:
+            problems.append(f"{relative} is missing")
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            problems.append(f"{relative} can't be read ({error})")
+    for name, rank in _RANKS.items():
+        if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
+            problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
+    return Artifacts(**arrays, problems=tuple(problems))

@@ -1,0 +1,112 @@
+"""Direct labels that keep clear of each other, of the data and of the frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
+_ANGLES = np.deg2rad([45, 0, 90, 315, 135, 270, 180, 225, 22, 67, 112, 157, 202, 247, 292, 337])
+_DISTANCES = (9.0, 13.0, 18.0, 26.0, 36.0, 50.0)
+
+
+@dataclass(frozen=True)
+class Label:
+    """Text that belongs to a data point."""
+
+    text: str
+    x: float
+    y: float
+    colour: str
+    size: float = 9.5
+    weight: str = "bold"
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndarray] = ()) -> None:
+    """Draws each label at the free place nearest to its point, most important (first) labels first.
+
+    ``segments``: polylines [points, 2] in data coordinates that labels should not cover. A label pushed far
+    from its point gets a thin leader line. Limits and scales of the axes must be final.
+    """
+    figure = axes.figure
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    frame = axes.get_window_extent(renderer)
+    unit = figure.dpi / 72
+    crossed = [
+        _sampled(axes.transData.transform(np.asarray(line, float)), 3 * unit)
+        for line in segments
+        if len(line)
+    ]
+    points = np.array([axes.transData.transform((label.x, label.y)) for label in labels]).reshape(-1, 2)
+    rim = 5 * unit * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+    markers = (points[:, None] + rim).reshape(-1, 2)
+    covered = np.concatenate([points, markers, *crossed])
+    taken: list[Bbox] = [text.get_window_extent(renderer) for text in axes.texts]
+    for label, point in zip(labels, points, strict=True):
+        text = axes.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            color=label.colour,
+            fontsize=label.size,
+            fontweight=label.weight,
+            zorder=6,
+            annotation_clip=False,
+        )
+        box = text.get_window_extent(renderer)
+        offset = _best_offset(point, box.width, box.height, frame, covered, taken, unit)
+        text.set_position((offset[0] / unit, offset[1] / unit))
+        taken.append(_box(point + offset, box.width, box.height))
+        if np.hypot(*offset) > 24 * unit + box.width / 2:
+            end = axes.transData.inverted().transform(point + offset * 0.8)
+            axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.6, zorder=2)
+
+
+def _best_offset(
+    point: np.ndarray,
+    width: float,
+    height: float,
+    frame: Bbox,
+    covered: np.ndarray,
+    taken: Sequence[Bbox],
+    unit: float,
+) -> np.ndarray:
+    """Pixels from point to label centre with the least penalty."""
+    best, least = np.zeros(2), np.inf
+    for nearness, distance in enumerate(_DISTANCES):
+        for preference, angle in enumerate(_ANGLES):
+            direction = np.array([np.cos(angle), np.sin(angle)])
+            offset = direction * (distance * unit + np.abs(direction) * (width / 2, height / 2 - 2 * unit))
+            box = _box(point + offset, width, height)
+            padded = box.padded(1.5 * unit)
+            hit = (
+                (np.abs(covered - point - offset) < (width / 2 + 2 * unit, height / 2 + 1 * unit))
+                .all(axis=1)
+                .sum()
+            )
+            overlaps = sum(padded.overlaps(other) for other in taken)
+            outside = not (
+                frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            )
+            penalty = 1000 * overlaps + 400 * outside + 12 * hit + 6 * nearness + 0.2 * preference
+            if penalty < least:
+                best, least = offset, penalty
+    return best
+
+
+def _box(centre: np.ndarray, width: float, height: float) -> Bbox:
+    return Bbox.from_bounds(centre[0] - width / 2, centre[1] - height / 2, width, height)
+
+
+def _sampled(line: np.ndarray, spacing: float) -> np.ndarray:
+    """Points [n, 2] along a polyline, ``spacing`` pixels apart."""
+    pieces = [line[-1:]]
+    for start, end in pairwise(line):
+        count = max(2, int(np.hypot(*(end - start)) / spacing))
+        pieces.append(start + np.linspace(0, 1, count)[:, None] * (end - start))
+    return np.concatenate(pieces)

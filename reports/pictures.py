@@ -1,0 +1,187 @@
+"""Pictures of what strategies do: samples, decoding order, and one image appearing step by step."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.artifacts import Artifacts
+from reports.frame import Facet, series_label
+from results.schema import Row
+
+_FRAMES = 10
+_COLUMNS = 10
+_INCH = 0.62
+"""Side of an image in a grid."""
+
+
+def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
+    """One row of images per cell, one column per class and noise; anchors on top. None without samples."""
+    shown = [
+        (row, a.samples, a.classes)
+        for row in facet.rows
+        if (a := artifacts.get(row.cell)) and a.samples is not None and a.classes is not None
+    ]
+    if not shown:
+        return None
+    classes = _shared_classes([c for _, _, c in shown])
+    if not len(classes):
+        return None
+    rows = [(row, [samples[i] for i in _columns_of(classes, own)]) for row, samples, own in shown]
+    heads = [str(c) for c in classes]
+    note = "columns: same class; strategies: same seed and image index, hence the same noise"
+    return _image_grid(facet, "Samples", rows, [heads] + [[]] * (len(rows) - 1), note)
+
+
+def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
+    """One image appearing, a row per cell; each frame names its step. None without films."""
+    rows, heads = [], []
+    for row in facet.cells:
+        film = artifacts[row.cell].film if row.cell in artifacts else None
+        if film is not None:
+            frames = np.unique(np.linspace(0, len(film) - 1, min(_FRAMES, len(film))).round().astype(int))
+            rows.append((row, [film[i] for i in frames]))
+            heads.append([_frame_name(int(i), len(film), row.steps) for i in frames])
+    if not rows:
+        return None
+    note = "each frame: the image decoded from the tokens written after that step"
+    return _image_grid(facet, "One image appearing", rows, heads, note)
+
+
+def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
+    """The step at which each position is written, a panel per cell. None without orders."""
+    panels = [
+        (row, a.step_of_position)
+        for row in facet.cells
+        if (a := artifacts.get(row.cell)) and a.step_of_position is not None
+    ]
+    if not panels:
+        return None
+    columns = min(len(panels), 5)
+    lines = -(-len(panels) // columns)
+    with plt.rc_context(style.RC | {"axes.grid": False}):
+        figure, grid = plt.subplots(
+            lines,
+            columns,
+            figsize=(1.95 * columns + 0.5, 2.3 * lines + 0.3),
+            squeeze=False,
+            layout="constrained",
+        )
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (row, order) in zip(grid.flat, panels, strict=False):
+            image = _draw_order(axes, row, order, series_label(row, facet.rows))
+        bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
+        bar.ax.set_yticklabels(["first", "half", "last"])
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.set_label("step that writes the position", fontsize=9)
+        figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        _caption(figure, facet, "numbers: steps from 1; with an order per image, the mean over images")
+    return figure
+
+
+def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotlib.image.AxesImage:
+    """One heat map, scaled to the cell's own steps; numbered where the grid is small enough to read."""
+    steps = max(row.steps or 0, int(np.ceil(order.max())) + 1)
+    shade = order / max(steps - 1, 1)
+    image = axes.imshow(shade, cmap=style.ORDER_MAP, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    name = "\n".join(textwrap.wrap(label, 20))
+    axes.set_title(f"{name}\n{steps} steps", color=style.colour(row.strategy), fontsize=9.5, loc="center")
+    if order.size <= 100:
+        for (y, x), step in np.ndenumerate(order):
+            ink = "white" if shade[y, x] < 0.6 else style.INK
+            axes.text(x, y, f"{round(float(step)) + 1}", ha="center", va="center", fontsize=6, color=ink)
+    return image
+
+
+def _image_grid(
+    facet: Facet,
+    title: str,
+    rows: Sequence[tuple[Row, Sequence[np.ndarray]]],
+    heads: Sequence[Sequence[str]],
+    note: str,
+) -> Figure:
+    """Images [H, W, 3] in rows, each row named in its strategy's colour and each image by its head."""
+    columns = max(len(images) for _, images in rows)
+    labels = [_row_name(row, facet) for row, _ in rows]
+    margin = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
+    heights = [_INCH + (0.2 if head else 0.06) for head in heads]
+    top, width = 0.3, margin + columns * (_INCH + 0.05)
+    height = sum(heights) + top
+    with plt.rc_context(style.RC | {"axes.grid": False}):
+        figure = plt.figure(figsize=(width, height))
+        figure.text(0.0, 1 - 0.08 / height, title, va="top", fontweight="bold", fontsize=11)
+        above = top
+        for (row, images), head, label, tall in zip(rows, heads, labels, heights, strict=True):
+            bottom = height - above - tall
+            middle = (bottom + _INCH / 2) / height
+            colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
+            figure.text(
+                (margin - 0.12) / width,
+                middle,
+                label,
+                ha="right",
+                va="center",
+                color=colour,
+                fontsize=9,
+                weight="bold",
+            )
+            for column, image in enumerate(images):
+                left = margin + column * (_INCH + 0.05)
+                axes = figure.add_axes((left / width, bottom / height, _INCH / width, _INCH / height))
+                axes.imshow(image, interpolation="nearest")
+                axes.set_axis_off()
+                if head:
+                    axes.set_title(head[column], fontsize=8, fontweight="normal", pad=2.5, loc="center")
+            above += tall
+        _caption(figure, facet, note)
+    return figure
+
+
+def _row_name(row: Row, facet: Facet) -> str:
+    label = "\n".join(textwrap.wrap(series_label(row, facet.rows), 18))
+    return label if row.tier == "anchor" or row.steps is None else f"{label}\n{row.steps} steps"
+
+
+def _frame_name(index: int, frames: int, steps: int | None) -> str:
+    """The step after which a frame was taken; films may hold fewer frames than steps."""
+    if steps is None:
+        return f"{index + 1}/{frames}"
+    if frames == steps + 1:  # such films open before the first step
+        return "start" if index == 0 else f"step {index}"
+    return f"step {round((index + 1) * steps / frames)}"
+
+
+def _shared_classes(per_row: Sequence[np.ndarray]) -> np.ndarray:
+    """The first classes that every row can show, with repeats, in the order of the first row."""
+    shared: list[int] = []
+    for value in per_row[0].tolist():
+        if all((own == value).sum() > shared.count(value) for own in per_row):
+            shared.append(value)
+    return np.array(shared[:_COLUMNS])
+
+
+def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
+    """Index into a row's samples of each column: the first unused sample of the column's class."""
+    unused = {int(c): iter(np.flatnonzero(own == c).tolist()) for c in np.unique(classes)}
+    return [next(unused[int(c)]) for c in classes]
+
+
+def _caption(figure: Figure, facet: Facet, note: str) -> None:
+    characters = int(figure.get_figwidth() * 16)
+    lines = [*textwrap.wrap(facet.caption, characters), *textwrap.wrap(note, characters)]
+    figure.text(
+        0.0, -0.12 / figure.get_figheight(), "\n".join(lines), va="top", fontsize=7.5, color=style.MUTED
+    )

@@ -1,0 +1,319 @@
+"""Curves of a facet: quality against throughput and against steps, memory against batch.
+
+Every figure is drawn from one facet, states its settings in its caption, bounds every point by its 95 %
+interval where there is one, and names its series beside them instead of in a legend.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from reports import style
+from reports.frame import SPEED_KEYS, Facet, lower_is_better, require_comparable, series_label
+from reports.labels import Label, place_labels
+from results.schema import Row
+
+
+@dataclass(frozen=True)
+class Series:
+    """The cells of one label, by rising steps."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def strategy(self) -> str:
+        return self.rows[0].strategy
+
+    @property
+    def variant(self) -> bool:
+        """Whether an option departs from the strategy's defaults: drawn hollow and dashed."""
+        return bool(self.rows[0].options)
+
+
+def series(facet: Facet) -> list[Series]:
+    """The facet's ok cells as series, in the order of the tables."""
+    groups: dict[str, list[Row]] = {}
+    for row in facet.cells:
+        if row.status == "ok":
+            groups.setdefault(series_label(row, facet.rows), []).append(row)
+    return [
+        Series(label, tuple(sorted(rows, key=lambda row: row.steps or 0))) for label, rows in groups.items()
+    ]
+
+
+def quality_against_throughput(facet: Facet, metric: str) -> Figure | None:
+    """``metric`` over images/s at the row's batch, with the Pareto front; None without such cells."""
+    require_comparable(facet.cells, SPEED_KEYS, "throughput")
+    return _trade_off(
+        facet,
+        metric,
+        lambda row: (row.throughput_images_per_s, row.throughput_interval),
+        "throughput (images/s, log scale)",
+        fewer_is_better=False,
+    )
+
+
+def quality_against_steps(facet: Facet, metric: str) -> Figure | None:
+    """``metric`` over decoding steps, with the Pareto front; None without such cells."""
+    return _trade_off(
+        facet, metric, lambda row: (row.steps, None), "decoding steps (log scale)", fewer_is_better=True
+    )
+
+
+def memory_against_batch(facet: Facet) -> Figure | None:
+    """Peak bytes over the loaded state against the batch size; None where none was measured."""
+    lines = []
+    for one in series(facet):
+        row = one.rows[0]
+        points = sorted(
+            (int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None
+        )
+        if points:
+            steps = f", {row.steps} steps" if len(one.rows) > 1 else ""
+            lines.append((one, f"{one.label}{steps}", np.array(points, float)))
+    if not lines:
+        return None
+    with plt.rc_context(style.RC):
+        figure, axes = plt.subplots(figsize=(7.2, 4.6))
+        for one, _, points in lines:
+            axes.plot(points[:, 0], points[:, 1], **_line_style(one))
+        batches = sorted({int(b) for _, _, points in lines for b in points[:, 0]})
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        _plain_ticks(axes.xaxis, batches)
+        _log_ticks(axes.yaxis)
+        axes.set_xlabel("batch size (log scale)")
+        axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
+        axes.set_title("Memory against batch")
+        _label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
+        _caption(figure, facet)
+    return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes NAME.png and NAME.svg and closes the figure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    with plt.rc_context(style.RC):
+        figure.savefig(png, bbox_inches="tight", pad_inches=0.12)
+        figure.savefig(svg, bbox_inches="tight", pad_inches=0.12, metadata={"Date": None})
+    plt.close(figure)
+    return png, svg
+
+
+def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np.ndarray:
+    """Indices by rising x of the points that no other point equals in both coordinates and beats in one."""
+    gain = np.stack([x if more_x else -x, y if more_y else -y], axis=1)
+    beaten = [bool(((gain >= point).all(axis=1) & (gain > point).any(axis=1)).any()) for point in gain]
+    kept = np.flatnonzero(~np.array(beaten, dtype=bool))
+    return kept[np.argsort(x[kept], kind="stable")]
+
+
+_TICK_ROOM = 1.13
+"""Ratio of two values on a logarithmic axis whose tick labels just stay apart."""
+
+Reading = tuple[float | None, Sequence[float] | None]
+
+
+def _trade_off(
+    facet: Facet, metric: str, read_x: Callable[[Row], Reading], x_label: str, fewer_is_better: bool
+) -> Figure | None:
+    drawn = [
+        Series(one.label, rows)
+        for one in series(facet)
+        if (rows := tuple(r for r in one.rows if _value(r, metric) is not None and read_x(r)[0] is not None))
+    ]
+    if not drawn:
+        return None
+    with plt.rc_context(style.RC):
+        figure, axes = plt.subplots(figsize=(7.2, 4.8))
+        obstacles, labels, points = [], [], []
+        for one in drawn:
+            x, x_error = _with_errors([read_x(row) for row in one.rows])
+            y, y_error = _with_errors([_reading(row, metric) for row in one.rows])
+            look = _line_style(one)
+            axes.errorbar(x, y, xerr=x_error, yerr=y_error, elinewidth=1.1, capsize=2.5, **look)
+            points.append(np.stack([x, y], axis=1))
+            obstacles += [points[-1], *_bars(x, y, x_error, y_error)]
+            colour = style.colour(one.strategy)
+            named = int(np.argmax(y)) if lower_is_better(metric) else int(np.argmin(y))
+            for index, row in enumerate(one.rows):
+                count = "" if fewer_is_better else f"{row.steps} steps"
+                if index == named:
+                    name = one.label + (f", {count}" if count else "")
+                    labels.append(Label(name, x[index], y[index], colour))
+                elif count:
+                    labels.append(Label(count, x[index], y[index], colour, 8, "normal"))
+        labels.sort(key=lambda label: label.weight != "bold")
+        cloud = np.concatenate(points)
+        _scale(axes, cloud, facet, metric)
+        if fewer_is_better:
+            _plain_ticks(axes.xaxis, sorted({int(v) for v in cloud[:, 0]}))
+        obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
+        obstacles += _draw_anchors(axes, facet, metric)
+        axes.set_xlabel(x_label)
+        arrow = "lower is better" if lower_is_better(metric) else "higher is better"
+        axes.set_ylabel(f"{metric} ({arrow})")
+        axes.set_title(f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
+        figure.canvas.draw()
+        place_labels(axes, labels, obstacles)
+        _caption(figure, facet, "bars: 95 % intervals; grey line: Pareto front")
+    return figure
+
+
+def _value(row: Row, metric: str) -> float | None:
+    return (row.quality or {}).get(metric, {"value": None})["value"]
+
+
+def _reading(row: Row, metric: str) -> Reading:
+    entry = (row.quality or {})[metric]
+    bounds = None if entry["low"] is None or entry["high"] is None else (entry["low"], entry["high"])
+    return entry["value"], bounds
+
+
+def _with_errors(readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
+    """Values [n] and distances to their bounds [2, n], NaN where there are none."""
+    values = np.array([value for value, _ in readings], float)
+    bounds = np.array([b if b is not None else (np.nan, np.nan) for _, b in readings], float)
+    return values, np.maximum(np.stack([values - bounds[:, 0], bounds[:, 1] - values]), 0)
+
+
+def _bars(x: np.ndarray, y: np.ndarray, x_error: np.ndarray, y_error: np.ndarray) -> list[np.ndarray]:
+    bars = []
+    for i in range(len(x)):
+        left, right = np.nan_to_num(x_error[:, i])
+        down, up = np.nan_to_num(y_error[:, i])
+        bars += [np.array([[x[i] - left, y[i]], [x[i] + right, y[i]]])]
+        bars += [np.array([[x[i], y[i] - down], [x[i], y[i] + up]])]
+    return bars
+
+
+def _line_style(one: Series) -> dict[str, object]:
+    colour = style.colour(one.strategy)
+    return {
+        "color": colour,
+        "marker": style.marker(one.strategy),
+        "markerfacecolor": "white" if one.variant else colour,
+        "markeredgewidth": 1.4,
+        "linestyle": "--" if one.variant else "-",
+        "zorder": 4,
+    }
+
+
+def _scale(axes: Axes, cloud: np.ndarray, facet: Facet, metric: str) -> None:
+    """Logarithmic x with room for labels; y logarithmic where distances span more than a factor of eight."""
+    low, high = cloud[:, 0].min(), cloud[:, 0].max()
+    room = max((high / low) ** 0.14, 1.25)
+    axes.set_xscale("log", base=2 if low >= 1 and high <= 4096 else 10)
+    axes.set_xlim(low / room, high * room)
+    _log_ticks(axes.xaxis)
+    values = [*cloud[:, 1], *(v for row in facet.anchors if (v := _value(row, metric)) is not None)]
+    if lower_is_better(metric) and min(values) > 0 and max(values) > 8 * min(values):
+        axes.set_yscale("log")
+        _log_ticks(axes.yaxis)
+        axes.set_ylim(min(values) / 1.35, max(values) * 1.6)
+        axes.set_ylabel(axes.get_ylabel() + ", log scale")
+    else:
+        margin = 0.14 * ((max(values) - min(values)) or abs(max(values)) or 1)
+        axes.set_ylim(min(values) - margin, max(values) + 1.4 * margin)
+
+
+def _draw_front(axes: Axes, cloud: np.ndarray, more_x: bool, more_y: bool) -> np.ndarray:
+    """The best quality to be had at each x or better, as a staircase; returns its corners [points, 2]."""
+    front = cloud[pareto_front(cloud[:, 0], cloud[:, 1], more_x, more_y)]
+    corners = [front[:1]]
+    for start, end in pairwise(front):
+        corners.append(np.array([(start[0], end[1]) if more_x else (end[0], start[1]), end]))
+    staircase = np.concatenate(corners)
+    axes.plot(*staircase.T, color=style.FRONT, lw=3.0, solid_joinstyle="miter", zorder=1)
+    return staircase
+
+
+def _draw_anchors(axes: Axes, facet: Facet, metric: str) -> list[np.ndarray]:
+    """A line per anchor across the figure, its interval as a band, its name right of the frame."""
+    ends, lines = [], []
+    left, right = axes.get_xlim()
+    for row in facet.anchors:
+        if _value(row, metric) is None:
+            continue
+        value, bounds = _reading(row, metric)
+        height = float(value or 0)
+        colour = style.colour(row.strategy)
+        axes.axhline(height, color=colour, lw=1.1, ls=(0, (4, 3)), zorder=1)
+        if bounds is not None:
+            axes.axhspan(*bounds, color=colour, alpha=0.12, lw=0, zorder=0)
+        ends.append((row.label, style.MUTED, np.array([right, height])))
+        lines.append(np.array([[left, height], [right, height]]))
+    _label_ends(axes, ends, size=8.5, weight="normal")
+    return lines
+
+
+def _label_ends(
+    axes: Axes, ends: Sequence[tuple[str, str, np.ndarray]], size: float = 9.0, weight: str = "bold"
+) -> None:
+    """Names at the right ends of lines, pushed apart where the lines end close together."""
+    if not ends:
+        return
+    axes.figure.canvas.draw()
+    pixels = np.array([axes.transData.transform(end) for _, _, end in ends])
+    gap = 13.0 * axes.figure.dpi / 72
+    order = np.argsort(pixels[:, 1])
+    heights = pixels[order, 1].copy()
+    for _ in range(200):  # push neighbours apart evenly until none are closer than the gap
+        overlaps = np.maximum(gap - np.diff(heights), 0)
+        if overlaps.max(initial=0) < 0.1:
+            break
+        heights[:-1] -= overlaps / 2
+        heights[1:] += overlaps / 2
+    for index, height in zip(order, heights, strict=True):
+        name, colour, end = ends[index]
+        shift = (height - pixels[index, 1]) * 72 / axes.figure.dpi
+        axes.annotate(
+            name,
+            tuple(end),
+            xytext=(16, shift),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=size,
+            fontweight=weight,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 5, "relpos": (0, 0.5)},
+        )
+
+
+def _plain_ticks(axis: matplotlib.axis.Axis, values: Sequence[int]) -> None:
+    """A tick at each value; a label that would touch its left neighbour stands a line lower."""
+    texts: list[str] = []
+    for index, value in enumerate(values):
+        close = index > 0 and not texts[-1].startswith("\n") and value < values[index - 1] * _TICK_ROOM
+        texts.append(f"\n{value}" if close else str(value))
+    axis.set_ticks(values, labels=texts)
+    axis.set_minor_locator(NullLocator())
+
+
+def _log_ticks(axis: matplotlib.axis.Axis) -> None:
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _caption(figure: Figure, facet: Facet, note: str = "") -> None:
+    """Settings under the figure, so that a picture that travels alone still says what it shows."""
+    figure.canvas.draw()
+    bottom = figure.axes[0].get_tightbbox().transformed(figure.transFigure.inverted()).y0
+    text = "\n".join([*textwrap.wrap(facet.caption, 132), *([note] if note else [])])
+    figure.text(0.01, bottom - 0.03, text, va="top", fontsize=7.5, color=style.MUTED)

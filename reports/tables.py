@@ -1,0 +1,270 @@
+"""Result tables for the terminal, Markdown and CSV, from one list of columns.
+
+Every measured number carries its 95 % interval (``812 ± 14``, or ``0.31 [0.28, 0.40]`` where it is lopsided)
+or ``(n=1)`` where it was taken once. Counts are exact and stand bare; ``EXACT_NOTE`` says so below.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reports import style
+from reports.frame import Facet, frame, metrics, series_label
+from results.schema import Row
+
+DASH = "–"
+EXACT_NOTE = (
+    "± and [low, high]: 95 % intervals; (n=1): measured once. Steps, forwards, tokens, parameters, FLOPs, "
+    "weight and cache bytes are counted, hence exact. MB = 10^6 bytes."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table cell: what is printed, and the number it sorts by."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: its heading and how a row fills it."""
+
+    heading: str
+    entry: Callable[[Row], Entry]
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A filled table of one facet; ``entries[i]`` belongs to ``rows[i]``."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    entries: tuple[tuple[Entry, ...], ...]
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """``value`` rounded to what its interval supports: two digits of the half width."""
+    if value is None:
+        return DASH
+    if low is None or high is None:
+        return f"{_significant(value, 4)} (n=1)"
+    below, above = value - low, high - value
+    half = max(abs(below), abs(above))
+    if half == 0:
+        return f"{_significant(value, 4)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    if below > 0 and above > 0 and max(below, above) <= 1.25 * min(below, above):
+        return f"{value:.{decimals}f} ± {(below + above) / 2:.{decimals}f}"
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def quality_table(facet: Facet) -> ReportTable:
+    """Every quality metric of the facet."""
+    columns = [_strategy(facet.rows), _count("steps", lambda row: row.steps), _GUIDANCE]
+    columns += [_metric(name) for name in metrics(facet.rows)]
+    columns += [_THROUGHPUT, _STATUS]
+    return _filled("Quality", columns, facet.rows)
+
+
+def cost_table(facet: Facet) -> ReportTable:
+    """What the facet's cells cost: counts, speed and memory."""
+    columns = [
+        _strategy(facet.rows),
+        _count("steps", lambda row: row.steps),
+        _count("forwards", lambda row: row.forwards),
+        _count("tokens", lambda row: row.tokens_processed),
+        Column("parameters", lambda row: _scaled(row.parameters, 1e6, "M")),
+        Column("GFLOPs/image", lambda row: _scaled(row.flops_per_image, 1e9)),
+        _THROUGHPUT,
+        Column("best images/s", _best),
+        Column("latency ms", _latency),
+        Column("weights MB", lambda row: _scaled(row.weight_bytes, 1e6)),
+        Column("cache MB", lambda row: _scaled(row.cache_bytes, 1e6)),
+        Column("peak MB", lambda row: _once(row.peak_bytes, 1e6)),
+        _STATUS,
+    ]
+    return _filled("Cost", columns, facet.rows)
+
+
+def tables(facet: Facet) -> list[ReportTable]:
+    """The tables of a facet, anchors in each."""
+    return [quality_table(facet), cost_table(facet)]
+
+
+def print_tables(facets: Sequence[Facet], console: Console | None = None) -> None:
+    """The facets' tables on the terminal, cut into blocks of columns that fit it; off a terminal, uncut."""
+    console = console or Console()
+    for facet in facets:
+        _print_line(console, f"\n{facet.caption}", "bold")
+        for table in tables(facet):
+            for block in _fitting(table, console):
+                console.print(block, crop=False)
+        for line in failures(facet.rows):
+            _print_line(console, line, "red")
+    _print_line(console, EXACT_NOTE, "dim")
+
+
+def to_rich(table: ReportTable, columns: Sequence[int] | None = None) -> Table:
+    """The table (or some of its columns) for a terminal; strategies in their colours, anchors dim."""
+    chosen = range(len(table.columns)) if columns is None else columns
+    rich_table = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
+    for index in chosen:
+        column = table.columns[index]
+        rich_table.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
+    for row, entries in zip(table.rows, table.entries, strict=True):
+        cells = [Text(entries[index].text.split(":")[0]) for index in chosen]
+        cells[0].stylize(style.colour(row.strategy))
+        rich_table.add_row(*cells, style="dim" if row.tier == "anchor" else None)
+    return rich_table
+
+
+def _fitting(table: ReportTable, console: Console) -> list[Table]:
+    """The table as one block, or as blocks of the terminal's width that repeat strategy and steps."""
+
+    def width(columns: Sequence[int]) -> int:
+        wide = console.options.update(max_width=10_000)
+        return console.measure(to_rich(table, columns), options=wide).maximum
+
+    everything = list(range(len(table.columns)))
+    if not console.is_terminal:
+        console.width = max(console.width, width(everything))
+        return [to_rich(table)]
+    blocks: list[list[int]] = [everything[:2]]
+    for index in everything[2:]:
+        if len(blocks[-1]) > 2 and width([*blocks[-1], index]) > console.width:
+            blocks.append(everything[:2])
+        blocks[-1] = [*blocks[-1], index]
+    return [to_rich(table, block) for block in blocks]
+
+
+def _print_line(console: Console, text: str, look: str) -> None:
+    console.print(text, style=look, soft_wrap=True, highlight=False, markup=False)
+
+
+def to_markdown(table: ReportTable) -> str:
+    """The table as GitHub Markdown."""
+    lines = [
+        "| " + " | ".join(column.heading for column in table.columns) + " |",
+        "|" + "|".join("---:" if column.numeric else ":---" for column in table.columns) + "|",
+    ]
+    lines += ["| " + " | ".join(_plain(entry.text) for entry in entries) + " |" for entries in table.entries]
+    return "\n".join(lines)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every row with unrounded numbers and their bounds, for other tools."""
+    return str(frame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """One line per cell that is not ok: its setting, status and cause."""
+    lines = []
+    for row in rows:
+        if row.status != "ok":
+            steps = "" if row.steps is None else f", {row.steps} steps"
+            tries = f"{len(row.attempts)} attempt{'' if len(row.attempts) == 1 else 's'}"
+            lines.append(
+                f"{series_label(row, rows)}{steps}: {row.status} after {tries}: {_one_line(row.reason)}"
+            )
+    return lines
+
+
+def _filled(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> ReportTable:
+    entries = tuple(tuple(column.entry(row) for column in columns) for row in rows)
+    return ReportTable(title, tuple(columns), tuple(rows), entries)
+
+
+def _strategy(rows: Sequence[Row]) -> Column:
+    return Column("strategy", lambda row: Entry(series_label(row, rows)), numeric=False)
+
+
+def _count(heading: str, read: Callable[[Row], int | None]) -> Column:
+    def entry(row: Row) -> Entry:
+        value = read(row)
+        return Entry(DASH) if value is None else Entry(f"{value:,}", value)
+
+    return Column(heading, entry)
+
+
+def _metric(name: str) -> Column:
+    def entry(row: Row) -> Entry:
+        metric = (row.quality or {}).get(name)
+        if metric is None:
+            return Entry(DASH)
+        return Entry(with_interval(metric["value"], metric["low"], metric["high"]), metric["value"])
+
+    return Column(name, entry)
+
+
+def _guidance(row: Row) -> Entry:
+    if row.guidance is None:
+        return Entry(DASH)
+    schedule = f" {row.guidance_schedule}" if row.guidance_schedule not in (None, "constant") else ""
+    return Entry(f"{row.guidance:g}{schedule}", row.guidance)
+
+
+def _throughput(row: Row) -> Entry:
+    low, high = row.throughput_interval or (None, None)
+    return Entry(with_interval(row.throughput_images_per_s, low, high), row.throughput_images_per_s)
+
+
+def _best(row: Row) -> Entry:
+    value, batch = row.throughput_best_images_per_s, row.throughput_best_batch
+    if value is None:
+        return Entry(DASH)
+    at_own_batch = batch == row.batch and value == row.throughput_images_per_s
+    text = _throughput(row).text if at_own_batch else with_interval(value, None, None)
+    return Entry(f"{text} @ batch {batch}", value)
+
+
+def _latency(row: Row) -> Entry:
+    if row.latency_s is None:
+        return Entry(DASH)
+    low, high = row.latency_interval_s or (None, None)
+    text = with_interval(*(None if s is None else 1000 * s for s in (row.latency_s, low, high)))
+    return Entry(text, 1000 * row.latency_s)
+
+
+def _scaled(value: float | None, unit: float, suffix: str = "") -> Entry:
+    if value is None:
+        return Entry(DASH)
+    return Entry(f"{_significant(value / unit, 4)}{' ' if suffix else ''}{suffix}", value / unit)
+
+
+def _once(value: float | None, unit: float) -> Entry:
+    return Entry(DASH) if value is None else Entry(with_interval(value / unit, None, None), value / unit)
+
+
+def _status(row: Row) -> Entry:
+    if row.status == "ok":
+        return Entry("ok")
+    reason = _one_line(row.reason)
+    return Entry(f"{row.status}: {reason if len(reason) <= 48 else reason[:47] + '…'}")
+
+
+_GUIDANCE = Column("guidance", _guidance)
+_THROUGHPUT = Column("images/s", _throughput)
+_STATUS = Column("status", _status, numeric=False)
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "no cause recorded").split())
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,341 @@
+"""One result row: what one cell of a sweep measured, with the environment it was measured in.
+
+A row is plain data, written as one JSON line. Units stand in the field names. Numbers are unrounded; a number
+that could not be measured is null and ``unmeasured`` says why, under the field's name, or under a dotted name
+(``phases_s.plan``, ``quality.kid_mnist@1000``) where the null is an entry of a mapping.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal, TypedDict
+
+from results.errors import UserError
+
+SCHEMA = 1
+"""The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
+
+Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
+Tier = Literal["controlled", "published", "anchor"]
+
+
+class Attempt(TypedDict):
+    """One try of a cell."""
+
+    started_at: str
+    wall_s: float
+    status: Status
+    reason: str | None
+
+
+class Metric(TypedDict):
+    """A quality metric at its stated number of images; ``low`` and ``high`` bound its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reference: str | None
+
+
+class Reference(TypedDict):
+    """The images or statistics that quality is measured against."""
+
+    name: str
+    sha256: str
+    n: int
+
+
+class Protocol(TypedDict):
+    """How images become features: colour rounding, label rule, feature network and its weights."""
+
+    colour: str
+    labels: str
+    extractor: str
+    extractor_sha256: str
+
+
+Numbers = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one cell; ``anchor`` rows (real images, reconstructions) decode nothing."""
+
+    cell: str
+    """Content key of the cell: 16 hexadecimal digits."""
+    status: Status
+    tier: Tier
+    strategy: str
+    """Registered name, or ``real`` / ``reconstruction`` for anchors."""
+    label: str
+    """Short display name, e.g. "LPD random order"."""
+    network: str
+    """Preset or zoo name, e.g. "zoo/lpd"."""
+    tokenizer: str
+    batch: int | None
+    """Images per batch while the cell's images were generated."""
+    images: int | None
+    """Images generated, the N of every quality metric of the row."""
+    dtype: str
+    device: str
+    seed: int
+    started_at: str
+    """ISO 8601, UTC, of the latest attempt."""
+    reason: str | None = None
+    """Cause of a status other than ok."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """Every try of the cell, oldest first."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Strategy options that differ from the strategy's defaults."""
+    checkpoint: str | None = None
+    """SHA-256 of the weights, or "random"."""
+    parameters: int | None = None
+    """Parameters of the network, counted."""
+    steps: int | None = None
+    forwards: int | None = None
+    """Forward calls of the network per image batch; the two halves of guidance are one."""
+    tokens_processed: int | None = None
+    """Tokens through the network per image; the two halves of guidance are not doubled."""
+    flops_per_image: float | None = None
+    guidance: float | None = None
+    """Guidance scale; null without guidance."""
+    guidance_schedule: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    threads: int | None = None
+    compile: bool = False
+    throughput_images_per_s: float | None = None
+    """Median over repeats after warm-up, at ``batch``."""
+    throughput_interval: list[float] | None = None
+    """[low, high]: 95 % interval of the median, images/s."""
+    throughput_repeats: int | None = None
+    throughput_samples: list[float] | None = None
+    """Images/s of every repeat."""
+    throughput_best_images_per_s: float | None = None
+    """The best median over batch sizes, reached at ``throughput_best_batch``."""
+    throughput_best_batch: int | None = None
+    throughput_by_batch: Numbers | None = None
+    """Batch size (as text) -> median images/s."""
+    peak_bytes_by_batch: Numbers | None = None
+    """Batch size (as text) -> peak bytes over the loaded state."""
+    latency_s: float | None = None
+    """Median seconds for one image, at batch 1 whatever the row's ``batch``."""
+    latency_interval_s: list[float] | None = None
+    latency_samples_s: list[float] | None = None
+    phases_s: Numbers | None = None
+    """plan, prefill, decode, detokenize, total: median seconds per batch, each measured on its own."""
+    weight_bytes: int | None = None
+    cache_bytes: int | None = None
+    """Key/value cache at ``batch``, both halves of guidance."""
+    peak_bytes: int | None = None
+    """Peak bytes during decode over the loaded state, at ``batch``."""
+    quality: dict[str, Metric] | None = None
+    """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
+    reference: Reference | None = None
+    protocol: Protocol | None = None
+    environment: dict[str, Any] | None = None
+    """host_cpu, cores, gpu, torch, numpy, python, platform, git_commit, git_dirty, pardec."""
+    wall_s: float | None = None
+    """Seconds the latest attempt took."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """Field -> why its number is null."""
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """``trace`` and ``samples``: npz files, relative to the folder of the rows."""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        problem = _problem(dataclasses.asdict(self))
+        if problem:
+            raise ValueError(f"row of cell {self.cell!r}: {problem}")
+
+
+MEASURED = (
+    "parameters",
+    "steps",
+    "forwards",
+    "tokens_processed",
+    "flops_per_image",
+    "batch",
+    "images",
+    "threads",
+    "throughput_images_per_s",
+    "throughput_interval",
+    "throughput_repeats",
+    "throughput_samples",
+    "throughput_best_images_per_s",
+    "throughput_best_batch",
+    "throughput_by_batch",
+    "peak_bytes_by_batch",
+    "latency_s",
+    "latency_interval_s",
+    "latency_samples_s",
+    "phases_s",
+    "weight_bytes",
+    "cache_bytes",
+    "peak_bytes",
+    "quality",
+    "wall_s",
+)
+"""Fields that should hold numbers: a null among them, or inside them, needs a reason in ``unmeasured``."""
+
+_HINTS = typing.get_type_hints(Row)
+_INTERVALS = ("throughput_interval", "latency_interval_s")
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """``value``, or None where it is NaN or infinite (JSON has neither)."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def with_reasons(row: Row, reason: str) -> Row:
+    """``row`` with ``reason`` noted for every null number that has none yet."""
+    return dataclasses.replace(row, unmeasured=reasons(dataclasses.asdict(row), reason))
+
+
+def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
+    """The ``unmeasured`` of a row with these field values: ``reason`` wherever a number is null.
+
+    Fields that are absent count as null; reasons already in ``values["unmeasured"]`` stay.
+    """
+    return dict.fromkeys(_nulls(values), reason) | dict(values.get("unmeasured") or {})
+
+
+def row_to_json(row: Row) -> str:
+    """The row as one line of JSON without its newline; NaN and infinities raise ValueError."""
+    values = dataclasses.asdict(row)
+    return json.dumps({"schema": values.pop("schema")} | values, allow_nan=False, ensure_ascii=True)
+
+
+def row_from_json(line: str, where: str = "row") -> Row:
+    """The row of one line; ``where`` (file and line) opens the UserError of a line that is no valid row."""
+    try:
+        values = json.loads(line, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise UserError(f"{where}: not a JSON row ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: a row is a JSON object, not {type(values).__name__}")
+    values = _upgraded(values, where)
+    for key in values:
+        if key not in _HINTS:
+            close = get_close_matches(key, _HINTS, n=1)
+            raise UserError(
+                f"{where}: unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else "")
+            )
+    missing = [key for key in _HINTS if key not in values]
+    if missing:
+        raise UserError(f"{where}: missing key '{missing[0]}'" + _and_more(missing))
+    problem = _problem(values)
+    if problem:
+        raise UserError(f"{where}: {problem}")
+    return Row(**values)
+
+
+def _upgraded(values: dict[str, Any], where: str) -> dict[str, Any]:
+    version = values.get("schema")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"{where}: key 'schema' must be a version from 1 to {SCHEMA}, not {version!r}")
+    if version > SCHEMA:
+        raise UserError(
+            f"{where}: schema {version} is newer than this pardec reads (up to {SCHEMA}); update pardec"
+        )
+    while version < SCHEMA:
+        values = UPGRADES[version](values) | {"schema": version + 1}
+        version += 1
+    return values
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _and_more(missing: list[str]) -> str:
+    return f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+
+
+def _problem(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with complete field values, or None."""
+    for key, hint in _HINTS.items():
+        fault = _fault(values[key], hint)
+        if fault:
+            return f"key '{key}{fault}, not {values[key]!r:.80}"
+    if not re.fullmatch(r"[0-9a-f]{16}", values["cell"]):
+        return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
+    if values["status"] != "ok" and not values["reason"]:
+        return f"key 'reason' must say why the status is {values['status']}"
+    for key in _INTERVALS:
+        bounds = values[key]
+        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+            return f"key '{key}' must be [low, high], not {bounds!r}"
+    silent = [name for name in _nulls(values) if not values["unmeasured"].get(name)]
+    if silent:
+        return f"key '{silent[0]}' is null without a reason in 'unmeasured'" + _and_more(silent)
+    return None
+
+
+def _nulls(values: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the null numbers: fields of ``MEASURED`` and, dotted, entries of the mappings among them."""
+    for key in MEASURED:
+        value = values.get(key)
+        if value is None:
+            yield key
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                numbers = [entry[k] for k in ("value", "low", "high")] if isinstance(entry, dict) else [entry]
+                if any(number is None for number in numbers):
+                    yield f"{key}.{name}"
+
+
+def _fault(value: Any, hint: Any) -> str | None:
+    """None where ``value`` is of the annotated type, else the end of "key 'name..." that says what is due."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return None
+    if origin in (types.UnionType, typing.Union):
+        faults = [_fault(value, option) for option in arguments]
+        return None if None in faults else next(f for f in faults if f)
+    if origin is Literal:
+        return None if value in arguments else f"' must be one of {', '.join(arguments)}"
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            return "' must be a list"
+        return next((f"[{i}]{f}" for i, v in enumerate(value) if (f := _fault(v, arguments[0]))), None)
+    if origin is dict:
+        if not isinstance(value, dict):
+            return "' must be an object"
+        return next((f".{k}{f}" for k, v in value.items() if (f := _fault(v, arguments[1]))), None)
+    if typing.is_typeddict(hint):
+        return _typed_dict_fault(value, hint)
+    if hint is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, hint)
+    return None if fits else f"' must be {_WORDS.get(hint, hint)}"
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _typed_dict_fault(value: Any, hint: Any) -> str | None:
+    fields = typing.get_type_hints(hint)
+    if not isinstance(value, dict) or set(value) != set(fields):
+        return f"' must have the keys {', '.join(fields)}"
+    return next((f".{k}{f}" for k, v in value.items() if (f := _fault(v, fields[k]))), None)

@@ -1,0 +1,223 @@
+"""Rows on disk: JSON Lines that survive kill -9, two writers and a restart.
+
+One file per folder, ``rows.jsonl``, guarded by ``flock`` on a ``.lock`` beside it. A file per writer would
+spare the lock but not the rule of one row per cell: a retried cell has to replace a row that another process
+wrote. The kernel drops the lock of a killed writer, and the lock is a file of its own because superseding
+replaces the inode of the rows.
+
+A new cell is one ``write`` of one line at the end, flushed to the disk. A cell tried again replaces its line:
+the whole file is written to a temporary one, flushed, and renamed over the old, so at every instant the file
+holds either the old row or the new. What a killed writer leaves is a torn last line, which readers ignore
+and the next append cuts off, or a temporary file, which the next store removes.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from results.errors import UserError
+from results.schema import Row, row_from_json, row_to_json
+
+ROWS = "rows.jsonl"
+ARTIFACTS = "artifacts"
+_LOCK = ".lock"
+_TEMPORARY = ".rewrite-"
+
+
+class ResultStore:
+    """The rows of one sweep, one per cell, in the order in which the cells were first recorded."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Opens ``folder``, making it if need be; UserError where it can't be written."""
+        self.folder = Path(folder)
+        self.path = self.folder / ROWS
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                for left_over in self.folder.glob(f"{_TEMPORARY}*"):
+                    left_over.unlink()
+                os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
+        except OSError as error:
+            raise UserError(f"results folder '{folder}' can't be written: {error.strerror}") from None
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of traces, samples and logs, made if need be."""
+        folder = self.folder / ARTIFACTS
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def artifact(self, cell: str, suffix: str = ".npz") -> Path:
+        """Where a cell's artifact goes; ``relative`` turns it into the path that the row states."""
+        return self.artifacts / f"{cell}{suffix}"
+
+    def relative(self, path: Path) -> str:
+        """``path`` as a row's ``artifacts`` name it: from the folder of the rows, with slashes."""
+        return path.relative_to(self.folder).as_posix()
+
+    def rows(self) -> list[Row]:
+        """Every row, one per cell."""
+        return _read(self.path)
+
+    def get(self, cell: str) -> Row | None:
+        """The row of a cell, or None before its first attempt."""
+        return next((row for row in self.rows() if row.cell == cell), None)
+
+    def done(self, cell: str) -> bool:
+        """Whether the cell has an ok row. Every other status is tried again by the next start."""
+        row = self.get(cell)
+        return row is not None and row.status == "ok"
+
+    def done_cells(self) -> frozenset[str]:
+        """The cells that a sweep started again skips."""
+        return frozenset(row.cell for row in self.rows() if row.status == "ok")
+
+    def append(self, row: Row) -> Row:
+        """Records ``row`` and returns it as stored, on disk when this returns.
+
+        A cell recorded before keeps its line's place and its attempts; of the rest the new row is kept,
+        unless it would replace an ok row by a failure.
+        """
+        with self._locked():
+            self._repair()
+            stored = _read(self.path)
+            earlier = next((other for other in stored if other.cell == row.cell), None)
+            if earlier is None:
+                self._write_line(row)
+                return row
+            merged = _superseding(earlier, row)
+            self._rewrite(merged if other is earlier else other for other in stored)
+            return merged
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _repair(self) -> None:
+        """Ends the file on a line end: a torn last line is cut off, a whole one is completed."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole, tail = _split_tail(content)
+        if not tail:
+            return
+        with self.path.open("r+b") as file:
+            if _is_json(tail):
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")
+            else:
+                file.truncate(len(whole))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_line(self, row: Row) -> None:
+        line = (row_to_json(row) + "\n").encode()
+        created = not self.path.exists()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"{self.path}: only {written} of {len(line)} bytes written (disk full?)")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if created:
+            self._sync_folder()
+
+    def _rewrite(self, rows: Iterable[Row]) -> None:
+        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}"
+        with temporary.open("wb") as file:
+            file.writelines((row_to_json(row) + "\n").encode() for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """A rename is on disk only when its folder is."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def load_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell.
+
+    UserError where nothing is there, or where the folder or its files hold no row.
+    """
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(place.glob("*.jsonl"))
+        if not files:
+            nested = sorted(file.parent for file in place.glob("*/*.jsonl"))
+            hint = f", did you mean '{nested[0]}'?" if nested else "; 'pardec sweep quick' makes some"
+            raise UserError(f"no result rows (*.jsonl) in folder '{path}'{hint}")
+    elif place.is_file():
+        files = [place]
+    else:
+        raise UserError(f"no results at '{path}': no such file or folder; 'pardec sweep quick' makes some")
+    cells: dict[str, Row] = {}
+    for file in files:
+        for row in _read(file):
+            cells[row.cell] = _latest(cells[row.cell], row) if row.cell in cells else row
+    if not cells:
+        raise UserError(f"no result rows in '{path}': it is empty; 'pardec sweep quick' makes some")
+    return list(cells.values())
+
+
+def results_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that a row's ``artifacts`` are relative to."""
+    place = Path(path)
+    return place if place.is_dir() else place.parent
+
+
+def _latest(a: Row, b: Row) -> Row:
+    older, newer = sorted((a, b), key=lambda row: row.started_at)
+    return _superseding(older, newer)
+
+
+def _superseding(earlier: Row, row: Row) -> Row:
+    attempts = earlier.attempts + [attempt for attempt in row.attempts if attempt not in earlier.attempts]
+    kept = earlier if earlier.status == "ok" and row.status != "ok" else row
+    return dataclasses.replace(kept, attempts=attempts)
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of one file, later lines of a cell superseding earlier ones; a torn last line is no row."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"results '{path}' can't be read: {error.strerror}") from None
+    whole, tail = _split_tail(content)
+    lines = whole.split(b"\n")[:-1] + ([tail] if _is_json(tail) else [])
+    cells: dict[str, Row] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            row = row_from_json(line.decode(errors="replace"), f"{path} line {number}")
+            cells[row.cell] = _superseding(cells[row.cell], row) if row.cell in cells else row
+    return list(cells.values())
+
+
+def _split_tail(content: bytes) -> tuple[bytes, bytes]:
+    """Everything up to the last line end, and what follows it."""
+    end = content.rfind(b"\n") + 1
+    return content[:end], content[end:]
+
+
+def _is_json(tail: bytes) -> bool:
+    """Whether an unfinished last line is a whole row that lacks only its line end."""
+    try:
+        return isinstance(json.loads(tail), dict)
+    except ValueError:
+        return False
