@@ -13,12 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from backbones.checkpoints import CheckpointError
+
 ZOO = Path(__file__).parent / "zoo"
 HEADER = "pardec"
-
-
-class WeightsError(ValueError):
-    """A weights file that can't be used; the text is one line that names the file and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,18 @@ def load_half(path: Path) -> Weights:
     """Read what ``save_half`` wrote.
 
     Raises:
-        WeightsError: the file is missing, truncated, or was written by something else.
+        CheckpointError: the file is missing, truncated, or was written by something else.
     """
     if not path.is_file():
-        raise WeightsError(f"weights file '{path}' does not exist")
+        raise CheckpointError(f"weights file '{path}' does not exist")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
     if HEADER not in header:
-        raise WeightsError(f"weights file '{path}' has no '{HEADER}' entry in its header")
+        raise CheckpointError(f"weights file '{path}' has no '{HEADER}' entry in its header")
     whole = {
         name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
     }
@@ -84,7 +82,7 @@ def load_into(module: nn.Module, weights: Weights, path: Path) -> None:
     try:
         module.load_state_dict(weights.tensors, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"weights file '{path}': {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"weights file '{path}': {' '.join(str(error).split())}") from error
     module.requires_grad_(False).eval()
 
 

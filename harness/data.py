@@ -150,7 +150,8 @@ def _read_folder(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise UserError(f"image folder '{path}' has no class folders; expected PATH/CLASS/image.png")
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
     for label, folder in enumerate(folders):
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if len(files) < 2:

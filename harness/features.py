@@ -12,7 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.weights import ZOO, WeightsError, load_half, load_into
+from backbones.checkpoints import CheckpointError
+from backbones.weights import ZOO, load_half, load_into
 from harness.data import to_float
 from strategies.decoding.errors import UserError
 
@@ -108,7 +109,7 @@ def _load(path: Path) -> FeatureNetwork:
         weights = load_half(path)
         network = FeatureNetwork(ClassifierConfig(**weights.config))
         load_into(network, weights, path)
-    except (WeightsError, TypeError) as error:
+    except (CheckpointError, TypeError) as error:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error
     network.sha256 = weights.sha256
     return network

@@ -73,7 +73,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FeatureNetwork(classifier_config(role, len(train.classes)))
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
         curve = _fit(network, train, held_out, budget, role)
     path = out_dir / f"{role}.safetensors"
     sha256 = save_half(network, path, asdict(network.config))

@@ -69,7 +69,7 @@ def train_tokenizer(
     config = config or FSQConfig(image_size=(train.images.shape[2], train.images.shape[3]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = FSQTokenizer(config).to(device, memory_format=torch.channels_last)
+        tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
     curve = _fit(tokenizer, train, held_out, budget)
     path = out_dir / "tokenizer.safetensors"
     sha256 = save_half(tokenizer, path, {"kind": "fsq", **asdict(config)})

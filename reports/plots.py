@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -201,7 +202,7 @@ def _bars(x: np.ndarray, y: np.ndarray, x_error: np.ndarray, y_error: np.ndarray
     return bars
 
 
-def _line_style(one: Series) -> dict[str, object]:
+def _line_style(one: Series) -> dict[str, Any]:
     colour = style.colour(one.strategy)
     return {
         "color": colour,

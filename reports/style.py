@@ -62,7 +62,7 @@ FRONT = "#c3c7ce"
 ORDER_MAP = "viridis"
 """Colour map of decoding order: early dark, late light; perceptually even and readable in grey."""
 
-RC: dict[str, Any] = {
+RC: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "figure.facecolor": "white",
@@ -90,7 +90,7 @@ RC: dict[str, Any] = {
     "lines.markersize": 6.5,
     "svg.hashsalt": "pardec",
 }
-"""matplotlib settings of every figure."""
+"""matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
 
 
 def colour(strategy: str) -> str:

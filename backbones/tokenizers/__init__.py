@@ -1,10 +1,12 @@
 """Image tokenizers: one file each, and the loader of the small ones that the suite trains."""
 
 from pathlib import Path
+from typing import Any
 
+from backbones.checkpoints import CheckpointError
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
-from backbones.weights import ZOO, WeightsError, load_half, load_into
+from backbones.weights import ZOO, load_half, load_into
 
 __all__ = ["Tokenizer", "load_tokenizer"]
 
@@ -13,16 +15,14 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     """The frozen tokenizer stored at ``path``, by default the zoo's, in float32 and evaluation mode.
 
     Raises:
-        WeightsError: the file is missing, truncated, or holds something else.
+        CheckpointError: the file is missing, truncated, or holds something else.
     """
     path = path or ZOO / "tokenizer.safetensors"
     weights = load_half(path)
-    options = dict(weights.config)
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()}
     kind = options.pop("kind", None)
     if kind != "fsq":
-        raise WeightsError(f"weights file '{path}' holds '{kind}', not a tokenizer of kind 'fsq'")
-    tokenizer = FSQTokenizer(
-        FSQConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-    )
+        raise CheckpointError(f"weights file '{path}' holds '{kind}', not a tokenizer of kind 'fsq'")
+    tokenizer = FSQTokenizer(FSQConfig(**options))
     load_into(tokenizer, weights, path)
     return tokenizer

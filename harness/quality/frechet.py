@@ -101,7 +101,11 @@ def jackknife(features: NDArray[np.float32], reference: ReferenceStats, groups: 
 
 
 def distance_at_infinity(
-    features: NDArray[np.float32], reference: ReferenceStats, sizes: int = 15, smallest: int = 0, seed: int = 0
+    features: NDArray[np.float32],
+    reference: ReferenceStats,
+    sizes: int = 15,
+    smallest: int = 0,
+    seed: int = 0,
 ) -> float:
     """Distance extrapolated to infinitely many images (Chong & Forsyth, arXiv 1911.07023).
 

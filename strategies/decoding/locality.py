@@ -49,9 +49,8 @@ class LocalityDraws:
     @classmethod
     def from_streams(cls, streams: Streams, positions: int, steps: int) -> "LocalityDraws":
         """Fresh draws; those of an image depend on (seed, image) alone."""
-        uniform = streams.uniform(
-            "locality order", 1 + steps * positions
-        )  # [B, 1 + K N], multiples of 2**-24
+        # Multiples of 2**-24, [B, 1 + K N]: scaled up, they are tie ranks without rounding.
+        uniform = streams.uniform("locality order", 1 + steps * positions)
         first = (uniform[:, 0].astype(np.float64) * positions).astype(np.int64)
 
         def tie_rank(step: int) -> np.ndarray:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from backbones.checkpoints import CheckpointError
 from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer, Quantiser
-from backbones.weights import ZOO, WeightsError, save_half, sha256_of
+from backbones.weights import ZOO, save_half, sha256_of
 
 LEVELS = st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple)
 
@@ -76,19 +77,19 @@ def test_file_keeps_the_tokenizer_in_half_precision(small, tmp_path):
 
 def test_unusable_files_are_named(small, tmp_path):
     path = tmp_path / "tokenizer.safetensors"
-    with pytest.raises(WeightsError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_tokenizer(path)
     save_half(small, path, {"kind": "fsq"})
-    with pytest.raises(WeightsError, match="size mismatch"):
+    with pytest.raises(CheckpointError, match="size mismatch"):
         load_tokenizer(path)
     save_half(small, path, {"kind": "vq"})
-    with pytest.raises(WeightsError, match="holds 'vq'"):
+    with pytest.raises(CheckpointError, match="holds 'vq'"):
         load_tokenizer(path)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         load_tokenizer(path)
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match="no 'pardec' entry"):
+    with pytest.raises(CheckpointError, match="no 'pardec' entry"):
         load_tokenizer(path)
 
 
