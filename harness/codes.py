@@ -13,7 +13,7 @@ from backbones.tokenizers.base import Tokenizer
 from harness.data import Augmentation, Dataset, to_float, to_uint8
 from strategies.decoding.errors import UserError
 
-BATCH = 500
+BATCH = 50  # activations of more images fall out of a core's cache
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1 S_2)^(1/2)    (Heusel et al., arXiv 1706.08500)
 
 * torch-fidelity: square roots of the eigenvalues of the unsymmetric product S_1 S_2;
-* clean-fid: scipy's ``sqrtm`` of that product. It passes ``disp=False``, announced to go in SciPy 1.18, so SciPy is
-  pinned below;
+* clean-fid: scipy's ``sqrtm`` of that product. It passes ``disp=False``, which SciPy 1.18 is to drop,
+  so SciPy is pinned below it;
 * ours: square roots of the eigenvalues of R S_1 R with R = S_2^(1/2), symmetric, hence real and several times
   faster, which pays for the twenty evaluations of the jackknife.
 

@@ -1,0 +1,200 @@
+"""One cell of a sweep: everything that determines a result, as plain data with a content key. Without torch."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.schema import SCHEMA
+from strategies.decoding.errors import UserError, nearest, unknown
+
+ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
+"""Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
+SCHEDULES = ("constant", "linear", "power-cosine")
+DTYPES = ("float32", "bfloat16", "float16")
+RANDOM = "random"
+"""The checkpoint of a network that keeps its initial weights."""
+_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of one strategy. Fields that a strategy doesn't know are ``options``."""
+
+    strategy: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Strategy options that differ from those of the stored network."""
+    network: str = ""
+    """``zoo/NAME``; empty for the zoo's network of the strategy."""
+    checkpoint: str | None = None
+    """None for the zoo's weights, or ``random``."""
+    data: str = "mnist"
+    """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
+    steps: int | None = None
+    """None for as many as the strategy can take."""
+    guidance: float | None = None
+    guidance_schedule: str = "constant"
+    guidance_power: float = 1.0
+    guidance_interval: int = -1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    batch: int = 64
+    images: int = 1000
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    threads: int = 0
+    """CPU threads; 0 for every core that this process may use."""
+    timeout_s: float = 3600.0
+    """Longest time that the cell may take, seconds."""
+    label: str = ""
+    """Short display name; empty for the strategy's title and options."""
+    zoo: str | None = None
+    """Folder of trained weights; None for the one that ships."""
+    plugin: tuple[str, ...] = ()
+    """Strategy files to load first."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every file that the result depends on, by role."""
+
+    @property
+    def is_anchor(self) -> bool:
+        return self.strategy in ANCHORS
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that name the result: equal for cells that measure the same thing."""
+        content = dataclasses.asdict(self)
+        for name in _NOT_IN_KEY:
+            del content[name]
+        text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Cell":
+        values = json.loads(text)
+        return cls(**values | {"plugin": tuple(values["plugin"])})
+
+    def describe(self) -> str:
+        """The setting in a few words, for progress lines and messages."""
+        name = self.label or ANCHORS.get(self.strategy, self.strategy)
+        if self.is_anchor:
+            return name
+        parts = [name]
+        if not self.label:
+            parts += [f"{option}={value}" for option, value in sorted(self.options.items())]
+        if self.steps is not None:
+            parts.append(f"{self.steps} steps")
+        if self.guidance is not None:
+            parts.append(f"guidance {self.guidance:g}")
+        return ", ".join(parts)
+
+
+def normalised(cell: Cell) -> Cell:
+    """The cell with every setting that can't matter at its default, so that equal work has one key."""
+    changes: dict[str, Any] = {"threads": cell.threads or usable_cores()}
+    defaults = {f.name: f.default for f in dataclasses.fields(Cell)}
+    unused: tuple[str, ...] = ()
+    if cell.is_anchor:
+        changes |= {"network": "none", "options": {}, "dtype": "float32"}
+        unused = ("checkpoint", "steps", "guidance", "temperature", "top_k", "top_p", "batch", "seed")
+    else:
+        changes["network"] = cell.network or f"zoo/{cell.strategy}"
+    changes |= {name: defaults[name] for name in unused}
+    if cell.guidance is None or cell.is_anchor:
+        names = ("guidance_schedule", "guidance_power", "guidance_interval")
+        changes |= {name: defaults[name] for name in names}
+    elif cell.guidance_schedule != "power-cosine":
+        changes["guidance_power"] = defaults["guidance_power"]
+    return dataclasses.replace(cell, **changes)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value of a sweep file must be."""
+
+    expectation: str
+    fits: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(least: int) -> Rule:
+    def fits(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    return Rule(f"a whole number of at least {least}", fits)
+
+
+def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
+    return Rule(expectation, lambda value: _is_number(value) and fits(value))
+
+
+def _text(expectation: str = "text", choices: tuple[str, ...] = ()) -> Rule:
+    def fits(value: Any) -> bool:
+        return isinstance(value, str) and (not choices or value in choices)
+
+    return Rule(f"one of {', '.join(choices)}" if choices else expectation, fits, choices)
+
+
+RULES: dict[str, Rule] = {
+    "strategy": _text("the name of a strategy or anchor"),
+    "options": Rule("a table of strategy options", lambda value: isinstance(value, dict)),
+    "network": _text("zoo/NAME"),
+    "checkpoint": _text(choices=(RANDOM,)),
+    "data": _text("mnist or imagefolder:PATH"),
+    "steps": _whole(1),
+    "guidance": Rule("a number, or false for none", lambda value: value is False or _is_number(value)),
+    "guidance_schedule": _text(choices=SCHEDULES),
+    "guidance_power": _number("a number of at least 0", lambda value: value >= 0),
+    "guidance_interval": _whole(-1),
+    "temperature": _number("a number above 0", lambda value: value > 0),
+    "top_k": _whole(0),
+    "top_p": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
+    "batch": _whole(1),
+    "images": _whole(1),
+    "dtype": _text(choices=DTYPES),
+    "device": _text("cpu, cuda or cuda:N"),
+    "seed": _whole(0),
+    "threads": _whole(0),
+    "timeout_s": _number("a number above 0", lambda value: value > 0),
+    "label": _text(),
+}
+"""What a sweep file may set."""
+_REAL = ("guidance", "guidance_power", "temperature", "top_p", "timeout_s")
+
+
+def checked(key: str, value: Any, where: str) -> Any:
+    """``value`` as a cell holds it; UserError that opens with ``where`` for an unknown key or a wrong value."""
+    rule = RULES.get(key)
+    if rule is None:
+        raise unknown("key", key, RULES, where)
+    if not rule.fits(value):
+        hint = f"; {nearest(value, rule.choices)}" if rule.choices and isinstance(value, str) else ""
+        raise UserError(f"{where}: {key} = {_toml(value)}: expected {rule.expectation}{hint}")
+    if key == "guidance" and value is False:
+        return None
+    return float(value) if key in _REAL else value
+
+
+def _toml(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return repr(value)

@@ -1,0 +1,76 @@
+"""The ``pardec`` command. Modules that take long to import are imported by the commands that need them."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from strategies.decoding.errors import UserError, unknown
+
+COMMANDS = ("list", "explain", "sweep", "train", "sample", "report", "compare")
+_MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
+"""Errors with one-line texts for users, defined where torch is imported."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake on one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    top = Parser(
+        prog="pardec",
+        description="Compare parallel decoding strategies for autoregressive image generation: same backbone, "
+        "tokenizer, noise, loop and clock; only the strategy differs.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name in COMMANDS:
+        module = importlib.import_module(f"harness.commands.{name}_command")
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, 1 where a cell failed, 2 for a user's mistake, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        top = parser()
+        first = next((word for word in words if not word.startswith("-")), None)
+        if first is not None and first not in COMMANDS:
+            raise unknown("command", first, COMMANDS)
+        options = top.parse_args(words)
+        if options.version:
+            from harness.environment import pardec_version
+
+            print(f"pardec {pardec_version()}")
+            return 0
+        if options.command is None:
+            top.print_help()
+            return 0
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("pardec: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _mistakes_known_by_now() as error:
+        print(f"pardec: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _mistakes_known_by_now() -> tuple[type[Exception], ...]:
+    found: list[type[Exception]] = [UserError]
+    found += [getattr(sys.modules[module], name) for module, name in _MISTAKES if module in sys.modules]
+    return tuple(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What several commands share: flags that override a cell's settings, and progress bars."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cell import DTYPES, checked
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
+
+
+def add_machine_flags(command: argparse.ArgumentParser) -> None:
+    """--device, --dtype, --batch, --threads, --zoo, --plugin."""
+    command.add_argument("--device", help="cpu, cuda or cuda:N")
+    command.add_argument("--dtype", help=" or ".join(DTYPES))
+    command.add_argument("--batch", type=int, help="images per batch")
+    command.add_argument("--threads", type=int, help="CPU threads (0: every core)")
+    add_zoo_flag(command)
+    add_plugin_flag(command)
+
+
+def add_zoo_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--zoo", type=Path, metavar="DIR", help="folder of trained weights (default: ours)")
+
+
+def add_plugin_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--plugin",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file with one more strategy; may be repeated",
+    )
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The cell settings that flags ask for; loads the plug-ins, so that their names are known."""
+    found: dict[str, Any] = {}
+    for key in ("device", "dtype", "batch", "threads", "images", "seed"):
+        value = getattr(options, key, None)
+        if value is not None:
+            found[key] = checked(key, value, f"--{key}")
+    if options.zoo is not None:
+        found["zoo"] = str(options.zoo.absolute())
+    if options.plugin:
+        from harness.prepare import load_plugins
+
+        found["plugin"] = tuple(str(path.absolute()) for path in options.plugin)
+        load_plugins(found["plugin"])
+    return found
+
+
+def progress_bar() -> "Progress":
+    """A bar with remaining time on stderr; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,44 @@
+"""pardec list: strategies, networks and sweeps, with one line each."""
+
+import argparse
+
+from harness import sweep_file, zoo
+from harness.commands.common import add_plugin_flag, add_zoo_flag
+from strategies.decoding import registry
+
+SUMMARY = "list strategies, networks and sweeps"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    add_zoo_flag(command)
+    add_plugin_flag(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    for path in options.plugin:
+        registry.add_plugin(path)
+    _section("strategies", [(name, registry.describe(name)) for name in registry.names()])
+    _section("networks", [(zoo.PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)])
+    titles = [(name, sweep_file.title_of(sweep_file.SHIPPED / f"{name}.toml")) for name in sweep_file.shipped()]
+    _section("sweeps", titles)
+    return 0
+
+
+def _section(title: str, lines: list[tuple[str, str]]) -> None:
+    print(title)
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        print(f"  {name:<{width}}  {text}")
+    if not lines:
+        print("  none yet: pardec train --all")
+
+
+def _describe(name: str, folder: object) -> str:
+    card = zoo.read_card(zoo.PREFIX + name, folder)  # type: ignore[arg-type]
+    trunk, grid = card.network.trunk, card.network.grid
+    trained = card.content.get("steps_trained")
+    return (
+        f"{card.content['parameters'] / 1e6:.2f} M parameters, {trunk.depth} x {trunk.width}, "
+        f"{grid[0]}x{grid[1]} grid, {card.network.codes} codes"
+        + (f", {trained:,} training steps" if trained else "")
+    )

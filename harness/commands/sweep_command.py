@@ -1,0 +1,46 @@
+"""pardec sweep: run the cells of a sweep file, skip what is done, then show the table and write the report."""
+
+import argparse
+from pathlib import Path
+
+from harness.commands.common import RESULTS, add_machine_flags, overrides
+
+SUMMARY = "run a sweep, or go on with it"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("sweep", metavar="FILE|NAME", help="sweep file, or the name of one that ships")
+    command.add_argument("-k", dest="select", metavar="EXPR", help="only these cells: strategy=lpd,steps<=8")
+    command.add_argument(
+        "--results", type=Path, metavar="DIR", help=f"result folder (default: {RESULTS}/NAME)"
+    )
+    command.add_argument("--dry-run", action="store_true", help="list the cells and run nothing")
+    command.add_argument("--no-report", action="store_true", help="stop after the last cell")
+    command.add_argument("--images", type=int, help="images per cell, instead of what the file says")
+    command.add_argument("--seed", type=int, help="seed, instead of what the file says")
+    add_machine_flags(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.sweep import dry_run, run_sweep, sweep_cells
+
+    sweep = sweep_cells(options.sweep, options.select, overrides(options))
+    if options.dry_run:
+        dry_run(sweep)
+        return 0
+    folder = options.results or RESULTS / sweep.name
+    summary = run_sweep(sweep, folder)
+    print(summary)
+    if not options.no_report and summary.rows:
+        _show(folder)
+    return summary.exit_code
+
+
+def _show(folder: Path) -> None:
+    from harness.commands.report_command import write
+    from reports.frame import facets
+    from reports.tables import print_tables
+    from results.store import load_rows
+
+    print_tables(facets(load_rows(folder)))
+    print(f"report: {write(folder, None)}")

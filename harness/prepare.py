@@ -1,0 +1,144 @@
+"""From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from backbones.config import NetworkConfig
+from backbones.transformer import Network, parameter_count
+from harness import zoo
+from harness.cell import ANCHORS, RANDOM, Cell
+from strategies.decoding import registry
+from strategies.decoding.base import Strategy
+from strategies.decoding.errors import UserError
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.plan import Plan
+from strategies.decoding.streams import Streams
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell that can run."""
+
+    cell: Cell
+    strategy: Strategy
+    config: NetworkConfig
+    guidance: Guidance | None
+
+    def plan(self, images: Iterable[int]) -> Plan:
+        return self.strategy.plan(self.config.grid, self.cell.steps, self.streams(images))
+
+    def streams(self, images: Iterable[int]) -> Streams:
+        return Streams(self.cell.seed, tuple(images))
+
+    def rows(self, batch: int) -> int:
+        """Rows of the network's batch: both halves of guidance."""
+        return batch * (1 if self.guidance is None else 2)
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    for path in paths:
+        registry.add_plugin(Path(path))
+
+
+def prepare(cell: Cell) -> Prepared:
+    """Everything that can be known of a cell without its weights; UserError for what can't be."""
+    load_plugins(cell.plugin)
+    check_device(cell.device, cell.dtype)
+    network = cell.network or zoo.PREFIX + cell.strategy
+    card = zoo.read_card(network, cell.zoo)
+    if card.strategy != cell.strategy:
+        raise UserError(
+            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
+        )
+    strategy = registry.get(cell.strategy, **{**card.options, **cell.options})
+    guidance = None
+    if cell.guidance is not None:
+        guidance = Guidance(
+            cell.guidance,
+            cell.guidance_schedule,  # type: ignore[arg-type]
+            cell.guidance_power,
+            cell.guidance_interval,
+        )
+    prepared = Prepared(cell, strategy, card.network, guidance)
+    try:
+        strategy.check_steps(card.network.grid, cell.steps)
+        plan = prepared.plan([0])
+    except ValueError as error:
+        raise UserError(f"strategy '{cell.strategy}': {error}") from None
+    parameters = parameter_count(on_meta(strategy, card.network))
+    if parameters != card.content["parameters"]:
+        raise UserError(
+            f"options {dict(cell.options)} need a network of {parameters:,} parameters, but '{network}' has "
+            f"{card.content['parameters']:,}"
+        )
+    label = cell.label or default_label(strategy, cell)
+    return dataclasses.replace(prepared, cell=dataclasses.replace(cell, steps=plan.steps, label=label))
+
+
+def default_label(strategy: Strategy, cell: Cell) -> str:
+    """The strategy's title and the options that make the cell special."""
+    options = ", ".join(f"{name} {value}" for name, value in sorted(cell.options.items()))
+    return f"{strategy.title} ({options})" if options else strategy.title
+
+
+def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return strategy.network(config)
+
+
+def finished(cell: Cell) -> Cell:
+    """The cell as a sweep runs it: checked, its steps and label filled in, its files pinned by hash."""
+    if cell.is_anchor:
+        load_plugins(cell.plugin)
+        check_device(cell.device, cell.dtype)
+        cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
+    else:
+        cell = prepare(cell).cell
+    return dataclasses.replace(cell, pins=pins(cell))
+
+
+def pins(cell: Cell) -> dict[str, str]:
+    """Hashes of all files behind a cell's numbers."""
+    found = {role: zoo.file_hash(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
+    if not cell.is_anchor:
+        card = zoo.read_card(cell.network, cell.zoo)
+        found["card" if cell.checkpoint == RANDOM else "network"] = zoo.file_hash(
+            card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
+        )
+    kind, _, path = cell.data.partition(":")
+    if kind == "imagefolder":
+        found["data"] = folder_hash(Path(path.partition("?")[0]))
+    for plugin in cell.plugin:
+        found[f"plugin {Path(plugin).stem}"] = zoo.file_hash(Path(plugin))
+    return found
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over names and contents of the files of a folder."""
+    if not folder.is_dir():
+        raise UserError(f"data: no image folder '{folder}'")
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)}\0{zoo.file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def check_device(device: str, dtype: str) -> None:
+    """UserError for a device that torch doesn't know or this machine doesn't have."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device '{device}': expected cpu, cuda or cuda:N") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{device}': expected cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")
+    if kind.type == "cpu" and dtype == "float16":
+        raise UserError("dtype 'float16' needs a CUDA device; on the CPU: float32, bfloat16")
