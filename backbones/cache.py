@@ -22,19 +22,19 @@ class KVCache:
         layers: int | None = None,
     ) -> None:
         layers = config.depth if layers is None else layers
-        shape = (layers, 2, rows, slots, config.shared_heads, config.head_width)
+        shape = (layers, 2, rows, config.shared_heads, slots, config.head_width)
         self.store = torch.empty(shape, dtype=dtype, device=device)
         self.slots = slots
 
     def extend(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [R, n, H, D] at slots start..start+n; return all up to there [R, S, H, D]."""
-        filled = start + keys.shape[1]
+        """Write keys and values [R, H, n, D] at slots start..start+n; return all up to there [R, H, S, D]."""
+        filled = start + keys.shape[2]
         if filled > self.slots:
             raise IndexError(f"cache of {self.slots} slots asked to hold {filled}")
         store_k, store_v = self.store[layer].unbind(0)
-        store_k[:, start:filled] = keys
-        store_v[:, start:filled] = values
-        return store_k[:, :filled], store_v[:, :filled]
+        store_k[:, :, start:filled] = keys
+        store_v[:, :, start:filled] = values
+        return store_k[:, :, :filled], store_v[:, :, :filled]
 
     @property
     def nbytes(self) -> int:

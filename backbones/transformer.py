@@ -52,27 +52,44 @@ def make_norm(config: TrunkConfig) -> nn.Module:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of queries [R, n, H, D] over keys and values [R, m, Hkv, D]; returns [R, n, H, D].
+    """Softmax attention of queries [R, H, n, D] over keys and values [R, Hkv, m, D]; returns [R, H, n, D].
 
     Runs are attended to one by one, which needs no mask: a run reads just the slots that it may see.
     """
+    groups = queries.shape[1] // keys.shape[1]
+    if groups > 1:
+        keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+    on_cpu = queries.device.type == "cpu"
+    if on_cpu and not torch.is_grad_enabled() and view.mask is None and not view.causal:
+        product = attend_by_products
+    else:
+        product = attend_fused
+    if view.runs is None or len(view.runs) == 1:
+        return product(queries, keys, values, view, dropout)
+    parts, done = [], 0
+    for rows, reach in view.runs:
+        part = queries[:, :, done : done + rows]
+        parts.append(product(part, keys[:, :, :reach], values[:, :, :reach], view, dropout))
+        done += rows
+    return torch.cat(parts, dim=2)
+
+
+def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
+    """The framework's fused attention."""
     if keys.requires_grad and keys.device.type == "cpu":
         # The CPU's bfloat16 attention gradient takes five times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
-    groups = queries.shape[2] // keys.shape[2]
-    q, k, v = (t.transpose(1, 2) for t in (queries, keys, values))  # [R, H, n, D], [R, Hkv, m, D] twice
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if view.runs is None or len(view.runs) == 1:
-        with torch.autocast(q.device.type, enabled=False):
-            out = F.scaled_dot_product_attention(q, k, v, view.mask, dropout, is_causal=view.causal)
-        return out.transpose(1, 2)
-    parts, done = [], 0
-    for rows, reach in view.runs:
-        part = q[:, :, done : done + rows]
-        parts.append(F.scaled_dot_product_attention(part, k[:, :, :reach], v[:, :, :reach]))
-        done += rows
-    return torch.cat(parts, dim=2).transpose(1, 2)
+    with torch.autocast(queries.device.type, enabled=False):
+        return F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
+
+
+def attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
+    """Two batched products: at a decode's few query rows faster than the fused CPU kernel, up to 5 times."""
+    scale = queries.shape[-1] ** -0.5
+    scores = torch.baddbmm(
+        queries.new_empty(1), queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale
+    )  # [R*H, n, m]
+    return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).unflatten(0, queries.shape[:2])
 
 
 class Attention(nn.Module):
@@ -92,16 +109,15 @@ class Attention(nn.Module):
         self.dropout = config.dropout.attention
 
     def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [R, n, H, D], keys and values [R, n, Hkv, D] of rows x [R, n, d], normalised and rotated."""
+        """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of rows x [R, n, d], normalised and rotated."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
-        turned = self.heads + self.shared_heads
-        if phases is not None:
-            qk = rotate(qkv[:, :, :turned], phases)
-            return qk[:, :, : self.heads], qk[:, :, self.heads :], qkv[:, :, turned:]
-        queries, keys, values = qkv.split([self.heads, self.shared_heads, self.shared_heads], dim=2)
+        qk, values = qkv.split([self.heads + self.shared_heads, self.shared_heads], dim=2)
         if self.qk_norm:
-            queries, keys = self.q_norm(queries), self.k_norm(keys)
-        return queries, keys, values
+            qk = torch.cat([self.q_norm(qk[:, :, : self.heads]), self.k_norm(qk[:, :, self.heads :])], dim=2)
+        if phases is not None:
+            qk = rotate(qk, phases)
+        queries, keys = qk.split([self.heads, self.shared_heads], dim=2)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(
         self,
@@ -115,13 +131,14 @@ class Attention(nn.Module):
         if shared is not None:
             queries = self.query(x).unflatten(-1, (-1, self.head_width))  # [R, n, H, D]
             queries = queries if phases is None else rotate(queries, phases)
+            queries = queries.transpose(1, 2)  # [R, H, n, D]
             keys, values = shared
         else:
             queries, keys, values = self.project(x, phases)
             if cache is not None:
                 keys, values = cache.extend(layer, view.start, keys, values)
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
-        return self.out(mixed.flatten(2))
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -204,7 +221,7 @@ class Trunk(nn.Module):
         """Rows x [R, n, d] -> [R, n, d].
 
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
-        values [R, m, H, D] of a cross-attending trunk. condition: SiLU'd vectors [R, n, d] of adaLN.
+        values [R, H, m, D] of a cross-attending trunk. condition: SiLU'd vectors [R, n, d] of adaLN.
         """
         for layer, block in enumerate(self.blocks):
             x = block(x, phases, view, cache, layer, shared, condition)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, parameter_count
 from harness import zoo
@@ -142,3 +143,30 @@ def check_device(device: str, dtype: str) -> None:
         raise UserError(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")
     if kind.type == "cpu" and dtype == "float16":
         raise UserError("dtype 'float16' needs a CUDA device; on the CPU: float32, bfloat16")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a cell will hold in memory, known before it runs."""
+
+    parameters: int
+    weight_bytes: int
+    cache_bytes: int
+
+
+def predict(prepared: Prepared, batch: int | None = None) -> Prediction:
+    """Bytes of the weights, and of the key/value cache at ``batch`` (default: the cell's)."""
+    dtype = dtype_of(prepared.cell)
+    network = on_meta(prepared.strategy, prepared.config)
+    layers, slots = prepared.strategy.cache_shape(prepared.config)
+    rows = prepared.rows(batch or prepared.cell.batch)
+    parameters = parameter_count(network)
+    return Prediction(
+        parameters,
+        parameters * dtype.itemsize,
+        cache_bytes(prepared.config.trunk, layers, rows, slots, dtype),
+    )
+
+
+def dtype_of(cell: Cell) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[cell.dtype]

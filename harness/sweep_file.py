@@ -151,10 +151,11 @@ def _cell(settings: Mapping[str, Any], path: Path, overrides: Mapping[str, Any])
 _CONDITION = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
 
 
-def select(cells: Sequence[Cell], expression: str) -> list[Cell]:
+def select(cells: Sequence[Cell], expression: str, steps_known: bool = True) -> list[Cell]:
     """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values.
 
-    Keys are those of sweep files and the names of strategy options. Raises UserError for a condition that
+    Keys are those of sweep files and the names of strategy options. Cells whose steps are left to the
+    strategy meet every condition on steps unless ``steps_known``. Raises UserError for a condition that
     can't be read, an unknown key, or when no cell is left.
     """
     chosen = list(cells)
@@ -166,7 +167,12 @@ def select(cells: Sequence[Cell], expression: str) -> list[Cell]:
         key, operator, wanted = match.groups()
         if key not in keys:
             raise unknown("key", key, keys, f"-k '{expression}'")
-        chosen = [cell for cell in chosen if _meets(cell, key, operator, wanted, expression)]
+        chosen = [
+            cell
+            for cell in chosen
+            if (key == "steps" and cell.steps is None and not steps_known)
+            or _meets(cell, key, operator, wanted, expression)
+        ]
     if not chosen:
         raise UserError(f"-k '{expression}' selects none of the {len(cells)} cells")
     return chosen

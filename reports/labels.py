@@ -10,6 +10,8 @@ from matplotlib.transforms import Bbox
 
 _ANGLES = np.deg2rad([45, 0, 90, 315, 135, 270, 180, 225, 22, 67, 112, 157, 202, 247, 292, 337])
 _DISTANCES = (9.0, 13.0, 18.0, 26.0, 36.0, 50.0)
+_LEADER = 13.0
+"""Points between a data point and its label beyond which a line joins them."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
         box = text.get_window_extent(renderer)
         offset = _best_offset(point, box.width, box.height, frame, covered, taken, unit)
         text.set_position((offset[0] / unit, offset[1] / unit))
-        taken.append(_box(point + offset, box.width, box.height))
-        if np.hypot(*offset) > 24 * unit + box.width / 2:
-            end = axes.transData.inverted().transform(point + offset * 0.8)
-            axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.6, zorder=2)
+        placed = _box(point + offset, box.width, box.height)
+        taken.append(placed)
+        nearest = np.clip(point, (placed.x0 - unit, placed.y0), (placed.x1 + unit, placed.y1))
+        if np.hypot(*(nearest - point)) > _LEADER * unit:
+            end = axes.transData.inverted().transform(nearest)
+            axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.7, zorder=3)
 
 
 def _best_offset(

@@ -37,7 +37,10 @@ def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | No
         return None
     rows = [(row, [samples[i] for i in _columns_of(classes, own)]) for row, samples, own in shown]
     heads = [str(c) for c in classes]
-    note = "columns: same class; strategies: same seed and image index, hence the same noise"
+    seeds = {row.seed for row, _ in rows if row.tier != "anchor"}
+    note = "each column: one class" + (
+        ", one seed and image index, hence the same noise" if len(seeds) < 2 else ""
+    )
     return _image_grid(facet, "Samples", rows, [heads] + [[]] * (len(rows) - 1), note)
 
 
@@ -75,13 +78,14 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
             squeeze=False,
             layout="constrained",
         )
+        figure.get_layout_engine().set(h_pad=0.09)  # type: ignore[union-attr]
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes, (row, order) in zip(grid.flat, panels, strict=False):
             image = _draw_order(axes, row, order, series_label(row, facet.rows))
         bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
         bar.ax.set_yticklabels(["first", "half", "last"])
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.set_label("step that writes the position", fontsize=9)
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
         _caption(figure, facet, "numbers: steps from 1; with an order per image, the mean over images")
@@ -102,7 +106,9 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
     if order.size <= 100:
         for (y, x), step in np.ndenumerate(order):
             ink = "white" if shade[y, x] < 0.6 else style.INK
-            axes.text(x, y, f"{round(float(step)) + 1}", ha="center", va="center", fontsize=6, color=ink)
+            number = f"{round(float(step)) + 1}"
+            text = axes.text(x, y, number, ha="center", va="center", fontsize=6, color=ink)
+            text.set_in_layout(False)  # inside its square anyway; the layout need not measure hundreds
     return image
 
 
@@ -122,32 +128,30 @@ def _image_grid(
     height = sum(heights) + top
     with plt.rc_context(style.RC | {"axes.grid": False}):
         figure = plt.figure(figsize=(width, height))
-        figure.text(0.0, 1 - 0.08 / height, title, va="top", fontweight="bold", fontsize=11)
-        above = top
+        page = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # in inches, from the bottom left
+        page.set_axis_off()
+        page.text(0.0, height - 0.08, title, va="top", fontweight="bold", fontsize=11)
+        bottom = height - top
         for (row, images), head, label, tall in zip(rows, heads, labels, heights, strict=True):
-            bottom = height - above - tall
-            middle = (bottom + _INCH / 2) / height
+            bottom -= tall
             colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
-            figure.text(
-                (margin - 0.12) / width,
-                middle,
-                label,
-                ha="right",
-                va="center",
-                color=colour,
-                fontsize=9,
-                weight="bold",
-            )
+            look = {"ha": "right", "va": "center", "fontsize": 9, "weight": "bold"}
+            page.text(margin - 0.12, bottom + _INCH / 2, label, color=colour, **look)
             for column, image in enumerate(images):
                 left = margin + column * (_INCH + 0.05)
-                axes = figure.add_axes((left / width, bottom / height, _INCH / width, _INCH / height))
-                axes.imshow(image, interpolation="nearest")
-                axes.set_axis_off()
+                _place_image(page, image, left, bottom)
                 if head:
-                    axes.set_title(head[column], fontsize=8, fontweight="normal", pad=2.5, loc="center")
-            above += tall
+                    page.text(left + _INCH / 2, bottom + _INCH + 0.04, head[column], fontsize=8, ha="center")
+        page.set(xlim=(0, width), ylim=(0, height))
         _caption(figure, facet, note)
     return figure
+
+
+def _place_image(page: Axes, image: np.ndarray, left: float, bottom: float) -> None:
+    """Draws an image [H, W, 3] as large as a square of ``_INCH`` inches allows, in its middle."""
+    tall, wide = (_INCH * side / max(image.shape[:2]) for side in image.shape[:2])
+    x, y = left + (_INCH - wide) / 2, bottom + (_INCH - tall) / 2
+    page.imshow(image, extent=(x, x + wide, y, y + tall), interpolation="nearest", aspect="auto")
 
 
 def _row_name(row: Row, facet: Facet) -> str:
@@ -181,7 +185,7 @@ def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
 
 def _caption(figure: Figure, facet: Facet, note: str) -> None:
     characters = int(figure.get_figwidth() * 16)
-    lines = [*textwrap.wrap(facet.caption, characters), *textwrap.wrap(note, characters)]
+    lines = [*style.wrapped(facet.caption, characters), *style.wrapped(note, characters)]
     figure.text(
         0.0, -0.12 / figure.get_figheight(), "\n".join(lines), va="top", fontsize=7.5, color=style.MUTED
     )

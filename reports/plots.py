@@ -4,7 +4,6 @@ Every figure is drawn from one facet, states its settings in its caption, bounds
 interval where there is one, and names its series beside them instead of in a legend.
 """
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,12 +78,10 @@ def memory_against_batch(facet: Facet) -> Figure | None:
     lines = []
     for one in series(facet):
         row = one.rows[0]
-        points = sorted(
-            (int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None
-        )
-        if points:
+        peaks = sorted((int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None)
+        if peaks:
             steps = f", {row.steps} steps" if len(one.rows) > 1 else ""
-            lines.append((one, f"{one.label}{steps}", np.array(points, float)))
+            lines.append((one, f"{one.label}{steps}", np.array(peaks, float)))
     if not lines:
         return None
     with plt.rc_context(style.RC):
@@ -315,6 +312,7 @@ def _log_ticks(axis: matplotlib.axis.Axis) -> None:
 def _caption(figure: Figure, facet: Facet, note: str = "") -> None:
     """Settings under the figure, so that a picture that travels alone still says what it shows."""
     figure.canvas.draw()
-    bottom = figure.axes[0].get_tightbbox().transformed(figure.transFigure.inverted()).y0
-    text = "\n".join([*textwrap.wrap(facet.caption, 132), *([note] if note else [])])
+    box = figure.axes[0].get_tightbbox()
+    bottom = box.transformed(figure.transFigure.inverted()).y0 if box is not None else 0.0
+    text = "\n".join([*style.wrapped(facet.caption, 132), *([note] if note else [])])
     figure.text(0.01, bottom - 0.03, text, va="top", fontsize=7.5, color=style.MUTED)

@@ -2,6 +2,7 @@
 
 import colorsys
 import hashlib
+import textwrap
 from typing import Any
 
 COLOURS = {
@@ -112,6 +113,12 @@ def marker(strategy: str) -> str:
 def title(strategy: str) -> str:
     """The name a reader knows; the registered name where none is listed."""
     return TITLES.get(strategy, strategy)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` characters that never part a name from its value at " = "."""
+    lines = textwrap.wrap(text.replace(" = ", "\0=\0"), width)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def rank(strategy: str) -> tuple[int, str]:

@@ -62,7 +62,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
         return f"{_significant(value, 4)} ± 0"
     decimals = max(0, 1 - math.floor(math.log10(half)))
     if below > 0 and above > 0 and max(below, above) <= 1.25 * min(below, above):
-        return f"{value:.{decimals}f} ± {(below + above) / 2:.{decimals}f}"
+        return f"{value:.{decimals}f} ± {half:.{decimals}f}"
     return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 

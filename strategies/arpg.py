@@ -35,8 +35,9 @@ class ARPGNetwork(Network):
         self.embeddings = nn.Embedding(config.codes + 1 + config.classes + 2, width)
         self.content = Trunk(trunk, trunk.depth // 2)
         self.content_norm = make_norm(trunk)
-        self.key = nn.Linear(width, width, bias=trunk.bias)
-        self.value = nn.Linear(width, width, bias=trunk.bias)
+        shared_width = trunk.shared_heads * trunk.head_width
+        self.key = nn.Linear(width, shared_width, bias=trunk.bias)
+        self.value = nn.Linear(width, shared_width, bias=trunk.bias)
         self.queries = Trunk(trunk, trunk.depth - trunk.depth // 2, "cross")
         self.norm = make_norm(trunk)
         self.head = nn.Linear(width, config.codes, bias=False)
@@ -59,8 +60,8 @@ class ARPGNetwork(Network):
         """
         x = self.content_norm(self.content(block, block_phases, content_view, cache))
         heads = (-1, self.config.trunk.head_width)
-        keys = rotate(self.key(x).unflatten(-1, heads), block_phases)  # [R, m, H, D]
-        values = self.value(x).unflatten(-1, heads)
+        keys = rotate(self.key(x).unflatten(-1, heads), block_phases).transpose(1, 2)  # [R, H, m, D]
+        values = self.value(x).unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
             keys, values = cache.extend(len(self.content.blocks), content_view.start, keys, values)
         if query_phases is None:

@@ -14,6 +14,7 @@ from backbones.config import NetworkConfig
 from backbones.transformer import Network, View
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.errors import UserError
 from strategies.decoding.orders import region_order
 from strategies.decoding.plan import Plan
 from strategies.decoding.published import Published
@@ -79,6 +80,10 @@ class PAR(Strategy):
         return network(x, phases, View(mask=group_mask(places, n, x.device)))
 
     def allowed_steps(self, grid: tuple[int, int]) -> range:
+        try:
+            region_order(grid, self.regions)
+        except ValueError as error:
+            raise UserError(f"strategy '{self.name}': {error}") from error
         steps = len(par_sizes(grid[0] * grid[1], self.regions))
         return range(steps, steps + 1)
 

@@ -40,6 +40,8 @@ class Strategy(ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     """arXiv id."""
+    base: ClassVar[str | None] = None
+    """A training-free strategy names the one whose trained network it decodes."""
     published: ClassVar[Published | None] = None
     """The authors' files: names, keys, configuration."""
     any_order: ClassVar[bool] = False
@@ -118,10 +120,15 @@ class Strategy(ABC):
         known = np.zeros(0, dtype=np.int64) if known is None else np.asarray(known, dtype=np.int64)
         if len(known) and not self.any_order:
             raise UserError(f"strategy '{self.name}' has a fixed order and takes no given tokens")
+        unknown = grid[0] * grid[1] - len(known)
         if sizes is None:
             self.check_steps(grid, steps)
             steps = self.allowed_steps(grid)[-1] if steps is None else steps
-            sizes = self.sizes(grid, min(steps, grid[0] * grid[1] - len(known)), len(known))
+            sizes = self.sizes(grid, min(steps, unknown), len(known)) if unknown else ()
+        elif not self.any_order:
+            self.check_steps(grid, len(sizes))
+            if tuple(sizes) != self.sizes(grid, len(sizes)):
+                raise UserError(f"strategy '{self.name}' has fixed group sizes and takes no others")
         return self.arrange(grid, self.orders(grid, sizes, streams, known), sizes, len(known))
 
     def check_steps(self, grid: tuple[int, int], steps: int | None) -> None:

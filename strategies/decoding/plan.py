@@ -64,8 +64,8 @@ class Plan:
 
 def after_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:
     """Share of the unknown places generated after the step of each place (ARPG's clock), float64 [N]."""
-    ends = np.cumsum(sizes)
-    return np.concatenate([np.zeros(given), np.repeat(ends / ends[-1], sizes)])
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return np.concatenate([np.zeros(given), np.repeat(ends / sum(sizes), sizes) if sizes else []])
 
 
 def random_orders_after(known: np.ndarray, grid: tuple[int, int], streams: Streams) -> np.ndarray:

@@ -1,0 +1,152 @@
+"""Runs one cell in a fresh process of its own group, and turns whatever happens to it into an outcome."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cell import Cell
+from results.schema import Status
+
+WORKER = (sys.executable, "-m", "harness.worker")
+ROOT = Path(__file__).parent.parent
+Progress = Callable[[float, str], None]
+"""Called with the share of the cell that is done and what it is doing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one try. ``measured`` holds the fields of a row that the worker filled in."""
+
+    status: Status
+    reason: str | None
+    measured: dict[str, Any]
+    wall_s: float
+
+
+def run_in_worker(
+    cell: Cell,
+    folder: Path,
+    log: Path,
+    on_progress: Progress = lambda share, doing: None,
+    command: Sequence[str] = WORKER,
+) -> Outcome:
+    """Run ``cell`` and wait for it, at most ``cell.timeout_s`` seconds; nothing it does is raised here.
+
+    folder: where its artifacts and the reference go. log: where its stderr goes. The worker writes JSON lines
+    to a pipe of its own, so no library's print can spoil them, and its standard input stays open as long as
+    this process lives, which is how it knows.
+    """
+    started = time.monotonic()
+    kills_before = out_of_memory_kills()
+    reading, writing = os.pipe()
+    with log.open("wb") as stderr:
+        worker = subprocess.Popen(
+            [*command, str(writing), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=stderr,
+            stderr=stderr,
+            pass_fds=(writing,),
+            start_new_session=True,
+            env=worker_environment(cell.threads),
+        )
+    os.close(writing)
+    try:
+        with suppress(BrokenPipeError):
+            assert worker.stdin is not None
+            worker.stdin.write((json.dumps({"folder": str(folder), "cell": cell.to_json()}) + "\n").encode())
+            worker.stdin.flush()
+        message = _last_message(reading, started + cell.timeout_s, on_progress)
+        timed_out = message is None and not _ended(worker, 0.5)
+        if message is not None:
+            _ended(worker, 5.0)
+    finally:
+        os.close(reading)
+        _end_group(worker)
+    wall_s = time.monotonic() - started
+    if timed_out:
+        return Outcome("timeout", f"took longer than {cell.timeout_s:g} s and was stopped", {}, wall_s)
+    if message is None:
+        return _silent_death(worker.returncode, log, kills_before, wall_s)
+    return Outcome(message["status"], message["reason"], message["measured"], wall_s)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The parent's environment with the thread pools sized before any library starts one."""
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
+
+
+def _last_message(reading: int, deadline: float, on_progress: Progress) -> dict[str, Any] | None:
+    """Follow the worker's lines to the one with a status; None at the end of the pipe or the time."""
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(reading, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            chunk = os.read(reading, 65536)
+            if not chunk:
+                return None
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if "status" in message:
+                    return dict(message)
+                on_progress(message["share"], message["doing"])
+    return None
+
+
+def _ended(worker: subprocess.Popen[bytes], patience_s: float) -> bool:
+    try:
+        worker.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end_group(worker: subprocess.Popen[bytes]) -> None:
+    """Leave nobody of the worker's group behind."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    if worker.stdin is not None:
+        with suppress(BrokenPipeError):
+            worker.stdin.close()
+    worker.wait()
+
+
+def _silent_death(code: int, log: Path, kills_before: int, wall_s: float) -> Outcome:
+    if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
+        return Outcome("oom", "the worker was killed for want of memory", {}, wall_s)
+    if code < 0:
+        return Outcome("error", f"the worker was ended by {signal.Signals(-code).name}", {}, wall_s)
+    return Outcome("error", f"the worker ended with {code} and no result: {last_line(log)}", {}, wall_s)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a worker's log that says anything."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "its log is empty"
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for memory in our control group; 0 where it doesn't say."""
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
+        for line in (Path("/sys/fs/cgroup") / group / "memory.events").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0

@@ -1,0 +1,235 @@
+"""Runs the cells of a sweep one after another, each on disk before the next begins; goes on where it was cut."""
+
+import dataclasses
+import fcntl
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness import sweep_file
+from harness.cell import RANDOM, Cell
+from harness.commands.common import progress_bar
+from harness.executors import WORKER, Outcome, run_in_worker
+from harness.sweep_file import Sweep
+from results.schema import Attempt, Row, reasons
+from results.store import ResultStore
+from strategies.decoding.errors import UserError
+
+_LOCK = ".sweep.lock"
+
+
+def sweep_cells(file_or_name: str, select: str | None = None, overrides: Mapping[str, Any] | None = None) -> Sweep:
+    """The sweep of a file with every cell checked and pinned; UserError before anything is computed."""
+    from harness.prepare import finished
+
+    sweep = sweep_file.load(file_or_name, overrides)
+    cells: Sequence[Cell] = sweep.cells
+    if select is not None:
+        cells = sweep_file.select(cells, select, steps_known=False)
+    checked = []
+    for cell in cells:
+        try:
+            checked.append(finished(cell))
+        except UserError as error:
+            where = f"sweep file '{sweep_file.find(file_or_name)}', cell '{cell.describe()}'"
+            raise UserError(f"{where}: {error}") from None
+    if select is not None:
+        checked = sweep_file.select(checked, select)
+    return dataclasses.replace(sweep, cells=tuple({cell.key: cell for cell in checked}.values()))
+
+
+def dry_run(sweep: Sweep, console: Console | None = None) -> None:
+    """The cells, their keys, steps and predicted memory, as a table."""
+    from harness.prepare import predict, prepare
+
+    table = Table(title=f"{sweep.name}: {len(sweep.cells)} cells", title_justify="left")
+    for heading in ("cell", "setting", "steps", "batch", "images", "weights MB", "cache MB"):
+        table.add_column(heading, justify="left" if heading in ("cell", "setting") else "right", no_wrap=True)
+    for cell in sweep.cells:
+        if cell.is_anchor:
+            table.add_row(cell.key, cell.label, "–", "–", str(cell.images), "–", "–")
+            continue
+        memory = predict(prepare(cell))
+        table.add_row(
+            cell.key,
+            escape(cell.describe()),
+            str(cell.steps),
+            str(cell.batch),
+            str(cell.images),
+            f"{memory.weight_bytes / 1e6:.1f}",
+            f"{memory.cache_bytes / 1e6:.1f}",
+        )
+    (console or Console()).print(table)
+
+
+@dataclass
+class Summary:
+    """What a sweep did: rows by status, and the cells that it found done or left undone."""
+
+    rows: list[Row] = field(default_factory=list)
+    """Of all cells of the sweep that have one, those found done included."""
+    skipped: int = 0
+    left: int = 0
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row.status != "ok"]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every cell is ok, 130 when interrupted, else 1."""
+        if self.interrupted:
+            return 130
+        return 1 if self.failed or self.left else 0
+
+    def __str__(self) -> str:
+        ran = len(self.rows) - self.skipped
+        parts = [f"{ran} cell{'' if ran == 1 else 's'} run"]
+        if self.skipped:
+            parts.append(f"{self.skipped} done before")
+        if self.failed:
+            parts.append(f"{len(self.failed)} not ok")
+        if self.left:
+            parts.append(f"{self.left} left; start again to go on")
+        return ("interrupted: " if self.interrupted else "") + ", ".join(parts)
+
+
+def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Summary:
+    """Run what has no ok row in ``folder`` yet. The first SIGINT stops after the current cell, a second now.
+
+    Raises UserError where the folder can't be written or another sweep runs in it.
+    """
+    store = ResultStore(folder)
+    summary = Summary()
+    with _only_sweep_in(folder), _stop_on_interrupt() as stop, progress_bar() as bar:
+        done = {row.cell: row for row in store.rows() if row.status == "ok"}
+        task = bar.add_task(sweep.name, total=len(sweep.cells))
+        for number, cell in enumerate(sweep.cells):
+            if cell.key in done:
+                summary.rows.append(done[cell.key])
+                summary.skipped += 1
+            elif stop.requested:
+                summary.left += 1
+            else:
+
+                def show(share: float, doing: str, at: int = number, name: str = cell.describe()) -> None:
+                    bar.update(task, completed=at + share, description=f"{escape(name)}: {doing}")
+
+                row = _run_cell(cell, store, show, command)
+                summary.rows.append(row)
+                bar.console.print(_line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True)
+            bar.update(task, completed=number + 1)
+    summary.interrupted = stop.requested and summary.left > 0
+    return summary
+
+
+def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str]) -> Row:
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    log = store.artifact(cell.key, ".log")
+    outcome = run_in_worker(cell, store.folder, log, show, command)
+    if outcome.status == "ok":
+        log.unlink(missing_ok=True)
+    return store.append(make_row(cell, outcome, started_at))
+
+
+def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
+    """The row of one try: the cell's settings, what the worker measured, and why the rest is null."""
+    attempt: Attempt = {
+        "started_at": started_at,
+        "wall_s": outcome.wall_s,
+        "status": outcome.status,
+        "reason": outcome.reason,
+    }
+    guided = cell.guidance is not None
+    settings = {
+        "cell": cell.key,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "attempts": [attempt],
+        "tier": "anchor" if cell.is_anchor else "controlled",
+        "strategy": cell.strategy,
+        "options": dict(cell.options),
+        "label": cell.label,
+        "network": cell.network,
+        "checkpoint": RANDOM if cell.checkpoint == RANDOM else cell.pins.get("network"),
+        "tokenizer": "zoo/tokenizer",
+        "steps": cell.steps,
+        "guidance": cell.guidance,
+        "guidance_schedule": cell.guidance_schedule if guided else None,
+        "temperature": None if cell.is_anchor else cell.temperature,
+        "top_k": None if cell.is_anchor else cell.top_k,
+        "top_p": None if cell.is_anchor else cell.top_p,
+        "batch": None if cell.is_anchor else cell.batch,
+        "images": cell.images,
+        "dtype": cell.dtype,
+        "device": cell.device,
+        "seed": cell.seed,
+        "threads": cell.threads,
+        "started_at": started_at,
+        "wall_s": outcome.wall_s,
+    }
+    values = settings | outcome.measured
+    why = "an anchor decodes nothing" if cell.is_anchor else "not measured"
+    if outcome.status != "ok":
+        why = f"{outcome.status}: {outcome.reason}"
+    return Row(**values | {"unmeasured": reasons(values, why)})
+
+
+def _line(row: Row, cell: Cell, number: int, count: int) -> str:
+    text = f"\\[{number}/{count}] {escape(cell.describe())}: {row.status}, {row.wall_s or 0:.1f} s"
+    if row.status != "ok":
+        return f"{text}: {escape(' '.join((row.reason or '').split()))}"
+    if row.throughput_images_per_s is not None:
+        text += f", {row.throughput_images_per_s:.0f} images/s"
+    distance = next((m for name, m in (row.quality or {}).items() if name.startswith("fd_")), None)
+    if distance is not None and distance["value"] is not None:
+        text += f", Fréchet distance {distance['value']:.3g}"
+    return text
+
+
+@dataclass
+class _Stop:
+    requested: bool = False
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[_Stop]:
+    stop = _Stop()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _only_sweep_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel drops it with the process."""
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another sweep is running in '{folder}': wait for it, or choose another --results"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""The report: an offline HTML page, the same in Markdown, a CSV of all numbers, the pictures as files."""
+
+import base64
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from reports import pictures, plots, style, tables
+from reports.artifacts import Artifacts, load_artifacts
+from reports.frame import Facet, facets, hardware_notes, metrics
+from results.errors import UserError
+from results.schema import Row
+from results.store import load_rows, results_folder
+
+Progress = Callable[[int, int, str], None]
+"""Called with pictures done, pictures in all, and the name of the next."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report, on disk."""
+
+    name: str
+    title: str
+    png: Path
+    caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The picture itself, so that the page needs no other file."""
+        return "data:image/png;base64," + base64.b64encode(self.png.read_bytes()).decode()
+
+
+@dataclass
+class Section:
+    """One facet of the report."""
+
+    facet: Facet
+    tables: list[tables.ReportTable]
+    failures: list[str]
+    missing: list[str]
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def write_report(
+    results_path: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes report.html, report.md, results.csv and figures/ and returns the path of report.html.
+
+    ``results_path``: folder or file of rows; ``out_dir``: by default the folder ``report`` beside the rows.
+    UserError where there are no rows or the report can't be written.
+    """
+    rows = load_rows(results_path)
+    source = results_folder(results_path)
+    out = Path(out_dir) if out_dir is not None else source / "report"
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        sections = _sections(rows, source, out / "figures", progress or (lambda done, total, name: None))
+        (out / "results.csv").write_text(tables.to_csv(rows), encoding="utf-8")
+        (out / "report.md").write_text(_markdown(rows, sections), encoding="utf-8")
+        page = out / "report.html"
+        page.write_text(_html(rows, sections), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
+    return page
+
+
+def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:
+    artifacts = {row.cell: load_artifacts(row, source) for row in rows}
+    sections = []
+    split = facets(rows)
+    drawings = [list(_drawings(facet, artifacts)) for facet in split]
+    total, done = sum(map(len, drawings)), 0
+    for number, (facet, drawing) in enumerate(zip(split, drawings, strict=True), start=1):
+        section = Section(
+            facet, tables.tables(facet), tables.failures(facet.rows), _missing(facet, artifacts)
+        )
+        for name, title, draw in drawing:
+            progress(done, total, title)
+            figure = draw()
+            if figure is None:
+                section.missing.append(f"{title}: nothing was measured for it")
+            else:
+                stem = name if len(split) == 1 else f"{number}-{name}"
+                png, _ = plots.save_figure(figure, figures, stem)
+                section.pictures.append(Picture(stem, title, png, facet.caption))
+            done += 1
+        sections.append(section)
+    progress(total, total, "done")
+    return sections
+
+
+Drawing = tuple[str, str, Callable[[], Figure | None]]
+
+
+def _drawings(facet: Facet, artifacts: dict[str, Artifacts]) -> Iterator[Drawing]:
+    """(file name, title, function that draws) of each picture of a facet."""
+    over_throughput, over_steps = plots.quality_against_throughput, plots.quality_against_steps
+    names = metrics(facet.cells)
+    for metric in names[:1] + [name for name in names[1:] if name.startswith("accuracy")]:
+        stem = "".join(c if c.isalnum() else "-" for c in metric)
+        against = f"{metric} against"
+        yield f"{stem}-against-throughput", f"{against} throughput", partial(over_throughput, facet, metric)
+        yield f"{stem}-against-steps", f"{against} steps", partial(over_steps, facet, metric)
+    yield "memory-against-batch", "Memory against batch", partial(plots.memory_against_batch, facet)
+    yield "samples", "Samples", partial(pictures.sample_grid, facet, artifacts)
+    yield "order", "Order of generation", partial(pictures.order_maps, facet, artifacts)
+    yield "film", "One image appearing", partial(pictures.film_strip, facet, artifacts)
+
+
+def _missing(facet: Facet, artifacts: dict[str, Artifacts]) -> list[str]:
+    """What the pictures can't show, and why."""
+    return [
+        f"{row.label}{f', {row.steps} steps' if row.steps else ''}: {'; '.join(artifacts[row.cell].problems)}"
+        for row in facet.rows
+        if row.status == "ok" and artifacts[row.cell].problems
+    ]
+
+
+def _html(rows: Sequence[Row], sections: Sequence[Section]) -> str:
+    environment = Environment(
+        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        summary=_summary(rows),
+        sections=sections,
+        note=tables.EXACT_NOTE,
+        traps=_TRAPS,
+        environments=hardware_notes(rows),
+        colour=style.colour,
+    )
+
+
+def _markdown(rows: Sequence[Row], sections: Sequence[Section]) -> str:
+    lines = ["# pardec report", "", _summary(rows), ""]
+    for section in sections:
+        lines += [f"## {section.facet.caption}", ""]
+        for table in section.tables:
+            lines += [f"### {table.title}", "", tables.to_markdown(table), ""]
+        lines += [f"- failed: {line}" for line in section.failures]
+        lines += [f"- not shown: {line}" for line in section.missing]
+        lines += [""] * bool(section.failures or section.missing)
+        for picture in section.pictures:
+            lines += [f"![{picture.title}](figures/{picture.name}.png)", "", f"*{picture.caption}*", ""]
+    lines += [tables.EXACT_NOTE, "", "## How to read this", "", *(f"- {trap}" for trap in _TRAPS), ""]
+    lines += ["## Environment", "", *(f"- {line}" for line in hardware_notes(rows)), ""]
+    return "\n".join(lines)
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    failed = sum(row.status != "ok" for row in rows)
+    cells = sum(row.tier != "anchor" for row in rows)
+    anchors = len(rows) - cells
+    ending = "all of them ok" if not failed else f"{failed} of them not ok"
+    return f"{cells} cells and {anchors} anchor rows, {ending}."
+
+
+_TRAPS = (
+    "Fréchet distances shrink as N grows, by an amount that depends on the model: compare at the same N, "
+    "never a distance at small N with a published one at 50,000.",
+    "fd_mnist is the Fréchet distance of a small classifier's features; it is no FID.",
+    "Intervals cover sampling noise, not what another training seed would change.",
+    "Real images and reconstructions bound what decoding can reach: no strategy can be expected below the "
+    "reconstructions of its tokenizer.",
+    "The order of strategies can change with guidance: compare each at its own best scale.",
+    "Images/s depend on the batch, latency is for one image; a CPU's ranking need not be a GPU's, where "
+    "few large steps pay more.",
+)

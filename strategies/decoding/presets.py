@@ -1,0 +1,109 @@
+"""The published networks by name: the same classes as ours, with another configuration.
+
+Names and facts are read from ``backbones/presets.toml`` without importing torch; only ``preset`` builds.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strategies.decoding.errors import unknown
+
+if TYPE_CHECKING:
+    from backbones.config import NetworkConfig
+    from strategies.decoding.base import Strategy
+
+PRESETS = Path(__file__).parents[2] / "backbones" / "presets.toml"
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """One setting with which the authors drew samples.
+
+    options: of our strategy. sampling: the authors' arguments under their names, for ``Published.setting``.
+    """
+
+    steps: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PresetInfo:
+    """What is known about a published network before it is built.
+
+    parameters: counted from the published definition. reported: the size as the paper prints it. file: the
+    authors' checkpoint in the repository ``files``, or None where none was published. names: the authors'
+    hyper-parameters that differ from their defaults.
+    """
+
+    name: str
+    title: str
+    family: str
+    strategy: str
+    image_size: int
+    parameters: int
+    reported: str | None
+    paper: str
+    files: str
+    file: str | None
+    runs: tuple[PublishedRun, ...]
+    names: Mapping[str, Any]
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> dict[str, PresetInfo]:
+    with PRESETS.open("rb") as file:
+        content = tomllib.load(file)
+    infos: dict[str, PresetInfo] = {}
+    for key, model in content["preset"].items():
+        family = content["family"][model["family"]]
+        sizes = {size: body for size, body in model.items() if size.isdigit()}
+        for size, body in sizes.items():
+            name = f"{key}-{size}" if len(sizes) > 1 else key
+            infos[name] = PresetInfo(
+                name=name,
+                title=model["title"],
+                family=model["family"],
+                strategy=family["strategy"],
+                image_size=int(size),
+                parameters=body.get("parameters", model.get("parameters")),
+                reported=model.get("reported"),
+                paper=family["paper"],
+                files=family["files"],
+                file=body.get("file"),
+                runs=tuple(PublishedRun(**run) for run in body.get("settings", ())),
+                names={**model["config"], **body["config"]},
+            )
+    return infos
+
+
+def preset_names() -> list[str]:
+    """Names of all published networks, e.g. ``llamagen-l-256``; imports no torch."""
+    return list(_catalogue())
+
+
+def preset_info(name: str) -> PresetInfo:
+    """Facts about a published network, without building it; UserError for an unknown name."""
+    infos = _catalogue()
+    if name not in infos:
+        raise unknown("network", name, infos)
+    return infos[name]
+
+
+def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
+    """A published network: its strategy, its configuration and what is known about it.
+
+    Raises UserError for an unknown name.
+    """
+    from strategies.decoding.registry import by_family
+
+    info = preset_info(name)
+    published = by_family(info.family)
+    strategy, config = published.configure({**published.defaults, **info.names})
+    return strategy, config, info

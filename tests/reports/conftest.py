@@ -1,0 +1,20 @@
+"""A results folder as a sweep leaves it, made once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from synthetic_rows import sweep_rows, write_sweep
+
+from results.schema import Row
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with rows and artifacts; tests must not write to it."""
+    return write_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture
+def rows() -> Sequence[Row]:
+    return sweep_rows()

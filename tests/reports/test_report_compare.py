@@ -1,0 +1,160 @@
+"""Comparisons give a number only where both sides measured the same thing."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row
+
+from reports.compare import Pair, compare, comparison_markdown, interval_of_difference, print_comparison
+from results.errors import UserError
+from results.schema import Row
+from results.store import ResultStore
+
+
+def stored(folder: Path, rows: Sequence[Row]) -> Path:
+    store = ResultStore(folder)
+    for row in rows:
+        store.append(row)
+    return folder
+
+
+def pair(tmp_path: Path, a: Row, b: Row) -> Pair:
+    return compare(stored(tmp_path / "a", [a]), stored(tmp_path / "b", [b])).pairs[0]
+
+
+def raster(**changes: Any) -> Row:
+    return dataclasses.replace(cell_row(0, *CELLS[0]), **changes)
+
+
+def test_a_result_equals_itself(sweep: Path) -> None:
+    comparison = compare(sweep, sweep)
+    assert len(comparison.pairs) == 12
+    assert not comparison.only_a
+    assert not comparison.only_b
+    for one in comparison.pairs:
+        assert not one.obstacles
+        assert all(d.change == 0 and d.verdict == "no difference shown" for d in one.differences)
+
+
+def test_differences_have_intervals_and_verdicts(tmp_path: Path) -> None:
+    better = cell_row(1, *CELLS[0][:4], CELLS[0][4] / 2, CELLS[0][5] * 2)
+    found = {one.name: one for one in pair(tmp_path, raster(), better).differences}
+    distance = found["fd_mnist@1000"]
+    assert distance.verdict == "better"
+    assert distance.change == pytest.approx(-4.9)
+    assert distance.low is not None
+    assert distance.high is not None
+    assert distance.low < distance.change < distance.high < 0
+    assert distance.high - distance.change == pytest.approx(math.hypot(0.06 * 4.9, 0.06 * 9.8))
+    assert found["throughput_images_per_s"].verdict == "better"
+    assert found["latency_s"].verdict == "better"
+    assert "parameters" not in found
+
+
+def test_counted_quantities_differ_exactly(tmp_path: Path) -> None:
+    (one,) = [
+        d
+        for d in pair(tmp_path, raster(), raster(parameters=1_262_721)).differences
+        if d.name == "parameters"
+    ]
+    assert (one.change, one.verdict, one.a) == (1, "differs", "1,262,720")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "keys"),
+    [
+        ({"images": 500}, "quality", ("n",)),
+        (
+            {"reference": {"name": "x", "sha256": "0" * 64, "n": 1}, "images": 9},
+            "quality",
+            ("reference", "n"),
+        ),
+        ({"protocol": None}, "quality", ("protocol",)),
+        ({"device": "cuda"}, "speed and memory", ("device",)),
+        ({"threads": 8}, "speed and memory", ("threads",)),
+    ],
+)
+def test_what_differs_is_named_instead_of_a_number(
+    tmp_path: Path, changes: dict[str, Any], what: str, keys: tuple[str, ...]
+) -> None:
+    found = pair(tmp_path, raster(), raster(**changes))
+    (obstacle,) = found.obstacles
+    assert (obstacle.what, obstacle.keys) == (what, keys)
+    names = {one.name for one in found.differences}
+    assert ("latency_s" in names) is (what == "quality")
+    assert any("@" in name for name in names) is (what != "quality")
+
+
+def test_settings_are_joined_not_orders(tmp_path: Path) -> None:
+    rows = [cell_row(i, *cell) for i, cell in enumerate(CELLS)]
+    moved = [dataclasses.replace(row, cell=f"{99 - i:016x}") for i, row in enumerate(reversed(rows[1:]))]
+    comparison = compare(stored(tmp_path / "a", rows), stored(tmp_path / "b", moved))
+    assert [(p.a.label, p.a.steps, p.a.options) for p in comparison.pairs] == [
+        (p.b.label, p.b.steps, p.b.options) for p in comparison.pairs
+    ]
+    assert [row.label for row in comparison.only_a] == ["Raster"]
+
+
+def test_the_most_comparable_of_several_is_chosen(tmp_path: Path) -> None:
+    other = raster(cell="f" * 16, images=500)
+    comparison = compare(stored(tmp_path / "a", [raster()]), stored(tmp_path / "b", [other, raster()]))
+    assert comparison.pairs[0].b == raster()
+    assert comparison.only_b == (other,)
+
+
+def test_failures_and_other_weights_are_noted(tmp_path: Path) -> None:
+    ok = dataclasses.replace(cell_row(5, "arpg", "ARPG", 4, {}, 9.0, 9.0), network="zoo/raster")
+    failed = dataclasses.replace(
+        failed_row(), guidance=2.0, guidance_schedule="constant", temperature=1.0, cell="e" * 16
+    )
+    found = pair(tmp_path, ok, failed)
+    assert found.notes[0].startswith("B: oom: CPU out of memory")
+    assert not found.differences
+    weights = pair(tmp_path / "more", raster(), raster(checkpoint="00" * 32))
+    assert weights.notes == ("the weights differ (checkpoint)",)
+
+
+def test_nothing_in_common_is_a_user_error(tmp_path: Path) -> None:
+    a, b = stored(tmp_path / "a", [raster()]), stored(tmp_path / "b", [raster(steps=32)])
+    with pytest.raises(
+        UserError, match=r"share no setting: the first has Raster, 64 steps.*Raster, 32 steps"
+    ):
+        compare(a, b)
+    with pytest.raises(UserError, match="no results at"):
+        compare(a, tmp_path / "nowhere")
+
+
+def test_printed_and_markdown_forms_say_the_same(tmp_path: Path) -> None:
+    a = stored(tmp_path / "a", [*anchor_rows(), raster()])
+    b = stored(tmp_path / "b", [*anchor_rows(), raster(device="cuda")])
+    comparison = compare(a, b)
+    stream = io.StringIO()
+    print_comparison(comparison, Console(file=stream, width=40))
+    for text in (stream.getvalue(), comparison_markdown(comparison)):
+        assert "not comparable: device" in text
+        assert "device differs (cpu, cuda)" in text
+        assert "fd_mnist@1000" in text
+
+
+finite = st.floats(-100, 100)
+width = st.floats(0, 10)
+
+
+@given(finite, width, width, finite, width, width)
+def test_interval_of_difference(a: float, al: float, ah: float, b: float, bl: float, bh: float) -> None:
+    low, high = interval_of_difference((a, a - al, a + ah), (b, b - bl, b + bh))
+    assert low is not None
+    assert high is not None
+    assert low <= b - a <= high
+    back = interval_of_difference((b, b - bl, b + bh), (a, a - al, a + ah))
+    assert np.allclose(back, (-high, -low), atol=1e-9)
+    assert interval_of_difference((a, None, None), (b, b, b)) == (None, None)

@@ -1,0 +1,211 @@
+"""Curves and pictures: what they show, that labels keep apart, and that one colour means one strategy."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from synthetic_rows import sweep_rows
+
+from reports import pictures, plots, style
+from reports.artifacts import Artifacts, load_artifacts
+from reports.frame import Facet, facets
+from results.schema import Row
+from results.store import load_rows
+
+METRIC = "fd_mnist@1000"
+MAIN = ("raster", "rar", "par", "lpd", "arpg")
+
+
+@pytest.fixture
+def facet() -> Facet:
+    return facets(sweep_rows())[0]
+
+
+@pytest.fixture
+def artifacts(sweep: Path) -> dict[str, Artifacts]:
+    return {row.cell: load_artifacts(row, sweep) for row in load_rows(sweep)}
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of visible labels inside the axes whose boxes overlap."""
+    figure.canvas.draw()
+    shown = [text for axes in figure.axes for text in axes.texts if text.get_text() and text.get_visible()]
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in shown]
+    return [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.overlaps(two)]
+
+
+@pytest.mark.parametrize("metric", [METRIC, "accuracy@1000", "kid_mnist@1000"])
+@pytest.mark.parametrize("draw", [plots.quality_against_throughput, plots.quality_against_steps])
+def test_trade_offs_name_every_series_and_anchor(facet: Facet, metric: str, draw: object) -> None:
+    figure = draw(facet, metric)  # type: ignore[operator]
+    shown = " ".join(texts(figure))
+    for name in ("Raster", "RAR", "PAR", "LPD", "LPD random order", "ARPG", "Real images", "Reconstructions"):
+        assert name in shown
+    for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train", "95 % intervals", "Pareto"):
+        assert part in shown
+    assert not overlapping(figure)
+    assert figure.axes[0].get_legend() is None
+
+
+def test_error_bars_span_the_intervals(facet: Facet) -> None:
+    figure = plots.quality_against_throughput(facet, METRIC)
+    assert figure is not None
+    bars = [bar for container in figure.axes[0].containers for bar in container.lines[2]]
+    assert len(bars) == 2 * len(plots.series(facet))
+
+
+def test_memory_names_each_series(facet: Facet) -> None:
+    figure = plots.memory_against_batch(facet)
+    assert figure is not None
+    assert {"Raster", "LPD, 10 steps", "LPD random order"} <= set(texts(figure))
+    assert not overlapping(figure)
+
+
+def test_nothing_measured_gives_no_figure(facet: Facet) -> None:
+    bare = Facet(facet.keys, tuple(row for row in facet.rows if row.status != "ok" or row.tier == "anchor"))
+    assert plots.quality_against_throughput(bare, METRIC) is None
+    assert plots.quality_against_steps(bare, METRIC) is None
+    assert plots.memory_against_batch(bare) is None
+    assert pictures.sample_grid(bare, {}) is None
+    assert pictures.order_maps(bare, {}) is None
+    assert pictures.film_strip(bare, {}) is None
+
+
+def test_a_single_cell_without_intervals_is_drawn(facet: Facet) -> None:
+    row = facet.cells[0]
+    quality = {METRIC: dict(row.quality[METRIC]) | {"low": None, "high": None}}  # type: ignore[index]
+    why = {f"quality.{METRIC}": "one group", "throughput_interval": "one repeat"}
+    one = dataclasses.replace(row, quality=quality, throughput_interval=None, unmeasured=row.unmeasured | why)
+    assert plots.quality_against_throughput(Facet(facet.keys, (one,)), METRIC) is not None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_pareto_front_is_what_nothing_beats(
+    points: list[tuple[int, int]], more_x: bool, more_y: bool
+) -> None:
+    x, y = np.array(points, float).T
+    front = plots.pareto_front(x, y, more_x, more_y)
+    gx, gy = (x if more_x else -x), (y if more_y else -y)
+    for i in range(len(points)):
+        beaten = any(
+            gx[j] >= gx[i] and gy[j] >= gy[i] and (gx[j] > gx[i] or gy[j] > gy[i]) for j in range(len(points))
+        )
+        assert (i in front) is not beaten
+    assert (np.diff(x[front]) >= 0).all()
+
+
+def test_sample_grid_shows_the_same_classes_for_all(facet: Facet, artifacts: dict[str, Artifacts]) -> None:
+    figure = pictures.sample_grid(facet, artifacts)
+    assert figure is not None
+    assert len(figure.axes[0].images) == 10 * sum(row.status == "ok" for row in facet.rows)
+    assert [text for text in texts(figure) if text.isdigit()] == [str(c) for c in range(10)]
+    assert "LPD random order\n10 steps" in texts(figure)
+
+
+def test_shuffled_classes_are_matched(facet: Facet) -> None:
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    one, two = facet.cells[:2]
+    given_artifacts = {
+        one.cell: Artifacts(samples=images, classes=np.array([5, 6, 7])),
+        two.cell: Artifacts(samples=images, classes=np.array([7, 5, 8])),
+    }
+    figure = pictures.sample_grid(facet, given_artifacts)
+    assert figure is not None
+    shown = [int(np.asarray(image.get_array()).flat[0]) for image in figure.axes[0].images]
+    assert shown == [0, 2, 1, 0]
+
+
+def test_order_maps_number_the_steps(facet: Facet, artifacts: dict[str, Artifacts]) -> None:
+    figure = pictures.order_maps(facet, artifacts)
+    assert figure is not None
+    raster = figure.axes[0]
+    assert raster.get_title(loc="center") == "Raster\n64 steps"
+    assert [text.get_text() for text in raster.texts] == [str(step) for step in range(1, 65)]
+
+
+def test_film_names_its_steps(facet: Facet, artifacts: dict[str, Artifacts]) -> None:
+    figure = pictures.film_strip(facet, artifacts)
+    assert figure is not None
+    titles = [text for text in texts(figure) if text.startswith("step ")]
+    assert titles[:2] == ["step 1", "step 8"]
+    assert titles[9] == "step 64"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04broken"])
+def test_unreadable_artifacts_are_a_problem_not_an_error(
+    tmp_path: Path, rows: Sequence[Row], content: bytes
+) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    found = load_artifacts(dataclasses.replace(rows[2], artifacts={"trace": "a.npz"}), tmp_path)
+    assert found.samples is None
+    assert found.problems[0].startswith("a.npz can't be read")
+
+
+def test_missing_artifacts_and_wrong_shapes_are_named(tmp_path: Path, rows: Sequence[Row]) -> None:
+    np.savez(tmp_path / "a.npz", samples=np.zeros(3), classes=np.zeros(3, int))
+    row = dataclasses.replace(rows[2], artifacts={"trace": "gone.npz", "samples": "a.npz"})
+    found = load_artifacts(row, tmp_path)
+    assert found.problems == ("gone.npz is missing", "samples has shape [3]")
+    assert found.classes is not None
+
+
+def linear(colour: str) -> np.ndarray:
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+# Viénot, Brettel and Mollon (1999): linear RGB as seen without the long or the middle cones.
+BLIND = {
+    "none": np.eye(3),
+    "protan": np.array([[0.1124, 0.8876, 0.0], [0.1124, 0.8876, 0.0], [0.0040, -0.0040, 1.0]]),
+    "deutan": np.array([[0.2928, 0.7072, 0.0], [0.2928, 0.7072, 0.0], [-0.0223, 0.0223, 1.0]]),
+}
+
+
+@pytest.mark.parametrize("sight", BLIND)
+def test_the_five_strategies_stay_apart_for_every_eye(sight: str) -> None:
+    seen = {name: np.cbrt(np.clip(BLIND[sight] @ linear(style.colour(name)), 0, 1)) for name in MAIN}
+    for a, b in itertools.combinations(MAIN, 2):
+        assert np.linalg.norm(seen[a] - seen[b]) > 0.1, (sight, a, b)
+
+
+def test_colours_are_distinct_legible_and_stable() -> None:
+    assert len(set(style.COLOURS.values())) == len(style.COLOURS)
+    for name in (*MAIN, "a plug-in", "another"):
+        luminance = linear(style.colour(name)) @ np.array([0.2126, 0.7152, 0.0722])
+        assert 1.05 / (luminance + 0.05) > 2.5, name
+    assert style.colour("a plug-in") == style.colour("a plug-in") != style.colour("another")
+    markers = [style.marker(name) for name in style.MARKERS]
+    assert len(set(markers)) == len(markers)
+
+
+def test_saved_figures_are_png_and_svg(facet: Facet, tmp_path: Path) -> None:
+    figure = plots.memory_against_batch(facet)
+    assert figure is not None
+    png, svg = plots.save_figure(figure, tmp_path / "figures", "memory")
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    assert "</svg>" in svg.read_text()
+    assert not plt.get_fignums()

@@ -1,0 +1,122 @@
+"""The report as a whole: offline, complete, honest about what is missing; and reports import no torch."""
+
+import csv
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_rows import anchor_rows, failed_row
+
+from reports.site import write_report
+from results.errors import UserError
+from results.store import ResultStore, load_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(sweep, tmp_path_factory.mktemp("report"))
+
+
+def test_the_page_needs_no_other_file(report: Path) -> None:
+    text = report.read_text()
+    page = Page(text)
+    assert page.links
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not re.search(r"@import|url\(|https?://", text)
+
+
+def test_the_page_shows_every_picture_with_its_settings(report: Path) -> None:
+    page = Page(report.read_text())
+    assert page.tags.count("img") == page.tags.count("figcaption") == 8
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", report.read_text())
+    for caption in captions:
+        for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train"):
+            assert part in caption
+    names = {path.name for path in (report.parent / "figures").iterdir()}
+    assert {"samples.png", "samples.svg", "order.svg", "film.png", "memory-against-batch.png"} <= names
+    assert len(names) == 16
+
+
+def test_causes_are_shown_and_escaped(report: Path) -> None:
+    text = report.read_text()
+    assert "&lt;at step 4&gt;" in text
+    assert "<at step" not in text
+    assert "CPU out of memory" in (report.parent / "report.md").read_text()
+
+
+def test_markdown_pictures_exist_and_csv_has_every_row(report: Path, sweep: Path) -> None:
+    pictures = re.findall(r"\]\((figures/.*?)\)", (report.parent / "report.md").read_text())
+    assert len(pictures) == 8
+    assert all((report.parent / picture).is_file() for picture in pictures)
+    with (report.parent / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(load_rows(sweep))
+
+
+def test_missing_artifacts_are_named(sweep: Path, tmp_path: Path) -> None:
+    shutil.copy(sweep / "rows.jsonl", tmp_path / "rows.jsonl")
+    page = Page(write_report(tmp_path / "rows.jsonl").read_text())
+    assert "LPD, 10 steps: artifacts/0000000000000004.npz is missing" in page.text
+    assert "Samples: nothing was measured for it" in page.text
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_failures_alone_still_make_a_report(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for row in (*anchor_rows(), dataclasses.replace(failed_row(), quality=None)):
+        store.append(row)
+    page = Page(write_report(tmp_path).read_text())
+    assert "CPU out of memory" in page.text
+    assert "1 cells and 2 anchor rows, 1 of them not ok." in page.text
+
+
+def test_progress_counts_to_its_total(sweep: Path, tmp_path: Path) -> None:
+    shutil.copy(sweep / "rows.jsonl", tmp_path / "rows.jsonl")
+    calls: list[tuple[int, int]] = []
+    write_report(tmp_path, progress=lambda done, total, name: calls.append((done, total)))
+    assert [done for done, _ in calls] == list(range(9))
+    assert {total for _, total in calls} == {8}
+
+
+def test_mistakes_are_one_line(sweep: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no results at"):
+        write_report(tmp_path / "nowhere")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        write_report(sweep, blocked)
+
+
+@pytest.mark.parametrize(
+    "module", ["results.schema", "results.store", "reports.site", "reports.compare", "reports.tables"]
+)
+def test_no_torch_is_imported(module: str) -> None:
+    code = (
+        f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'backbones')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,140 @@
+"""Rows keep their numbers through JSON, and lines that are no rows say why."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results import schema
+from results.errors import UserError
+from results.schema import (
+    MEASURED,
+    Row,
+    finite_or_none,
+    reasons,
+    row_from_json,
+    row_to_json,
+    with_reasons,
+)
+
+FIELDS = {field.name for field in dataclasses.fields(Row)}
+
+
+def make_row(**changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "cell": "0123456789abcdef",
+        "status": "ok",
+        "tier": "controlled",
+        "strategy": "lpd",
+        "label": "LPD",
+        "network": "zoo/lpd",
+        "tokenizer": "zoo/fsq",
+        "batch": 64,
+        "images": 1000,
+        "dtype": "float32",
+        "device": "cpu",
+        "seed": 0,
+        "started_at": "2026-01-01T00:00:00+00:00",
+    } | changes
+    values["unmeasured"] = reasons(values, "not measured")
+    return Row(**values)
+
+
+def line(**changes: Any) -> str:
+    return json.dumps(json.loads(row_to_json(make_row())) | changes)
+
+
+def test_every_field_is_written_and_read_back() -> None:
+    row = make_row(
+        steps=10,
+        latency_s=0.0123456789012345,
+        throughput_interval=[1.5, 2.5],
+        quality={"fd@9": {"value": 0.1, "low": 0.0, "high": 0.3, "n": 9, "reference": None}},
+    )
+    text = row_to_json(row)
+    assert "\n" not in text
+    assert set(json.loads(text)) == FIELDS
+    assert next(iter(json.loads(text))) == "schema"
+    assert row_from_json(text) == row
+
+
+@given(st.floats(), st.text(), st.dictionaries(st.text(), st.integers()))
+def test_any_text_and_number_survives(number: float, text: str, options: dict[str, int]) -> None:
+    row = make_row(latency_s=finite_or_none(number), label=text, options=options)
+    assert row_from_json(row_to_json(row)) == row
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_rows_hold_no_number_that_json_lacks(value: float) -> None:
+    assert finite_or_none(value) is None
+    with pytest.raises(ValueError, match="latency_s"):
+        make_row(latency_s=value)
+    with pytest.raises(UserError, match="no JSON number"):
+        row_from_json(line().replace('"seed": 0', '"seed": NaN'), "rows.jsonl line 1")
+
+
+def test_null_numbers_need_a_reason() -> None:
+    with pytest.raises(ValueError, match=r"'steps' is null without a reason"):
+        dataclasses.replace(make_row(), unmeasured=reasons({"steps": 3}, "why"))
+    row = with_reasons(dataclasses.replace(make_row(steps=4)), "later reason")
+    assert row.unmeasured["latency_s"] == "not measured"
+    assert "steps" not in row.unmeasured
+    assert set(row.unmeasured) <= set(MEASURED)
+
+
+def test_null_entries_need_a_reason_under_their_dotted_name() -> None:
+    row = make_row(phases_s={"plan": None, "total": 0.5}, throughput_by_batch={"64": None})
+    assert {"phases_s.plan", "throughput_by_batch.64"} <= set(row.unmeasured)
+    assert "phases_s.total" not in row.unmeasured
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 3}, "unknown key 'speed', did you mean 'seed'"),
+        ({"steps": "ten"}, "key 'steps' must be a whole number"),
+        ({"batch": True}, "key 'batch' must be a whole number"),
+        ({"status": "fine"}, "key 'status' must be one of ok, oom"),
+        ({"status": "oom"}, "key 'reason' must say why"),
+        ({"cell": "xyz"}, "16 hexadecimal digits"),
+        ({"throughput_interval": [2.0, 1.0]}, "must be \\[low, high\\]"),
+        ({"attempts": [{"wall_s": 1}]}, "'attempts\\[0\\]' must have the keys"),
+        ({"quality": {"fd@9": 3}}, "'quality.fd@9' must have the keys"),
+        ({"schema": 99}, "schema 99 is newer than this pardec reads"),
+        ({"schema": "1"}, "key 'schema' must be a version"),
+        ({"unmeasured": {}}, "null without a reason in 'unmeasured' \\(and"),
+    ],
+)
+def test_bad_lines_name_place_and_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^rows.jsonl line 7: .*{message}"):
+        row_from_json(line(**changes), "rows.jsonl line 7")
+
+
+@pytest.mark.parametrize("missing", ["steps", "unmeasured", "cell"])
+def test_missing_keys_are_named(missing: str) -> None:
+    values = json.loads(line())
+    del values[missing]
+    with pytest.raises(UserError, match=f"missing key '{missing}'"):
+        row_from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null"])
+def test_lines_that_hold_no_object(text: str) -> None:
+    with pytest.raises(UserError, match=r"^here: "):
+        row_from_json(text, "here")
+
+
+def test_older_rows_climb_the_upgrade_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def renamed(values: dict[str, Any]) -> dict[str, Any]:
+        return {("label" if key == "name" else key): value for key, value in values.items()}
+
+    monkeypatch.setattr(schema, "SCHEMA", 3)
+    monkeypatch.setattr(schema, "UPGRADES", {1: renamed, 2: lambda values: values})
+    values = json.loads(line())
+    values["name"] = values.pop("label")
+    row = row_from_json(json.dumps(values))
+    assert (row.label, row.schema) == ("LPD", 3)
