@@ -1,4 +1,4 @@
-"""One cell of a sweep: everything that determines a result, as plain data with a content key. Without torch."""
+"""One cell of a sweep: all that determines a result, as plain data with a content key. Without torch."""
 
 import dataclasses
 import hashlib
@@ -181,7 +181,7 @@ _REAL = ("guidance", "guidance_power", "temperature", "top_p", "timeout_s")
 
 
 def checked(key: str, value: Any, where: str) -> Any:
-    """``value`` as a cell holds it; UserError that opens with ``where`` for an unknown key or a wrong value."""
+    """``value`` as a cell holds it; UserError that opens with ``where`` for unknown keys and wrong values."""
     rule = RULES.get(key)
     if rule is None:
         raise unknown("key", key, RULES, where)

@@ -24,8 +24,8 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     top = Parser(
         prog="pardec",
-        description="Compare parallel decoding strategies for autoregressive image generation: same backbone, "
-        "tokenizer, noise, loop and clock; only the strategy differs.",
+        description="Compare parallel decoding strategies for autoregressive image generation: same "
+        "backbone, tokenizer, noise, loop and clock; only the strategy differs.",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
@@ -38,7 +38,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, 1 where a cell failed, 2 for a user's mistake, 130 when interrupted."""
+    """Run the command line: 0, 1 where a cell failed, 2 for a user's mistake, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         top = parser()

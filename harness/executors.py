@@ -18,6 +18,8 @@ from results.schema import Status
 
 WORKER = (sys.executable, "-m", "harness.worker")
 ROOT = Path(__file__).parent.parent
+_GRACE_S = 10.0
+"""How long a worker that has said its last word may take to end."""
 Progress = Callable[[float, str], None]
 """Called with the share of the cell that is done and what it is doing."""
 
@@ -59,15 +61,17 @@ def run_in_worker(
             env=worker_environment(cell.threads),
         )
     os.close(writing)
+    message, timed_out = None, False
     try:
         with suppress(BrokenPipeError):
             assert worker.stdin is not None
             worker.stdin.write((json.dumps({"folder": str(folder), "cell": cell.to_json()}) + "\n").encode())
             worker.stdin.flush()
         message = _last_message(reading, started + cell.timeout_s, on_progress)
-        timed_out = message is None and not _ended(worker, 0.5)
-        if message is not None:
-            _ended(worker, 5.0)
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(_GRACE_S)
+    except TimeoutError:
+        timed_out = True
     finally:
         os.close(reading)
         _end_group(worker)
@@ -87,7 +91,8 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def _last_message(reading: int, deadline: float, on_progress: Progress) -> dict[str, Any] | None:
-    """Follow the worker's lines to the one with a status; None at the end of the pipe or the time."""
+    """Follow the worker's lines to the one with a status; None at the end of the pipe, TimeoutError after
+    the deadline."""
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
@@ -101,15 +106,7 @@ def _last_message(reading: int, deadline: float, on_progress: Progress) -> dict[
                 if "status" in message:
                     return dict(message)
                 on_progress(message["share"], message["doing"])
-    return None
-
-
-def _ended(worker: subprocess.Popen[bytes], patience_s: float) -> bool:
-    try:
-        worker.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    raise TimeoutError
 
 
 def _end_group(worker: subprocess.Popen[bytes]) -> None:

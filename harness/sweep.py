@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep one after another, each on disk before the next begins; goes on where it was cut."""
+"""Runs the cells of a sweep in turn, each on disk before the next begins; goes on where it was cut."""
 
 import dataclasses
 import fcntl
@@ -28,7 +28,9 @@ from strategies.decoding.errors import UserError
 _LOCK = ".sweep.lock"
 
 
-def sweep_cells(file_or_name: str, select: str | None = None, overrides: Mapping[str, Any] | None = None) -> Sweep:
+def sweep_cells(
+    file_or_name: str, select: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Sweep:
     """The sweep of a file with every cell checked and pinned; UserError before anything is computed."""
     from harness.prepare import finished
 
@@ -69,7 +71,10 @@ def dry_run(sweep: Sweep, console: Console | None = None) -> None:
             f"{memory.weight_bytes / 1e6:.1f}",
             f"{memory.cache_bytes / 1e6:.1f}",
         )
-    (console or Console()).print(table)
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)
+    console.print(table)
 
 
 @dataclass
@@ -128,7 +133,9 @@ def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Su
 
                 row = _run_cell(cell, store, show, command)
                 summary.rows.append(row)
-                bar.console.print(_line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True)
+                bar.console.print(
+                    _line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True
+                )
             bar.update(task, completed=number + 1)
     summary.interrupted = stop.requested and summary.left > 0
     return summary

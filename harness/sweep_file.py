@@ -71,10 +71,14 @@ def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"sweep file '{path}' is not TOML: {error}") from None
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text.rpartition(chr(10))[2]) + 1}"
+        reason = str(error).replace("at end of document", end)
+        raise UserError(f"sweep file '{path}' is not TOML: {reason}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"sweep file '{path}' can't be read: {error}") from None
 

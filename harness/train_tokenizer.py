@@ -23,7 +23,7 @@ from harness.data import Augmentation, Dataset, epochs, load_dataset, to_float
 class TokenizerBudget:
     """AdamW over a one-cycle rate: linear warm-up, then cosine to almost zero."""
 
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 32
     rate: float = 2e-3
     warmup: int = 300

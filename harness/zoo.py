@@ -56,7 +56,9 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
     path = weights.with_suffix(".json")
     for file in (weights, path):
         if not file.is_file():
-            raise UserError(f"network '{network}': no file '{file}'; make it with: pardec train --strategy {name}")
+            raise UserError(
+                f"network '{network}': no file '{file}'; make it with: pardec train --strategy {name}"
+            )
     try:
         content = json.loads(path.read_text())
         config = network_config(content["network"])

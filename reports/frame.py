@@ -22,6 +22,7 @@ SPEED_KEYS = ("device", "hardware", "threads", "dtype")
 """Speed and memory compare only where these agree."""
 FACET_KEYS = SPEED_KEYS + QUALITY_KEYS
 
+_UNKNOWN = "unknown"
 _ANCHOR_KEYS = ("reference", "n", "protocol")
 _METRICS = ("fd_mnist", "fd_mnist_clean", "fid", "fid_clean", "kid_mnist", "kid", "is_mnist", "is")
 _LAST_METRICS = ("precision", "recall", "accuracy")
@@ -103,7 +104,7 @@ class Facet:
         cells = self.cells or self.rows
         batches = sorted({row.batch for row in cells if row.batch is not None})
         parts = [
-            f"device {self.keys['device']} ({self.keys['hardware']}, {self.keys['threads']} threads)",
+            f"device {self.keys['device']} ({self.keys['hardware']}; threads: {self.keys['threads']})",
             f"dtype {self.keys['dtype']}",
             f"batch {', '.join(map(str, batches)) if batches else 'unknown'}",
             f"N = {self.keys['n']}",
@@ -120,8 +121,8 @@ def facet_keys(row: Row) -> dict[str, str]:
     reference = row.reference
     return {
         "device": row.device,
-        "hardware": str(hardware or "unknown hardware"),
-        "threads": str(row.threads) if row.threads is not None else "unknown",
+        "hardware": str(hardware or _UNKNOWN),
+        "threads": str(row.threads) if row.threads is not None else _UNKNOWN,
         "dtype": row.dtype,
         "tokenizer": row.tokenizer,
         "reference": (
@@ -129,7 +130,7 @@ def facet_keys(row: Row) -> dict[str, str]:
             if reference
             else "none"
         ),
-        "n": str(row.images) if row.images is not None else "unknown",
+        "n": str(row.images) if row.images is not None else _UNKNOWN,
         "protocol": _protocol(row),
     }
 
@@ -230,7 +231,7 @@ def _joins(row: Row, keys: dict[str, str]) -> bool:
     mine = facet_keys(row)
     if row.tier == "anchor":
         return all(mine[key] == keys[key] for key in _ANCHOR_KEYS)
-    return all(mine[key] == keys[key] for key in (*SPEED_KEYS, "tokenizer", "n"))
+    return all(mine[key] in (keys[key], _UNKNOWN) for key in (*SPEED_KEYS, "tokenizer", "n"))
 
 
 def _position(row: Row) -> tuple[Any, ...]:

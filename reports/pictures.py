@@ -78,7 +78,6 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
             squeeze=False,
             layout="constrained",
         )
-        figure.get_layout_engine().set(h_pad=0.09)  # type: ignore[union-attr]
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes, (row, order) in zip(grid.flat, panels, strict=False):
@@ -135,8 +134,10 @@ def _image_grid(
         for (row, images), head, label, tall in zip(rows, heads, labels, heights, strict=True):
             bottom -= tall
             colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
-            look = {"ha": "right", "va": "center", "fontsize": 9, "weight": "bold"}
-            page.text(margin - 0.12, bottom + _INCH / 2, label, color=colour, **look)
+            middle = bottom + _INCH / 2
+            page.text(
+                margin - 0.12, middle, label, color=colour, ha="right", va="center", fontsize=9, weight="bold"
+            )
             for column, image in enumerate(images):
                 left = margin + column * (_INCH + 0.05)
                 _place_image(page, image, left, bottom)

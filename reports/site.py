@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from reports import pictures, plots, style, tables
+from reports import pictures, plots, published, style, tables
 from reports.artifacts import Artifacts, load_artifacts
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
@@ -133,6 +133,9 @@ def _html(rows: Sequence[Row], sections: Sequence[Section]) -> str:
         sections=sections,
         note=tables.EXACT_NOTE,
         traps=_TRAPS,
+        published=published.beside(rows),
+        published_headings=published.HEADINGS,
+        published_note=published.NOTE,
         environments=hardware_notes(rows),
         colour=style.colour,
     )
@@ -149,6 +152,11 @@ def _markdown(rows: Sequence[Row], sections: Sequence[Section]) -> str:
         lines += [""] * bool(section.failures or section.missing)
         for picture in section.pictures:
             lines += [f"![{picture.title}](figures/{picture.name}.png)", "", f"*{picture.caption}*", ""]
+    figures = published.beside(rows)
+    if figures:
+        lines += ["## In the papers", "", published.NOTE, "", "| " + " | ".join(published.HEADINGS) + " |"]
+        lines += ["|" + "---|" * len(published.HEADINGS)]
+        lines += ["| " + " | ".join(figure.cells) + " |" for figure in figures] + [""]
     lines += [tables.EXACT_NOTE, "", "## How to read this", "", *(f"- {trap}" for trap in _TRAPS), ""]
     lines += ["## Environment", "", *(f"- {line}" for line in hardware_notes(rows)), ""]
     return "\n".join(lines)

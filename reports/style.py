@@ -89,6 +89,7 @@ RC: Any = {
     "ytick.labelsize": 9,
     "lines.linewidth": 1.5,
     "lines.markersize": 6.5,
+    "image.composite_image": False,  # an SVG then keeps each small image as it is
     "svg.hashsalt": "pardec",
 }
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""

@@ -1,4 +1,9 @@
-"""Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505) between two small convolutional nets."""
+"""Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505) between a patch encoder and a small
+convolutional decoder.
+
+A code sees its own patch only. With a wider field every code carries its neighbours' details: reconstructions
+gain 4 dB, but the codes come close to noise (5.9 of 6 bits each) and no small network learns to predict them.
+"""
 
 from dataclasses import dataclass
 from math import prod
@@ -9,7 +14,7 @@ from torch.nn import functional as F
 
 from backbones.tokenizers.base import Tokenizer
 
-SHRINK = 4  # pixels per code along each axis: two halvings
+SHRINK = 4  # pixels per code along each axis
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class FSQConfig:
 
     levels: tuple[int, ...] = (8, 8)
     image_size: tuple[int, int] = (32, 32)
-    encoder_width: int = 32
+    encoder_width: int = 128
     decoder_width: int = 32
     decoder_blocks: int = 2
 
@@ -79,14 +84,11 @@ class FSQTokenizer(Tokenizer):
         self.grid = (config.image_size[0] // SHRINK, config.image_size[1] // SHRINK)
         narrow, wide = config.encoder_width, config.decoder_width
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, narrow, 4, stride=2, padding=1),
-            Residual(narrow),
+            nn.Conv2d(3, narrow, SHRINK, stride=SHRINK),
             nn.SiLU(),
-            nn.Conv2d(narrow, 2 * narrow, 4, stride=2, padding=1),
-            Residual(2 * narrow),
-            Residual(2 * narrow),
+            nn.Conv2d(narrow, narrow, 1),
             nn.SiLU(),
-            nn.Conv2d(2 * narrow, len(config.levels), 1),
+            nn.Conv2d(narrow, len(config.levels), 1),
         )
         self.quantiser = Quantiser(config.levels)
         self.decoder = nn.Sequential(

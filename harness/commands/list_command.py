@@ -18,8 +18,12 @@ def run(options: argparse.Namespace) -> int:
     for path in options.plugin:
         registry.add_plugin(path)
     _section("strategies", [(name, registry.describe(name)) for name in registry.names()])
-    _section("networks", [(zoo.PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)])
-    titles = [(name, sweep_file.title_of(sweep_file.SHIPPED / f"{name}.toml")) for name in sweep_file.shipped()]
+    _section(
+        "networks", [(zoo.PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)]
+    )
+    titles = [
+        (name, sweep_file.title_of(sweep_file.SHIPPED / f"{name}.toml")) for name in sweep_file.shipped()
+    ]
     _section("sweeps", titles)
     return 0
 

@@ -16,7 +16,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder or file of rows (default: %(default)s)",
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder 'report' beside the rows")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: the folder 'report' beside the rows"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

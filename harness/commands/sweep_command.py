@@ -1,4 +1,4 @@
-"""pardec sweep: run the cells of a sweep file, skip what is done, then show the table and write the report."""
+"""pardec sweep: run the cells of a sweep file, skip what is done, show the table, write the report."""
 
 import argparse
 from pathlib import Path

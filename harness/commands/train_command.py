@@ -1,4 +1,159 @@
+"""pardec train: the tokenizer, the classifiers, or the networks of strategies, into the zoo."""
+
 import argparse
-SUMMARY="x"
-def add_arguments(c: argparse.ArgumentParser)->None: ...
-def run(o: argparse.Namespace)->int: return 0
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import zoo
+from harness.cell import usable_cores
+from harness.commands.common import add_plugin_flag
+from strategies.decoding import registry
+from strategies.decoding.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.train import Codes
+
+SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
+RUNS = Path("runs/train")
+VARIANTS = 64
+"""Augmented encodings of every training image."""
+SLOWEST_FIRST = ("arpg", "lpd", "rar", "par", "raster")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", nargs="?", metavar="WHAT", help="tokenizer, features, judge or a strategy")
+    command.add_argument("--strategy", metavar="NAME", help="the same as naming it as WHAT")
+    command.add_argument("--all", action="store_true", help="everything, slowest learner first")
+    command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
+    command.add_argument("--steps", type=int, help="optimiser steps (default: the common budget)")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
+    command.add_argument("--codes", type=Path, metavar="FILE", help="npz of training codes (default: made)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="zoo folder (default: ours)")
+    command.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="states to resume from (default: %(default)s)"
+    )
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    command.add_argument("--threads", type=int, default=0, help="CPU threads (default: every core)")
+    add_plugin_flag(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    for path in options.plugin:
+        registry.add_plugin(path)
+    targets = _targets(options)
+    for key, least in (("steps", 1), ("threads", 0), ("seed", 0)):
+        value = getattr(options, key)
+        if value is not None and value < least:
+            raise UserError(f"--{key} {value}: expected at least {least}")
+    import torch
+
+    from harness.prepare import check_device
+
+    check_device(options.device, "float32")
+    torch.set_num_threads(options.threads or usable_cores())
+    folder = zoo.folder_of(options.out)
+    for target in targets:
+        if options.all and not options.again and (folder / f"{target}.json").is_file():
+            print(f"{target}: in the zoo already")
+            continue
+        print(f"{target}: {_train(target, folder, options)}")
+    return 0
+
+
+def _targets(options: argparse.Namespace) -> list[str]:
+    strategies = registry.names()
+    asked = [name for name in (options.what, options.strategy) if name is not None]
+    if len(asked) + options.all != 1:
+        raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
+    if options.all:
+        return [*zoo.SHARED, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
+    valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
+    if asked[0] not in valid:
+        raise unknown("strategy" if options.strategy else "training target", asked[0], valid)
+    return asked
+
+
+def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
+    settings: dict[str, Any] = {"device": options.device, "data": options.data}
+    settings |= {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
+    if target == "tokenizer":
+        from harness.train_tokenizer import train_tokenizer
+
+        return train_tokenizer(folder, **settings)
+    if target in zoo.SHARED:
+        from backbones.tokenizers import load_tokenizer
+        from harness.train_classifier import train_classifier
+
+        # Classifiers don't need the tokenizer; with one their cards also judge its reconstructions.
+        path = folder / "tokenizer.safetensors"
+        tokenizer = load_tokenizer(path) if path.is_file() else None
+        return train_classifier(target, folder, tokenizer=tokenizer, **settings)  # type: ignore[arg-type]
+    return train_network(target, folder, options)
+
+
+def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
+    """Train a strategy's network on the controlled trunk, resuming a run of the same budget."""
+    import dataclasses
+
+    from backbones.controlled import controlled_network
+    from backbones.tokenizers import load_tokenizer
+    from harness.data import load_dataset
+    from harness.environment import command
+    from harness.train import Recipe, Trainer
+    from harness.train_tokenizer import data_card
+
+    tokenizer_file = zoo.shared_file("tokenizer", folder)
+    tokenizer = load_tokenizer(tokenizer_file)
+    train, held_out = load_dataset(options.data, "train"), load_dataset(options.data, "held-out")
+    recipe = Recipe()
+    changes = {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
+    recipe = dataclasses.replace(recipe, **changes)
+    config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid)
+    trainer = Trainer(registry.get(name), config, recipe, options.runs / name, options.device)
+    try:
+        trainer.resume()
+    except ValueError as error:
+        raise UserError(f"{error}; choose another --runs to begin anew") from None
+    if options.codes is not None and not options.codes.is_file():
+        raise UserError(f"--codes '{options.codes}': no such file")
+    codes = _codes(train, tokenizer, tokenizer_file, options.runs, VARIANTS, options.codes)
+    validation = _codes(held_out, tokenizer, tokenizer_file, options.runs, 1, None)
+    for one, where in ((codes, options.codes or "training codes"), (validation, "validation codes")):
+        if one.codes.shape[-1] != config.places:
+            raise UserError(f"{where}: {one.codes.shape[-1]} codes an image, the grid has {config.places}")
+    trainer.run(codes, validation)
+    card = {
+        "trained_on": data_card(train, held_out) | {"variants": codes.codes.shape[0]},
+        "tokenizer_sha256": zoo.file_hash(tokenizer_file),
+        "device": options.device,
+        "date": _today(),
+        "command": command(),
+    }
+    return zoo.store_zoo(trainer, folder, card)
+
+
+def _codes(
+    dataset: Any, tokenizer: Any, tokenizer_file: Path, runs: Path, variants: int, given: Path | None
+) -> "Codes":
+    """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
+    import hashlib
+
+    from harness.codes import Codes as Encoded
+    from harness.codes import encode_variants
+    from harness.train import Codes
+
+    if given is not None:
+        Encoded.load(given)
+        return Codes.from_npz(given)
+    content = f"{zoo.file_hash(tokenizer_file)} {dataset.sha256} {variants}"
+    path = runs / f"codes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
+    if not path.is_file():
+        encode_variants(dataset, tokenizer, variants, seed=0).save(path)
+    return Codes.from_npz(path)
+
+
+def _today() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).date().isoformat()

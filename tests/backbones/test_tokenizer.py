@@ -62,6 +62,15 @@ def test_shapes_and_unequal_sides(small):
     torch.testing.assert_close(small(images)[0], small.decode(codes), atol=1e-6, rtol=1e-6)
 
 
+def test_a_code_sees_its_own_patch_only(small):
+    images = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    changed = images.clone()
+    changed[:, :, 4:8, 8:12] *= -1
+    with torch.no_grad():
+        difference = (small.encoder(images) != small.encoder(changed)).any(1)[0]  # [4, 6]
+    assert difference.nonzero().tolist() == [[1, 2]]
+
+
 def test_file_keeps_the_tokenizer_in_half_precision(small, tmp_path):
     path = tmp_path / "tokenizer.safetensors"
     config = {"kind": "fsq", "levels": [3, 5], "image_size": [16, 24], "encoder_width": 4, "decoder_width": 4}
@@ -120,8 +129,10 @@ def test_zoo_reconstructs_held_out_digits_as_its_card_says(zoo, card):
     found = reconstruction(zoo, held_out)
     assert time.perf_counter() - started < 20
     assert found["psnr_db"] == pytest.approx(card["reconstruction"]["held-out"]["psnr_db"], abs=0.02)
-    assert found["psnr_db"] > 25
+    assert found["psnr_db"] > 22.5
     assert found["codes_used"] >= 60
+    # Codes near their full six bits would be noise to the networks that have to predict them.
+    assert found["code_entropy_bits"] < 4
 
 
 def test_variants_are_frozen_by_seed_and_variant(zoo):

@@ -3,16 +3,16 @@
 import csv
 import dataclasses
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_rows import anchor_rows, failed_row
+from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
-from reports.site import write_report
+from reports.published import HEADINGS, beside
+from reports.site import _html, write_report
 from results.errors import UserError
 from results.store import ResultStore, load_rows
 
@@ -37,9 +37,12 @@ class Page(HTMLParser):
         self.text += data
 
 
+CALLS: list[tuple[int, int, str]] = []
+
+
 @pytest.fixture(scope="module")
 def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(sweep, tmp_path_factory.mktemp("report"))
+    return write_report(sweep, tmp_path_factory.mktemp("report"), lambda *call: CALLS.append(call))
 
 
 def test_the_page_needs_no_other_file(report: Path) -> None:
@@ -77,10 +80,14 @@ def test_markdown_pictures_exist_and_csv_has_every_row(report: Path, sweep: Path
         assert len(list(csv.DictReader(file))) == len(load_rows(sweep))
 
 
-def test_missing_artifacts_are_named(sweep: Path, tmp_path: Path) -> None:
-    shutil.copy(sweep / "rows.jsonl", tmp_path / "rows.jsonl")
-    page = Page(write_report(tmp_path / "rows.jsonl").read_text())
-    assert "LPD, 10 steps: artifacts/0000000000000004.npz is missing" in page.text
+def test_missing_artifacts_are_named(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    row = sweep_rows()[6]
+    unmeasured = row.unmeasured | {"quality": "not asked for"}
+    artifacts = {"trace": "artifacts/gone.npz"}
+    store.append(dataclasses.replace(row, artifacts=artifacts, quality=None, unmeasured=unmeasured))
+    page = Page(write_report(store.path).read_text())
+    assert "LPD, 10 steps: artifacts/gone.npz is missing" in page.text
     assert "Samples: nothing was measured for it" in page.text
     assert (tmp_path / "report" / "report.html").is_file()
 
@@ -94,12 +101,25 @@ def test_failures_alone_still_make_a_report(tmp_path: Path) -> None:
     assert "1 cells and 2 anchor rows, 1 of them not ok." in page.text
 
 
-def test_progress_counts_to_its_total(sweep: Path, tmp_path: Path) -> None:
-    shutil.copy(sweep / "rows.jsonl", tmp_path / "rows.jsonl")
-    calls: list[tuple[int, int]] = []
-    write_report(tmp_path, progress=lambda done, total, name: calls.append((done, total)))
-    assert [done for done, _ in calls] == list(range(9))
-    assert {total for _, total in calls} == {8}
+def test_progress_counts_to_its_total(report: Path) -> None:
+    assert [done for done, _, _ in CALLS] == list(range(9))
+    assert {total for _, total, _ in CALLS} == {8}
+
+
+def test_figures_of_the_papers_stand_beside_the_published_tier_only() -> None:
+    assert beside(sweep_rows()) == []
+    rows = [
+        dataclasses.replace(row, tier="published")
+        for row in sweep_rows()
+        if row.strategy in ("raster", "lpd")
+    ]
+    figures = beside(rows)
+    assert {figure.strategy for figure in figures} == {"raster", "lpd"}
+    assert {"LlamaGen-B", "LlamaGen-L"} <= {figure.cells[0] for figure in figures}
+    assert all(len(figure.cells) == len(HEADINGS) and figure.cells[-1] for figure in figures)
+    page = _html(rows, [])
+    assert "In the papers" in page
+    assert "LlamaGen paper tables 6 8-10" in page
 
 
 def test_mistakes_are_one_line(sweep: Path, tmp_path: Path) -> None:

@@ -2,32 +2,22 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
+import torch
 
-from backbones.config import NetworkConfig, TrunkConfig
 from strategies.arpg import ARPG
 from strategies.decoding import registry
 from strategies.lpd import LPD
 from strategies.par import PAR
 from strategies.rar import RAR
 from strategies.raster import Raster
-from tests.contract import CONTROLLED, checks, subject
+from tests.contract import checks
+from tests.recorded import CONTROLLED, subject
+from tests.strategies.dressings import ADALN, GROUPED, LEARNED, with_trunk
 
-
-def with_trunk(**changes) -> NetworkConfig:
-    return replace(CONTROLLED, trunk=replace(CONTROLLED.trunk, **changes))
-
-
-GROUPED = with_trunk(kv_heads=2)
-LEARNED = NetworkConfig(
-    TrunkConfig(
-        depth=2, width=32, heads=4, mlp_width=64, norm="layer", norm_eps=1e-6, mlp="gelu", bias=True,
-        positions="learned",
-    ),
-    codes=11, classes=3, grid=(4, 4),
-)  # fmt: skip
-ADALN = replace(LEARNED, trunk=replace(LEARNED.trunk, qk_norm=True, conditioning="adaln"))
+PLUGINS = Path(__file__).parents[1] / "plugins"
 
 CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | {
     "rar-published": (RAR(), ADALN),
@@ -64,3 +54,66 @@ def test_contract(name, check):
 
 def test_every_registered_strategy_is_here():
     assert set(registry.names()) <= set(CASES)
+
+
+@pytest.mark.parametrize("path", sorted(PLUGINS.glob("*.py")), ids=lambda path: path.stem)
+def test_example_plugins_keep_the_contract(path, monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {})
+    strategy = registry.get(registry.add_plugin(path))
+    whole = subject(strategy)
+    for check in checks(strategy):
+        check(whole)
+
+
+class StaleQueries(LPD):
+    """Leaves the queries' keys of the last group where its tokens belong."""
+
+    def decode(self, network, plan, rows):
+        inner = super().decode(network, plan, rows)
+        tokens = None
+        while True:
+            try:
+                tokens = yield inner.send(tokens)
+            except StopIteration:
+                return
+            tokens = torch.zeros_like(tokens)
+
+
+class EarlyReader(Raster):
+    """Has a mask that reads one token too many in training."""
+
+    def taught_logits(self, network, tokens, labels, lesson):
+        return super().taught_logits(network, tokens.roll(-1, dims=1), labels, lesson)
+
+
+class BatchOrder(ARPG):
+    """Gives an image the order of its row."""
+
+    def orders(self, grid, sizes, streams, known):
+        return super().orders(grid, sizes, replace(streams, images=tuple(range(len(streams.images)))), known)
+
+
+class TwiceAsked(Raster):
+    """Calls the network once more than it has steps."""
+
+    def decode(self, network, plan, rows):
+        yield from super().decode(network, plan, rows)
+        list(zip(super().decode(network, plan, rows), range(1), strict=False))
+
+
+MUTANTS = [
+    (StaleQueries, "cached_equals_taught"),
+    (EarlyReader, "lessons_leak_nothing"),
+    (EarlyReader, "lossless"),
+    (BatchOrder, "plans_are_valid"),
+    (BatchOrder, "batch_equals_singles"),
+    (TwiceAsked, "used_through_the_loop_only"),
+]
+
+
+@pytest.mark.parametrize(("mutant", "name"), MUTANTS)
+def test_the_contract_catches_what_it_should(mutant, name):
+    strategy = mutant()
+    check = {check.__name__: check for check in checks(strategy)}[f"check_{name}"]
+    with pytest.raises(AssertionError):
+        check(subject(strategy))

@@ -1,0 +1,175 @@
+"""The process that measures one cell: ``python -m harness.worker FD PARENT``, used by ``executors``.
+
+It reads one JSON line from its standard input and writes JSON lines to the pipe FD: progress, then one with
+the status. It ends when its parent is gone: its standard input then reaches its end, and on Linux the kernel
+sends it SIGKILL besides.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.cell import Cell
+
+_PR_SET_PDEATHSIG = 1
+_SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+
+
+def end_with(parent: int) -> None:
+    """End this process, and its group if it leads one, as soon as ``parent`` is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before we asked
+        os._exit(1)
+    threading.Thread(target=_end_at_end_of_input, daemon=True).start()
+
+
+def _end_at_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def read_line(descriptor: int) -> bytes:
+    """One line, byte by byte, so that nothing behind it is read."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            raise EOFError("no cell came")
+        line += byte
+    return line
+
+
+class Channel:
+    """JSON lines to the parent."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self.pipe = pipe
+
+    def send(self, **message: Any) -> None:
+        self.pipe.write(json.dumps(message, allow_nan=False).encode() + b"\n")
+        self.pipe.flush()
+
+    def progress(self, share: float, doing: str) -> None:
+        self.send(share=share, doing=doing)
+
+
+def measure_cell(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
+    """The fields of the cell's row that are measured; its artifacts are on disk when this returns."""
+    import torch
+
+    from harness.environment import environment
+
+    torch.set_num_threads(cell.threads or 1)
+    fields = _anchor(cell, folder, channel) if cell.is_anchor else _decoded(cell, folder, channel)
+    return fields | {"environment": environment(cell.device)}
+
+
+def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
+    import torch
+
+    from harness.generate import load
+    from harness.measure import measure
+    from harness.prepare import prepare
+
+    subject = load(prepare(cell))
+    found = measure(subject, lambda share, doing: channel.progress(0.8 * share, doing))
+    channel.progress(0.8, "quality")
+    pixels = torch.cat(found.gallery.pixels)
+    labels = subject.labels(range(cell.images)).cpu()
+    quality, why = _quality(cell, folder, pixels, labels)
+    assert found.gallery.film is not None
+    trace = {
+        "step_of_position": found.gallery.step_of_position(subject.prepared.config.grid),
+        "film": found.gallery.film,
+    }
+    artifacts = _store(cell, folder, pixels, labels, **trace)
+    return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+
+
+def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
+    """The held-out images, or their reconstructions: what quality is at best."""
+    import torch
+
+    from backbones.tokenizers import load_tokenizer
+    from harness import zoo
+    from harness.assess import balanced
+    from harness.codes import decode_images
+    from harness.data import load_dataset, to_float
+
+    channel.progress(0.0, "images")
+    pixels, labels = balanced(load_dataset(cell.data, "held-out"), cell.images)
+    if cell.strategy == "reconstruction":
+        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo)).to(cell.device)
+        with torch.inference_mode():
+            parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
+        pixels = decode_images(torch.cat(parts), tokenizer)
+    channel.progress(0.5, "quality")
+    quality, why = _quality(cell, folder, pixels, labels)
+    artifacts = _store(cell, folder, pixels, labels)
+    return quality | {"images": len(pixels), "artifacts": artifacts, "unmeasured": why}
+
+
+def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    from harness.assess import Assessor
+
+    return Assessor.of(cell, folder / "artifacts").fields(pixels, labels)
+
+
+SAMPLES = 50
+
+
+def _store(cell: Cell, folder: Path, pixels: Any, labels: Any, **trace: Any) -> dict[str, str]:
+    """Write the pictures beside the rows; returns the row's ``artifacts``."""
+    from harness.assess import write_npz
+
+    path = folder / "artifacts" / f"{cell.key}.npz"
+    samples = pixels[:SAMPLES].permute(0, 2, 3, 1).contiguous().numpy()  # [n, H, W, 3]
+    write_npz(path, samples=samples, classes=labels[:SAMPLES].numpy(), **trace)
+    name = path.relative_to(folder).as_posix()
+    return {"samples": name} | ({"trace": name} if trace else {})
+
+
+def classify(error: BaseException) -> tuple[str, str]:
+    """Status and one-line cause of a cell that raised."""
+    text = " ".join(str(error).split())
+    cause = f"{type(error).__name__}: {text}"[:500]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "oom", cause
+    if isinstance(error, RuntimeError) and any(words in text.lower() for words in _SHORT_OF_MEMORY):
+        return "oom", cause
+    if isinstance(error, FloatingPointError):
+        return "invalid", cause
+    return "error", cause
+
+
+def main(arguments: list[str]) -> int:
+    descriptor, parent = int(arguments[0]), int(arguments[1])
+    os.set_inheritable(descriptor, False)
+    with os.fdopen(descriptor, "wb") as pipe:
+        channel = Channel(pipe)
+        order = json.loads(read_line(0))
+        end_with(parent)
+        try:
+            cell = Cell.from_json(order["cell"])
+            measured = measure_cell(cell, Path(order["folder"]), channel)
+        except Exception as error:  # noqa: BLE001 - whatever a cell raises is its result
+            traceback.print_exc()
+            status, reason = classify(error)
+            channel.send(status=status, reason=reason, measured={})
+            return 0
+        channel.send(status="ok", reason=None, measured=measured)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

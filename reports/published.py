@@ -1,0 +1,61 @@
+"""What the papers print about a strategy, to be read beside the published tier's rows, not against them.
+
+The figures of ``results/published.csv`` come from the papers' own machines, batches and protocols, and have
+no intervals.
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+from reports import style
+from results.schema import Row
+
+NOTE = "As printed in the papers: their own devices, batches, references and N; no intervals are given there."
+
+_COLUMNS = {
+    "model": "model",
+    "params_m": "parameters M",
+    "resolution": "pixels",
+    "steps": "steps",
+    "fid": "FID",
+    "inception_score": "IS",
+    "precision": "precision",
+    "recall": "recall",
+    "guidance": "guidance",
+    "throughput_img_s": "images/s",
+    "latency_s": "latency s",
+    "memory_gb": "memory GB",
+    "device": "device",
+    "source": "source",
+}
+HEADINGS = tuple(_COLUMNS.values())
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """One line of a paper's table: ``cells`` under ``HEADINGS``, empty where the paper has none."""
+
+    strategy: str
+    cells: tuple[str, ...]
+
+
+def published_figures(strategies: Iterable[str]) -> list[PublishedFigure]:
+    """The papers' lines about the named strategies, in the order of our tables."""
+    systems = {_system(name): name for name in strategies}
+    with (resources.files("results") / "published.csv").open(encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if line["system"] in systems]
+    figures = [
+        PublishedFigure(systems[line["system"]], tuple(line[column] for column in _COLUMNS)) for line in lines
+    ]
+    return sorted(figures, key=lambda figure: style.rank(figure.strategy))
+
+
+def beside(rows: Iterable[Row]) -> list[PublishedFigure]:
+    """The papers' lines that belong beside ``rows``: those of the strategies in the published tier."""
+    return published_figures(dict.fromkeys(row.strategy for row in rows if row.tier == "published"))
+
+
+def _system(strategy: str) -> str:
+    return "LlamaGen" if strategy == "raster" else style.title(strategy)

@@ -1,0 +1,143 @@
+"""What a decode's time is held against, each measured in the same run."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.config import NetworkConfig
+from backbones.transformer import Network
+from strategies.decoding.base import Lesson, Strategy
+from strategies.decoding.decode import Decoded, decode
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.plan import Plan
+from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.streams import Streams
+
+
+@dataclass(frozen=True)
+class Case:
+    """One decode to be timed: everything but the clock."""
+
+    strategy: Strategy
+    network: Network
+    plan: Plan
+    labels: Tensor
+    sampler: StreamSampler
+    guidance: Guidance
+
+    @classmethod
+    def build(
+        cls, strategy: Strategy, config: NetworkConfig, steps: int, batch: int, dtype: torch.dtype
+    ) -> "Case":
+        """Random weights N(0, 0.02^2) in ``dtype``, guidance 2 on."""
+        network = strategy.network(config).eval()
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if "norm" in name:
+                    parameter.fill_(float(name.endswith("weight")))
+                else:
+                    parameter.normal_(std=0.02, generator=generator)
+        streams = Streams(0, tuple(range(batch)))
+        plan = strategy.plan(config.grid, steps, streams)
+        labels = torch.arange(batch) % config.classes
+        return cls(strategy, network.to(dtype), plan, labels, StreamSampler(streams), Guidance(2.0))
+
+    def run(self) -> Decoded:
+        return decode(self.network, self.strategy, self.plan, self.labels, self.sampler, self.guidance)
+
+    @torch.inference_mode()
+    def run_uncached(self) -> Tensor:
+        """The same tokens by one teacher-forced pass over the whole sequence per step."""
+        order = torch.from_numpy(np.atleast_2d(self.plan.order)).expand(len(self.labels), -1)
+        labels = torch.cat([self.labels, torch.full_like(self.labels, self.network.config.classes)])
+        lesson = Lesson(order.repeat(2, 1), self.plan.sizes)
+        tokens = torch.zeros_like(order)
+        noise = self.sampler.noise(order)
+        for at in self.plan.groups():
+            logits = self.strategy.taught_logits(self.network, tokens.repeat(2, 1), labels, lesson)[:, at]
+            conditional, unconditional = logits.chunk(2)
+            logits = torch.lerp(unconditional, conditional, self.guidance.scale)
+            tokens = tokens.scatter(1, order[:, at], self.sampler.draw(logits, noise[:, at]))
+        return tokens
+
+    def products(self) -> Counter[tuple[int, nn.Linear]]:
+        """Every linear product of one decode: (rows, layer) -> how often."""
+        seen: Counter[tuple[int, nn.Linear]] = Counter()
+        hooks = [
+            module.register_forward_pre_hook(
+                lambda layer, args: seen.update([(args[0].shape[:-1].numel(), layer)])
+            )
+            for module in self.network.modules()
+            if isinstance(module, nn.Linear)
+        ]
+        self.run()
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+
+def floor_of(case: Case) -> Callable[[], None]:
+    """The decode's linear products alone, same weights, shapes and dtype, back to back, step by step."""
+    products = case.products()
+    inputs = {
+        (rows, layer.in_features): torch.randn(rows, layer.in_features).to(layer.weight.dtype)
+        for rows, layer in products
+    }
+    rounds = max(products.values())
+
+    @torch.inference_mode()
+    def run() -> None:
+        # Turn by turn through the layers, so weights leave the caches between uses as they do in a decode.
+        for turn in range(rounds):
+            for (rows, layer), count in products.items():
+                if turn < count:
+                    F.linear(inputs[rows, layer.in_features], layer.weight, layer.bias)
+
+    return run
+
+
+def timed(run: Callable[[], object], repeats: int) -> list[float]:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def streaming_rate(dtype: torch.dtype) -> float:
+    """Bytes per second of the best of five sums over 512 MB, far beyond the caches."""
+    data = torch.ones(2**29 // dtype.itemsize, dtype=dtype)
+    return data.nbytes / min(timed(lambda: data.view(torch.int32).sum(dtype=torch.int64), 5))
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """FLOPs per second of the best of five square matrix products."""
+    size = 2048
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    return 2 * size**3 / min(timed(lambda: a @ b, 5))
+
+
+def machine_limit(case: Case) -> float:
+    """Seconds no decode can beat: streaming the weights once a step, or all products at the peak rate."""
+    dtype = case.network.dtype
+    streamed: Counter[str] = Counter()
+    flops = 0
+    for (rows, layer), count in case.products().items():
+        streamed["bytes"] += layer.weight.nbytes * count
+        flops += 2 * rows * layer.weight.numel() * count
+    return max(streamed["bytes"] / streaming_rate(dtype), flops / product_rate(dtype))
+
+
+def counted_flops(case: Case) -> int:
+    with FlopCounterMode(display=False) as counter:
+        case.run()
+    return counter.get_total_flops()

@@ -1,0 +1,81 @@
+"""Decode speed against named baselines of the same run; run by ``make bench``.
+
+(a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone.
+(c) limit: weight streaming or arithmetic at the machine's measured rates, whichever takes longer.
+"""
+
+import statistics
+
+import pytest
+import torch
+
+from backbones.controlled import controlled_network
+from strategies.decoding.presets import preset
+from strategies.decoding.registry import BUILT_IN, get
+from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed
+
+SMALL_STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 10, "arpg": 16}
+FULL_SIZE = {
+    "llamagen-l-256": 256,
+    "rar-l": 256,
+    "par-l-4x-256": 67,
+    "arpg-l": 64,
+    "lpd-l-256": 20,
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def note(benchmark, decode_s: list[float], **baselines_s: list[float]) -> None:
+    """Keep medians, spread and ratios beside the benchmark's own statistics."""
+    benchmark.extra_info["decode_s"] = statistics.median(decode_s)
+    benchmark.extra_info["decode_range_s"] = [min(decode_s), max(decode_s)]
+    for name, seconds in baselines_s.items():
+        benchmark.extra_info[f"{name}_s"] = statistics.median(seconds)
+        benchmark.extra_info[f"ratio_to_{name}"] = statistics.median(decode_s) / statistics.median(seconds)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_small_trunk(benchmark, name: str, batch: int) -> None:
+    if not benchmark.enabled:
+        pytest.skip("measures: run by `make bench`")
+    case = Case.build(get(name), controlled_network(64, 10, (8, 8)), SMALL_STEPS[name], batch, torch.float32)
+    floor = floor_of(case)
+    for run in (case.run, floor):
+        run()
+    decode_s, floor_s = [], []
+    for _ in range(7):  # alternately, so that drift of the machine meets both
+        decode_s += timed(case.run, 1)
+        floor_s += timed(floor, 1)
+    uncached_s = timed(case.run_uncached, 1)
+    benchmark.pedantic(case.run, rounds=3)
+    note(benchmark, decode_s, floor=floor_s, uncached=uncached_s, limit=[machine_limit(case)])
+    assert len(decode_s) == len(floor_s) == 7
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_baselines_do_the_same_work(name: str) -> None:
+    """The uncached baseline draws the same tokens; the floor holds every linear product of the decode."""
+    strategy = get(name)
+    config = controlled_network(64, 10, (4, 4))
+    case = Case.build(strategy, config, strategy.allowed_steps((4, 4))[-1], 2, torch.float32)
+    decoded = case.run()
+    assert torch.equal(decoded.tokens, case.run_uncached())
+    head = case.network.head
+    assert sum(count for (_, layer), count in case.products().items() if layer is head) == decoded.forwards
+    floor_of(case)()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size(benchmark, name: str, dtype: str) -> None:
+    if not benchmark.enabled:
+        pytest.skip("minutes per case: run by `make bench`")
+    strategy, config, _ = preset(name)
+    case = Case.build(strategy, config, FULL_SIZE[name], 2, DTYPES[dtype])
+    floor = floor_of(case)  # its recording decode is the warm-up
+    decode_s = timed(case.run, 1)
+    floor_s = timed(floor, 1)
+    benchmark.pedantic(lambda: None, rounds=1)
+    note(benchmark, decode_s, floor=floor_s, limit=[machine_limit(case)])
+    assert decode_s[0] > 0

@@ -1,0 +1,77 @@
+"""The part of the contract that is about learning: lessons, loss, gradients."""
+
+from dataclasses import replace
+
+import torch
+
+from tests.recorded import Subject, close
+
+
+def check_lessons(subject: Subject) -> None:
+    """A lesson is a permutation per row (and group sizes that fill it), the same for one generator state."""
+    strategy, config = subject.strategy, subject.config
+    for progress in (0.0, 0.6, 1.0):
+        lessons = [
+            strategy.lesson(5, config.grid, torch.Generator().manual_seed(1), progress) for _ in range(2)
+        ]
+        order, sizes = lessons[0].order, lessons[0].sizes
+        assert order.shape == (5, config.places)
+        assert torch.equal(order.sort(dim=1).values, torch.arange(config.places).expand(5, -1))
+        assert torch.equal(order, lessons[1].order)
+        assert sizes == lessons[1].sizes
+        assert sizes is None or (sum(sizes) == config.places and min(sizes) >= 1)
+
+
+def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
+    strategy, config = subject.strategy, subject.config
+    tokens, labels = subject.tokens(4), torch.tensor([0, 1, 2, config.classes])
+    lesson = strategy.lesson(4, config.grid, torch.Generator().manual_seed(1), 0.0)
+    with torch.no_grad():
+        logits = strategy.taught_logits(subject.network, tokens, labels, lesson)
+        loss = strategy.loss(subject.network, tokens, labels, lesson)
+    assert logits.shape == (4, config.places, config.codes)
+    assert logits.dtype == torch.float32
+    targets = tokens.gather(1, lesson.order).unsqueeze(-1)
+    expected = -logits.log_softmax(dim=-1).gather(-1, targets).mean()
+    close(loss, expected, 1e-5)
+
+
+def check_every_parameter_learns(subject: Subject) -> None:
+    """Every parameter gets gradient but declared exceptions, and those have a part that truly cannot."""
+    strategy, config, network = subject.strategy, subject.config, subject.network
+    tokens, labels = subject.tokens(8), torch.arange(8) % (config.classes + 1)
+    network.zero_grad(set_to_none=True)
+    lesson = strategy.lesson(8, config.grid, torch.Generator().manual_seed(2), 0.0)
+    strategy.loss(network, tokens, labels, lesson).backward()
+    scale = max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None)
+    for name, parameter in network.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        excepted = any(name.endswith(suffix) for suffix in strategy.gradient_exceptions)
+        if excepted:
+            assert (gradient.abs() < 1e-5 * scale).any(), f"{name} is declared dead, but learns everywhere"
+        else:
+            assert float(gradient.abs().max()) > 1e-6 * scale, f"{name} gets no gradient"
+    network.zero_grad(set_to_none=True)
+
+
+def check_lessons_leak_nothing(subject: Subject) -> None:
+    """In training, the logits of a group do not depend on its own or any later token."""
+    strategy, config = subject.strategy, subject.config
+    tokens = subject.tokens(1).repeat(config.places + 1, 1)
+    labels = torch.ones(len(tokens), dtype=torch.int64)
+    for seed in range(3):
+        lesson = strategy.lesson(2, config.grid, torch.Generator().manual_seed(seed), 0.0)
+        order = lesson.order[:1]
+        changed = tokens.clone()
+        for place in range(config.places):  # row 1 + place: the token at that place is another one
+            position = order[0, place]
+            changed[1 + place, position] = (changed[1 + place, position] + 1) % config.codes
+        with torch.no_grad():
+            logits = strategy.taught_logits(
+                subject.network, changed, labels, replace(lesson, order=order.expand(len(changed), -1))
+            )
+        sizes = lesson.sizes or (1,) * config.places
+        ends = torch.repeat_interleave(torch.tensor(sizes).cumsum(0), torch.tensor(sizes))
+        for place in range(config.places):
+            close(logits[1 + place, : ends[place]], logits[0, : ends[place]], 2e-5)
+        assert float((logits - logits[:1]).abs().max()) > 1e-3, "a lesson reads no token at all"

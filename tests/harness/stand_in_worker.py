@@ -1,0 +1,42 @@
+"""A worker without torch that does what the cell's label says; its protocol is the real one's."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from harness.cell import Cell
+from harness.worker import Channel, end_with, read_line
+
+
+def main() -> None:
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(descriptor, False)
+    channel = Channel(os.fdopen(descriptor, "wb"))
+    cell = Cell.from_json(json.loads(read_line(0))["cell"])
+    end_with(parent)
+    word, _, seconds = cell.label.partition(" ")
+    print("noise that belongs to nobody", flush=True)
+    channel.progress(0.5, "half")
+    if word == "fail":
+        channel.send(status="error", reason="ValueError: on purpose", measured={})
+        return
+    if word == "crash":
+        print("Fatal: something broke", file=sys.stderr, flush=True)
+        os._exit(3)
+    if word == "die":
+        os.kill(os.getpid(), 9)
+    if word == "family":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print(f"child {child.pid}", file=sys.stderr, flush=True)
+        time.sleep(60)
+    if word == "say":
+        print(f"worker {os.getpid()}", file=sys.stderr, flush=True)
+        time.sleep(60)
+    time.sleep(float(seconds or 0))
+    channel.send(status="ok", reason=None, measured={"parameters": 7})
+
+
+if __name__ == "__main__":
+    main()
