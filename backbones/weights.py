@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError
@@ -50,7 +50,7 @@ def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     # One header entry: the order of several is not fixed, and the file's hash is its name.
-    save_file(tensors, partial, metadata={HEADER: json.dumps(dict(config), sort_keys=True)})
+    partial.write_bytes(save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)}))
     os.replace(partial, path)
     return sha256_of(path)
 
@@ -91,10 +91,3 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(card, indent=1) + "\n")
     os.replace(partial, path)
-
-
-def half_precision(module: nn.Module) -> None:
-    """Round a module's parameters to half precision in place, as saving and loading does."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(parameter.half())

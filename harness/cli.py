@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", first, COMMANDS)
         options = top.parse_args(words)
         if options.version:
-            from harness.environment import pardec_version
+            from harness.environment import version
 
-            print(f"pardec {pardec_version()}")
+            print(f"pardec {version('pardec')}")
             return 0
         if options.command is None:
             top.print_help()

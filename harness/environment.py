@@ -5,7 +5,8 @@ import platform
 import subprocess
 import sys
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,26 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """The ``environment`` of a result row."""
-    import numpy as np
-    import torch
-
+    """The ``environment`` of a result row. The GPU is named only where torch is imported already."""
+    torch = sys.modules.get("torch")
     commit, dirty = git_state()
     return {
         "host_cpu": cpu_name(),
         "cores": usable_cores(),
-        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        "gpu": torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else None,
+        "torch": torch.__version__ if torch else version("torch"),
+        "numpy": version("numpy"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git_commit": commit,
         "git_dirty": dirty,
-        "pardec": pardec_version(),
+        "pardec": version("pardec"),
     }
 
 
-def pardec_version() -> str:
+def version(package: str) -> str:
     try:
-        return version("pardec")
+        return installed_version(package)
     except PackageNotFoundError:
         return "not installed"
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one try. ``measured`` holds the fields of a row that the worker filled in."""
+    """What became of one try. ``measured`` holds the fields of a row that the worker filled in, those sent
+    before a failure included."""
 
     status: Status
     reason: str | None
@@ -61,13 +62,19 @@ def run_in_worker(
             env=worker_environment(cell.threads),
         )
     os.close(writing)
-    message, timed_out = None, False
+    known: dict[str, Any] = {}
+    final, timed_out = None, False
     try:
         with suppress(BrokenPipeError):
             assert worker.stdin is not None
             worker.stdin.write((json.dumps({"folder": str(folder), "cell": cell.to_json()}) + "\n").encode())
             worker.stdin.flush()
-        message = _last_message(reading, started + cell.timeout_s, on_progress)
+        for message in _messages(reading, started + cell.timeout_s):
+            known |= message.get("measured", {})
+            if "status" in message:
+                final = message
+                break
+            on_progress(message["share"], message["doing"])
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_GRACE_S)
     except TimeoutError:
@@ -76,11 +83,12 @@ def run_in_worker(
         os.close(reading)
         _end_group(worker)
     wall_s = time.monotonic() - started
+    if final is not None:
+        return Outcome(final["status"], final["reason"], known, wall_s)
     if timed_out:
-        return Outcome("timeout", f"took longer than {cell.timeout_s:g} s and was stopped", {}, wall_s)
-    if message is None:
-        return _silent_death(worker.returncode, log, kills_before, wall_s)
-    return Outcome(message["status"], message["reason"], message["measured"], wall_s)
+        return Outcome("timeout", f"took longer than {cell.timeout_s:g} s and was stopped", known, wall_s)
+    status, reason = _silent_death(worker.returncode, log, kills_before)
+    return Outcome(status, reason, known, wall_s)
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -90,22 +98,17 @@ def worker_environment(threads: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
 
 
-def _last_message(reading: int, deadline: float, on_progress: Progress) -> dict[str, Any] | None:
-    """Follow the worker's lines to the one with a status; None at the end of the pipe, TimeoutError after
-    the deadline."""
+def _messages(reading: int, deadline: float) -> Iterator[dict[str, Any]]:
+    """The worker's lines until the end of the pipe; TimeoutError after the deadline."""
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
             chunk = os.read(reading, 65536)
             if not chunk:
-                return None
+                return
             *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                message = json.loads(line)
-                if "status" in message:
-                    return dict(message)
-                on_progress(message["share"], message["doing"])
+            yield from map(json.loads, lines)
     raise TimeoutError
 
 
@@ -119,12 +122,13 @@ def _end_group(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
 
 
-def _silent_death(code: int, log: Path, kills_before: int, wall_s: float) -> Outcome:
+def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]:
+    """Status and cause of a worker that ended without its last word."""
     if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
-        return Outcome("oom", "the worker was killed for want of memory", {}, wall_s)
+        return "oom", "the worker was killed for want of memory"
     if code < 0:
-        return Outcome("error", f"the worker was ended by {signal.Signals(-code).name}", {}, wall_s)
-    return Outcome("error", f"the worker ended with {code} and no result: {last_line(log)}", {}, wall_s)
+        return "error", f"the worker was ended by {signal.Signals(-code).name}"
+    return "error", f"the worker ended with {code} and no result: {last_line(log)}"
 
 
 def last_line(log: Path) -> str:

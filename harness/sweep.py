@@ -19,6 +19,7 @@ from rich.table import Table
 from harness import sweep_file
 from harness.cell import RANDOM, Cell
 from harness.commands.common import progress_bar
+from harness.environment import environment
 from harness.executors import WORKER, Outcome, run_in_worker
 from harness.sweep_file import Sweep
 from results.schema import Attempt, Row, reasons
@@ -186,7 +187,7 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "started_at": started_at,
         "wall_s": outcome.wall_s,
     }
-    values = settings | outcome.measured
+    values = {"environment": environment()} | settings | outcome.measured
     why = "an anchor decodes nothing" if cell.is_anchor else "not measured"
     if outcome.status != "ok":
         why = f"{outcome.status}: {outcome.reason}"

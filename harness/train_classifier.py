@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
-from harness.codes import decode_images, encode_variants
 from harness.data import Augmentation, Dataset, epochs, load_dataset, to_float
 from harness.features import ClassifierConfig, FeatureNetwork, load_features
+from harness.reconstruction import reconstruct, reconstruction_distances, record_distances
 from harness.train_tokenizer import cosine_decay, data_card, run_card
 
 Role = Literal["features", "judge"]
@@ -61,7 +61,8 @@ def train_classifier(
     """Train on the augmented training split and write ROLE.safetensors and ROLE.json.
 
     The seed is 1 for the feature network and 2 for the judge unless given. With a ``tokenizer`` the card also
-    says how well its reconstructions of held-out images are classified.
+    says how well its reconstructions of held-out images are classified, and the feature network's distances
+    of them go into the tokenizer's card in the same folder.
 
     Returns:
         The path of the weights.
@@ -96,6 +97,9 @@ def train_classifier(
         "command": f"pardec train {role} --data {data} --steps {steps} --seed {seed}",
     }
     write_card(path.with_suffix(".json"), card)
+    tokenizer_card = out_dir / "tokenizer.json"
+    if role == "features" and tokenizer is not None and tokenizer_card.is_file():
+        record_distances(tokenizer_card, reconstruction_distances(train, held_out, tokenizer, frozen))
     return path
 
 
@@ -157,6 +161,5 @@ def accuracies(
         "held_out": accuracy(network, held_out.images, held_out.labels),
     }
     if tokenizer is not None:
-        codes = torch.from_numpy(encode_variants(held_out, tokenizer, 1, 0).codes[0]).long()  # [n, h * w]
-        found["held_out_reconstructed"] = accuracy(network, decode_images(codes, tokenizer), held_out.labels)
+        found["held_out_reconstructed"] = accuracy(network, reconstruct(held_out, tokenizer), held_out.labels)
     return found

@@ -64,14 +64,14 @@ class Channel:
 
 
 def measure_cell(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
-    """The fields of the cell's row that are measured; its artifacts are on disk when this returns."""
+    """The measured fields of the cell's row; its artifacts are on disk when this returns."""
     import torch
 
     from harness.environment import environment
 
     torch.set_num_threads(cell.threads or 1)
-    fields = _anchor(cell, folder, channel) if cell.is_anchor else _decoded(cell, folder, channel)
-    return fields | {"environment": environment(cell.device)}
+    channel.send(share=0.0, doing="start", measured={"environment": environment(cell.device)})
+    return _anchor(cell, folder, channel) if cell.is_anchor else _decoded(cell, folder, channel)
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def test_a_failing_cell_is_a_row_and_the_sweep_goes_on(tmp_path):
     assert summary.exit_code == 1
     failed = summary.rows[1]
     assert failed.reason in failed.unmeasured["latency_s"]
+    assert failed.environment["host_cpu"] == summary.rows[0].environment["host_cpu"]
     again = run_sweep(sweep, tmp_path, STAND_IN)
     assert again.skipped == 2
     assert [row.status for row in load_rows(tmp_path)] == ["ok", "error", "ok"]

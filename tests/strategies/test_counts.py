@@ -1,0 +1,60 @@
+"""Parameters on one trunk: they differ by exactly what each method adds or removes."""
+
+import pytest
+import torch
+
+from backbones.config import NetworkConfig, TrunkConfig, swiglu_width
+from backbones.controlled import controlled_network
+from backbones.transformer import parameter_count
+from strategies.decoding import registry
+
+WIDTH, DEPTH, CODES, CLASSES, PLACES = 128, 6, 64, 10, 64
+
+
+def count(name: str, config: NetworkConfig) -> int:
+    with torch.device("meta"):
+        return parameter_count(registry.get(name).network(config))
+
+
+@pytest.fixture(scope="module")
+def counts():
+    config = controlled_network(CODES, CLASSES, (8, 8))
+    assert (config.trunk.width, config.trunk.depth) == (WIDTH, DEPTH)
+    return {name: count(name, config) for name in ("raster", "rar", "par", "lpd", "arpg")}
+
+
+def test_raster_by_formula(counts):
+    hidden = swiglu_width(WIDTH, 32)
+    blocks = DEPTH * (4 * WIDTH**2 + 3 * WIDTH * hidden + 2 * WIDTH)
+    assert counts["raster"] == blocks + (CLASSES + 1) * WIDTH + 2 * CODES * WIDTH + WIDTH
+
+
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("rar", PLACES * WIDTH + WIDTH),  # target-aware table; the mask row of its one embedding table
+        ("par", 3 * WIDTH),  # transition tokens
+        ("lpd", WIDTH),  # the query
+        ("arpg", -3 * 2 * WIDTH**2 + 2 * WIDTH**2 + WIDTH + 2 * WIDTH),
+    ],
+)
+def test_differences(counts, name, difference):
+    assert counts[name] - counts["raster"] == difference
+
+
+def test_all_but_arpg_are_within_one_percent_and_arpg_is_four_to_eight_lighter(counts):
+    for name in ("rar", "par", "lpd"):
+        assert 1 <= counts[name] / counts["raster"] < 1.01
+    assert 0.92 <= counts["arpg"] / counts["raster"] <= 0.96
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_grouped_heads_save_the_same_everywhere(heads):
+    def config(kv_heads: int | None) -> NetworkConfig:
+        trunk = TrunkConfig(depth=4, width=64, heads=4, mlp_width=128, kv_heads=kv_heads)
+        return NetworkConfig(trunk, CODES, CLASSES, (8, 8))
+
+    saved = 2 * 64 * 64 * (4 - heads) // 4
+    for name in ("raster", "rar", "par", "lpd"):
+        assert count(name, config(None)) - count(name, config(heads)) == 4 * saved
+    assert count("arpg", config(None)) - count("arpg", config(heads)) == (2 + 1) * saved
