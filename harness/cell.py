@@ -15,6 +15,7 @@ ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
 """Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
 SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
+ZOO_PREFIX = "zoo/"
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s")
@@ -28,9 +29,9 @@ class Cell:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Strategy options that differ from those of the stored network."""
     network: str = ""
-    """``zoo/NAME``; empty for the zoo's network of the strategy."""
+    """``zoo/NAME`` or a published preset; empty for the zoo's network of the strategy."""
     checkpoint: str | None = None
-    """None for the zoo's weights, or ``random``."""
+    """None for the zoo's weights, the path of a published file, or ``random``."""
     data: str = "mnist"
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
     steps: int | None = None
@@ -63,6 +64,11 @@ class Cell:
     @property
     def is_anchor(self) -> bool:
         return self.strategy in ANCHORS
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the network is a published preset, which comes without tokenizer and reference."""
+        return bool(self.network) and not self.is_anchor and not self.network.startswith(ZOO_PREFIX)
 
     @property
     def key(self) -> str:
@@ -104,8 +110,6 @@ def normalised(cell: Cell) -> Cell:
     if cell.is_anchor:
         changes |= {"network": "none", "options": {}, "dtype": "float32"}
         unused = ("checkpoint", "steps", "guidance", "temperature", "top_k", "top_p", "batch", "seed")
-    else:
-        changes["network"] = cell.network or f"zoo/{cell.strategy}"
     changes |= {name: defaults[name] for name in unused}
     if cell.guidance is None or cell.is_anchor:
         names = ("guidance_schedule", "guidance_power", "guidance_interval")
@@ -156,8 +160,8 @@ def _text(expectation: str = "text", choices: tuple[str, ...] = ()) -> Rule:
 RULES: dict[str, Rule] = {
     "strategy": _text("the name of a strategy or anchor"),
     "options": Rule("a table of strategy options", lambda value: isinstance(value, dict)),
-    "network": _text("zoo/NAME"),
-    "checkpoint": _text(choices=(RANDOM,)),
+    "network": _text("zoo/NAME or a published preset"),
+    "checkpoint": _text("the path of a published file, or random"),
     "data": _text("mnist or imagefolder:PATH"),
     "steps": _whole(1),
     "guidance": Rule("a number, or false for none", lambda value: value is False or _is_number(value)),

@@ -5,18 +5,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.checkpoints import CheckpointError
+from backbones.checkpoints import CheckpointError, load_published, read_state_dict
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM
 from harness.data import to_uint8
 from harness.prepare import Prepared, dtype_of
+from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import StreamSampler
@@ -51,7 +53,8 @@ class Subject:
 
     prepared: Prepared
     network: Network
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """None for published networks: their tokens stay tokens."""
     device: torch.device
     clock: Clock
 
@@ -63,14 +66,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch gave: pixels uint8 [B, 3, H, W] on the CPU, and the seconds of each phase.
+    """What one batch gave: pixels uint8 [B, 3, H, W] on the CPU (None without a tokenizer), and the seconds
+    of each phase.
 
     ``prefill`` ends with the first commit and ``decode`` is the rest of the loop, so plan, prefill, decode
     and detokenize follow one another and ``total`` spans them all.
     """
 
     images: tuple[int, ...]
-    pixels: Tensor
+    pixels: Tensor | None
     plan: Plan
     decoded: Decoded
     seconds: dict[str, float]
@@ -91,25 +95,40 @@ def load(prepared: Prepared) -> Subject:
     cell = prepared.cell
     device = torch.device(cell.device)
     network = prepared.strategy.network(prepared.config)
+    _fill(network, prepared)
+    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise NotFinite(f"weight '{broken[0]}' is NaN or infinite")
+    network.to(device, dtype_of(cell)).eval().requires_grad_(False)
+    tokenizer = None if cell.is_published else _tokenizer(prepared).to(device)
+    return Subject(prepared, network, tokenizer, device, Clock.of(device))
+
+
+def _fill(network: Network, prepared: Prepared) -> None:
+    cell = prepared.cell
     if cell.checkpoint == RANDOM:
         initialise(network, torch.Generator().manual_seed(cell.seed))
+    elif cell.is_published:
+        path = Path(str(cell.checkpoint))
+        keys = registry.by_family(presets.preset_info(cell.network).family).keys
+        load_published(network, read_state_dict(path), keys, str(path))
     else:
         _, _, state = zoo.load_zoo(cell.network, cell.zoo)
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
-    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise NotFinite(f"weight '{broken[0]}' is NaN or infinite")
-    network.to(device, dtype_of(cell)).eval().requires_grad_(False)
-    tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo)).to(device)
+
+
+def _tokenizer(prepared: Prepared) -> Tokenizer:
+    """The zoo's tokenizer; CheckpointError where the network speaks other codes."""
+    tokenizer = load_tokenizer(zoo.shared_file("tokenizer", prepared.cell.zoo))
     if (tokenizer.codes, tokenizer.grid) != (prepared.config.codes, prepared.config.grid):
         raise CheckpointError(
-            f"network '{cell.network}' has {prepared.config.codes} codes on a grid {prepared.config.grid}, "
-            f"the tokenizer {tokenizer.codes} on {tokenizer.grid}"
+            f"network '{prepared.cell.network}' has {prepared.config.codes} codes on a grid "
+            f"{prepared.config.grid}, the tokenizer {tokenizer.codes} on {tokenizer.grid}"
         )
-    return Subject(prepared, network, tokenizer, device, Clock.of(device))
+    return tokenizer
 
 
 @contextmanager
@@ -148,17 +167,17 @@ def run_batch(subject: Subject, images: Sequence[int], check: bool = False) -> B
             observe=on_commit,
         )
         ended = clock.now()
-        pixels = detokenize(subject, decoded.tokens)
+        pixels = None if subject.tokenizer is None else detokenize(subject.tokenizer, decoded.tokens)
         finished = clock.now()
     first = first_commit[0]
     spans = (planned - start, first - planned, ended - first, finished - ended, finished - start)
     seconds = dict(zip(PHASES, spans, strict=True))
-    return Batch(tuple(images), pixels.cpu(), plan, decoded, seconds)
+    return Batch(tuple(images), None if pixels is None else pixels.cpu(), plan, decoded, seconds)
 
 
-def detokenize(subject: Subject, tokens: Tensor) -> Tensor:
-    """Tokens [B, N] -> uint8 [B, 3, H, W] on the subject's device."""
-    return to_uint8(subject.tokenizer.decode(tokens.unflatten(1, subject.tokenizer.grid)))
+def detokenize(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device."""
+    return to_uint8(tokenizer.decode(tokens.unflatten(1, tokenizer.grid)))
 
 
 @dataclass
@@ -170,10 +189,12 @@ class Gallery:
     film: np.ndarray | None = None
 
     def add(self, subject: Subject, batch: Batch) -> None:
-        self.pixels.append(batch.pixels)
         self.steps.append(np.atleast_2d(batch.plan.step_of_position()))
+        if batch.pixels is None or subject.tokenizer is None:
+            return
+        self.pixels.append(batch.pixels)
         if self.film is None:
-            self.film = film_of(subject, batch)
+            self.film = film_of(subject.tokenizer, batch)
 
     def step_of_position(self, grid: tuple[int, int]) -> np.ndarray:
         """[h, w]: int16, or float32 means where every image has its own order."""
@@ -187,21 +208,21 @@ GREY = 127
 
 
 @torch.inference_mode()
-def film_of(subject: Subject, batch: Batch) -> np.ndarray:
+def film_of(tokenizer: Tokenizer, batch: Batch) -> np.ndarray:
     """The first image of a batch as it appears: uint8 [steps + 1, H, W, 3], unwritten places grey."""
-    tokenizer = subject.tokenizer
+    device = batch.decoded.tokens.device
     height, width = tokenizer.image_size
-    black = tokenizer.encode(-torch.ones(1, 3, height, width, device=subject.device))
+    black = tokenizer.encode(-torch.ones(1, 3, height, width, device=device))
     tokens = black.flatten(1)[0].clone()  # [N]
     order = np.atleast_2d(batch.plan.order)[0]
-    written = torch.zeros(len(order), dtype=torch.bool, device=subject.device)
+    written = torch.zeros(len(order), dtype=torch.bool, device=device)
     states, masks = [tokens.clone()], [written.clone()]
     for commit in batch.decoded.trace:
-        places = torch.from_numpy(order[commit.places]).to(subject.device)
+        places = torch.from_numpy(order[commit.places]).to(device)
         tokens[places], written[places] = commit.tokens[0], True
         states.append(tokens.clone())
         masks.append(written.clone())
-    frames = detokenize(subject, torch.stack(states))  # [F, 3, H, W]
+    frames = detokenize(tokenizer, torch.stack(states))  # [F, 3, H, W]
     grid = torch.stack(masks).unflatten(1, tokenizer.grid)  # [F, h, w]
     rows, columns = height // grid.shape[1], width // grid.shape[2]
     shown = grid.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2).unsqueeze(1)  # [F, 1, H, W]

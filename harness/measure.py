@@ -41,16 +41,25 @@ class Budget:
 
 @dataclass
 class Measurements:
-    """Fields of the row, the images and the artifacts of one cell."""
+    """Fields of the row, why some are null, and the images and artifacts of one cell."""
 
-    row: dict[str, Any]
-    gallery: Gallery
+    row: dict[str, Any] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
+    gallery: Gallery = field(default_factory=Gallery)
+    speeds: dict[str, float | None] = field(default_factory=dict)
+    """Batch size -> median images/s."""
+    peaks: dict[str, float | None] = field(default_factory=dict)
+    """Batch size -> peak bytes over the loaded state."""
+
+    def skip(self, size: int, reason: str) -> None:
+        self.speeds[str(size)] = self.peaks[str(size)] = None
+        for name in ("throughput_by_batch", "peak_bytes_by_batch"):
+            self.unmeasured[f"{name}.{size}"] = reason
 
 
 def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Measurements:
     """Run the cell: count, warm up, time, and generate its images."""
-    cell = subject.prepared.cell
+    cell, found = subject.prepared.cell, Measurements()
     report(0.0, "warm-up")
     run_batch(subject, [0], check=True)
     flops = count_flops(subject)
@@ -59,67 +68,87 @@ def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Meas
     gc.freeze()
     memory = PeakMemory(subject.device)
     memory.settle()
-    gallery, sizes = Gallery(), sorted({*BATCHES, cell.batch})
-    speeds: dict[str, float | None] = {}
-    peaks: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    row: dict[str, Any] = {}
+    per_image_s = 0.0
     # Ascending, so that memory kept by a smaller batch is never counted for a larger one.
-    for size in sizes:
+    for size in sorted({*BATCHES, cell.batch}):
         report(0.0, f"batch {size}")
-        memory.reset()
-        run_batch(subject, range(size))
-        peaks[str(size)], why = memory.over_loaded()
-        if why is not None:
-            reasons[f"peak_bytes_by_batch.{size}"] = why
-        if size == cell.batch:
-            totals, found = _generate(subject, gallery, report, budget)
-            row |= found
-        else:
-            totals = list(_repeats(subject, size, budget))
-        if size == 1:
-            row |= _latency(totals)
-        speeds[str(size)] = size / statistics.median(totals)
-    best = max(speeds, key=lambda size: speeds[size] or 0.0)
-    prediction = predict(subject.prepared)
-    row |= {
+        needed_s = per_image_s * size * (2 + budget.least_by_batch)
+        if size not in (1, cell.batch) and needed_s > budget.patience_s:
+            found.skip(size, f"would take up to {needed_s:.0f} s")
+            continue
+        try:
+            per_image_s = _measure_batch(subject, size, memory, found, report, budget)
+        except torch.OutOfMemoryError:
+            if size in (1, cell.batch):
+                raise
+            found.skip(size, "out of memory")
+    best = max(found.speeds, key=lambda size: found.speeds[size] or 0.0)
+    found.row |= {
         "parameters": parameter_count(subject.network),
         "flops_per_image": float(flops),
-        "throughput_by_batch": speeds,
-        "throughput_best_images_per_s": speeds[best],
+        "throughput_by_batch": found.speeds,
+        "throughput_best_images_per_s": found.speeds[best],
         "throughput_best_batch": int(best),
         "weight_bytes": sum(p.nbytes for p in subject.network.parameters()),
-        "cache_bytes": prediction.cache_bytes,
-        "peak_bytes": peaks[str(cell.batch)],
-        "peak_bytes_by_batch": peaks,
+        "cache_bytes": predict(subject.prepared).cache_bytes,
+        "peak_bytes": found.peaks[str(cell.batch)],
+        "peak_bytes_by_batch": found.peaks,
     }
-    if peaks[str(cell.batch)] is None:
-        reasons["peak_bytes"] = reasons[f"peak_bytes_by_batch.{cell.batch}"]
-    return Measurements(row, gallery, reasons)
+    if found.row["peak_bytes"] is None:
+        found.unmeasured["peak_bytes"] = found.unmeasured[f"peak_bytes_by_batch.{cell.batch}"]
+    return found
 
 
-def _generate(
-    subject: Subject, gallery: Gallery, report: Report, budget: Budget
-) -> tuple[list[float], dict[str, Any]]:
-    """All images of the cell, timed batch by batch; seconds of the full batches and fields of the row."""
+def _measure_batch(
+    subject: Subject, size: int, memory: PeakMemory, found: Measurements, report: Report, budget: Budget
+) -> float:
+    """Peak memory, speed and, at batch 1, latency of one batch size; seconds per image."""
+    memory.reset()
+    run_batch(subject, range(size))
+    found.peaks[str(size)], unknown = memory.over_loaded()
+    if unknown is not None:
+        found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
+    if size == subject.prepared.cell.batch:
+        totals = _generate(subject, found, report, budget)
+    else:
+        totals = list(_repeats(subject, size, budget))
+    if size == 1:
+        median = median_interval(totals)
+        found.row |= {
+            "latency_s": median.value,
+            "latency_interval_s": [median.low, median.high],
+            "latency_samples_s": totals,
+        }
+    middle = statistics.median(totals)
+    found.speeds[str(size)] = size / middle
+    return middle / size
+
+
+def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
+    """All images of the cell, timed batch by batch; seconds of the full batches."""
     cell = subject.prepared.cell
     warm_up(subject, cell.batch, budget)
     batches: list[Batch] = []
     for start in range(0, cell.images, cell.batch):
         batch = run_batch(subject, range(start, min(start + cell.batch, cell.images)))
-        gallery.add(subject, batch)
+        found.gallery.add(subject, batch)
         report(min(1.0, (start + cell.batch) / cell.images), "images")
         if len(batch.images) == cell.batch:
             batches.append(batch)
-        if start == 0:
-            counted = batch.decoded
+    counted = batch.decoded
     started = time.monotonic()
     while len(batches) < budget.least and (not batches or time.monotonic() - started < budget.patience_s):
         batches.append(run_batch(subject, range(cell.batch)))
     totals = [batch.seconds["total"] for batch in batches]
     samples = [cell.batch / total for total in totals]
     median = median_interval(samples)
-    return totals, {
+    phases: dict[str, float | None] = {
+        name: statistics.median(b.seconds[name] for b in batches) for name in PHASES
+    }
+    if subject.tokenizer is None:
+        phases["detokenize"] = None
+        found.unmeasured["phases_s.detokenize"] = "no tokenizer: tokens stay tokens"
+    found.row |= {
         "steps": counted.steps,
         "forwards": counted.forwards,
         "tokens_processed": counted.tokens_processed,
@@ -127,17 +156,9 @@ def _generate(
         "throughput_interval": [median.low, median.high],
         "throughput_repeats": len(samples),
         "throughput_samples": samples,
-        "phases_s": {name: statistics.median(b.seconds[name] for b in batches) for name in PHASES},
+        "phases_s": phases,
     }
-
-
-def _latency(totals: list[float]) -> dict[str, Any]:
-    median = median_interval(totals)
-    return {
-        "latency_s": median.value,
-        "latency_interval_s": [median.low, median.high],
-        "latency_samples_s": totals,
-    }
+    return totals
 
 
 def _repeats(subject: Subject, size: int, budget: Budget) -> Iterator[float]:

@@ -12,8 +12,8 @@ from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, parameter_count
 from harness import zoo
-from harness.cell import ANCHORS, RANDOM, Cell
-from strategies.decoding import registry
+from harness.cell import ANCHORS, RANDOM, ZOO_PREFIX, Cell
+from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
@@ -46,17 +46,23 @@ def load_plugins(paths: Iterable[str]) -> None:
         registry.add_plugin(Path(path))
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a cell's network comes from."""
+
+    network: str
+    strategy: Strategy
+    config: NetworkConfig
+    parameters: int
+    """As its card or its publication says."""
+
+
 def prepare(cell: Cell) -> Prepared:
     """Everything that can be known of a cell without its weights; UserError for what can't be."""
     load_plugins(cell.plugin)
     check_device(cell.device, cell.dtype)
-    network = cell.network or zoo.PREFIX + cell.strategy
-    card = zoo.read_card(network, cell.zoo)
-    if card.strategy != cell.strategy:
-        raise UserError(
-            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
-        )
-    strategy = registry.get(cell.strategy, **{**card.options, **cell.options})
+    source = _published(cell) if cell.is_published else _stored(cell)
+    strategy, config = source.strategy, source.config
     guidance = None
     if cell.guidance is not None:
         guidance = Guidance(
@@ -65,20 +71,61 @@ def prepare(cell: Cell) -> Prepared:
             cell.guidance_power,
             cell.guidance_interval,
         )
-    prepared = Prepared(cell, strategy, card.network, guidance)
+        if not config.null_class:
+            raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
+    prepared = Prepared(cell, strategy, config, guidance)
     try:
-        strategy.check_steps(card.network.grid, cell.steps)
+        strategy.check_steps(config.grid, cell.steps)
         plan = prepared.plan([0])
+        parameters = parameter_count(on_meta(strategy, config))
     except ValueError as error:
         raise UserError(f"strategy '{cell.strategy}': {error}") from None
-    parameters = parameter_count(on_meta(strategy, card.network))
-    if parameters != card.content["parameters"]:
+    if parameters != source.parameters:
         raise UserError(
-            f"options {dict(cell.options)} need a network of {parameters:,} parameters, but '{network}' has "
-            f"{card.content['parameters']:,}"
+            f"options {dict(cell.options)} need a network of {parameters:,} parameters, but "
+            f"'{source.network}' has {source.parameters:,}"
         )
     label = cell.label or default_label(strategy, cell)
-    return dataclasses.replace(prepared, cell=dataclasses.replace(cell, steps=plan.steps, label=label))
+    whole = dataclasses.replace(cell, network=source.network, steps=plan.steps, label=label)
+    return dataclasses.replace(prepared, cell=whole)
+
+
+def _stored(cell: Cell) -> Source:
+    """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
+    own = registry.get(cell.strategy)
+    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    card = zoo.read_card(network, cell.zoo)
+    if card.strategy not in (own.name, own.base):
+        raise UserError(
+            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
+        )
+    if cell.checkpoint not in (None, RANDOM):
+        raise UserError(
+            f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
+        )
+    valid = {field.name for field in dataclasses.fields(own)}
+    options = {key: value for key, value in card.options.items() if key in valid}
+    strategy = registry.get(cell.strategy, **{**options, **cell.options})
+    return Source(network, strategy, card.network, card.content["parameters"])
+
+
+def _published(cell: Cell) -> Source:
+    """A published network, with the authors' file or random weights."""
+    strategy, config, info = presets.preset(cell.network)
+    own = registry.get(cell.strategy)
+    if info.strategy not in (own.name, own.base):
+        raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
+    if cell.checkpoint is None:
+        raise UserError(
+            f"network '{cell.network}' needs checkpoint = '{RANDOM}' or the path of "
+            f"{info.file or 'a file with its keys'} ({info.files})"
+        )
+    if cell.checkpoint != RANDOM and not Path(cell.checkpoint).is_file():
+        raise UserError(f"network '{cell.network}': no file '{cell.checkpoint}'")
+    published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
+    return Source(
+        cell.network, registry.get(cell.strategy, **{**published, **cell.options}), config, info.parameters
+    )
 
 
 def default_label(strategy: Strategy, cell: Cell) -> str:
@@ -106,8 +153,12 @@ def finished(cell: Cell) -> Cell:
 
 def pins(cell: Cell) -> dict[str, str]:
     """Hashes of all files behind a cell's numbers."""
-    found = {role: zoo.file_hash(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
-    if not cell.is_anchor:
+    found: dict[str, str] = {}
+    if not cell.is_published:
+        found = {role: zoo.file_hash(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
+    if cell.is_published and cell.checkpoint not in (None, RANDOM):
+        found["network"] = zoo.file_hash(Path(str(cell.checkpoint)))
+    elif not cell.is_anchor and not cell.is_published:
         card = zoo.read_card(cell.network, cell.zoo)
         found["card" if cell.checkpoint == RANDOM else "network"] = zoo.file_hash(
             card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights

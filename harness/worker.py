@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 from harness.cell import Cell
 
+SAMPLES = 50
+"""Images kept of every cell."""
 _PR_SET_PDEATHSIG = 1
 _SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -83,16 +85,18 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
 
     subject = load(prepare(cell))
     found = measure(subject, lambda share, doing: channel.progress(0.8 * share, doing))
-    channel.progress(0.8, "quality")
+    trace = {"step_of_position": found.gallery.step_of_position(subject.prepared.config.grid)}
+    if not found.gallery.pixels:
+        why = {"quality": "no tokenizer turns the tokens of a published network into images"}
+        artifacts = _store(cell, folder, **trace)
+        return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+    channel.send(share=0.8, doing="quality", measured=found.row)
     pixels = torch.cat(found.gallery.pixels)
     labels = subject.labels(range(cell.images)).cpu()
     quality, why = _quality(cell, folder, pixels, labels)
     assert found.gallery.film is not None
-    trace = {
-        "step_of_position": found.gallery.step_of_position(subject.prepared.config.grid),
-        "film": found.gallery.film,
-    }
-    artifacts = _store(cell, folder, pixels, labels, **trace)
+    trace["film"] = found.gallery.film
+    artifacts = _store(cell, folder, **trace, **_samples(pixels, labels))
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
 
 
@@ -115,7 +119,7 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
         pixels = decode_images(torch.cat(parts), tokenizer)
     channel.progress(0.5, "quality")
     quality, why = _quality(cell, folder, pixels, labels)
-    artifacts = _store(cell, folder, pixels, labels)
+    artifacts = _store(cell, folder, **_samples(pixels, labels))
     return quality | {"images": len(pixels), "artifacts": artifacts, "unmeasured": why}
 
 
@@ -125,18 +129,21 @@ def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[s
     return Assessor.of(cell, folder / "artifacts").fields(pixels, labels)
 
 
-SAMPLES = 50
+def _samples(pixels: Any, labels: Any) -> dict[str, Any]:
+    """The first images uint8 [n, H, W, 3] and their classes [n]."""
+    samples = pixels[:SAMPLES].permute(0, 2, 3, 1).contiguous().numpy()
+    return {"samples": samples, "classes": labels[:SAMPLES].numpy()}
 
 
-def _store(cell: Cell, folder: Path, pixels: Any, labels: Any, **trace: Any) -> dict[str, str]:
+def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     """Write the pictures beside the rows; returns the row's ``artifacts``."""
     from harness.assess import write_npz
 
     path = folder / "artifacts" / f"{cell.key}.npz"
-    samples = pixels[:SAMPLES].permute(0, 2, 3, 1).contiguous().numpy()  # [n, H, W, 3]
-    write_npz(path, samples=samples, classes=labels[:SAMPLES].numpy(), **trace)
+    write_npz(path, **arrays)
     name = path.relative_to(folder).as_posix()
-    return {"samples": name} | ({"trace": name} if trace else {})
+    kinds = {"trace": "step_of_position", "samples": "samples"}
+    return {kind: name for kind, array in kinds.items() if array in arrays}
 
 
 def classify(error: BaseException) -> tuple[str, str]:

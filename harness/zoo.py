@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
-from strategies.decoding.errors import UserError, nearest
+from harness.cell import ZOO_PREFIX
+from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from harness.train import Trainer
 
 SHIPPED = Path(backbones.__file__).parent / "zoo"
-PREFIX = "zoo/"
 SHARED = ("tokenizer", "features", "judge")
 """Files that every cell of the controlled tier uses."""
 
@@ -48,10 +48,7 @@ def names(zoo: str | Path | None = None) -> list[str]:
 
 def read_card(network: str, zoo: str | Path | None = None) -> Card:
     """The card of ``zoo/NAME``; UserError where it or its weights are missing or can't be read."""
-    name = network.removeprefix(PREFIX)
-    if not network.startswith(PREFIX) or not name:
-        choices = [PREFIX + known for known in names(zoo)]
-        raise UserError(f"unknown network '{network}': {nearest(network, choices)}")
+    name = network.removeprefix(ZOO_PREFIX)
     weights = folder_of(zoo) / f"{name}.safetensors"
     path = weights.with_suffix(".json")
     for file in (weights, path):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import DTYPES, checked
+from harness.cell import DTYPES, RANDOM, checked
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,6 +19,13 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", help=" or ".join(DTYPES))
     command.add_argument("--batch", type=int, help="images per batch")
     command.add_argument("--threads", type=int, help="CPU threads (0: every core)")
+    command.add_argument(
+        "--random-weights",
+        action="store_const",
+        const=RANDOM,
+        dest="checkpoint",
+        help="keep initial weights: speed, memory and steps of any network without its file",
+    )
     add_zoo_flag(command)
     add_plugin_flag(command)
 
@@ -41,7 +48,7 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The cell settings that flags ask for; loads the plug-ins, so that their names are known."""
     found: dict[str, Any] = {}
-    for key in ("device", "dtype", "batch", "threads", "images", "seed"):
+    for key in ("device", "dtype", "batch", "threads", "images", "seed", "checkpoint"):
         value = getattr(options, key, None)
         if value is not None:
             found[key] = checked(key, value, f"--{key}")

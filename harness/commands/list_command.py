@@ -3,8 +3,9 @@
 import argparse
 
 from harness import sweep_file, zoo
+from harness.cell import ZOO_PREFIX
 from harness.commands.common import add_plugin_flag, add_zoo_flag
-from strategies.decoding import registry
+from strategies.decoding import presets, registry
 
 SUMMARY = "list strategies, networks and sweeps"
 
@@ -19,8 +20,10 @@ def run(options: argparse.Namespace) -> int:
         registry.add_plugin(path)
     _section("strategies", [(name, registry.describe(name)) for name in registry.names()])
     _section(
-        "networks", [(zoo.PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)]
+        "networks (ours, trained)",
+        [(ZOO_PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)],
     )
+    _section("networks (published)", [(name, _published(name)) for name in presets.preset_names()])
     titles = [
         (name, sweep_file.title_of(sweep_file.SHIPPED / f"{name}.toml")) for name in sweep_file.shipped()
     ]
@@ -38,11 +41,19 @@ def _section(title: str, lines: list[tuple[str, str]]) -> None:
 
 
 def _describe(name: str, folder: object) -> str:
-    card = zoo.read_card(zoo.PREFIX + name, folder)  # type: ignore[arg-type]
+    card = zoo.read_card(ZOO_PREFIX + name, folder)  # type: ignore[arg-type]
     trunk, grid = card.network.trunk, card.network.grid
     trained = card.content.get("steps_trained")
     return (
         f"{card.content['parameters'] / 1e6:.2f} M parameters, {trunk.depth} x {trunk.width}, "
         f"{grid[0]}x{grid[1]} grid, {card.network.codes} codes"
         + (f", {trained:,} training steps" if trained else "")
+    )
+
+
+def _published(name: str) -> str:
+    info = presets.preset_info(name)
+    return (
+        f"{info.title}, {info.strategy}, {info.parameters / 1e6:,.0f} M parameters, {info.image_size} px, "
+        f"file {info.file or 'not published'}"
     )

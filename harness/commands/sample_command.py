@@ -37,14 +37,18 @@ def run(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell, overrides(options), None)
     torch.set_num_threads(cell.threads)
     subject = load(prepare(cell))
+    if subject.tokenizer is None:
+        raise UserError(f"network '{cell.network}' has no tokenizer, so it gives tokens and no images")
     total = subject.prepared.config.classes
     classes = _classes(options.classes, total)
     # Image i shows class i % C, as in every sweep, so these are a sweep's first images of each class.
     images = [label + total * column for label in classes for column in range(options.per_class)]
     with progress_bar() as bar:
         starts = bar.track(range(0, len(images), cell.batch), description="images")
-        parts = [run_batch(subject, images[start : start + cell.batch]).pixels for start in starts]
-    pixels = torch.cat(parts).unflatten(0, (len(classes), options.per_class))  # [rows, columns, 3, H, W]
+        batches = [run_batch(subject, images[start : start + cell.batch]) for start in starts]
+    pixels = torch.cat([batch.pixels for batch in batches if batch.pixels is not None]).unflatten(
+        0, (len(classes), options.per_class)
+    )  # [rows, columns, 3, H, W]
     grid = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # [rows H, columns W, 3]
     large = grid.repeat_interleave(options.scale, 0).repeat_interleave(options.scale, 1)
     try:
