@@ -55,6 +55,7 @@ class Source:
     config: NetworkConfig
     parameters: int
     """As its card or its publication says."""
+    title: str
 
 
 def prepare(cell: Cell) -> Prepared:
@@ -85,7 +86,7 @@ def prepare(cell: Cell) -> Prepared:
             f"options {dict(cell.options)} need a network of {parameters:,} parameters, but "
             f"'{source.network}' has {source.parameters:,}"
         )
-    label = cell.label or default_label(strategy, cell)
+    label = cell.label or default_label(source.title, cell)
     whole = dataclasses.replace(cell, network=source.network, steps=plan.steps, label=label)
     return dataclasses.replace(prepared, cell=whole)
 
@@ -106,7 +107,7 @@ def _stored(cell: Cell) -> Source:
     valid = {field.name for field in dataclasses.fields(own)}
     options = {key: value for key, value in card.options.items() if key in valid}
     strategy = registry.get(cell.strategy, **{**options, **cell.options})
-    return Source(network, strategy, card.network, card.content["parameters"])
+    return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
 
 
 def _published(cell: Cell) -> Source:
@@ -123,15 +124,14 @@ def _published(cell: Cell) -> Source:
     if cell.checkpoint != RANDOM and not Path(cell.checkpoint).is_file():
         raise UserError(f"network '{cell.network}': no file '{cell.checkpoint}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
-    return Source(
-        cell.network, registry.get(cell.strategy, **{**published, **cell.options}), config, info.parameters
-    )
+    strategy = registry.get(cell.strategy, **{**published, **cell.options})
+    return Source(cell.network, strategy, config, info.parameters, info.title)
 
 
-def default_label(strategy: Strategy, cell: Cell) -> str:
-    """The strategy's title and the options that make the cell special."""
+def default_label(title: str, cell: Cell) -> str:
+    """The title of strategy or network and the options that make the cell special."""
     options = ", ".join(f"{name} {value}" for name, value in sorted(cell.options.items()))
-    return f"{strategy.title} ({options})" if options else strategy.title
+    return f"{title} ({options})" if options else title
 
 
 def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:

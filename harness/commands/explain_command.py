@@ -1,13 +1,15 @@
 """pardec explain: the plan of a cell, drawn in the terminal, and what it costs, before it runs."""
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.cell import RANDOM
+from harness.commands.common import RESULTS, add_machine_flags, overrides, progress_bar
 from strategies.decoding.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"
     )
     command.add_argument("--image", type=int, default=0, help="the image whose order is drawn (default: 0)")
+    command.add_argument(
+        "--count-flops",
+        action="store_true",
+        help="count FLOPs of a published network too, by decoding an image",
+    )
     add_machine_flags(command)
 
 
@@ -38,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell, changes, options.results)
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
-    _print(cell, options.image)
+    if cell.is_published and cell.checkpoint is None:
+        cell = dataclasses.replace(cell, checkpoint=RANDOM)  # a plan needs no weights
+    _print(cell, options.image, options.count_flops or not cell.is_published)
     return 0
 
 
@@ -91,8 +100,6 @@ def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
 
 
 def _check_options(strategy: str, given: Mapping[str, Any], text: str) -> None:
-    import dataclasses
-
     from harness.cell import RULES
     from strategies.decoding import registry
 
@@ -143,11 +150,9 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
     return cells
 
 
-def _print(cell: "Cell", image: int) -> None:
+def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     from rich.console import Console
 
-    from harness.generate import load
-    from harness.measure import count_flops
     from harness.prepare import predict, prepare
 
     if cell.is_anchor:
@@ -161,7 +166,7 @@ def _print(cell: "Cell", image: int) -> None:
     console.print(f"group sizes  {short_sizes(plan.sizes)}")
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
-    console.print(f"FLOPs/image  {count_flops(load(prepared)) / 1e6:,.1f} M")
+    console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
     weights, cache = memory.weight_bytes / 1e6, memory.cache_bytes / 1e6
     console.print(
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
@@ -169,6 +174,18 @@ def _print(cell: "Cell", image: int) -> None:
     )
     console.print(f"\nstep that writes each position (image {image}, from 1)")
     console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.steps))
+
+
+def _flops(prepared: "Prepared") -> str:
+    import torch
+
+    from harness.generate import load
+    from harness.measure import count_flops
+
+    torch.set_num_threads(prepared.cell.threads or 1)
+    with progress_bar() as bar:
+        bar.add_task("counting FLOPs of one image", total=None)
+        return f"{count_flops(load(prepared)) / 1e9:,.4g} G, both halves of guidance"
 
 
 def short_sizes(sizes: tuple[int, ...]) -> str:

@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, argumen
         ("strategy = 'par'\noptions = {regions = 16}", ["parameters", "zoo/par"]),
         ("strategy = 'par'\noptions = {regions = 5}", ["5 regions", "perfect square"]),
         ("strategy = 'lpd'\nnetwork = 'zoo/lqd'", ["zoo/lqd", "no file"]),
-        ("strategy = 'lpd'\nnetwork = 'lpd-l'", ["unknown network 'lpd-l'", "did you mean 'zoo/lpd'"]),
+        ("strategy = 'lpd'\nnetwork = 'lpd-l'", ["unknown network 'lpd-l'", "did you mean 'lpd-l-"]),
         ("strategy = 'lpd'\nnetwork = 'zoo/arpg'", ["trained for strategy 'arpg', not 'lpd'"]),
         ("strategy = 'lpd'\ndevice = 'gpu'", ["device 'gpu'", "cuda"]),
         ("strategy = 'lpd'\ndevice = 'cuda:99'", ["device 'cuda:99'", "this machine has"]),
