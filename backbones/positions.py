@@ -13,6 +13,7 @@ PREFIX_ROW = 0
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept beyond the decode that first asks for it
 def rotary_table(grid: tuple[int, int], head_width: int, base: float, device: torch.device) -> Tensor:
     """Phases of the prefix row and of every raster position: complex64 [1 + h*w, head_width / 2].
 

@@ -55,6 +55,7 @@ class LPDNetwork(Network):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept beyond the decode that first asks for it
 def teaching_mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """Boolean mask over content (class, all groups but the last), then queries (all groups).
 

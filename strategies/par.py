@@ -44,6 +44,7 @@ class PARNetwork(RasterNetwork):
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept beyond the decode that first asks for it
 def group_mask(places: int, regions: int, device: torch.device) -> Tensor:
     """Boolean [N, N]: causal, and each block of n positions from n on sees itself to its end."""
     position = torch.arange(places, device=device)

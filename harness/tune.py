@@ -1,0 +1,60 @@
+"""From the rows of a guidance sweep to the scale that each strategy's card records."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.zoo import folder_of
+from results.schema import Row
+from strategies.decoding.errors import UserError
+
+RULE = "the smallest Fréchet distance on the grid"
+
+
+def grids(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
+    """Measured settings per zoo network, by rising scale: scale, schedule, steps, distance, accuracy."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row.status != "ok" or row.guidance is None or not row.quality:
+            continue
+        metrics = {name.partition("@")[0]: metric for name, metric in row.quality.items()}
+        found[row.network].append(
+            {
+                "guidance": row.guidance,
+                "guidance_schedule": row.guidance_schedule,
+                "steps": row.steps,
+                "options": dict(row.options),
+                "images": row.images,
+                "seed": row.seed,
+                "fd_mnist": metrics["fd_mnist"],
+                "accuracy": metrics["accuracy"],
+            }
+        )
+    return {network: sorted(grid, key=lambda entry: entry["guidance"]) for network, grid in found.items()}
+
+
+def chosen(grid: Sequence[Mapping[str, Any]]) -> float:
+    """The scale by ``RULE``."""
+    return float(min(grid, key=lambda entry: entry["fd_mnist"]["value"])["guidance"])
+
+
+def record(rows: Sequence[Row], zoo: Path | None) -> dict[str, float]:
+    """Write grid and choice into the cards; the chosen scale per network.
+
+    Raises UserError where the rows hold no guided zoo network.
+    """
+    found = {
+        network: grid for network, grid in grids(rows).items() if network.startswith("zoo/") and len(grid) > 1
+    }
+    if not found:
+        raise UserError("no network with more than one guidance scale in these rows; run: pardec sweep guidance")
+    choices = {}
+    for network, grid in found.items():
+        path = folder_of(zoo) / f"{network.removeprefix('zoo/')}.json"
+        card = json.loads(path.read_text())
+        choices[network] = chosen(grid)
+        card["guidance"] = {"chosen": choices[network], "rule": RULE, "grid": grid}
+        path.write_text(json.dumps(card, indent=1) + "\n")
+    return choices
