@@ -71,7 +71,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0][:120]
-        raise CheckpointError(f"{path}: refused, not plain tensors (a pickle may run code): {reason}") from error
+        raise CheckpointError(
+            f"{path}: refused, not plain tensors (a pickle may run code): {reason}"
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n")[0][:120]
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: {reason}") from error

@@ -187,7 +187,9 @@ class Block(nn.Module):
             return x + self.drop(self.mlp(self.norm2(x)))
         # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).chunk(6, dim=-1)
-        attended = self.attention(modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, layer, shared)
+        attended = self.attention(
+            modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, layer, shared
+        )
         x = x + gate_a * self.drop(attended)
         return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 

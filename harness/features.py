@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,7 +108,8 @@ def load_judge(path: Path | None = None) -> FeatureNetwork:
 def _load(path: Path) -> FeatureNetwork:
     try:
         weights = load_half(path)
-        network = FeatureNetwork(ClassifierConfig(**weights.config))
+        with torch.random.fork_rng(devices=[]):  # the first values, soon replaced, are drawn at random
+            network = FeatureNetwork(ClassifierConfig(**weights.config))
         load_into(network, weights, path)
     except (CheckpointError, TypeError) as error:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error

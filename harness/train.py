@@ -103,7 +103,10 @@ class Trainer:
         decayed = [p for p in self.network.parameters() if p.ndim >= 2]
         plain = [p for p in self.network.parameters() if p.ndim < 2]
         self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": recipe.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
             lr=recipe.rate,
             betas=recipe.betas,
             fused=True,
@@ -164,9 +167,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.rate_at(self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = self.strategy.loss(
-                self.network, tokens.to(self.device), labels.to(self.device), lesson
-            )
+            loss = self.strategy.loss(self.network, tokens.to(self.device), labels.to(self.device), lesson)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
@@ -202,7 +203,9 @@ class Trainer:
                 if self.step % self.recipe.validate_every == 0 or last:
                     self.log.train.append((self.step, sum(losses) / len(losses)))
                     self.log.validation.append((self.step, self.validate(validation)))
-                    bar.set_postfix(loss=f"{self.log.train[-1][1]:.3f}", val=f"{self.log.validation[-1][1]:.3f}")
+                    bar.set_postfix(
+                        loss=f"{self.log.train[-1][1]:.3f}", val=f"{self.log.validation[-1][1]:.3f}"
+                    )
                     losses = []
                 if now - saved > self.recipe.save_every_s or last:
                     self.log.seconds += now - started

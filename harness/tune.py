@@ -49,7 +49,9 @@ def record(rows: Sequence[Row], zoo: Path | None) -> dict[str, float]:
         network: grid for network, grid in grids(rows).items() if network.startswith("zoo/") and len(grid) > 1
     }
     if not found:
-        raise UserError("no network with more than one guidance scale in these rows; run: pardec sweep guidance")
+        raise UserError(
+            "no network with more than one guidance scale in these rows; run: pardec sweep guidance"
+        )
     choices = {}
     for network, grid in found.items():
         path = folder_of(zoo) / f"{network.removeprefix('zoo/')}.json"

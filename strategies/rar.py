@@ -220,9 +220,7 @@ def configure(names: Mapping[str, Any]) -> tuple[RAR, NetworkConfig]:
         qk_norm=True,
         positions="learned",
         conditioning="adaln",
-        dropout=Dropout(
-            attention=names["attn_drop"], residual=names["dropout"], hidden=names["dropout"]
-        ),
+        dropout=Dropout(attention=names["attn_drop"], residual=names["dropout"], hidden=names["dropout"]),
     )
     return RAR(), NetworkConfig(trunk, names["codebook_size"], names["condition_num_classes"], (side, side))
 

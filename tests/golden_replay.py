@@ -120,7 +120,13 @@ def replay_decode(golden: Golden) -> float:
     tokens = golden.io["tokens"]
     sampler = RecordingSampler(tokens)
     decoded = decode(
-        network, strategy, plan, golden.io["labels"], sampler, setting.guidance, known=tokens if plan.given else None
+        network,
+        strategy,
+        plan,
+        golden.io["labels"],
+        sampler,
+        setting.guidance,
+        known=tokens if plan.given else None,
     )
     expected_logits, expected_positions = golden.per_step("step_logits"), golden.per_step("step_positions")
     assert decoded.steps == len(expected_logits) == len(expected_positions)
@@ -128,7 +134,9 @@ def replay_decode(golden: Golden) -> float:
     order = torch.from_numpy(np.atleast_2d(plan.order))
     for commit, positions in zip(decoded.trace, expected_positions, strict=True):
         assert torch.equal(
-            order[:, commit.places].expand(len(positions), -1) if positions.ndim == 2 else order[0, commit.places],
+            order[:, commit.places].expand(len(positions), -1)
+            if positions.ndim == 2
+            else order[0, commit.places],
             positions,
         )
     return max(difference(*pair) for pair in zip(sampler.seen, expected_logits, strict=True))

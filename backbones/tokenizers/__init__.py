@@ -25,6 +25,7 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     kind = options.pop("kind", None)
     if kind != "fsq":
         raise CheckpointError(f"weights file '{path}' holds '{kind}', not a tokenizer of kind 'fsq'")
-    tokenizer = FSQTokenizer(FSQConfig(**options))
+    with torch.random.fork_rng(devices=[]):  # the first values, soon replaced, are drawn at random
+        tokenizer = FSQTokenizer(FSQConfig(**options))
     load_into(tokenizer, weights, path)
     return tokenizer.to(memory_format=torch.channels_last)  # a third faster on a CPU

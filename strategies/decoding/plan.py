@@ -56,7 +56,9 @@ class Plan:
 
     def step_of_position(self) -> np.ndarray:
         """Step that writes each raster position, -1 where it is given: int64 [N], or [B, N]."""
-        step_of_place = np.concatenate([np.full(self.given, -1), np.repeat(np.arange(self.steps), self.sizes)])
+        step_of_place = np.concatenate(
+            [np.full(self.given, -1), np.repeat(np.arange(self.steps), self.sizes)]
+        )
         step = np.empty_like(self.order)
         np.put_along_axis(step, self.order, np.broadcast_to(step_of_place, self.order.shape), axis=-1)
         return step

@@ -56,7 +56,9 @@ def get(name: str, **options: Any) -> Strategy:
             raise unknown("option", option, valid, f"strategy '{name}'")
         expected = type(valid[option].default)
         if type(value) is not expected and not (expected is float and type(value) is int):
-            raise UserError(f"option '{option}' of strategy '{name}' is {value!r}; expected {expected.__name__}")
+            raise UserError(
+                f"option '{option}' of strategy '{name}' is {value!r}; expected {expected.__name__}"
+            )
     return kind(**options)
 
 

@@ -30,7 +30,8 @@ class Streams:
     def uniform(self, purpose: str, size: int, visit: int = 0) -> np.ndarray:
         """Uniform numbers in [0, 1), float32 [B, size]; column p belongs to place p."""
         rows = [
-            self.generator(row, purpose, visit).random(size, dtype=np.float32) for row in range(len(self.images))
+            self.generator(row, purpose, visit).random(size, dtype=np.float32)
+            for row in range(len(self.images))
         ]
         return np.stack(rows)
 

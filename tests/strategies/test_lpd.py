@@ -117,9 +117,7 @@ def test_lessons_take_every_published_list_and_random_orders_only():
         seen.add(len(lesson.sizes))
         assert lesson.sizes == lpd_sizes(256, len(lesson.sizes))
     assert seen == {8, 12, 16, 20, 24, 32, 64, 128, 256}
-    small = {
-        len(LPD().lesson(1, (4, 4), torch.Generator().manual_seed(s), 0.0).sizes) for s in range(60)
-    }
+    small = {len(LPD().lesson(1, (4, 4), torch.Generator().manual_seed(s), 0.0).sizes) for s in range(60)}
     assert min(small) == 2
     assert max(small) == 16
 

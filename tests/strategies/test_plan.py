@@ -21,7 +21,9 @@ def plans(draw):
     grid = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     places = grid[0] * grid[1]
     given_places = draw(st.integers(0, places - 1))
-    cuts = sorted(draw(st.sets(st.integers(given_places + 1, places - 1)))) if places > given_places + 1 else []
+    cuts = (
+        sorted(draw(st.sets(st.integers(given_places + 1, places - 1)))) if places > given_places + 1 else []
+    )
     borders = [given_places, *cuts, places]
     sizes = tuple(b - a for a, b in zip(borders[:-1], borders[1:], strict=True))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -1,0 +1,176 @@
+"""The one loop: it guides, draws, counts and records; nothing else does."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from strategies.arpg import ARPG
+from strategies.decoding.decode import Commit, decode
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.sampling import ForcedSampler, StreamSampler
+from strategies.decoding.streams import Streams
+from strategies.lpd import LPD
+from strategies.raster import Raster
+from tests.contract import imports_of
+from tests.recorded import CONTROLLED, run, subject
+from tests.strategies.dressings import LEARNED
+
+ROOT = Path(__file__).parents[2]
+IMAGES = (0, 1, 2)
+WITHOUT_TORCH = (
+    "plan",
+    "orders",
+    "locality",
+    "schedules",
+    "streams",
+    "errors",
+    "guidance",
+    "presets",
+    "registry",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return subject(ARPG())
+
+
+def sampler():
+    return StreamSampler(Streams(0, IMAGES))
+
+
+def hooks(network):
+    return sum(len(module._forward_pre_hooks) for module in network.modules())
+
+
+def test_every_commit_is_observed_in_order(tiny):
+    seen = []
+    plan = tiny.plan(IMAGES)
+    found = decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler(), observe=seen.append)
+    assert len(seen) == len(found.trace) == found.steps == plan.steps
+    assert all(a is b for a, b in zip(seen, found.trace, strict=True))
+    assert [commit.step for commit in seen] == list(range(plan.steps))
+    assert [commit.places for commit in seen] == plan.groups()
+    assert all(isinstance(commit, Commit) for commit in seen)
+
+
+def test_the_trace_holds_the_tokens(tiny):
+    plan = tiny.plan(IMAGES)
+    found = decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler(), Guidance(2.0))
+    by_place = torch.cat([commit.tokens for commit in found.trace], dim=1)
+    assert by_place.shape == (3, 16)
+    assert torch.equal(found.tokens.gather(1, torch.as_tensor(plan.order)), by_place)
+
+
+def test_an_interrupted_decode_leaves_no_hooks(tiny):
+    def stop(commit):
+        raise KeyboardInterrupt
+
+    plan = tiny.plan(IMAGES)
+    with pytest.raises(KeyboardInterrupt):
+        decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler(), observe=stop)
+    assert hooks(tiny.network) == 0
+    assert decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler()).forwards == plan.steps
+
+
+def test_given_places_need_known_tokens(tiny):
+    plan = tiny.strategy.plan((4, 4), 3, Streams(0, IMAGES), known=[1, 2])
+    with pytest.raises(ValueError, match="2 given places, but no known tokens"):
+        decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler())
+
+
+def test_only_the_given_places_of_known_tokens_are_read(tiny):
+    plan = tiny.strategy.plan((4, 4), 3, Streams(0, IMAGES), known=[1, 2])
+    tokens = tiny.tokens(3)
+    scrambled = tokens.clone()
+    scrambled[:, torch.tensor([p for p in range(16) if p not in (1, 2)])] = 0
+    found = [
+        decode(tiny.network, tiny.strategy, plan, tiny.labels(IMAGES), sampler(), known=known).tokens
+        for known in (tokens, scrambled)
+    ]
+    assert torch.equal(*found)
+
+
+def test_halves_of_guidance_are_read_as_conditional_then_unconditional(tiny):
+    """Scale 0 is the unconditional branch: what a run labelled "no class" gives."""
+    plan, labels, forced = tiny.plan(IMAGES), tiny.labels(IMAGES), ForcedSampler(tiny.tokens(3))
+    zero = run(tiny, plan, labels, forced, Guidance(0.0))
+    null = run(tiny, plan, torch.full_like(labels, 3), forced)
+    assert float((zero.logits - null.logits).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("strategy", [Raster(), ARPG(), LPD()], ids=lambda strategy: strategy.name)
+def test_half_precision_networks_are_sampled_in_single(strategy):
+    case = subject(strategy)
+    case.network.bfloat16()
+    try:
+        found = run(case, case.plan(IMAGES), case.labels(IMAGES), sampler(), Guidance(1.5))
+    finally:
+        case.network.float()
+    assert {logits.dtype for logits in found.combined} == {torch.float32}
+    assert found.logits.isfinite().all()
+
+
+def test_half_precision_stays_near_single():
+    case, forced = subject(LPD(), LEARNED), ForcedSampler(torch.zeros(3, 16, dtype=torch.int64))
+    plan, labels = case.plan(IMAGES), case.labels(IMAGES)
+    exact = run(case, plan, labels, forced).logits
+    case.network.bfloat16()
+    rounded = run(case, plan, labels, forced).logits
+    assert float((exact - rounded).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+def test_shared_and_per_image_orders_give_the_same(tiny):
+    plan, labels = tiny.plan((0, 0, 0)), tiny.labels(IMAGES)
+    shared = tiny.strategy.arrange(plan.grid, plan.order[0], plan.sizes)
+    forced = ForcedSampler(tiny.tokens(3))
+    both = [run(tiny, one, labels, forced, Guidance(2.0)).logits for one in (plan, shared)]
+    assert float((both[0] - both[1]).abs().max()) < 1e-5
+
+
+def test_logits_that_are_not_numbers_do_not_pass_as_tokens():
+    case = subject(Raster())
+    with torch.no_grad():
+        case.network.head.weight[0, 0] = float("nan")
+    with pytest.raises((ValueError, FloatingPointError), match=r"(?i)nan|finite|not numbers"):
+        decode(case.network, case.strategy, case.plan(IMAGES), case.labels(IMAGES), sampler())
+
+
+# Layers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_plans_need_no_torch(name):
+    """At module level; what only type checkers read does not count."""
+    tree = ast.parse((ROOT / "strategies" / "decoding" / f"{name}.py").read_text())
+    for node in tree.body:
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module]
+        assert not [module for module in modules if module.split(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize(
+    ("room", "foreign"),
+    [
+        ("strategies", {"harness", "reports", "results", "tests"}),
+        ("backbones", {"strategies", "harness", "reports", "results", "tests"}),
+    ],
+)
+def test_imports_run_one_way(room, foreign):
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert len(files) > 5
+    for file in files:
+        assert not {module.split(".")[0] for module in imports_of(file)} & foreign, file
+
+
+def test_the_tiny_trunk_is_the_shared_one_in_miniature():
+    from dataclasses import replace
+
+    from backbones.config import Dropout
+    from backbones.controlled import CONTROLLED_TRUNK
+
+    shape = {"depth": 2, "width": 32, "heads": 4, "mlp_width": 64, "dropout": Dropout()}
+    assert replace(CONTROLLED_TRUNK, **shape) == CONTROLLED.trunk
