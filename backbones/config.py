@@ -69,7 +69,7 @@ class TrunkConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A trunk and what it is dressed for: ``codes`` image codes, ``classes`` labels, a grid (rows, columns)."""
+    """A trunk and what it is dressed for: ``codes`` codes, ``classes`` labels, a grid (rows, columns)."""
 
     trunk: TrunkConfig
     codes: int

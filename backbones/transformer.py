@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backbones.cache import KVCache
 from backbones.config import NetworkConfig, TrunkConfig
-from backbones.positions import rotate, rotary_table
+from backbones.positions import rotary_table, rotate
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ class Attention(nn.Module):
     def __init__(self, config: TrunkConfig, kind: Literal["self", "cross"]) -> None:
         super().__init__()
         self.heads, self.shared_heads, self.head_width = config.heads, config.shared_heads, config.head_width
-        heads_out = self.heads if kind == "cross" else self.heads + 2 * self.shared_heads
-        name = "query" if kind == "cross" else "qkv"
-        self.add_module(name, nn.Linear(config.width, heads_out * self.head_width, bias=config.bias))
+        if kind == "cross":
+            self.query = nn.Linear(config.width, config.width, bias=config.bias)
+        else:
+            rows = (self.heads + 2 * self.shared_heads) * self.head_width
+            self.qkv = nn.Linear(config.width, rows, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
         self.qk_norm = config.qk_norm
         if config.qk_norm:
@@ -109,7 +111,7 @@ class Attention(nn.Module):
         self.dropout = config.dropout.attention
 
     def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of rows x [R, n, d], normalised and rotated."""
+        """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of x [R, n, d], normalised and rotated."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
         qk, values = qkv.split([self.heads + self.shared_heads, self.shared_heads], dim=2)
         if self.qk_norm:
@@ -202,7 +204,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """``depth`` blocks of one kind; a cross-attending trunk reads one shared key/value pair in every block."""
+    """``depth`` blocks of one kind; a cross-attending one reads one shared key/value pair in every block."""
 
     def __init__(
         self, config: TrunkConfig, depth: int | None = None, kind: Literal["self", "cross"] = "self"

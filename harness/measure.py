@@ -28,8 +28,8 @@ class Budget:
     """How long is measured. Repeats go on to ``least`` and then while the time lasts."""
 
     warmup_s: float = 1.0
-    latency_s: float = 1.0
-    batch_s: float = 0.6
+    latency_s: float = 0.5
+    batch_s: float = 0.4
     least: int = 5
     least_by_batch: int = 3
     patience_s: float = 120.0
@@ -104,11 +104,12 @@ def _measure_batch(
 ) -> float:
     """Peak memory, speed and, at batch 1, latency of one batch size; seconds per image."""
     memory.reset()
-    run_batch(subject, range(size))
+    first_s = run_batch(subject, range(size)).seconds["total"]
     found.peaks[str(size)], unknown = memory.over_loaded()
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
     if size == subject.prepared.cell.batch:
+        warm_up(subject, size, budget, first_s)
         totals = _generate(subject, found, report, budget)
     else:
         totals = list(_repeats(subject, size, budget))
@@ -127,7 +128,6 @@ def _measure_batch(
 def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
     """All images of the cell, timed batch by batch; seconds of the full batches."""
     cell = subject.prepared.cell
-    warm_up(subject, cell.batch, budget)
     batches: list[Batch] = []
     for start in range(0, cell.images, cell.batch):
         batch = run_batch(subject, range(start, min(start + cell.batch, cell.images)))
@@ -162,11 +162,10 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
 
 
 def _repeats(subject: Subject, size: int, budget: Budget) -> Iterator[float]:
-    """Seconds of whole batches after one to warm up."""
+    """Seconds of whole batches; one has run already."""
     least, lasting = (
         (budget.least, budget.latency_s) if size == 1 else (budget.least_by_batch, budget.batch_s)
     )
-    run_batch(subject, range(size))
     started, done = time.monotonic(), 0
     while True:
         yield run_batch(subject, range(size)).seconds["total"]
@@ -176,9 +175,12 @@ def _repeats(subject: Subject, size: int, budget: Budget) -> Iterator[float]:
             return
 
 
-def warm_up(subject: Subject, size: int, budget: Budget) -> list[float]:
-    """Run batches until three in a row agree, at least 2, at most ``budget.warmups``; their seconds."""
-    totals: list[float] = []
+def warm_up(subject: Subject, size: int, budget: Budget, first_s: float | None = None) -> list[float]:
+    """Run batches until three in a row agree, at least 2, at most ``budget.warmups``; their seconds.
+
+    first_s: seconds of a batch of this size that has run already and counts as one of them.
+    """
+    totals = [] if first_s is None else [first_s]
     started = time.monotonic()
     while len(totals) < budget.warmups:
         totals.append(run_batch(subject, range(size)).seconds["total"])

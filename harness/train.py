@@ -1,4 +1,4 @@
-"""Trains any registered strategy's network on image codes: seeded, resumable at any instant, under one budget.
+"""Trains any strategy's network on image codes: seeded, resumable at any instant, under one budget.
 
 What differs between methods (orders, group sizes, annealing) comes from the strategy's lesson; data, steps,
 batch, optimiser, schedule, dropout, label drop and averaging are the same for all.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbones.cache import KVCache
 from backbones.checkpoints import KeyMap
+from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.positions import rotate
 from backbones.transformer import Network, Trunk, View, make_norm
@@ -41,6 +42,14 @@ class ARPGNetwork(Network):
         self.queries = Trunk(trunk, trunk.depth - trunk.depth // 2, "cross")
         self.norm = make_norm(trunk)
         self.head = nn.Linear(width, config.codes, bias=False)
+
+        if trunk.positions != "rotary":
+            raise ValueError("ARPG's queries know their target by rotary phases alone")
+
+    def phases(self, rows: Tensor) -> Tensor:
+        phases = super().phases(rows)
+        assert phases is not None  # rotary, by __init__
+        return phases
 
     def class_ids(self, labels: Tensor) -> Tensor:
         return self.config.codes + 1 + labels
@@ -83,7 +92,7 @@ def block_views(sizes: tuple[int, ...], device: torch.device) -> tuple[View, Vie
 
 
 @dataclass(frozen=True)
-class ARPG(Strategy):
+class ARPG(Strategy[ARPGNetwork]):
     name: ClassVar[str] = "arpg"
     title: ClassVar[str] = "ARPG"
     paper: ClassVar[str] = "2503.10568"
@@ -102,7 +111,7 @@ class ARPG(Strategy):
     ) -> Lesson:
         return Lesson(random_orders(batch, grid[0] * grid[1], generator))
 
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: ARPGNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         codes = tokens.gather(1, lesson.order)[:, :-1]
         ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
         x = network.drop_embedded(network.embeddings(ids))
@@ -132,7 +141,7 @@ class ARPG(Strategy):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth // 2 + 1, 1 + config.places
 
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: ARPGNetwork, plan: Plan, rows: Rows) -> Decoding:
         # Phase j belongs to slot j: none for the condition, then the order's.
         phases = network.phases(torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1))
         layers, slots = self.cache_shape(network.config)
@@ -157,7 +166,7 @@ class ARPG(Strategy):
             ids = yield Ask(logits, at)  # [R, n]
 
 
-KEYS = {
+KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "embeddings.weight": "embeddings.weight",
     "content.blocks.{i}.norm1.weight": "layers.self_dec.{i}.attn_norm.weight",
     "content.blocks.{i}.attention.qkv.weight": tuple(

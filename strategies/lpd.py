@@ -74,7 +74,7 @@ def teaching_mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LPD(Strategy):
+class LPD(Strategy[LPDNetwork]):
     name: ClassVar[str] = "lpd"
     title: ClassVar[str] = "LPD"
     paper: ClassVar[str] = "2507.01957"
@@ -103,7 +103,7 @@ class LPD(Strategy):
         steps = choices[int(torch.randint(len(choices), (), generator=generator))]
         return Lesson(random_orders(batch, places, generator), lpd_sizes(places, steps))
 
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: LPDNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         order, sizes, batch = lesson.order, lesson.sizes, len(tokens)
         if sizes is None:
             raise ValueError("an LPD lesson needs group sizes")
@@ -143,7 +143,7 @@ class LPD(Strategy):
         progress = np.concatenate([np.zeros(given), np.arange(unknown) / max(unknown, 1)])
         return Plan(grid, order, sizes, given, progress=progress)
 
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: LPDNetwork, plan: Plan, rows: Rows) -> Decoding:
         table = torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1)  # [1 or R, 1+N]
         phases = network.phases(table)
         layers, slots = self.cache_shape(network.config)
@@ -164,7 +164,7 @@ class LPD(Strategy):
             content, start = network.token_embedding(tokens), start + fed
 
     def remember(
-        self, network: Network, content: Tensor, table: Tensor, phases: Tensor | None, cache: Any
+        self, network: LPDNetwork, content: Tensor, table: Tensor, phases: Tensor | None, cache: Any
     ) -> None:
         """Write the class alone as the first block, as in training, before a block of known tokens."""
         here = None if phases is None else phases[:, :1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
-from backbones.transformer import Network, View
+from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Ask, Decoding, Rows
 from strategies.decoding.errors import UserError
@@ -53,7 +53,7 @@ def group_mask(places: int, regions: int, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PAR(Strategy):
+class PAR(Strategy[PARNetwork]):
     name: ClassVar[str] = "par"
     title: ClassVar[str] = "PAR"
     paper: ClassVar[str] = "2412.15119"
@@ -69,7 +69,7 @@ class PAR(Strategy):
     ) -> Lesson:
         return Lesson(torch.from_numpy(region_order(grid, self.regions)).expand(batch, -1))
 
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: PARNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         n, places = self.regions, tokens.shape[1]
         embedded = network.token_embedding(tokens.gather(1, lesson.order))  # [B, N, d]
         prefix = network.class_embedding(labels).unsqueeze(1)  # [B, 1, d]
@@ -108,7 +108,7 @@ class PAR(Strategy):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth, config.places
 
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: PARNetwork, plan: Plan, rows: Rows) -> Decoding:
         n = self.regions
         phases = network.phases(network.table_rows(rows.order[0], n))
         layers, slots = self.cache_shape(network.config)

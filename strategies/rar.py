@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap
+from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.transformer import Network, Trunk, View, make_norm, modulate
 from strategies.decoding.base import Lesson, Strategy, random_orders
@@ -104,7 +105,7 @@ class RARNetwork(Network):
 
 
 @dataclass(frozen=True)
-class RAR(Strategy):
+class RAR(Strategy[RARNetwork]):
     name: ClassVar[str] = "rar"
     title: ClassVar[str] = "RAR"
     paper: ClassVar[str] = "2411.00776"
@@ -132,7 +133,7 @@ class RAR(Strategy):
         random = torch.rand(batch, 1, generator=generator) < self.random_share(progress)
         return Lesson(torch.where(random, random_orders(batch, places, generator), torch.arange(places)))
 
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: RARNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         codes = tokens.gather(1, lesson.order)[:, :-1]
         ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
         x = network.drop_embedded(network.embeddings(ids) + network.positional(lesson.order))
@@ -157,7 +158,7 @@ class RAR(Strategy):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth, config.places + (config.trunk.conditioning == "adaln")
 
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: RARNetwork, plan: Plan, rows: Rows) -> Decoding:
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
         conditions = network.conditions(rows.labels)  # [R, N+1, d]
@@ -177,7 +178,7 @@ class RAR(Strategy):
             start = end
 
 
-KEYS = {
+KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "start": "cls_token",
     "positions": "pos_embed",
     "target_positions": "target_aware_pos_embed",

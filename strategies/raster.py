@@ -1,4 +1,4 @@
-"""Raster: one token a step, row by row, from a plain causal decoder (LlamaGen; Sun et al., arXiv 2406.06525)."""
+"""Raster: one token a step, row by row, by a plain causal decoder (LlamaGen, Sun et al., 2406.06525)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap
+from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, raster_lesson
@@ -39,7 +40,7 @@ class RasterNetwork(Network):
 
 
 @dataclass(frozen=True)
-class Raster(Strategy):
+class Raster(Strategy[RasterNetwork]):
     name: ClassVar[str] = "raster"
     title: ClassVar[str] = "Raster"
     paper: ClassVar[str] = "2406.06525"
@@ -53,7 +54,7 @@ class Raster(Strategy):
     ) -> Lesson:
         return raster_lesson(batch, grid)
 
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: RasterNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         prefix = network.class_embedding(labels).unsqueeze(1)  # [B, 1, d]
         x = torch.cat([prefix, network.token_embedding(tokens[:, :-1])], dim=1)  # [B, N, d]
         phases = network.phases(torch.arange(tokens.shape[1], device=tokens.device))
@@ -74,7 +75,7 @@ class Raster(Strategy):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth, config.places
 
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
         phases = network.phases(torch.arange(plan.places, device=network.device))
         layers, slots = self.cache_shape(network.config)
         cache = network.cache(len(rows), slots, layers)
@@ -114,7 +115,7 @@ def llamagen_setting(names: Mapping[str, Any]) -> Setting:
     return Setting(guidance, names.get("temperature", 1.0), names.get("top_k", 0), names.get("top_p", 1.0))
 
 
-LLAMAGEN_KEYS = {
+LLAMAGEN_KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "class_embedding.weight": "cls_embedding.embedding_table.weight",
     "token_embedding.weight": "tok_embeddings.weight",
     "trunk.blocks.{i}.norm1.weight": "layers.{i}.attention_norm.weight",

@@ -29,6 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     if differences:
         worst, where = max(differences)
+        name = where.partition("[")[2][:-1]
         terminalreporter.write_line(
-            f"goldens: {len(differences)} replayed, worst difference {worst:.1e} ({where.partition('[')[2][:-1]})"
+            f"goldens: {len(differences)} replayed, worst difference {worst:.1e} ({name})"
         )

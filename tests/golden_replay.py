@@ -18,7 +18,7 @@ from torch import Tensor
 from backbones.checkpoints import load_published
 from backbones.transformer import Network
 from strategies.arpg import ARPG
-from strategies.decoding.base import Lesson, Strategy
+from strategies.decoding.base import Strategy
 from strategies.decoding.decode import decode
 from strategies.decoding.orders import LocalityDraws, locality_orders, region_order
 from strategies.decoding.plan import Plan

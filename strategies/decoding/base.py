@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from strategies.decoding.plan import Plan
 from strategies.decoding.published import Published
 from strategies.decoding.streams import Streams
 
+N = TypeVar("N", bound=Network)
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -33,8 +35,8 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Strategy(ABC):
-    """One paper. Subclasses are frozen dataclasses; their fields are the method's options."""
+class Strategy(ABC, Generic[N]):
+    """One paper, for networks of type N; the fields of its frozen dataclass are the method's options."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -60,7 +62,7 @@ class Strategy(ABC):
     """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
 
     @abstractmethod
-    def network(self, config: NetworkConfig) -> Network:
+    def network(self, config: NetworkConfig) -> N:
         """The trunk dressed for this method, on the current default device."""
 
     # Learning ------------------------------------------------------------------------------------------
@@ -72,10 +74,10 @@ class Strategy(ABC):
         """Orders and group sizes of one training pass; ``progress`` in 0..1 is how far training has come."""
 
     @abstractmethod
-    def taught_logits(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def taught_logits(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         """Teacher-forced logits [B, N, V] in generation order for tokens [B, N] (raster), labels [B]."""
 
-    def loss(self, network: Network, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+    def loss(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         """Mean cross-entropy over all B x N predictions."""
         logits = self.taught_logits(network, tokens, labels, lesson)
         targets = tokens.gather(1, lesson.order)
@@ -144,7 +146,7 @@ class Strategy(ABC):
     # Decoding ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: N, plan: Plan, rows: Rows) -> Decoding:
         """Yield an ``Ask`` for every group of the plan, receive its tokens, feed them on."""
 
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.transformer import Trunk
+from backbones.transformer import Network, Trunk
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import Sampler
@@ -114,7 +114,7 @@ def make_rows(
 
 @torch.inference_mode()
 def decode(
-    network: nn.Module,
+    network: Network,
     strategy: Strategy,
     plan: Plan,
     labels: Tensor,

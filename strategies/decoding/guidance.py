@@ -1,4 +1,4 @@
-"""Classifier-free guidance: u + s (c - u), with a scale per place that a schedule reads off the plan's clock."""
+"""Classifier-free guidance: u + s (c - u), with a scale per place, read off the plan's clock."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,6 +1,6 @@
 """A plan says which places are decoded at which step: data, without torch, to print, draw, store, check."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class Plan:
     order: np.ndarray
     sizes: tuple[int, ...]
     given: int = 0
-    progress: np.ndarray = field(default=None)  # type: ignore[assignment]
-    count: np.ndarray = field(default=None)  # type: ignore[assignment]
+    progress: np.ndarray = None  # type: ignore[assignment]
+    count: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         places = self.grid[0] * self.grid[1]

@@ -1,4 +1,4 @@
-"""Strategies by name: built-ins, entry points and plug-in files are found the same way, and imported lazily."""
+"""Strategies by name: built-ins, entry points and plug-in files are found alike, and imported lazily."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _module_from(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's file raises becomes one line
+    except Exception as error:
         del sys.modules[name]
         raise UserError(f"plug-in {path}: {type(error).__name__}: {error}") from error
     return module

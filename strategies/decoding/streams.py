@@ -22,7 +22,7 @@ class Streams:
     images: tuple[int, ...]
 
     def generator(self, row: int, purpose: str, visit: int = 0) -> np.random.Generator:
-        """The stream of image ``images[row]``; the Philox key is (seed, image), the counter (purpose, visit)."""
+        """The stream of image ``images[row]``; Philox with key (seed, image), counter (purpose, visit)."""
         key = np.array([self.seed, self.images[row]], dtype=np.uint64)
         counter = np.array([0, 0, visit, crc32(purpose.encode())], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
