@@ -38,7 +38,7 @@ def sweep_cells(
     sweep = sweep_file.load(file_or_name, overrides)
     cells: Sequence[Cell] = sweep.cells
     if select is not None:
-        cells = sweep_file.select(cells, select, steps_known=False)
+        cells = sweep_file.select(cells, select, finished=False)
     checked = []
     for cell in cells:
         try:

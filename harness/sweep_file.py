@@ -152,14 +152,15 @@ def _cell(settings: Mapping[str, Any], path: Path, overrides: Mapping[str, Any])
 
 # Selection ----------------------------------------------------------------------------------------------
 
+_LEFT_OPEN = ("steps", "network", "label")
 _CONDITION = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
 
 
-def select(cells: Sequence[Cell], expression: str, steps_known: bool = True) -> list[Cell]:
+def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> list[Cell]:
     """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values.
 
-    Keys are those of sweep files and the names of strategy options. Cells whose steps are left to the
-    strategy meet every condition on steps unless ``steps_known``. Raises UserError for a condition that
+    Keys are those of sweep files and the names of strategy options. Unless the cells are ``finished``, what a
+    cell leaves open (steps, network, label) meets every condition on it. Raises UserError for a condition that
     can't be read, an unknown key, or when no cell is left.
     """
     chosen = list(cells)
@@ -174,7 +175,7 @@ def select(cells: Sequence[Cell], expression: str, steps_known: bool = True) -> 
         chosen = [
             cell
             for cell in chosen
-            if (key == "steps" and cell.steps is None and not steps_known)
+            if (not finished and key in _LEFT_OPEN and not getattr(cell, key) and not cell.is_anchor)
             or _meets(cell, key, operator, wanted, expression)
         ]
     if not chosen:

@@ -28,7 +28,7 @@ from strategies.decoding.base import Strategy, drop_labels
 class Recipe:
     """The common budget. Rates are per step; ``steps`` counts optimiser steps."""
 
-    steps: int = 20_000
+    steps: int = 24_000
     batch: int = 16
     rate: float = 1.2e-3
     warmup_steps: int = 300
