@@ -159,9 +159,9 @@ _CONDITION = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
 def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> list[Cell]:
     """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values.
 
-    Keys are those of sweep files and the names of strategy options. Unless the cells are ``finished``, what a
-    cell leaves open (steps, network, label) meets every condition on it. Raises UserError for a condition that
-    can't be read, an unknown key, or when no cell is left.
+    Keys are those of sweep files and the names of strategy options. Unless the cells are ``finished``, what
+    a cell leaves open (steps, network, label) meets every condition on it. Raises UserError for a condition
+    that can't be read, an unknown key, or when no cell is left.
     """
     chosen = list(cells)
     keys = {*RULES, *(option for cell in cells for option in cell.options)} - {"options"}

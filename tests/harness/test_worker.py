@@ -183,7 +183,17 @@ def wait_for_rows(folder: Path, count: int) -> None:
     raise AssertionError("the sweep is too slow")
 
 
-def test_a_sweep_killed_twice_gives_the_rows_of_an_undisturbed_one(tmp_path):
+def wait_for_child(pid: int) -> int:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            return int(children[0])
+        time.sleep(0.01)
+    raise AssertionError("no worker")
+
+
+def test_a_sweep_killed_with_its_workers_gives_the_rows_of_an_undisturbed_one(tmp_path):
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     undisturbed = start(calm)
     for rows in (1, 3):
@@ -192,6 +202,10 @@ def test_a_sweep_killed_twice_gives_the_rows_of_an_undisturbed_one(tmp_path):
         time.sleep(0.1 * rows)  # in the middle of a cell
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
+    sweep = start(killed)
+    wait_for_rows(killed, 4)
+    os.kill(wait_for_child(sweep.pid), signal.SIGKILL)
+    sweep.wait()
     assert start(killed).wait() == 1  # a cell fails, on purpose
     assert undisturbed.wait() == 1
     assert statuses(killed) == statuses(calm)
