@@ -61,7 +61,7 @@ def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Meas
     """Run the cell: count, warm up, time, and generate its images."""
     cell, found = subject.prepared.cell, Measurements()
     report(0.0, "warm-up")
-    run_batch(subject, [0], check=True)
+    run_batch(subject, [0])
     flops = count_flops(subject)
     # What the libraries hold will never be garbage; without it a collection takes less than a millisecond.
     gc.collect()

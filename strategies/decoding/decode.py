@@ -126,7 +126,10 @@ def decode(
     """Generate tokens for ``labels`` [B] by ``plan``.
 
     known: int64 [B, N] raster tokens, read at the plan's given places only. observe: called after each
-    commit (film strips, phase times). Raises ValueError where guidance meets a network without a null class.
+    commit (film strips, phase times).
+
+    Raises ValueError where guidance meets a network without a null class, FloatingPointError for logits that
+    are NaN or infinite.
     """
     device, batch = labels.device, labels.shape[0]
     config = network.config
@@ -143,6 +146,7 @@ def decode(
     if rows.known is not None:
         by_place[:, : plan.given] = rows.known[:batch]
     trace: list[Commit] = []
+    total = torch.zeros((), device=device)  # not a number once any logit is not; read once, at the end
     meter = Meter(network)
     try:
         asking = strategy.decode(network, plan, rows)
@@ -153,6 +157,7 @@ def decode(
             except StopIteration:
                 break
             logits = ask.logits.float()
+            total += logits.sum()
             if weights is not None:
                 conditional, unconditional = logits.chunk(2)
                 logits = torch.lerp(unconditional, conditional, weights[ask.at])
@@ -164,5 +169,7 @@ def decode(
             answer = tokens if guidance is None else tokens.repeat(2, 1)
     finally:
         meter.close()
+    if not total.isfinite():
+        raise FloatingPointError("the network's logits are not finite")
     tokens = torch.empty_like(by_place).scatter_(1, order, by_place)
     return Decoded(tokens, tuple(trace), meter.forwards, meter.tokens)

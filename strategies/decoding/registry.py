@@ -10,7 +10,7 @@ import sys
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from strategies.decoding.errors import UserError, unknown
 
@@ -50,14 +50,19 @@ def get(name: str, **options: Any) -> Strategy:
     if name not in names():
         raise unknown("strategy", name, names())
     kind = _load(name)
-    valid = {field.name: field for field in dataclasses.fields(kind)}
+    valid = {field.name: field.default for field in dataclasses.fields(kind)}
+    choices = get_type_hints(kind)
     for option, value in options.items():
         if option not in valid:
             raise unknown("option", option, valid, f"strategy '{name}'")
-        expected = type(valid[option].default)
+        expected = type(valid[option])
         if type(value) is not expected and not (expected is float and type(value) is int):
             raise UserError(
                 f"option '{option}' of strategy '{name}' is {value!r}; expected {expected.__name__}"
+            )
+        if get_origin(choices[option]) is Literal and value not in get_args(choices[option]):
+            raise unknown(
+                f"value of option '{option}':", value, get_args(choices[option]), f"strategy '{name}'"
             )
     return kind(**options)
 
@@ -112,7 +117,8 @@ def _module_from(path: Path) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"plug-in {path}: {type(error).__name__}: {error}") from error
+        cause = " ".join(str(error).split())
+        raise UserError(f"plug-in {path}: {type(error).__name__}: {cause}") from error
     return module
 
 

@@ -50,7 +50,8 @@ def draw_by_inversion(logits: Tensor, uniform: Tensor) -> Tensor:
     total = mass[..., -1:]
     below_total = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(uniform.unsqueeze(-1) * total, below_total)
-    return torch.searchsorted(mass, target, right=True).squeeze(-1)
+    token = torch.searchsorted(mass, target, right=True).squeeze(-1)
+    return token.clamp_(max=logits.shape[-1] - 1)  # beyond the end only where logits are not numbers
 
 
 @dataclass(frozen=True)

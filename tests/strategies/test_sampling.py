@@ -70,13 +70,13 @@ def test_a_larger_number_never_draws_an_earlier_token(seed, first, second):
     assert draw(logits, low) <= draw(logits, high)
 
 
-@pytest.mark.parametrize("codes", [16_384, 262_144])
+@pytest.mark.parametrize("codes", [16_384, 65_536])
 def test_a_large_vocabulary_in_single_precision(codes):
     """The cumulative sum loses no token's interval beyond rounding."""
     logits = torch.randn(codes, generator=torch.Generator().manual_seed(0)) * 2
     exact = logits.double().softmax(0).cumsum(0)
-    uniform = torch.rand(4000, generator=torch.Generator().manual_seed(1))
-    tokens = draw_by_inversion(logits.expand(4000, -1), uniform)
+    uniform = torch.rand(400, generator=torch.Generator().manual_seed(1))
+    tokens = draw_by_inversion(logits.expand(400, -1), uniform)
     assert int(tokens.max()) < codes
     below = torch.where(tokens > 0, exact[(tokens - 1).clamp(min=0)], 0.0)
     assert float((below - uniform).max()) < 1e-4
