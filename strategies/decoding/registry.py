@@ -62,7 +62,7 @@ def get(name: str, **options: Any) -> Strategy:
             )
         if get_origin(choices[option]) is Literal and value not in get_args(choices[option]):
             raise unknown(
-                f"value of option '{option}':", value, get_args(choices[option]), f"strategy '{name}'"
+                f"value of option '{option}':", str(value), get_args(choices[option]), f"strategy '{name}'"
             )
     return kind(**options)
 

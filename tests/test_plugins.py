@@ -1,0 +1,54 @@
+"""The example of the README as a user meets it: a file, or an entry point of an installed package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SPIRAL = Path(__file__).parent / "plugins" / "spiral.py"
+
+
+def pardec(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    places = [os.fspath(Path(__file__).parents[1]), *([os.fspath(path)] if path else [])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def installed(folder: Path) -> None:
+    """The example as a package that declares an entry point, as pip leaves it."""
+    shutil.copy(SPIRAL, folder / "outer_spiral.py")
+    information = folder / "outer_spiral-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: outer-spiral\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[pardec.strategies]\nspiral = outer_spiral:Spiral\n")
+
+
+def test_an_entry_point_is_listed_and_explained(tmp_path: Path) -> None:
+    installed(tmp_path)
+    listed = pardec("list", path=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "spiral  Spiral: ARPG's network decodes from the centre outwards" in listed.stdout
+    explained = pardec("explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random", path=tmp_path)
+    assert explained.returncode == 0, explained.stderr
+    assert "16" in explained.stdout
+
+
+def test_a_file_is_explained() -> None:
+    words = ("explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random")
+    explained = pardec(*words, "--plugin", os.fspath(SPIRAL))
+    assert explained.returncode == 0, explained.stderr
+    assert "319,845,376" in explained.stdout
+
+
+def test_without_the_plugin_the_name_is_unknown() -> None:
+    refused = pardec("explain", "strategy=spiral,steps=16")
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "unknown strategy 'spiral'" in refused.stderr
