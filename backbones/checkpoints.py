@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +69,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            # Training scripts store their command line beside the weights: attributes, no code.
+            with torch.serialization.safe_globals([Namespace]):
+                is_archive = zipfile.is_zipfile(path)
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0][:120]
-        raise CheckpointError(
-            f"{path}: refused, not plain tensors (a pickle may run code): {reason}"
-        ) from error
+        foreign = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if foreign:
+            raise CheckpointError(
+                f"{path}: refused, the pickle wants to run '{foreign.group(1)}'; expected plain tensors"
+            ) from error
+        raise CheckpointError(f"{path}: truncated or not a checkpoint file: broken pickle") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).split("\n")[0][:120]
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: {reason}") from error

@@ -1,0 +1,327 @@
+"""Published files in, our modules out: every layout, and one clear line for everything else."""
+
+import os
+import pickle
+from argparse import Namespace
+
+import pytest
+import torch
+from published_files import FAMILIES, published, save_legacy
+from safetensors.torch import save_file
+
+from backbones.checkpoints import CheckpointError, KeyMap, load_published, read_state_dict
+
+DEPTH, WIDTH, HIDDEN, CODES, CLASSES, PLACES = 2, 32, 96, 11, 3, 16
+SWIGLU = HIDDEN  # int(2 * 4 * 32 / 3) = 85, rounded up to a multiple of 32
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request):
+    return published(request.param)
+
+
+@pytest.fixture(scope="module")
+def llamagen():
+    return published("llamagen")
+
+
+def load(case, path):
+    """A fresh network filled from a file through the public loader."""
+    network = case.empty()
+    load_published(network, read_state_dict(path), case.keys, path.name)
+    return network
+
+
+def refused(case, path):
+    """The one line with which a file is refused."""
+    with pytest.raises(CheckpointError) as caught:
+        load(case, path)
+    text = str(caught.value)
+    print("MSG", text)
+    assert "\n" not in text
+    assert path.name in text
+    return text
+
+
+# Layouts ---------------------------------------------------------------------------------------------------
+
+
+def numbered(pattern, depth=DEPTH):
+    return [pattern.replace("{i}", str(i)) for i in range(depth)]
+
+
+def expected_shapes(family):
+    """Keys and shapes as the authors' files have them."""
+    d, V, C, N, F = WIDTH, CODES, CLASSES, PLACES, SWIGLU
+    if family in ("llamagen", "par"):
+        shapes = {
+            "cls_embedding.embedding_table.weight": (C + 1, d), "tok_embeddings.weight": (V, d),
+            "norm.weight": (d,), "output.weight": (V, d),
+        }  # fmt: skip
+        block = {
+            "attention.wqkv": (3 * d, d), "attention.wo": (d, d), "feed_forward.w1": (F, d),
+            "feed_forward.w3": (F, d), "feed_forward.w2": (d, F), "attention_norm": (d,), "ffn_norm": (d,),
+        }  # fmt: skip
+        shapes |= {f"layers.{i}.{k}.weight": v for i in range(DEPTH) for k, v in block.items()}
+        return shapes | ({"spe_tok_embeddings.special_embeddings.weight": (3, d)} if family == "par" else {})
+    if family == "rar":
+        h, head = 64, d // 4
+        shapes = {
+            "cls_token": (1, 1, d), "pos_embed": (1, N + 1024, d), "target_aware_pos_embed": (1, N + 1024, d),
+            "timesteps_embeddings": (1, N + 100, d), "embeddings.weight": (V + C + 2, d),
+            "adaln_before_head.adaLN_modulation.1.weight": (2 * d, d),
+            "adaln_before_head.adaLN_modulation.1.bias": (2 * d,),
+            "lm_head.weight": (V, d), "lm_head.bias": (V,),
+        }  # fmt: skip
+        block = {
+            "norm1": (d,), "norm2": (d,), "attn.qkv": (3 * d, d), "attn.q_norm": (head,),
+            "attn.k_norm": (head,), "attn.proj": (d, d), "mlp.fc1": (h, d), "mlp.fc2": (d, h),
+            "adaLN_modulation.1": (6 * d, d),
+        }  # fmt: skip
+    elif family == "lpd":
+        shapes = {
+            "fake_latent": (1, d), "pos_embed": (1, N + 1, d), "mask_token": (1, 1, d),
+            "class_emb.weight": (C, d), "token_emb.weight": (V, d), "z_proj_ln.weight": (d,),
+            "z_proj_ln.bias": (d,), "norm.weight": (d,), "norm.bias": (d,), "head.weight": (V, d),
+        }  # fmt: skip
+        block = {
+            "norm1": (d,), "norm2": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d),
+            "mlp.fc1": (4 * d, d), "mlp.fc2": (d, 4 * d),
+        }  # fmt: skip
+    else:
+        shapes = {
+            "embeddings.weight": (V + C + 3, d), "layers.norm.weight": (d,), "layers.to_k.weight": (d, d),
+            "layers.to_v.weight": (d, d), "norm.weight": (d,), "head.weight": (V, d),
+        }  # fmt: skip
+        ffn = {"ffn.w1": (F, d), "ffn.w3": (F, d), "ffn.w2": (d, F), "attn_norm": (d,), "ffn_norm": (d,)}
+        for half, parts in (("self_dec", ("to_q", "to_k", "to_v", "proj")), ("cross_dec", ("to_q", "proj"))):
+            block = ffn | {f"attn.{part}": (d, d) for part in parts}
+            shapes |= {f"layers.{half}.{i}.{k}.weight": v for i in range(2) for k, v in block.items()}
+        return shapes
+    for i in range(DEPTH):
+        shapes |= {f"blocks.{i}.{k}.weight": v for k, v in block.items()}
+        shapes |= {f"blocks.{i}.{k}.bias": v[:1] for k, v in block.items()}
+    return shapes
+
+
+def test_keys_and_shapes_are_the_published_ones(case):
+    assert {key: tuple(value.shape) for key, value in case.state().items()} == expected_shapes(case.family)
+
+
+WRAPPINGS = {
+    "bare": lambda state: state,
+    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1, "state": {}}, "steps": 7},
+    "module": lambda state: {"module": state},
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state},
+    "nested": lambda state: {"model": {"module": state, "step": 1}},
+    "options": lambda state: {"model": state, "args": Namespace(lr=1e-4, betas=(0.9, 0.95), name="x")},
+    "training": lambda state: {"model": state, "optimizer": {}, "epoch": 1, "scaler": {}, "args": {"a": 1}},
+    "distributed": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "compiled": lambda state: {"model": {f"_orig_mod.{key}": value for key, value in state.items()}},
+    "both": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+    "both-reversed": lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize(
+    ("save", "suffix"), [(torch.save, ".pt"), (save_legacy, ".pt")], ids=["archive", "legacy"]
+)
+def test_wrapped_files_load(llamagen, tmp_path, wrapping, save, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save(WRAPPINGS[wrapping](llamagen.state()), path)
+    assert torch.equal(llamagen.logits(load(llamagen, path)), llamagen.logits(llamagen.network))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors", ".ckpt"])
+def test_every_family_loads_from_every_kind_of_file(case, tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    state = case.state()
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state} if suffix == ".pth" else state, path)
+    network = load(case, path)
+    expected = case.logits(case.network)
+    assert float((case.logits(case.empty()) - expected).abs().max()) > 0.1
+    assert torch.equal(case.logits(network), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_are_converted(llamagen, tmp_path, dtype):
+    path = tmp_path / "weights.pt"
+    torch.save({key: value.to(dtype) for key, value in llamagen.state().items()}, path)
+    network = load(llamagen, path)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert torch.allclose(llamagen.logits(network), llamagen.logits(llamagen.network), atol=0.2)
+
+
+def test_loading_leaves_no_tie_to_the_file(llamagen, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(llamagen.state(), path)
+    network = load(llamagen, path)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert torch.equal(llamagen.logits(network), llamagen.logits(llamagen.network))
+
+
+def test_the_rotary_table_of_old_files_is_dropped_for_llamagen_only(tmp_path, case):
+    path = tmp_path / "weights.pt"
+    torch.save({**case.state(), "freqs_cis": torch.zeros(17, 4, 2)}, path)
+    if case.family == "llamagen":
+        load(case, path)
+    else:
+        assert "'freqs_cis' belongs to nothing" in refused(case, path)
+
+
+# Files that are no checkpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"hello, this is no checkpoint\n" * 40, b"PK\x03\x04 nothing", os.urandom(4096)]
+)
+def test_foreign_files(llamagen, tmp_path, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    refused(llamagen, path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_missing_files_and_folders(llamagen, tmp_path, suffix):
+    assert "no such file" in refused(llamagen, tmp_path / f"none{suffix}")
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    assert "no such file" in refused(llamagen, folder)
+
+
+def test_a_file_under_a_foreign_suffix(llamagen, tmp_path):
+    torch.save(llamagen.state(), tmp_path / "weights.safetensors")
+    refused(llamagen, tmp_path / "weights.safetensors")
+    save_file(llamagen.state(), tmp_path / "weights.pt")
+    refused(llamagen, tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize(
+    ("save", "suffix"),
+    [(torch.save, ".pt"), (save_legacy, ".bin"), (save_file, ".safetensors")],
+    ids=["archive", "legacy", "safetensors"],
+)
+def test_truncated_files(llamagen, tmp_path, save, suffix, share):
+    path = tmp_path / f"weights{suffix}"
+    save(llamagen.state(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: min(int(len(whole) * share), len(whole) - 1)])
+    text = refused(llamagen, path)
+    assert "truncated" in text
+    assert "may run code" not in text
+
+
+def test_what_holds_no_tensors(llamagen, tmp_path):
+    path = tmp_path / "weights.pt"
+    for content in ({}, [1, 2], torch.zeros(3), {"model": 3}, {"weights": llamagen.state()}, "text", None):
+        torch.save(content, path)
+        assert "expected tensors by name, bare or under model, module, state_dict" in refused(llamagen, path)
+
+
+# States that do not fit ------------------------------------------------------------------------------------
+
+
+def spoiled(case, tmp_path, **changes):
+    """A file in which some keys (underscores for dots) hold something else, or nothing."""
+    state = case.state()
+    for key, value in changes["changes"].items():
+        if value is None:
+            del state[key]
+        else:
+            state[key] = value(state[key]) if callable(value) else value
+    path = tmp_path / "weights.pt"
+    torch.save({"model": state}, path)
+    return path
+
+
+def test_a_missing_key_is_named_with_its_shape(case, tmp_path):
+    for key, shape in expected_shapes(case.family).items():
+        text = refused(case, spoiled(case, tmp_path, changes={key: None}))
+        assert f"key '{key}' is missing; expected shape {shape}" in text
+
+
+def test_an_extra_key_is_named(case, tmp_path):
+    text = refused(case, spoiled(case, tmp_path, changes={"layers.9.more.weight": torch.zeros(2)}))
+    assert "key 'layers.9.more.weight' belongs to nothing" in text
+
+
+def test_a_wrong_shape_is_named(case, tmp_path):
+    for key, shape in expected_shapes(case.family).items():
+        text = refused(case, spoiled(case, tmp_path, changes={key: lambda value: value[..., :-1]}))
+        assert f"key '{key}' has shape {(*shape[:-1], shape[-1] - 1)}; expected {shape}" in text
+
+
+def test_a_transposed_weight_is_refused(llamagen, tmp_path):
+    key = "layers.1.feed_forward.w2.weight"
+    text = refused(llamagen, spoiled(llamagen, tmp_path, changes={key: lambda value: value.T.contiguous()}))
+    assert f"key '{key}' has shape (96, 32); expected (32, 96)" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
+def test_a_wrong_type_is_refused(llamagen, tmp_path, dtype):
+    path = spoiled(llamagen, tmp_path, changes={"norm.weight": lambda value: value.to(dtype)})
+    assert f"key 'norm.weight' has type {dtype}; expected a float type" in refused(llamagen, path)
+
+
+def test_another_family_is_refused(llamagen, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(published("arpg").state(), path)
+    assert "is missing" in refused(llamagen, path)
+
+
+def test_a_prefix_on_some_keys_only_is_an_error(llamagen, tmp_path):
+    state = llamagen.state()
+    state["module.norm.weight"] = state.pop("norm.weight")
+    torch.save(state, tmp_path / "weights.pt")
+    assert "'norm.weight' is missing" in refused(llamagen, tmp_path / "weights.pt")
+
+
+def test_a_parameter_without_an_entry_in_the_key_map_is_a_bug():
+    with pytest.raises(KeyError, match="no entry for 'norm.weight'"):
+        KeyMap({"head.weight": "head"}).sources("norm.weight")
+
+
+# Files that want to run code -------------------------------------------------------------------------------
+
+
+class Bomb:
+    """What unpickling would turn into a shell command."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def plain_pickle(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors"])
+@pytest.mark.parametrize("save", [torch.save, save_legacy, plain_pickle])
+@pytest.mark.parametrize("place", ["whole", "beside", "inside", "options"])
+def test_nothing_in_a_file_is_executed(llamagen, tmp_path, suffix, save, place):
+    marker, path = tmp_path / "executed", tmp_path / f"weights{suffix}"
+    bomb, state = Bomb(marker), llamagen.state()
+    content = {
+        "whole": bomb,
+        "beside": {"model": state, "optimizer": bomb},
+        "inside": {**state, "extra": bomb},
+        "options": {"model": state, "args": Namespace(lr=bomb)},
+    }[place]
+    save(content, path)
+    refused(llamagen, path)
+    assert not marker.exists()
+
+
+def test_the_bomb_would_have_worked(tmp_path):
+    marker = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Bomb(marker)))  # noqa: S301
+    assert marker.exists()
