@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
@@ -15,6 +16,20 @@ from torch import Tensor, nn
 
 WRAPPERS = ("model", "module", "state_dict")
 PREFIXES = ("_orig_mod.", "module.")
+UNREADABLE = (
+    SafetensorError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
+"""What readers of damaged files raise."""
 
 
 class CheckpointError(Exception):
@@ -80,7 +95,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"{path}: refused, the pickle wants to run '{foreign.group(1)}'; expected plain tensors"
             ) from error
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: broken pickle") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0][:120]
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: {reason}") from error
     return _stripped(_unwrapped(content, path))
@@ -88,7 +103,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
-        if content and all(isinstance(value, Tensor) for value in content.values()):
+        named = all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+        if content and named:
             return dict(content)
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:

@@ -63,6 +63,14 @@ class TrunkConfig:
         """Number of key/value heads."""
         return self.kv_heads or self.heads
 
+    def require(self, owner: str, **settings: object) -> None:
+        """Raise ValueError unless the settings are as given: what a network cannot use it must not ignore."""
+        for name, value in settings.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{owner} needs a trunk with {name} = {value!r}, not {getattr(self, name)!r}"
+                )
+
     def with_dropout(self, dropout: Dropout) -> "TrunkConfig":
         return replace(self, dropout=dropout)
 

@@ -32,6 +32,8 @@ class ARPGNetwork(Network):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         trunk, width = config.trunk, config.trunk.width
+        # Queries know their target by rotary phases alone, and share keys that no block normalises.
+        trunk.require(type(self).__name__, positions="rotary", conditioning="prefix", qk_norm=False)
         # Codes, mask, classes, "no class", one reserved row.
         self.embeddings = nn.Embedding(config.codes + 1 + config.classes + 2, width)
         self.content = Trunk(trunk, trunk.depth // 2)
@@ -42,9 +44,6 @@ class ARPGNetwork(Network):
         self.queries = Trunk(trunk, trunk.depth - trunk.depth // 2, "cross")
         self.norm = make_norm(trunk)
         self.head = nn.Linear(width, config.codes, bias=False)
-
-        if trunk.positions != "rotary":
-            raise ValueError("ARPG's queries know their target by rotary phases alone")
 
     def phases(self, rows: Tensor) -> Tensor:
         phases = super().phases(rows)

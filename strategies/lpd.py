@@ -1,5 +1,6 @@
 """LPD: query tokens ask for any positions, grouped by locality (Zhang et al., arXiv 2507.01957)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,7 @@ class LPDNetwork(Network):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         trunk, width = config.trunk, config.trunk.width
+        trunk.require(type(self).__name__, conditioning="prefix")
         self.class_embedding = nn.Embedding(config.classes + config.null_class, width)
         self.token_embedding = nn.Embedding(config.codes, width)
         self.query = nn.Parameter(torch.empty(1, 1, width))
@@ -88,6 +90,12 @@ class LPD(Strategy[LPDNetwork]):
     """Score from which a free position counts as near what is known."""
     repulsion: float = 2.0
     """Chebyshev distance that members of one group keep."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.proximity):
+            raise UserError("option 'proximity' of strategy 'lpd' is not a number")
+        if not self.repulsion >= 0:
+            raise UserError(f"option 'repulsion' of strategy 'lpd' is {self.repulsion}; at least 0 is needed")
 
     def network(self, config: NetworkConfig) -> LPDNetwork:
         return LPDNetwork(config)

@@ -39,6 +39,8 @@ class RARNetwork(Network):
         trunk, width, places = config.trunk, config.trunk.width, config.places
         self.learned = trunk.positions == "learned"
         self.adaln = trunk.conditioning == "adaln"
+        if self.adaln:
+            trunk.require(type(self).__name__, positions="learned")
         # Codes, a mask symbol that is never fed, classes, "no class".
         self.embeddings = nn.Embedding(config.codes + 1 + config.classes + config.null_class, width)
         table = places + SPARE_ROWS if self.learned else places
@@ -123,8 +125,11 @@ class RAR(Strategy[RARNetwork]):
 
     def random_share(self, progress: float) -> float:
         """Probability that a training row has a random order: 1, falling linearly to 0."""
-        fall = (self.anneal_end - progress) / (self.anneal_end - self.anneal_start)
-        return min(1.0, max(0.0, fall))
+        if progress < self.anneal_start:
+            return 1.0
+        if progress >= self.anneal_end:
+            return 0.0
+        return (self.anneal_end - progress) / (self.anneal_end - self.anneal_start)
 
     def lesson(
         self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float

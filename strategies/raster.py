@@ -27,6 +27,7 @@ class RasterNetwork(Network):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
+        config.trunk.require(type(self).__name__, positions="rotary", conditioning="prefix")
         width = config.trunk.width
         self.class_embedding = nn.Embedding(config.classes + config.null_class, width)
         self.token_embedding = nn.Embedding(config.codes, width)

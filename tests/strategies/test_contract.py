@@ -28,6 +28,8 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "arpg-cosine": (ARPG(schedule="cosine"), CONTROLLED),
     "par-9": (PAR(regions=9), replace(CONTROLLED, grid=(6, 6))),
     "par-wide": (PAR(), replace(CONTROLLED, grid=(4, 6))),
+    "raster-qk-norm": (Raster(), with_trunk(qk_norm=True)),
+    "lpd-qk-norm": (LPD(), with_trunk(qk_norm=True)),
     "raster-grouped": (Raster(), GROUPED),
     "rar-grouped": (RAR(), GROUPED),
     "par-grouped": (PAR(), GROUPED),

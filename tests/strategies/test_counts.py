@@ -1,5 +1,7 @@
 """Parameters on one trunk: they differ by exactly what each method adds or removes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,30 @@ def test_all_but_arpg_are_within_one_percent_and_arpg_is_four_to_eight_lighter(c
     for name in ("rar", "par", "lpd"):
         assert 1 <= counts[name] / counts["raster"] < 1.01
     assert 0.92 <= counts["arpg"] / counts["raster"] <= 0.96
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "setting"),
+    [
+        ("raster", {"positions": "learned"}, "positions"),
+        ("par", {"positions": "learned"}, "positions"),
+        ("arpg", {"positions": "learned"}, "positions"),
+        ("arpg", {"qk_norm": True}, "qk_norm"),
+        ("rar", {"conditioning": "adaln"}, "positions"),
+        *((name, {"conditioning": "adaln"}, "conditioning") for name in ("raster", "par", "lpd", "arpg")),
+    ],
+)
+def test_a_trunk_that_a_network_cannot_use_is_refused(name, changes, setting):
+    config = controlled_network(CODES, CLASSES, (8, 8))
+    with pytest.raises(ValueError, match=f"needs a trunk with {setting} = "):
+        count(name, replace(config, trunk=replace(config.trunk, **changes)))
+
+
+@pytest.mark.parametrize("name", ["raster", "par", "rar", "lpd"])
+def test_normalised_queries_and_keys_cost_four_vectors_of_a_head_in_every_block(name):
+    config = controlled_network(CODES, CLASSES, (8, 8))
+    more = count(name, replace(config, trunk=replace(config.trunk, qk_norm=True))) - count(name, config)
+    assert more == DEPTH * 4 * config.trunk.head_width
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

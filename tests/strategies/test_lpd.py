@@ -1,5 +1,7 @@
 """LPD: queries beside content, published step lists, guidance by place."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,12 @@ def test_published_settings_take_their_steps(side, steps):
 def test_the_first_group_is_one_token_so_one_step_is_refused():
     with pytest.raises(UserError, match="takes 2 to 16 steps"):
         LPD().plan((4, 4), 1, Streams(0, (0,)))
+
+
+@pytest.mark.parametrize("options", [{"repulsion": -1.0}, {"repulsion": math.nan}, {"proximity": math.nan}])
+def test_unusable_thresholds_are_refused_at_once(options):
+    with pytest.raises(UserError, match=f"option '{next(iter(options))}' of strategy 'lpd'"):
+        LPD(**options)
 
 
 def test_the_locality_order_needs_a_square_and_the_random_one_does_not():

@@ -1,6 +1,7 @@
 """Plans: data that is whole, says who writes what, and carries the guidance clock."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def plans(draw):
         sorted(draw(st.sets(st.integers(given_places + 1, places - 1)))) if places > given_places + 1 else []
     )
     borders = [given_places, *cuts, places]
-    sizes = tuple(b - a for a, b in zip(borders[:-1], borders[1:], strict=True))
+    sizes = tuple(b - a for a, b in pairwise(borders))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     order = rng.permutation(places)
     if draw(st.booleans()):

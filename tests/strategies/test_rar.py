@@ -27,6 +27,14 @@ def test_random_orders_give_way_to_raster(progress, share):
     assert float(raster) == pytest.approx(1 - share, abs=0.04)
 
 
+@pytest.mark.parametrize(("start", "share"), [(0.0, 0.0), (0.25, 1.0), (1.0, 1.0)])
+def test_annealing_may_be_sudden_or_never_happen(start, share):
+    """The paper's ablations: pure raster, a switch, pure random orders."""
+    rar = RAR(anneal_start=start, anneal_end=start)
+    assert rar.random_share(0.2) == share
+    assert rar.random_share(0.99) == float(start == 1.0)
+
+
 @pytest.mark.parametrize(("published_tables", "fed"), [(False, 16), (True, 17)])
 def test_rows_through_the_trunk(published_tables, fed):
     tiny = subject(RAR(), ADALN if published_tables else CONTROLLED)

@@ -1,0 +1,104 @@
+"""The cache: allocated once, written in place, read up to where it is filled."""
+
+import pytest
+import torch
+
+from backbones.cache import KVCache, cache_bytes
+from strategies.arpg import ARPG
+from strategies.decoding import registry
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.sampling import ForcedSampler
+from tests.recorded import CONTROLLED, run, subject
+from tests.strategies.dressings import GROUPED
+
+CPU = torch.device("cpu")
+TRUNK = CONTROLLED.trunk
+
+
+def make(rows=2, slots=6, config=CONTROLLED, dtype=torch.float32):
+    cache = KVCache(config.trunk, rows, slots, dtype, CPU)
+    cache.store.fill_(float("nan"))
+    return cache
+
+
+def block(length, seed, heads=4):
+    return torch.randn(2, heads, length, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_what_is_written_is_read_up_to_the_filled_length():
+    cache = make()
+    k0, v0, k1, v1 = (block(n, seed) for seed, n in enumerate((2, 2, 3, 3)))
+    cache.extend(1, 0, k0, v0)
+    keys, values = cache.extend(1, 2, k1, v1)
+    assert torch.equal(keys, torch.cat([k0, k1], dim=2))
+    assert torch.equal(values, torch.cat([v0, v1], dim=2))
+    assert cache.store[0].isnan().all(), "another layer was written"
+    assert cache.store[1, :, :, :, 5:].isnan().all(), "a slot beyond the end was written"
+
+
+def test_slots_can_be_written_over():
+    cache = make()
+    cache.extend(0, 0, block(4, 0), block(4, 1))
+    later = block(3, 2)
+    keys, _ = cache.extend(0, 2, later, later)
+    assert torch.equal(keys[:, :, :2], block(4, 0)[:, :, :2])
+    assert torch.equal(keys[:, :, 2:], later)
+    keys, _ = cache.extend(0, 0, block(1, 3), block(1, 3))
+    assert keys.shape[2] == 1, "what lies beyond the last write is not read"
+
+
+def test_nothing_is_allocated_after_the_start():
+    cache = make()
+    start = cache.store.data_ptr()
+    for slot in range(6):
+        keys, values = cache.extend(0, slot, block(1, slot), block(1, slot))
+        for part in (keys, values):
+            assert part.untyped_storage().data_ptr() == cache.store.untyped_storage().data_ptr()
+    assert cache.store.data_ptr() == start
+
+
+@pytest.mark.parametrize(("start", "length"), [(6, 1), (5, 2), (0, 7)])
+def test_more_than_fits_is_an_error(start, length):
+    with pytest.raises(IndexError, match=f"cache of 6 slots asked to hold {start + length}"):
+        make().extend(0, start, block(length, 0), block(length, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("config", [CONTROLLED, GROUPED], ids=["all-heads", "grouped"])
+def test_bytes_are_known_before(config, dtype):
+    heads = config.trunk.shared_heads
+    expected = 2 * 2 * 2 * 6 * heads * 8 * dtype.itemsize
+    assert make(config=config, dtype=dtype).nbytes == expected
+    assert cache_bytes(config.trunk, 2, 2, 6, dtype) == expected
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+@pytest.mark.parametrize("guidance", [None, Guidance(2.0)], ids=["plain", "guided"])
+def test_a_decode_makes_one_cache_of_the_declared_shape_and_fills_it(name, guidance, monkeypatch):
+    case, made, furthest = subject(registry.get(name)), [], []
+    network_type = type(case.network)
+
+    def cache(network, *arguments):
+        made.append(super(network_type, network).cache(*arguments))
+        return made[-1]
+
+    def extend(cache, layer, start, keys, values):
+        furthest.append(start + keys.shape[2])
+        return original(cache, layer, start, keys, values)
+
+    original = KVCache.extend
+    monkeypatch.setattr(network_type, "cache", cache)
+    monkeypatch.setattr(KVCache, "extend", extend)
+    plan = case.plan((0, 1), case.strategy.allowed_steps((4, 4))[-1])
+    run(case, plan, torch.tensor([0, 1]), ForcedSampler(case.tokens(2)), guidance)
+    layers, slots = case.strategy.cache_shape(case.config)
+    rows = 2 if guidance is None else 4
+    assert len(made) == 1
+    assert made[0].nbytes == cache_bytes(TRUNK, layers, rows, slots, torch.float32)
+    last_group = 1 if name == "arpg" else 0  # what a last, never fed token leaves free
+    assert max(furthest) == slots - last_group
+
+
+def test_arpg_caches_half_the_layers_and_one_shared_pair():
+    layers, slots = ARPG().cache_shape(CONTROLLED)
+    assert (layers, slots) == (CONTROLLED.trunk.depth // 2 + 1, 17)

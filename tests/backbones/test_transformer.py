@@ -1,0 +1,278 @@
+"""The trunk against its formulas, written out plainly."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backbones.config import Dropout, TrunkConfig, round_up, swiglu_width
+from backbones.positions import rotary_table
+from backbones.transformer import (
+    MLP,
+    Block,
+    RMSNorm,
+    Trunk,
+    View,
+    attend,
+    initialise,
+    make_norm,
+    parameter_count,
+)
+from strategies.decoding import registry
+from strategies.rar import RAR
+from tests.recorded import CONTROLLED, randomise
+from tests.strategies.dressings import ADALN
+
+TRUNK = CONTROLLED.trunk
+X = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+
+
+def random(module, seed=0):
+    randomise(module, seed)
+    return module.eval()
+
+
+def plain_attention(queries, keys, values, allowed):
+    """Head by head, row by row: the definition."""
+    groups = queries.shape[1] // keys.shape[1]
+    out = torch.zeros_like(queries)
+    for r in range(queries.shape[0]):
+        for h in range(queries.shape[1]):
+            k, v = keys[r, h // groups], values[r, h // groups]
+            for i in range(queries.shape[2]):
+                seen = allowed[i].nonzero().flatten()
+                scores = (k[seen] @ queries[r, h, i]) / math.sqrt(queries.shape[-1])
+                out[r, h, i] = scores.softmax(0) @ v[seen]
+    return out
+
+
+def qkv(rows=3, slots=6, heads=4, shared=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(2, h, n, 8, generator=generator)
+        for h, n in ((heads, rows), (shared, slots), (shared, slots))
+    ]
+
+
+@pytest.mark.parametrize("shared", [4, 2, 1])
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("view", ["all", "causal", "mask", "runs"])
+def test_attention_by_definition(shared, grad, view):
+    rows = 6 if view == "causal" else 3
+    q, k, v = qkv(rows, shared=shared)
+    mask = torch.tensor([[1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    staircase = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 0]], dtype=torch.bool)
+    cases = {
+        "all": (View(), torch.ones(rows, 6, dtype=torch.bool)),
+        "causal": (View(causal=True), torch.ones(6, 6, dtype=torch.bool).tril()),
+        "mask": (View(mask=mask), mask),
+        "runs": (View(runs=((1, 2), (2, 5))), staircase),
+    }
+    seen, allowed = cases[view]
+    with torch.set_grad_enabled(grad):
+        found = attend(q, k, v, seen)
+    assert torch.allclose(found, plain_attention(q, k, v, allowed), atol=1e-5)
+
+
+def test_each_key_head_serves_consecutive_query_heads():
+    q, k, v = qkv(heads=4, shared=2)
+    found = attend(q, k, v, View())
+    wide = attend(q, k[:, [0, 0, 1, 1]], v[:, [0, 0, 1, 1]], View())
+    assert torch.allclose(found, wide, atol=1e-6)
+
+
+def test_attention_is_differentiable():
+    q, k, v = (t.double().requires_grad_() for t in qkv(2, 3, 2, 2))
+    assert torch.autograd.gradcheck(lambda *t: F.scaled_dot_product_attention(*t), (q, k, v), atol=1e-4), (
+        "the reference itself"
+    )
+    mine = attend(*(t.float() for t in (q, k, v)), View())
+    reference = F.scaled_dot_product_attention(q, k, v)
+    upstream = torch.randn(reference.shape)
+    for a, b in zip(
+        torch.autograd.grad(mine, (q, k, v), upstream),
+        torch.autograd.grad(reference, (q, k, v), upstream.double()),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_rms_norm(eps):
+    norm = random(RMSNorm(32, eps))
+    expected = X / torch.sqrt((X**2).mean(-1, keepdim=True) + eps) * norm.weight
+    assert torch.allclose(norm(X), expected, atol=1e-6)
+
+
+def test_rms_norm_keeps_its_statistics_in_single_precision():
+    norm = random(RMSNorm(32, 1e-5)).bfloat16()
+    half = X.bfloat16()
+    exact = (half.float() / torch.sqrt((half.float() ** 2).mean(-1, keepdim=True) + 1e-5)).bfloat16()
+    assert torch.equal(norm(half), exact * norm.weight)
+
+
+@pytest.mark.parametrize(("kind", "module"), [("rms", RMSNorm), ("layer", nn.LayerNorm)])
+def test_norms_by_name(kind, module):
+    norm = make_norm(replace(TRUNK, norm=kind, norm_eps=0.125))
+    assert isinstance(norm, module)
+    assert norm.eps == 0.125
+    assert len(list(norm.parameters())) == (1 if kind == "rms" else 2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_mlps(bias):
+    swiglu = random(MLP(replace(TRUNK, bias=bias)))
+    gate, value = swiglu.up(X).split(64, dim=-1)
+    assert torch.allclose(swiglu(X), swiglu.down(F.silu(gate) * value), atol=1e-6)
+    gelu = random(MLP(replace(TRUNK, mlp="gelu", bias=bias)))
+    h = gelu.up(X)
+    expected = gelu.down(0.5 * h * (1 + torch.erf(h / math.sqrt(2))))
+    assert torch.allclose(gelu(X), expected, atol=1e-5)
+    assert (gelu.up.bias is not None) == bias
+
+
+def phases(rows):
+    return rotary_table((4, 4), 8, 10_000.0, torch.device("cpu"))[rows].unsqueeze(-2)
+
+
+def test_a_block_is_two_residual_branches_after_norms():
+    block = random(Block(TRUNK, "self"))
+    here = phases(torch.arange(5))
+    view = View(causal=True)
+    h = X + block.attention(block.norm1(X), here, view, None, 0, None)
+    assert torch.allclose(block(X, here, view), h + block.mlp(block.norm2(h)), atol=1e-6)
+
+
+def test_modulation_is_shift_scale_gate_of_attention_then_of_the_mlp():
+    block = random(Block(ADALN.trunk, "self"))
+    condition = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
+    parts = block.modulation(condition).unflatten(-1, (6, 32)).unbind(-2)
+    view = View(causal=True)
+    attended = block.attention(block.norm1(X) * (1 + parts[1]) + parts[0], None, view, None, 0, None)
+    h = X + parts[2] * attended
+    expected = h + parts[5] * block.mlp(block.norm2(h) * (1 + parts[4]) + parts[3])
+    assert torch.allclose(block(X, None, view, condition=condition), expected, atol=1e-5)
+
+
+def test_queries_and_keys_are_normalised_before_they_are_turned():
+    attention = random(Block(replace(TRUNK, qk_norm=True), "self")).attention
+    here = phases(torch.tensor([1, 5, 2, 9, 0]))
+    queries, keys, values = attention.project(X, here)
+    q, k, v = attention.qkv(X).split(32, dim=-1)
+
+    def heads(t):
+        return t.unflatten(-1, (4, 8)).transpose(1, 2)
+
+    def turned(t):
+        pairs = torch.view_as_complex(t.unflatten(-1, (4, 2)).contiguous())
+        return torch.view_as_real(pairs * here.transpose(0, 1)).flatten(-2)
+
+    assert torch.allclose(queries, turned(attention.q_norm(heads(q))), atol=1e-5)
+    assert torch.allclose(keys, turned(attention.k_norm(heads(k))), atol=1e-5)
+    assert torch.equal(values, heads(v))
+    assert (keys[:, :, 4] == 0).all(), "a row without a place has a zero key"
+
+
+def test_the_prefix_scores_zero_with_everybody():
+    """Its value counts, its content as a key does not: only the value projection moves the others."""
+    trunk = random(Trunk(TRUNK, depth=1))
+    here = phases(torch.arange(5))
+    attention = trunk.blocks[0].attention
+    _, keys, _ = attention.project(X, here)
+    assert (keys[:, :, 0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_a_trunk_is_its_blocks_in_turn(kind):
+    trunk = random(Trunk(TRUNK, 3, kind))
+    here = phases(torch.arange(5))
+    shared = tuple(t[:, :, :6] for t in qkv()[1:]) if kind == "cross" else None
+    view = View() if kind == "cross" else View(causal=True)
+    expected = X
+    for block in trunk.blocks:
+        expected = block(expected, here, view, None, 0, shared)
+    assert len(trunk.blocks) == 3
+    assert torch.allclose(trunk(X, here, view, shared=shared), expected, atol=1e-6)
+
+
+def test_a_cross_attending_block_projects_no_keys():
+    names = dict(Block(TRUNK, "cross").named_parameters())
+    assert names["attention.query.weight"].shape == (32, 32)
+    assert "attention.qkv.weight" not in names
+
+
+def test_dropout_is_off_in_evaluation_and_on_in_training():
+    config = replace(TRUNK, dropout=Dropout(0.5, 0.5, 0.5, 0.5), mlp="gelu")
+    trunk = random(Trunk(config))
+    here, view = phases(torch.arange(5)), View(causal=True)
+    plain = random(Trunk(replace(config, dropout=Dropout())))
+    assert torch.equal(trunk(X, here, view), plain(X, here, view))
+    trunk.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert not torch.equal(trunk(X, here, view), trunk(X, here, view))
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+def test_initial_weights(name):
+    network = registry.get(name).network(CONTROLLED)
+    initialise(network, torch.Generator().manual_seed(0))
+    for key, parameter in network.named_parameters():
+        if key.startswith("head"):
+            assert (parameter == 0).all()
+        elif "norm" in key:
+            assert (parameter == 1).all()
+        else:
+            assert float(parameter.std()) == pytest.approx(0.02, rel=0.5)
+    again = registry.get(name).network(CONTROLLED)
+    initialise(again, torch.Generator().manual_seed(0))
+    assert all(map(torch.equal, network.parameters(), again.parameters()))
+
+
+def test_initial_weights_of_a_modulated_network():
+    network = RAR().network(ADALN)
+    initialise(network, torch.Generator().manual_seed(0))
+    for key, parameter in network.named_parameters():
+        if key.endswith("bias"):
+            assert (parameter == 0).all()
+        elif "_norm" in key or ".norm" in key:
+            assert (parameter == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "multiple", "multiplier", "hidden"),
+    [(768, 256, None, 2048), (1024, 256, None, 2816), (3200, 256, None, 8704), (4096, 256, None, 11008),
+     (96, 256, None, 256), (32, 32, None, 96), (128, 32, 1.3, 448), (1024, 256, 1.5, 4096)],
+)  # fmt: skip
+def test_swiglu_width(width, multiple, multiplier, hidden):
+    assert swiglu_width(width, multiple, multiplier) == hidden
+
+
+def test_a_width_already_divisible_stays():
+    assert round_up(2048, 256) == 2048
+    assert round_up(2049, 256) == 2304
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"width": 30}, "width 30 is not divisible by heads 4"),
+        ({"kv_heads": 3}, "heads 4 is not divisible by kv_heads 3"),
+        ({"width": 24}, "head width divisible by 4, not 6"),
+    ],
+)
+def test_trunks_that_cannot_be(changes, text):
+    with pytest.raises(ValueError, match=text):
+        replace(TRUNK, **changes)
+
+
+def test_learned_positions_allow_any_head_width():
+    assert replace(TRUNK, width=24, positions="learned").head_width == 6
+
+
+def test_counting():
+    assert parameter_count(nn.Linear(3, 4)) == 16
+    assert hash(TRUNK) == hash(TrunkConfig(depth=2, width=32, heads=4, mlp_width=64))
