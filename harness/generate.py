@@ -174,23 +174,19 @@ class Gallery:
     """What is kept of a run besides its numbers: all images, the order, and how one image appeared."""
 
     pixels: list[Tensor] = field(default_factory=list)
-    steps: list[np.ndarray] = field(default_factory=list)
+    step_of_position: np.ndarray | None = None
+    """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
 
     def add(self, subject: Subject, batch: Batch) -> None:
-        self.steps.append(np.atleast_2d(batch.plan.step_of_position()))
+        if self.step_of_position is None:
+            steps = np.atleast_2d(batch.plan.step_of_position())[0]
+            self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
         self.pixels.append(batch.pixels)
         if self.film is None:
             self.film = film_of(subject.tokenizer, batch)
-
-    def step_of_position(self, grid: tuple[int, int]) -> np.ndarray:
-        """[h, w]: int16, or float32 means where every image has its own order."""
-        steps = np.concatenate(self.steps)
-        if (steps == steps[0]).all():
-            return steps[0].reshape(grid).astype(np.int16)
-        return steps.mean(axis=0).reshape(grid).astype(np.float32)
 
 
 GREY = 127

@@ -85,7 +85,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
 
     subject = load(prepare(cell))
     found = measure(subject, lambda share, doing: channel.progress(0.8 * share, doing))
-    trace = {"step_of_position": found.gallery.step_of_position(subject.prepared.config.grid)}
+    trace = {"step_of_position": found.gallery.step_of_position}
     if not found.gallery.pixels:
         why = {"quality": "no tokenizer turns the tokens of a published network into images"}
         artifacts = _store(cell, folder, **trace)

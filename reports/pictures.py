@@ -87,7 +87,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         bar.outline.set_visible(False)
         bar.set_label("step that writes the position", fontsize=9)
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
-        _caption(figure, facet, "numbers: steps from 1; with an order per image, the mean over images")
+        _caption(figure, facet, "numbers: steps from 1; with an order per image, that of the first")
     return figure
 
 
