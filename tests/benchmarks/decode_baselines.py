@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones import transformer
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
 from strategies.decoding.base import Lesson, Strategy
@@ -83,15 +85,46 @@ class Case:
             hook.remove()
         return seen
 
+    def attentions(self) -> Counter[tuple[int, int, int, int]]:
+        """Every attention of one decode: (rows x heads, queries, keys, head width) -> how often."""
+        seen: Counter[tuple[int, int, int, int]] = Counter()
 
-def floor_of(case: Case) -> Callable[[], None]:
-    """The decode's linear products alone, same weights, shapes and dtype, back to back, step by step."""
-    products = case.products()
+        def recorded(
+            product: Callable[..., Tensor],
+        ) -> Callable[..., Tensor]:
+            def run(queries: Tensor, keys: Tensor, *rest: object) -> Tensor:
+                heads, (asked, width) = queries.shape[:2].numel(), queries.shape[2:]
+                seen[heads, asked, keys.shape[2], width] += 1
+                return product(queries, keys, *rest)
+
+            return run
+
+        with (
+            patch.object(transformer, "attend_fused", recorded(transformer.attend_fused)),
+            patch.object(transformer, "attend_by_products", recorded(transformer.attend_by_products)),
+        ):
+            self.run()
+        return seen
+
+
+def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
+    """The decode's linear products alone, same weights, shapes and dtype, back to back, step by step.
+
+    attention: with the two products of every attention, read from one buffer up to the same length (hotter in
+    the caches than a decode's own, so the floor is on the low side).
+    """
+    products, dtype = case.products(), case.network.dtype
     inputs = {
         (rows, layer.in_features): torch.randn(rows, layer.in_features).to(layer.weight.dtype)
         for rows, layer in products
     }
     rounds = max(products.values())
+    attentions = case.attentions() if attention else Counter()
+    queries = {shape: torch.randn(shape[0], shape[1], shape[3]).to(dtype) for shape in attentions}
+    longest = max((keys for _, _, keys, _ in attentions), default=0)
+    stores = {
+        (heads, width): torch.randn(heads, longest, width).to(dtype) for heads, _, _, width in attentions
+    }
 
     @torch.inference_mode()
     def run() -> None:
@@ -100,6 +133,11 @@ def floor_of(case: Case) -> Callable[[], None]:
             for (rows, layer), count in products.items():
                 if turn < count:
                     F.linear(inputs[rows, layer.in_features], layer.weight, layer.bias)
+        for shape, count in attentions.items():
+            heads, _, keys, width = shape
+            store = stores[heads, width][:, :keys]
+            for _ in range(count):
+                torch.bmm(torch.bmm(queries[shape], store.transpose(1, 2)), store)
 
     return run
 
