@@ -103,7 +103,7 @@ class Shards:
         if pixels is not None:
             arrays["images"] = pixels
         path = self.folder / f"shard-{images.start:08d}-{images.stop:08d}.npz"
-        _write(path, lambda file: np.savez(file, **arrays))
+        _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def parts(self, name: str) -> Iterator[NDArray[Any]]:
         """The array ``tokens`` or ``images`` of all shards in order, each image once.
