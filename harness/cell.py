@@ -15,6 +15,7 @@ ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
 """Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
 SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
+PRODUCTS = ("plain", "packed")
 ZOO_PREFIX = "zoo/"
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
@@ -47,6 +48,8 @@ class Cell:
     images: int = 1000
     dtype: str = "float32"
     device: str = "cpu"
+    products: str = "plain"
+    """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``)."""
     seed: int = 0
     threads: int = 0
     """CPU threads; 0 for every core that this process may use."""
@@ -108,7 +111,7 @@ def normalised(cell: Cell) -> Cell:
     defaults = {f.name: f.default for f in dataclasses.fields(Cell)}
     unused: tuple[str, ...] = ()
     if cell.is_anchor:
-        changes |= {"network": "none", "options": {}, "dtype": "float32"}
+        changes |= {"network": "none", "options": {}, "dtype": "float32", "products": "plain"}
         unused = ("checkpoint", "steps", "guidance", "temperature", "top_k", "top_p", "batch", "seed")
     changes |= {name: defaults[name] for name in unused}
     if cell.guidance is None or cell.is_anchor:
@@ -175,6 +178,7 @@ RULES: dict[str, Rule] = {
     "images": _whole(1),
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
+    "products": _text(choices=PRODUCTS),
     "seed": _whole(0),
     "threads": _whole(0),
     "timeout_s": _number("a number above 0", lambda value: value > 0),

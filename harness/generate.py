@@ -1,6 +1,7 @@
 """A cell's network at work: loaded once, then batches of images with the time of every phase."""
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoints import CheckpointError, load_published, read_state_dict
+from backbones.products import pack
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.transformer import Network, initialise
 from harness import zoo
@@ -90,6 +92,9 @@ def load(prepared: Prepared) -> Subject:
     if broken:
         raise NotFinite(f"weight '{broken[0]}' is NaN or infinite")
     network.to(device, dtype_of(cell)).eval().requires_grad_(False)
+    if cell.products == "packed":
+        places = prepared.config.places
+        pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
     tokenizer = None if cell.is_published else _tokenizer(prepared).to(device)
     return Subject(prepared, network, tokenizer, device, Clock.of(device))
 

@@ -1,6 +1,7 @@
 """What one cell measures: speed, latency and memory around the images that its quality is judged by."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
 from harness.generate import PHASES, Batch, Gallery, Subject, run_batch
 from harness.memory import PeakMemory
-from harness.prepare import predict
+from harness.prepare import on_meta, predict
 from harness.statistics import median_interval
 from strategies.decoding.decode import decode
 from strategies.decoding.sampling import StreamSampler
@@ -84,12 +86,12 @@ def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Meas
             found.skip(size, "out of memory")
     best = max(found.speeds, key=lambda size: found.speeds[size] or 0.0)
     found.row |= {
-        "parameters": parameter_count(subject.network),
+        "parameters": parameter_count(on_meta(subject.prepared.strategy, subject.prepared.config)),
         "flops_per_image": float(flops),
         "throughput_by_batch": found.speeds,
         "throughput_best_images_per_s": found.speeds[best],
         "throughput_best_batch": int(best),
-        "weight_bytes": sum(p.nbytes for p in subject.network.parameters()),
+        "weight_bytes": weight_bytes(subject.network),
         "cache_bytes": predict(subject.prepared).cache_bytes,
         "peak_bytes": found.peaks[str(cell.batch)],
         "peak_bytes_by_batch": found.peaks,
@@ -203,8 +205,11 @@ def count_flops(subject: Subject) -> int:
     Counted by torch while one image is decoded; a multiply-add is two. The tokenizer is not part of it.
     """
     prepared, cell = subject.prepared, subject.prepared.cell
-    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={on_cpu: _attention_flops}) as counter:
+    formulas = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        torch.ops.mkldnn._linear_pointwise: _packed_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         decode(
             subject.network,
             prepared.strategy,
@@ -221,3 +226,8 @@ def _attention_flops(
 ) -> int:
     """Attention on the CPU, which torch's own table leaves out."""
     return int(sdpa_flop_count(query, key, value))
+
+
+def _packed_flops(rows: Any, weight: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
+    """A packed linear product of shapes [.., in] and [out, in]."""
+    return 2 * math.prod(rows) * int(weight[0])

@@ -10,6 +10,7 @@ import torch
 
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
+from backbones.products import can_pack
 from backbones.transformer import Network, parameter_count
 from harness import zoo
 from harness.cell import ANCHORS, RANDOM, ZOO_PREFIX, Cell
@@ -62,6 +63,11 @@ def prepare(cell: Cell) -> Prepared:
     """Everything that can be known of a cell without its weights; UserError for what can't be."""
     load_plugins(cell.plugin)
     check_device(cell.device, cell.dtype)
+    if cell.products == "packed" and not can_pack(torch.device(cell.device), dtype_of(cell)):
+        raise UserError(
+            f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
+            "bfloat16 on a CPU whose torch has oneDNN"
+        )
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
     guidance = None

@@ -182,6 +182,7 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "images": cell.images,
         "dtype": cell.dtype,
         "device": cell.device,
+        "products": cell.products,
         "seed": cell.seed,
         "threads": cell.threads,
         "started_at": started_at,

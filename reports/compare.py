@@ -45,6 +45,7 @@ SETTING = (
     "dtype",
     "seed",
     "compile",
+    "products",
 )
 """Cells with equal values of these fields are the same setting."""
 

@@ -18,7 +18,7 @@ from results.schema import Row
 
 QUALITY_KEYS = ("tokenizer", "reference", "n", "protocol")
 """Quality compares only where these agree."""
-SPEED_KEYS = ("device", "hardware", "threads", "dtype")
+SPEED_KEYS = ("device", "hardware", "threads", "dtype", "products")
 """Speed and memory compare only where these agree."""
 FACET_KEYS = SPEED_KEYS + QUALITY_KEYS
 
@@ -52,6 +52,7 @@ _COPIED = (
     "seed",
     "threads",
     "compile",
+    "products",
     "throughput_images_per_s",
     "throughput_repeats",
     "throughput_best_images_per_s",
@@ -105,7 +106,8 @@ class Facet:
         batches = sorted({row.batch for row in cells if row.batch is not None})
         parts = [
             f"device {self.keys['device']} ({self.keys['hardware']}; threads: {self.keys['threads']})",
-            f"dtype {self.keys['dtype']}",
+            f"dtype {self.keys['dtype']}"
+            + (", packed products" if self.keys["products"] == "packed" else ""),
             f"batch {', '.join(map(str, batches)) if batches else 'unknown'}",
             f"N = {self.keys['n']}",
             f"reference {self.keys['reference']}",
@@ -124,6 +126,7 @@ def facet_keys(row: Row) -> dict[str, str]:
         "hardware": str(hardware or _UNKNOWN),
         "threads": str(row.threads) if row.threads is not None else _UNKNOWN,
         "dtype": row.dtype,
+        "products": row.products,
         "tokenizer": row.tokenizer,
         "reference": (
             f"{reference['name']} (sha256 {reference['sha256'][:8]}, n = {reference['n']})"

@@ -115,6 +115,8 @@ class Row:
     top_p: float | None = None
     threads: int | None = None
     compile: bool = False
+    products: str = "plain"
+    """``packed``: weights in the layout of the CPU's product kernel."""
     throughput_images_per_s: float | None = None
     """Median over repeats after warm-up, at ``batch``."""
     throughput_interval: list[float] | None = None

@@ -74,10 +74,10 @@ def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
     return total
 
 
-@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize(("guided", "products"), [(False, "plain"), (True, "plain"), (True, "packed")])
 @pytest.mark.parametrize("strategy", STEPS)
-def test_counted_flops_equal_the_formula(subject, strategy, guided):
-    chosen = subject(strategy, guidance=2.0 if guided else None)
+def test_counted_flops_equal_the_formula(subject, strategy, guided, products):
+    chosen = subject(strategy, guidance=2.0 if guided else None, products=products)
     plan = chosen.prepared.plan([0])
     expected = formula(strategy, chosen.prepared.config, plan) * (2 if guided else 1)
     assert count_flops(chosen) == expected

@@ -1,0 +1,122 @@
+"""pardec generate: many images of one cell into shards, resumable at any range, split over processes."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands.common import add_machine_flags, overrides, progress_bar
+from harness.distributed import processes
+from strategies.decoding.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.cell import Cell
+    from harness.shards import Shards, Share
+
+SUMMARY = "generate the images of a cell into shards on disk; goes on where it was cut"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("cell", metavar="CELL", help="settings as for explain: strategy=lpd,steps=10")
+    command.add_argument("--images", type=int, help="how many (default: as the cell says)")
+    command.add_argument("--seed", type=int, help="another seed draws other images")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
+    command.add_argument(
+        "--chunk", type=int, help="images a shard, a multiple of the batch (default: 10 of them)"
+    )
+    command.add_argument("--shard", metavar="I/N", help="only every N-th chunk, from the I-th (0 <= I < N)")
+    command.add_argument(
+        "--adm", type=Path, metavar="FILE", help="when all are there: write them for the ADM evaluator"
+    )
+    command.add_argument("--png", type=Path, metavar="DIR", help="when all are there: write a PNG each")
+    command.add_argument(
+        "--against", type=Path, metavar="DIR", help="print the share of tokens that differ from another run's"
+    )
+    add_machine_flags(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from harness.shards import Shards
+
+    cell, share = _cell(options), _share(options.shard)
+    chunk = 10 * cell.batch if options.chunk is None else options.chunk
+    if chunk < 1 or chunk % cell.batch:
+        raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")
+    other = None if options.against is None else Shards.read(options.against)
+    torch.set_num_threads(cell.threads)
+    shards = Shards.open(options.out, cell)
+    with processes(cell.device) as group:
+        _generate(cell, shards, chunk, share)
+        group.wait()
+    if group.is_first:
+        _finish(shards, options, other)
+    return 0
+
+
+def _cell(options: argparse.Namespace) -> "Cell":
+    from harness.commands.explain_command import find_cell
+    from harness.prepare import finished
+
+    changes = overrides(options)
+    if changes.get("device") == "cuda" and "LOCAL_RANK" in os.environ:
+        changes["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+    cell = find_cell(options.cell, changes, None)
+    if cell.is_anchor:
+        raise UserError(f"cell '{options.cell}': an anchor generates nothing")
+    return finished(cell)
+
+
+def _share(text: str | None) -> "Share":
+    """The part of the flag, or that of this process under torchrun."""
+    from harness.shards import Share
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if text is None:
+        return Share(int(os.environ.get("RANK", "0")), ranks)
+    if ranks > 1:
+        raise UserError("--shard: torchrun deals the chunks already; use one or the other")
+    return Share.parse(text)
+
+
+def _generate(cell: "Cell", shards: "Shards", chunk: int, share: "Share") -> None:
+    """Make what is missing of this process's part, a shard on disk before the next begins."""
+    import torch
+
+    from harness.generate import load, run_batch
+    from harness.prepare import prepare
+
+    missing = shards.missing(chunk, share)
+    if not missing:
+        return
+    subject = load(prepare(cell))
+    with progress_bar() as bar:
+        task = bar.add_task(cell.describe(), total=sum(len(images) for images in missing))
+        for images in missing:
+            starts = range(images.start, images.stop, cell.batch)
+            batches = []
+            for start in starts:
+                batches.append(run_batch(subject, range(start, min(start + cell.batch, images.stop))))
+                bar.advance(task, len(batches[-1].images))
+            pixels = [batch.pixels for batch in batches if batch.pixels is not None]
+            tokens = torch.cat([batch.decoded.tokens for batch in batches]).cpu().numpy()
+            shards.write(images, tokens, torch.cat(pixels).numpy() if pixels else None)
+
+
+def _finish(shards: "Shards", options: argparse.Namespace, other: "Shards | None") -> None:
+    """Say what is there; export and compare what was asked for once all images are."""
+    from harness.shards import export_adm, export_png, flipped
+
+    left = sum(len(images) for images in shards.missing(1))
+    print(f"{shards.folder}: {shards.total - left} of {shards.total} images")
+    if left:
+        return
+    if options.adm is not None:
+        export_adm(shards, options.adm)
+        print(options.adm)
+    if options.png is not None:
+        export_png(shards, options.png)
+        print(options.png)
+    if other is not None:
+        print(f"tokens that differ from {other.folder}: {flipped(shards, other):.3g}")
