@@ -1,7 +1,8 @@
 """Decode speed against named baselines of the same run; run by ``make bench``.
 
-(a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone.
-(c) limit: weight streaming or arithmetic at the machine's measured rates, whichever takes longer.
+(a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone;
+products: those and the two products of every attention. (c) limit: weight streaming or arithmetic at the
+machine's measured rates, whichever takes longer.
 """
 
 import statistics
@@ -41,13 +42,20 @@ def test_small_trunk(benchmark, name: str, batch: int) -> None:
     if not benchmark.enabled:
         pytest.skip("measures: run by `make bench`")
     case = Case.build(get(name), controlled_network(64, 10, (8, 8)), SMALL_STEPS[name], batch, torch.float32)
-    floor = floor_of(case)
-    for run in (case.run, floor):
+    floor, products = floor_of(case), floor_of(case, attention=True)
+    for run in (case.run, floor, products):
         run()
     floor_s: list[float] = []
-    # The floor runs before every round, so that drift of the machine meets both.
-    benchmark.pedantic(case.run, setup=lambda: floor_s.extend(timed(floor, 1)), rounds=7)
-    note(benchmark, floor=floor_s, uncached=timed(case.run_uncached, 1), limit=[machine_limit(case)])
+    products_s: list[float] = []
+
+    def baselines() -> None:
+        floor_s.extend(timed(floor, 1))
+        products_s.extend(timed(products, 1))
+
+    # They run before every round, so that drift of the machine meets all.
+    benchmark.pedantic(case.run, setup=baselines, rounds=7)
+    uncached_s = timed(case.run_uncached, 1)
+    note(benchmark, floor=floor_s, products=products_s, uncached=uncached_s, limit=[machine_limit(case)])
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -61,6 +69,10 @@ def test_baselines_do_the_same_work(name: str) -> None:
     head = case.network.head
     assert sum(count for (_, layer), count in case.products().items() if layer is head) == decoded.forwards
     floor_of(case)()
+    seen = case.attentions()
+    assert sum(seen.values()) >= decoded.forwards * config.trunk.depth
+    assert max(keys for _, _, keys, _ in seen) <= 1 + 2 * case.plan.places
+    floor_of(case, attention=True)()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
