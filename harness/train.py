@@ -112,8 +112,8 @@ class Trainer:
             fused=True,
         )
         self.generator = torch.Generator().manual_seed(recipe.seed + 1)
-        # Dropout knows only the global generator, so its state is seeded here and stored with the run.
-        torch.default_generator.manual_seed(recipe.seed + 2)
+        # Dropout knows only the device's global generator: a run lends it a state of its own and stores it.
+        self.dropout_state = torch.Generator(self.device).manual_seed(recipe.seed + 2).get_state()
         self.step, self.log = 0, Log()
 
     @property
@@ -128,7 +128,7 @@ class Trainer:
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
-            "dropout_generator": torch.default_generator.get_state(),
+            "dropout_generator": self.dropout_state,
             "log": asdict(self.log),
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
         }
@@ -152,7 +152,7 @@ class Trainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
-        torch.default_generator.set_state(state["dropout_generator"].cpu())
+        self.dropout_state = state["dropout_generator"].cpu()
         self.log = Log(**state["log"])
         return True
 
@@ -188,9 +188,23 @@ class Trainer:
                 total += loss.item() * len(labels)
         return total / data.codes.shape[1]
 
+    @property
+    def _dropout_generator(self) -> torch.Generator:
+        if self.device.type == "cuda":
+            return torch.cuda.default_generators[self.device.index or 0]
+        return torch.default_generator
+
     def run(self, train: Codes, validation: Codes, until: int | None = None, quiet: bool = False) -> None:
         """Train to the end of the budget (or to step ``until``), saving every few minutes."""
         end = min(until or self.recipe.steps, self.recipe.steps)
+        borrowed = self._dropout_generator.get_state()
+        self._dropout_generator.set_state(self.dropout_state)
+        try:
+            self._train_to(end, train, validation, quiet)
+        finally:
+            self._dropout_generator.set_state(borrowed)
+
+    def _train_to(self, end: int, train: Codes, validation: Codes, quiet: bool) -> None:
         self.network.train()
         losses: list[float] = []
         started = saved = time.monotonic()
@@ -210,6 +224,7 @@ class Trainer:
                 if now - saved > self.recipe.save_every_s or last:
                     self.log.seconds += now - started
                     started = saved = now
+                    self.dropout_state = self._dropout_generator.get_state()
                     self.save()
 
 
