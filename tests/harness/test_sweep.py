@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import sweep_file
+from harness.zoo import read_card
 from strategies.decoding.errors import UserError
 
 
@@ -145,3 +146,11 @@ def test_selections_that_cannot_be(expression, words):
         sweep_file.select(sweep_file.load("quick").cells, expression)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["quick", "steps"])
+def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
+    cells = [cell for cell in sweep_file.load(name).cells if not cell.is_anchor]
+    assert cells
+    for cell in cells:
+        assert cell.guidance == read_card(f"zoo/{cell.strategy}").content["guidance"]["chosen"], cell.describe()
