@@ -1,4 +1,4 @@
-"""The published tokenizers by name: built at the size of a grid, filled from the authors' file or at random."""
+"""The published tokenizers by name: built for a grid, filled from the authors' file or at random."""
 
 from pathlib import Path
 

@@ -170,7 +170,7 @@ class Decoder(nn.Module):
 
 
 class VQLlamaGen(Tokenizer):
-    """Images of any height and width that the stride divides; ``grid`` and ``image_size`` are those asked for.
+    """Takes images of any size that the stride divides; ``grid`` and ``image_size`` are those asked for.
 
     The authors turn a decoded image into bytes by trunc(127.5 x + 128): the harness's rounding but for ties.
     """
@@ -188,7 +188,7 @@ class VQLlamaGen(Tokenizer):
         self.decoder = Decoder(config)
 
     def vectors(self) -> Tensor:
-        """What stands for each code [K, code_width]; the rows of a released file need not be of unit length."""
+        """What stands for each code [K, code_width]; the rows of a file need not be of unit length."""
         rows = self.codebook.weight
         return F.normalize(rows, dim=1) if self.config.normalised else rows
 

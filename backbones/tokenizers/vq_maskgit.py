@@ -128,7 +128,7 @@ class Decoder(nn.Module):
 
 
 class VQMaskGIT(Tokenizer):
-    """Images of any height and width that the stride divides; ``grid`` and ``image_size`` are those asked for.
+    """Takes images of any size that the stride divides; ``grid`` and ``image_size`` are those asked for.
 
     The weights speak of images in [0, 1]; callers see [-1, 1], as with every tokenizer. RAR turns a decoded
     image into bytes by truncation; the harness rounds, as for all, which is up to a level brighter.
