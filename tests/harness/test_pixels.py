@@ -32,8 +32,8 @@ from tests.backbones.published_files import HYPER_PARAMETERS, to_published
 from tests.recorded import randomise
 
 TOKENIZERS = {
-    "small-llamagen": ("vq-llamagen", "ch = 32, num_res_blocks = 1, encoder_ch_mult = [1, 1], z_channels = 8, "
-                       "decoder_ch_mult = [1, 1], codebook_size = 11, codebook_embed_dim = 4"),
+    "small-llamagen": ("vq-llamagen", "ch = 32, num_res_blocks = 1, encoder_ch_mult = [1, 1], z_channels = 8,"
+                       " decoder_ch_mult = [1, 1], codebook_size = 11, codebook_embed_dim = 4"),
     "small-maskgit": ("vq-maskgit", "hidden_channels = 32, num_res_blocks = 1, channel_mult = [1, 1], "
                       "z_channels = 4, codebook_size = 11"),
 }  # fmt: skip
