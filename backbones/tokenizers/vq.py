@@ -1,7 +1,7 @@
 """What the published vector-quantising tokenizers share: convolutions, code-book lookup, first weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -91,12 +91,21 @@ def initialise_tokenizer(tokenizer: nn.Module, generator: torch.Generator) -> No
 class PublishedTokenizer:
     """The authors' naming of one tokenizer family.
 
-    keys: their state dict onto our modules. build: their hyper-parameters, complete, and the height and
-    width of the images in pixels -> a tokenizer.
+    keys: their state dict onto our modules. tokenizer, config: our class, and the dataclass that it is built
+    from. names: their hyper-parameters that decide an image or a code, onto fields of ``config``.
     """
 
     family: str
     keys: KeyMap
-    build: Callable[[Mapping[str, Any], tuple[int, int]], Tokenizer]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Hyper-parameters that a published configuration leaves out."""
+    tokenizer: Callable[[Any], Tokenizer]
+    config: Callable[..., Any]
+    names: Mapping[str, str]
+
+    def build(self, settings: Mapping[str, Any], image_size: tuple[int, int]) -> Tokenizer:
+        """The tokenizer of their hyper-parameters, of which those left out are the published ones.
+
+        image_size: height and width of the images in pixels.
+        """
+        given = {self.names[key]: value for key, value in settings.items() if key in self.names}
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        return self.tokenizer(self.config(**given, image_size=image_size))

@@ -39,7 +39,7 @@ COUNTED = {
 
 def small(family, size=(8, 12), seed=0, **changes):
     published = tokenizer_by_family(family)
-    tokenizer = published.build({**published.defaults, **SMALL[family], **changes}, size).eval()
+    tokenizer = published.build({**SMALL[family], **changes}, size).eval()
     randomise(tokenizer, seed)
     return tokenizer.requires_grad_(False)
 
@@ -188,8 +188,7 @@ def small_presets(monkeypatch):
     def build(name, grid):
         stride = 4
         published = tokenizer_by_family(tokenizer_info(name).family)
-        names = {**published.defaults, **SMALL[published.family]}
-        return published.build(names, (grid[0] * stride, grid[1] * stride))
+        return published.build(SMALL[published.family], (grid[0] * stride, grid[1] * stride))
 
     monkeypatch.setattr("backbones.tokenizers.published.build_tokenizer", build)
 

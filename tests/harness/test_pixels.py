@@ -53,8 +53,10 @@ def catalogue() -> str:
         strategy, config = naming.configure({**naming.defaults, **HYPER_PARAMETERS[family]})
         names = ", ".join(f"{key} = {value}" for key, value in HYPER_PARAMETERS[family].items())
         text += (
-            f'[family.{family}]\nstrategy = "{family}"\ntokenizer = "{tokenizer}"\npaper = "p"\nfiles = "f"\n'
+            f'[family.{family}]\nstrategy = "{family}"\ntokenizer = "small-llamagen"\n'
+            'paper = "p"\nfiles = "f"\n'
             f'[preset.small-{family}]\ntitle = "Small"\nfamily = "{family}"\n'
+            f'tokenizer = "{tokenizer}"\n'  # a model may name another than its family
             f"parameters = {parameter_count(on_meta(strategy, config))}\nconfig = {{ {names} }}\n"
             f"[preset.small-{family}.8]\nconfig = {{}}\n"
         )
@@ -144,6 +146,11 @@ def test_mistakes_are_one_line(capsys, tmp_path, small_zoo):
     error = refused(capsys, "sample", network, *sample)
     for word in ("small-par", "tokenizer_checkpoint", "'random'", "small-llamagen.pt", "https://hub/"):
         assert word in error
+    error = refused(
+        capsys, "generate", network, "--out", str(tmp_path / "out"), "--png", str(tmp_path / "png")
+    )
+    assert "gives tokens and no images" in error
+    assert not (tmp_path / "out").exists()
     missing = f"{network},tokenizer_checkpoint=nowhere.pt"
     for command in ("sample", "generate"):
         assert "no file 'nowhere.pt'" in refused(capsys, command, missing, *sample)
