@@ -35,6 +35,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="put the pixels outside the mask back over the tokenizer's version of them",
     )
     command.add_argument(
+        "--enlarge",
+        action="store_true",
+        help="images of twice the side by resolution extrapolation (randar), each after the one it grew from",
+    )
+    command.add_argument(
+        "--context-guidance",
+        type=float,
+        default=2.5,
+        metavar="S",
+        help="with --enlarge: guidance by the small image's tokens (default: %(default)s)",
+    )
+    command.add_argument(
         "--inpaint-demo",
         type=Path,
         metavar="DIR",
@@ -65,8 +77,8 @@ def run(options: argparse.Namespace) -> int:
         if options.inpaint_demo:
             _demonstrate(subject, options.inpaint_demo, options.out)
         else:
-            rows = _edited(subject, options) if options.image else _whole(subject, options)
-            _write(rows, options.scale, options.out)
+            draw = _edited if options.image else _enlarged if options.enlarge else _whole
+            _write(draw(subject, options), options.scale, options.out)
     except OSError as error:
         place = options.inpaint_demo or options.out
         raise UserError(f"'{error.filename or place}' can't be written: {error.strerror or error}") from None
@@ -88,6 +100,8 @@ def _check(options: argparse.Namespace) -> None:
         )
     if options.paste_known and options.image is None:
         raise UserError("--paste-known needs --image and --mask")
+    if options.enlarge and (options.image or options.inpaint_demo):
+        raise UserError("--enlarge draws whole images: leave out --image, --mask and --inpaint-demo")
     if options.image and options.inpaint_demo:
         raise UserError("--inpaint-demo brings its own images: leave out --image and --mask")
     if options.only is not None and options.classes is not None:
@@ -129,6 +143,27 @@ def _edited(subject: "Subject", options: argparse.Namespace) -> "Tensor":
             pixels = complete(subject, edit, images)[0]
             pixels = edit.paste(pixels) if options.paste_known else pixels
             rows.append(torch.cat([torch.stack([edit.pixels, edit.masked()]), pixels]))
+    return torch.stack(rows)
+
+
+def _enlarged(subject: "Subject", options: argparse.Namespace) -> "Tensor":
+    """Each image at half size in the corner of a square and at full size, [classes, 2 images, 3, 2H, 2W]."""
+    import torch
+    from torch.nn.functional import pad
+
+    from harness.editing import GREY
+    from harness.enlarge import enlarge, settings_of
+
+    settings = settings_of(subject, options.context_guidance)
+    total = subject.prepared.config.classes
+    rows = []
+    with progress_bar() as bar:
+        for label in bar.track(_classes(options, total), description="classes"):
+            images = [label + total * column for column in range(options.per_class)]
+            small, large = enlarge(subject, images, settings)
+            height, width = small.shape[2:]
+            framed = pad(small, (0, width, 0, height), value=GREY)
+            rows.append(torch.stack([framed, large], dim=1).flatten(0, 1))
     return torch.stack(rows)
 
 

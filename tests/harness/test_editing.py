@@ -10,6 +10,7 @@ from PIL import Image
 from harness.cell import Cell, normalised
 from harness.cli import main
 from harness.editing import Edit, complete, demonstrate, make_edit, task_masks
+from harness.enlarge import enlarge, settings_of
 from harness.generate import Subject, load, run_batch
 from harness.prepare import prepare
 from reports.artifacts import Edits, edits_path, load_edits
@@ -17,6 +18,7 @@ from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
+from strategies.randar import Extrapolation
 from tests.recorded import run
 from tests.recorded import subject as random_subject
 
@@ -253,3 +255,43 @@ def test_a_damaged_demonstration_is_named_in_one_line(tmp_path):
 def test_only_digits_are_demonstrated(small_zoo):
     with pytest.raises(UserError, match="controlled tier"):
         demonstrate(subject(small_zoo, "arpg", data="imagefolder:nowhere"))
+
+
+# Resolution extrapolation ----------------------------------------------------------------------------------
+
+
+def test_enlarged_images_stand_beside_those_they_grew_from(small_zoo, tmp_path):
+    out = tmp_path / "out.png"
+    cell = "strategy=randar,steps=8,guidance=2,guidance_schedule=linear"
+    assert sample(small_zoo, out, "--enlarge", "--class", 3, cell=cell) == 0
+    with Image.open(out) as image:
+        assert image.size == (6 * 2 * SIZE, 2 * SIZE)
+        grid = torch.from_numpy(np.array(image)).unflatten(1, (6, 2 * SIZE))  # [2H, columns, 2W, 3]
+    one = subject(small_zoo, "randar", steps=8, guidance=2.0, guidance_schedule="linear")
+    settings = settings_of(one, 2.5)
+    assert settings == Extrapolation(8, (1.0, 2.0), (2.5, 2.5))
+    small, large = enlarge(one, (13,), settings)
+    assert torch.equal(grid[:SIZE, 2, :SIZE], small[0].permute(1, 2, 0))
+    assert torch.equal(grid[:, 3], large[0].permute(1, 2, 0))
+    assert (grid[SIZE:, 2] == 127).all()
+    assert torch.equal(enlarge(one, (3, 13), settings)[1][1:], large)
+    assert not torch.equal(enlarge(one, (13,), settings_of(one, 1.0))[1], large)
+
+
+@pytest.mark.parametrize(
+    ("cell", "flags", "text"),
+    [
+        ("strategy=arpg,steps=4", ["--enlarge"], "resolution extrapolation is RandAR's; valid: randar"),
+        (
+            "strategy=randar,steps=4,guidance=2,guidance_schedule=power-cosine",
+            ["--enlarge"],
+            "constant or linear",
+        ),
+        ("strategy=randar,steps=4", ["--enlarge", "--inpaint-demo", "x"], "--enlarge draws whole images"),
+    ],
+)
+def test_what_cannot_be_enlarged(capsys, small_zoo, tmp_path, cell, flags, text):
+    assert sample(small_zoo, tmp_path / "out.png", *flags, cell=cell) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
