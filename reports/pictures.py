@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -156,7 +157,13 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
         bottom = height - top
         for strip, tall in zip(strips, heights, strict=True):
             bottom -= tall
-            name = {"color": strip.colour, "fontsize": 9, "weight": "bold", "ha": "right", "va": "center"}
+            name: dict[str, Any] = {
+                "color": strip.colour,
+                "fontsize": 9,
+                "weight": "bold",
+                "ha": "right",
+                "va": "center",
+            }
             page.text(margin - 0.12, bottom + _INCH / 2, strip.label, **name)
             for column, image in enumerate(strip.images):
                 left = margin + column * (_INCH + 0.05)
