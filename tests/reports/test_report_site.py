@@ -8,9 +8,11 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
+from reports.artifacts import Edits, edits_path
 from reports.published import HEADINGS, beside
 from reports.site import _html, write_report
 from results.errors import UserError
@@ -140,3 +142,19 @@ def test_no_torch_is_imported(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_report_shows_a_stored_demonstration(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for row in anchor_rows():
+        store.append(row)
+    images = np.random.default_rng(0).integers(256, size=(2, 3, 8, 8, 3), dtype=np.uint8)
+    edits = Edits(
+        "arpg", "ARPG, 16 steps; real digits", ("3, lower half anew", "4"), ("image", "", ""), images
+    )
+    edits_path(tmp_path, "arpg").parent.mkdir(exist_ok=True)
+    np.savez(edits_path(tmp_path, "arpg"), **edits.arrays())
+    page = write_report(tmp_path)
+    assert "Around given tokens: arpg: ARPG, 16 steps; real digits" in Page(page.read_text()).text
+    assert (page.parent / "figures" / "editing-arpg.png").is_file()
+    assert "(figures/editing-arpg.png)" in (page.parent / "report.md").read_text()
