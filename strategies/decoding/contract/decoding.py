@@ -158,6 +158,7 @@ def check_everything_given(subject: Subject) -> None:
     plan = subject.strategy.plan(subject.config.grid, None, Streams(0, images), known=known)
     require_equal(plan.steps, 0, "steps of a plan with every token given")
     found = run(subject, plan, subject.labels(images), subject.sampler(images), known=tokens)
+    require_equal(found.decoded.steps, 0, "steps of a decode with every token given")
     require(torch.equal(found.decoded.tokens, tokens), "given tokens do not come back unchanged")
 
 

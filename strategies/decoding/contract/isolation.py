@@ -136,7 +136,7 @@ def _unwritten(inputs: dict[str, Any]) -> Iterator[None]:
 
 
 def check_reads_only_filled_slots(subject: Subject) -> None:
-    """Unless the trait ``empty_context`` is declared: what a cache holds before it is written has no effect."""
+    """Unless ``empty_context`` is declared, what a cache holds before it is written has no effect."""
     images = (0, 1, 2)
     labels, forced = subject.labels(images), ForcedSampler(subject.tokens(3))
     for steps in subject.step_counts():
