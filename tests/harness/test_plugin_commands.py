@@ -53,7 +53,7 @@ def test_check_exits_with_1_and_says_why(capsys, tmp_path):
     assert main(["check", os.fspath(path), "--only", "lessons_leak_nothing", "--only", "lessons"]) == 1
     out = capsys.readouterr().out
     assert "lessons               pass" in out
-    assert "lessons_leak_nothing  fail: taught logits up to the group of place 0" in out
+    assert "lessons_leak_nothing  fail: taught logits up to the group of place 1" in out
     assert "lessons_leak_nothing: In training, the logits of a group do not depend" in out
 
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def check_plans_are_valid(subject: Subject) -> None:
     allowed = strategy.allowed_steps(grid)
     require_equal(strategy.plan(grid, None, Streams(0, (0,))).steps, max(allowed), "steps of a default plan")
     for wrong in (-1, 0, allowed[0] - 1, allowed[-1] + 1):
-        refused(lambda steps=wrong: strategy.plan(grid, steps, Streams(0, (0,))), f"steps = {wrong}")
+        refused(partial(strategy.plan, grid, wrong, Streams(0, (0,))), f"steps = {wrong}")
     if not strategy.any_order:
         known = np.array([0])
         refused(

@@ -23,7 +23,7 @@ def check_batch_equals_singles(subject: Subject) -> None:
     """The trait ``batch_exact``: an image's logits and tokens do not depend on its batch."""
     images = (3, 0, 7, 12)
     steps = subject.plan(images).steps
-    filters = {"temperature": 0.9, "top_k": 7, "top_p": 0.95}
+    filters: dict[str, Any] = {"temperature": 0.9, "top_k": 7, "top_p": 0.95}
     for guidance in (None, subject.guidance(2.5, schedule="linear")):
         runs = [
             run(
@@ -82,7 +82,7 @@ def check_deterministic(subject: Subject) -> None:
 @contextmanager
 def _global_random_state_untouched() -> Iterator[None]:
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    numpy_state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
     yield
     require(torch.equal(torch.get_rng_state(), torch_state), "torch's global generator was drawn from")
     require(random.getstate() == python_state, "Python's global generator was drawn from")

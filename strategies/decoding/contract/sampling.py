@@ -4,6 +4,7 @@ Both are computed anew here, slowly and from the definitions.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from strategies.decoding.contract.recording import Subject
 from strategies.decoding.contract.requirements import close, require
 
-SETTINGS = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"temperature": 0.5},
     {"temperature": 1.7},
