@@ -9,7 +9,10 @@ from typing import NoReturn
 
 from strategies.decoding.errors import UserError, unknown
 
-COMMANDS = ("list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare")
+COMMANDS = (
+    "list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare",
+    "check", "new-strategy",
+)  # fmt: skip
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
 
@@ -30,7 +33,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name in COMMANDS:
-        module = importlib.import_module(f"harness.commands.{name}_command")
+        module = importlib.import_module(f"harness.commands.{name.replace('-', '_')}_command")
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)
         command.set_defaults(run=module.run)

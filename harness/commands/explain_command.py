@@ -94,7 +94,7 @@ def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
     if "strategy" not in settings:
         raise UserError(f"cell '{text}': no strategy; valid: {', '.join(registry.names())}")
     if settings["strategy"] not in registry.names():
-        raise unknown("strategy", settings["strategy"], registry.names(), f"cell '{text}'")
+        raise registry.unknown_strategy(settings["strategy"], f"cell '{text}'")
     _check_options(settings["strategy"], given, text)
     return normalised(Cell(**{**settings, "options": given, **changes}))
 

@@ -60,6 +60,8 @@ class Strategy(ABC, Generic[N]):
     """Cached decoding equals the teacher-forced pass over the same tokens."""
     gradient_exceptions: ClassVar[Mapping[str, str]] = {}
     """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of the contract that this strategy cannot pass, with the reason; they must fail."""
 
     @abstractmethod
     def network(self, config: NetworkConfig) -> N:

@@ -8,11 +8,16 @@ class UserError(Exception):
     """A user's mistake; the command line prints its text on one line and exits with 2."""
 
 
+def closest(name: str, choices: Iterable[str]) -> str | None:
+    """The valid name that looks most like ``name``, if any does."""
+    return next(iter(get_close_matches(name, sorted(choices), n=1, cutoff=0.5)), None)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The clause that helps a reader on: the closest valid name, then all of them."""
     valid = sorted(choices)
-    close = get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    close = closest(name, valid)
+    hint = f"did you mean '{close}'? " if close else ""
     return f"{hint}valid: {', '.join(valid) if valid else 'none'}"
 
 

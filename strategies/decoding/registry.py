@@ -11,8 +11,9 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from zlib import crc32
 
-from strategies.decoding.errors import UserError, unknown
+from strategies.decoding.errors import UserError, closest, unknown
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
@@ -48,7 +49,7 @@ def describe(name: str) -> str:
 def get(name: str, **options: Any) -> Strategy:
     """The strategy ``name`` with its options; UserError for an unknown name or option."""
     if name not in names():
-        raise unknown("strategy", name, names())
+        raise unknown_strategy(name)
     kind = _load(name)
     valid = {field.name: field.default for field in dataclasses.fields(kind)}
     choices = get_type_hints(kind)
@@ -67,13 +68,27 @@ def get(name: str, **options: Any) -> Strategy:
     return kind(**options)
 
 
+def unknown_strategy(name: str, where: str = "") -> UserError:
+    """The error for a strategy that does not exist: the nearest, and where all of them come from."""
+    known = names()
+    close = closest(name, known)
+    hint = f"did you mean '{close}' ({origin(close)})? " if close else ""
+    origins = {origin(each): [other for other in known if origin(other) == origin(each)] for each in known}
+    valid = "; ".join(f"{', '.join(sorted(group))} ({source})" for source, group in origins.items())
+    place = f" in {where}" if where else ""
+    return UserError(f"unknown strategy '{name}'{place}: {hint}valid: {valid}")
+
+
 def add_plugin(path: Path) -> str:
     """Make the one strategy class of a Python file known; returns its name."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"plug-in {path}: no such file")
-    name = _class_in(_module_from(path), str(path)).name
-    if name in BUILT_IN or name in _entry_points():
+    kind = _class_in(_module_from(path), f"plug-in {path}")
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str) or not name:
+        raise UserError(f"plug-in {path}: class {kind.__name__} has no name; expected a ClassVar 'name'")
+    if name in BUILT_IN or name in _entry_points() or _plugins.get(name, path) != path:
         raise UserError(f"plug-in {path}: the name '{name}' is taken ({origin(name)})")
     _plugins[name] = path
     return name
@@ -89,23 +104,38 @@ def by_family(family: str) -> Published:
 
 @lru_cache(maxsize=1)
 def _entry_points() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    found: dict[str, str] = {}
+    for point in entry_points(group=GROUP):
+        taken = "built in" if point.name in BUILT_IN else found.get(point.name, point.value)
+        if taken != point.value:
+            raise UserError(f"entry point {point.value}: the strategy name '{point.name}' is taken ({taken})")
+        found[point.name] = point.value
+    return found
 
 
 def _load(name: str) -> type[Strategy]:
     if name in _plugins:
-        return _class_in(_module_from(_plugins[name]), str(_plugins[name]))
+        return _class_in(_module_from(_plugins[name]), f"plug-in {_plugins[name]}")
     target = f"strategies.{name}" if name in BUILT_IN else _entry_points()[name]
     module_name, _, attribute = target.partition(":")
+    where = f"strategy '{name}' ({origin(name)})"
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"strategy '{name}' ({origin(name)}) cannot be imported: {error}") from error
-    return getattr(module, attribute) if attribute else _class_in(module, target)
+    except Exception as error:
+        raise UserError(f"{where} cannot be imported: {_one_line(error)}") from error
+    kind = _class_in(module, where, attribute)
+    if kind.name != name:
+        raise UserError(f"{where} calls itself '{kind.name}'; expected the name of its entry point")
+    return kind
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _module_from(path: Path) -> Any:
-    name = f"pardec_plugin_{path.stem}"
+    # Two files of one name in two folders are two modules.
+    name = f"pardec_plugin_{path.stem}_{crc32(str(path).encode()):08x}"
     if name in sys.modules and sys.modules[name].__file__ == str(path):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -117,22 +147,28 @@ def _module_from(path: Path) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        cause = " ".join(str(error).split())
-        raise UserError(f"plug-in {path}: {type(error).__name__}: {cause}") from error
+        raise UserError(f"plug-in {path}: {_one_line(error)}") from error
     return module
 
 
-def _class_in(module: Any, where: str) -> type[Strategy]:
+def _class_in(module: Any, where: str, attribute: str = "") -> type[Strategy]:
+    """The class called ``attribute``, or the only concrete one that the module itself defines."""
     from strategies.decoding.base import Strategy
 
     own = [
         value
-        for value in vars(module).values()
+        for name, value in vars(module).items()
         if isinstance(value, type)
         and issubclass(value, Strategy)
-        and value.__module__ == module.__name__
-        and not getattr(value, "__abstractmethods__", None)
+        and (name == attribute if attribute else value.__module__ == module.__name__)
     ]
-    if len(own) != 1:
-        raise UserError(f"{where}: expected one concrete Strategy class, found {len(own)}")
-    return own[0]
+    concrete = [kind for kind in own if not getattr(kind, "__abstractmethods__", None)]
+    if len(concrete) == 1:
+        return concrete[0]
+    wanted = f"a concrete Strategy class {attribute}" if attribute else "one concrete Strategy class"
+    missing = "".join(
+        f"; {kind.__name__} lacks {', '.join(sorted(kind.__abstractmethods__))}"
+        for kind in own
+        if kind not in concrete
+    )
+    raise UserError(f"{where}: expected {wanted}, found {len(concrete)}{missing}")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from backbones.checkpoints import KeyMap, Rows
 from backbones.transformer import Network
 from strategies.decoding.base import Strategy
+from strategies.decoding.contract.recording import randomise
 from strategies.decoding.published import Published
 from strategies.decoding.registry import by_family
-from tests.recorded import randomise
 
 LLAMAGEN = {"n_layer": 2, "dim": 32, "n_head": 4, "multiple_of": 32, "vocab_size": 11, "num_classes": 3,
             "block_size": 16}  # fmt: skip

@@ -6,9 +6,9 @@ import torch
 from backbones.cache import KVCache, cache_bytes
 from strategies.arpg import ARPG
 from strategies.decoding import registry
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
-from tests.recorded import CONTROLLED, run, subject
 from tests.strategies.dressings import GROUPED
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from backbones.positions import PREFIX_ROW, rotary_table, rotate
+from strategies.decoding.contract.recording import CONTROLLED
 from strategies.raster import Raster
-from tests.recorded import CONTROLLED
 from tests.strategies.dressings import LEARNED
 
 CPU = torch.device("cpu")

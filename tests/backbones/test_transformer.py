@@ -22,8 +22,8 @@ from backbones.transformer import (
     parameter_count,
 )
 from strategies.decoding import registry
+from strategies.decoding.contract.recording import CONTROLLED, randomise
 from strategies.rar import RAR
-from tests.recorded import CONTROLLED, randomise
 from tests.strategies.dressings import ADALN
 
 TRUNK = CONTROLLED.trunk

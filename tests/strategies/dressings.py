@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from backbones.config import NetworkConfig, TrunkConfig
-from tests.recorded import CONTROLLED
+from strategies.decoding.contract.recording import CONTROLLED
 
 
 def with_trunk(**changes: object) -> NetworkConfig:

@@ -7,11 +7,12 @@ import torch
 from backbones.transformer import parameter_count
 from strategies.arpg import ARPG, block_views
 from strategies.decoding.base import Lesson
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
+from strategies.decoding.contract.requirements import close
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
-from tests.recorded import CONTROLLED, close, run, subject
 from tests.strategies.dressings import with_trunk
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from strategies.arpg import ARPG
+from strategies.decoding.contract.declarations import imports_of
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.decode import Commit, decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD
 from strategies.raster import Raster
-from tests.contract import imports_of
-from tests.recorded import CONTROLLED, run, subject
 from tests.strategies.dressings import LEARNED
 
 ROOT = Path(__file__).parents[2]

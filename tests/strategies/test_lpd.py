@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
+from strategies.decoding.contract.requirements import close
 from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
@@ -14,7 +16,6 @@ from strategies.decoding.schedules import lpd_sizes
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD, teaching_mask
 from strategies.raster import Raster
-from tests.recorded import CONTROLLED, close, run, subject
 from tests.strategies.dressings import LEARNED
 
 

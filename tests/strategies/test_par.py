@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.errors import UserError
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.par import PAR, group_mask
 from strategies.raster import Raster
-from tests.recorded import CONTROLLED, run, subject
 
 
 @pytest.mark.parametrize(

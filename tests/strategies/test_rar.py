@@ -5,10 +5,10 @@ import torch
 
 from backbones.transformer import parameter_count
 from strategies.decoding.base import Lesson
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler
 from strategies.rar import PREFIX_ROWS, RAR, configure
 from strategies.raster import Raster
-from tests.recorded import CONTROLLED, run, subject
 from tests.strategies.dressings import ADALN, LEARNED
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from backbones.transformer import initialise, parameter_count
+from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.errors import UserError
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.raster import LLAMAGEN_DEFAULTS, Raster, llamagen_config, llamagen_setting
-from tests.recorded import CONTROLLED, run, subject
 
 
 @pytest.fixture(scope="module")

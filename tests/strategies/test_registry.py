@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,12 @@ def test_names_descriptions_and_presets_need_no_torch():
 
 def test_unknown_names_come_with_the_nearest():
     assert "did you mean 'raster'" in refused(lambda: registry.get("rastr"))
-    assert "did you mean 'lpd'" in refused(lambda: registry.get("lpdd"))
+    assert "did you mean 'lpd' (built in)" in refused(lambda: registry.get("lpdd"))
+    registry.add_plugin(SPIRAL)
+    text = refused(lambda: registry.get("spirl"))
+    assert f"did you mean 'spiral' ({SPIRAL})" in text
+    assert "arpg, lpd, par" in text
+    assert f"spiral ({SPIRAL})" in text
     text = refused(lambda: registry.get("lpd", repulsions=2))
     assert "unknown option 'repulsions' in strategy 'lpd': did you mean 'repulsion'?" in text
     assert "valid: none" in refused(lambda: registry.get("raster", order="locality"))
@@ -99,9 +105,23 @@ class Mine(Raster):
 """
 
 
+NAMELESS = """
+from strategies.decoding.base import Strategy
+class Mine(Strategy):
+    network = lesson = taught_logits = allowed_steps = sizes = orders = decode = None
+"""
+ABSTRACT = """
+from strategies.decoding.base import Strategy
+class Mine(Strategy):
+    network = lesson = taught_logits = allowed_steps = sizes = None
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        (NAMELESS, "class Mine has no name"),
+        (ABSTRACT, "found 0; Mine lacks decode, orders"),
         (EMPTY, "expected one concrete Strategy class, found 0"),
         (TWO, "expected one concrete Strategy class, found 2"),
         (TAKEN, "the name 'lpd' is taken"),
@@ -116,6 +136,67 @@ def test_bad_plugins_are_one_line(tmp_path, text, says):
     message = refused(lambda: registry.add_plugin(path))
     assert says in message
     assert str(path) in message
+
+
+def test_two_files_of_one_name_are_two_modules_but_not_one_strategy(tmp_path):
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / "mine.py")
+        paths[-1].write_text(TAKEN.replace("lpd", f"mine-{folder}"))
+        registry.add_plugin(paths[-1])
+    assert registry.get("mine-a") == registry.get("mine-a")
+    assert type(registry.get("mine-a")) is not type(registry.get("mine-b"))
+    again = tmp_path / "again.py"
+    again.write_text(TAKEN.replace("lpd", "mine-a"))
+    assert f"the name 'mine-a' is taken ({paths[0]})" in refused(lambda: registry.add_plugin(again))
+
+
+@pytest.fixture
+def entry_point(monkeypatch, tmp_path):
+    """Declares entry points of modules made of text, as installed packages do."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def declare(*points):
+        found = []
+        for name, value, text in points:
+            module = value.partition(":")[0]
+            (tmp_path / f"{module}.py").write_text(text)
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            found.append(EntryPoint(name, value, registry.GROUP))
+        monkeypatch.setattr(registry, "entry_points", lambda group: found)
+        registry._entry_points.cache_clear()
+
+    yield declare
+    monkeypatch.undo()
+    registry._entry_points.cache_clear()
+
+
+MINE = TAKEN.replace('"lpd"', '"mine"')
+
+
+def test_an_entry_point_loads_like_a_plugin(entry_point):
+    entry_point(("mine", "outer_mine:Mine", MINE))
+    assert registry.get("mine").name == "mine"
+    assert registry.origin("mine") == "entry point outer_mine:Mine"
+    entry_point(("mine", "outer_mine", MINE))
+    assert registry.get("mine").name == "mine"
+    assert "did you mean 'mine' (entry point outer_mine)" in refused(lambda: registry.get("mne"))
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        ([("mine", "outer_a:Nine", MINE)], "expected a concrete Strategy class Nine, found 0"),
+        ([("mine", "outer_b:Mine", TAKEN)], "calls itself 'lpd'"),
+        ([("mine", "outer_c:Mine", "raise ValueError('a\\nb')")], "ValueError: a b"),
+        ([("lpd", "outer_d:Mine", TAKEN)], "the strategy name 'lpd' is taken (built in)"),
+        ([("mine", "outer_e:Mine", MINE), ("mine", "outer_f:Mine", MINE)], "taken (outer_e:Mine)"),
+    ],
+)
+def test_bad_entry_points_are_one_line(entry_point, points, says):
+    entry_point(*points)
+    assert says in refused(lambda: registry.get("mine"))
 
 
 def test_a_missing_plugin_is_named(tmp_path):

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from tests.recorded import Subject, close
+from strategies.decoding.contract.recording import Subject
+from strategies.decoding.contract.requirements import close, require, require_equal
 
 
 def check_lessons(subject: Subject) -> None:
@@ -15,25 +16,28 @@ def check_lessons(subject: Subject) -> None:
             strategy.lesson(5, config.grid, torch.Generator().manual_seed(1), progress) for _ in range(2)
         ]
         order, sizes = lessons[0].order, lessons[0].sizes
-        assert order.shape == (5, config.places)
-        assert torch.equal(order.sort(dim=1).values, torch.arange(config.places).expand(5, -1))
-        assert torch.equal(order, lessons[1].order)
-        assert sizes == lessons[1].sizes
-        assert sizes is None or (sum(sizes) == config.places and min(sizes) >= 1)
+        require_equal(tuple(order.shape), (5, config.places), "shape of a lesson's order")
+        whole = torch.arange(config.places).expand(5, -1)
+        require(torch.equal(order.sort(dim=1).values, whole), "a lesson's order is no permutation")
+        repeated = torch.equal(order, lessons[1].order) and sizes == lessons[1].sizes
+        require(repeated, "a lesson depends on more than its generator")
+        fills = sizes is None or (sum(sizes) == config.places and min(sizes) >= 1)
+        require(fills, f"group sizes {sizes} of a lesson do not fill {config.places} places")
 
 
 def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
+    """The loss is the mean cross-entropy of the taught logits, [B, N, V] in float32."""
     strategy, config = subject.strategy, subject.config
     tokens, labels = subject.tokens(4), torch.tensor([0, 1, 2, config.classes])
     lesson = strategy.lesson(4, config.grid, torch.Generator().manual_seed(1), 0.0)
     with torch.no_grad():
         logits = strategy.taught_logits(subject.network, tokens, labels, lesson)
         loss = strategy.loss(subject.network, tokens, labels, lesson)
-    assert logits.shape == (4, config.places, config.codes)
-    assert logits.dtype == torch.float32
+    require_equal(tuple(logits.shape), (4, config.places, config.codes), "shape of taught logits")
+    require_equal(logits.dtype, torch.float32, "type of taught logits")
     targets = tokens.gather(1, lesson.order).unsqueeze(-1)
     expected = -logits.log_softmax(dim=-1).gather(-1, targets).mean()
-    close(loss, expected, 1e-5)
+    close(loss, expected, 1e-5, "loss and mean cross-entropy")
 
 
 def check_every_parameter_learns(subject: Subject) -> None:
@@ -46,11 +50,11 @@ def check_every_parameter_learns(subject: Subject) -> None:
     scale = max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None)
     for name, parameter in network.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        excepted = any(name.endswith(suffix) for suffix in strategy.gradient_exceptions)
-        if excepted:
-            assert (gradient.abs() < 1e-5 * scale).any(), f"{name} is declared dead, but learns everywhere"
+        if any(name.endswith(suffix) for suffix in strategy.gradient_exceptions):
+            dead = (gradient.abs() < 1e-5 * scale).any()
+            require(dead, f"{name} is declared to get no gradient, but learns everywhere")
         else:
-            assert float(gradient.abs().max()) > 1e-6 * scale, f"{name} gets no gradient"
+            require(float(gradient.abs().max()) > 1e-6 * scale, f"{name} gets no gradient")
     network.zero_grad(set_to_none=True)
 
 
@@ -73,5 +77,7 @@ def check_lessons_leak_nothing(subject: Subject) -> None:
         sizes = lesson.sizes or (1,) * config.places
         ends = torch.repeat_interleave(torch.tensor(sizes).cumsum(0), torch.tensor(sizes))
         for place in range(config.places):
-            close(logits[1 + place, : ends[place]], logits[0, : ends[place]], 2e-5)
-        assert float((logits - logits[:1]).abs().max()) > 1e-3, "a lesson reads no token at all"
+            end = int(ends[place])
+            what = f"taught logits up to the group of place {place}, when its token is another one,"
+            close(logits[1 + place, :end], logits[0, :end], 2e-5, what)
+        require(float((logits - logits[:1]).abs().max()) > 1e-3, "a lesson reads no token at all")

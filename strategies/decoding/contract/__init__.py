@@ -1,0 +1,21 @@
+"""The contract of a strategy as checks over any ``Strategy``: built in, plug-in, or from a test.
+
+``check_strategy`` runs those that apply to what the strategy declares and returns a score card.
+"""
+
+from strategies.decoding.contract.card import CHECKS, Check, Outcome, ScoreCard, check_strategy, judge
+from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, run, subject
+
+__all__ = [
+    "CHECKS",
+    "CONTROLLED",
+    "Check",
+    "Outcome",
+    "Parts",
+    "ScoreCard",
+    "Subject",
+    "check_strategy",
+    "judge",
+    "run",
+    "subject",
+]

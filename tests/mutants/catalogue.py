@@ -1,0 +1,15 @@
+"""All mutants, and what kills them."""
+
+from strategies.decoding.contract import CHECKS, Outcome, judge
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts
+
+MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS]
+
+
+def verdict(mutant: Mutant, check: str) -> Outcome:
+    return judge(CHECKS[check], mutant.strategy, parts=mutant.parts)
+
+
+def killers(mutant: Mutant) -> list[str]:
+    """Every check that fails on a mutant."""
+    return [name for name in CHECKS if verdict(mutant, name).status == "fail"]
