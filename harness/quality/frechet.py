@@ -113,13 +113,37 @@ def distance_at_infinity(
     1/N. Less biased than the distance at N and somewhat noisier. smallest: the first size, a tenth of the
     images (at least 2, at most 5,000) by default.
     """
-    n = len(features)
+    return _intercept(features, reference, _subsets(len(features), sizes, smallest, seed))
+
+
+def infinity_jackknife(
+    features: NDArray[np.float32], reference: ReferenceStats, groups: NDArray[np.int64], seed: int = 0
+) -> Array:
+    """:func:`distance_at_infinity` with one group of images deleted at a time [G].
+
+    The group is deleted from the same random subsets, so that their choice adds nothing to the spread.
+    """
+    subsets = _subsets(len(features), seed=seed)
+    return np.array(
+        [
+            _intercept(features, reference, [rows[groups[rows] != group] for rows in subsets])
+            for group in range(int(groups.max()) + 1)
+        ]
+    )
+
+
+def _subsets(n: int, sizes: int = 15, smallest: int = 0, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Random rows of ``sizes`` sizes up to n, evenly spaced."""
     first = smallest or min(5000, max(n // 10, 2))
     if not 2 <= first < n or sizes < 2:
         raise Unmeasurable(f"an extrapolation from {first} images needs more than {n} and at least two sizes")
     generator = np.random.Generator(np.random.Philox(key=seed))
     counts = np.unique(np.linspace(first, n, sizes).astype(np.int64))
-    distances = [
-        distance(*moments(features[generator.permutation(n)[:count]]), reference) for count in counts
-    ]
-    return float(np.polyfit(1 / counts, distances, 1)[1])
+    return [generator.permutation(n)[:count] for count in counts]
+
+
+def _intercept(
+    features: NDArray[np.float32], reference: ReferenceStats, subsets: list[NDArray[np.int64]]
+) -> float:
+    distances = [distance(*moments(features[rows]), reference) for rows in subsets]
+    return float(np.polyfit([1 / len(rows) for rows in subsets], distances, 1)[1])
