@@ -21,10 +21,12 @@ from harness.statistics import (
 Array = NDArray[np.float64]
 Found = tuple[Interval, Array]
 """A metric's interval, and its values with one group of images deleted each [G]."""
-EXTRAPOLATED_FROM = 500
+EXTRAPOLATED_FROM = 200
 """Images below which no distance at infinity is read off: its line would rest on a few dozen."""
+_SIZES = 8
+"""Points of that line."""
 _WIDEST = 512
-"""Feature width up to which the distance at infinity gets an interval (300 covariance roots)."""
+"""Feature width up to which the distance at infinity gets an interval (160 covariance roots)."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,14 @@ def _at_infinity(fake: Features, reference: ReferenceStats, groups: NDArray[np.i
     def found() -> Found:
         if n < EXTRAPOLATED_FROM:
             raise Unmeasurable(f"an extrapolation needs at least {EXTRAPOLATED_FROM} images, got {n}")
-        value = frechet.distance_at_infinity(points, reference)
-        return _interval(value, frechet.infinity_jackknife(points, reference, groups), n)
+        value = frechet.distance_at_infinity(points, reference, _SIZES)
+        return _interval(value, frechet.infinity_jackknife(points, reference, groups, _SIZES), n)
 
     width = points.shape[1]
     if width <= _WIDEST or n < EXTRAPOLATED_FROM:
         return _measured(found, n, reference.name)
-    value = frechet.distance_at_infinity(points, reference)
-    reason = f"no interval: it would take 300 covariance roots of width {width}"
+    value = frechet.distance_at_infinity(points, reference, _SIZES)
+    reason = f"no interval: it would take 160 covariance roots of width {width}"
     return Metric(value, None, None, n, reference.name, reason)
 
 

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row
 
-from reports.compare import Pair, compare, comparison_markdown, interval_of_difference, print_comparison
+from reports.compare import Pair, compare, comparison_markdown, print_comparison
 from results.errors import UserError
 from results.schema import Row
 from results.store import ResultStore
@@ -56,7 +53,10 @@ def test_differences_have_intervals_and_verdicts(tmp_path: Path) -> None:
     assert distance.low < distance.change < distance.high < 0
     assert distance.high - distance.change == pytest.approx(math.hypot(0.06 * 4.9, 0.06 * 9.8))
     assert found["throughput_images_per_s"].verdict == "better"
-    assert found["latency_s"].verdict == "better"
+    assert found["throughput_images_per_s"].ratio.low < 2 < found["throughput_images_per_s"].ratio.high
+    # Three repeats a side leave one chance in ten that either side is above the other throughout.
+    assert found["latency_s"].verdict == "no difference shown"
+    assert found["latency_s"].p == pytest.approx(0.1)
     assert "parameters" not in found
 
 
@@ -78,7 +78,7 @@ def test_counted_quantities_differ_exactly(tmp_path: Path) -> None:
             "quality",
             ("reference", "n"),
         ),
-        ({"protocol": None}, "quality", ("protocol",)),
+        ({"protocol": None}, "quality", ("colour", "labels", "extractor")),
         ({"device": "cuda"}, "speed and memory", ("device",)),
         ({"threads": 8}, "speed and memory", ("threads",)),
     ],
@@ -143,18 +143,3 @@ def test_printed_and_markdown_forms_say_the_same(tmp_path: Path) -> None:
         assert "not comparable: device" in text
         assert "device differs (cpu, cuda)" in text
         assert "fd_mnist@1000" in text
-
-
-finite = st.floats(-100, 100)
-width = st.floats(0, 10)
-
-
-@given(finite, width, width, finite, width, width)
-def test_interval_of_difference(a: float, al: float, ah: float, b: float, bl: float, bh: float) -> None:
-    low, high = interval_of_difference((a, a - al, a + ah), (b, b - bl, b + bh))
-    assert low is not None
-    assert high is not None
-    assert low <= b - a <= high
-    back = interval_of_difference((b, b - bl, b + bh), (a, a - al, a + ah))
-    assert np.allclose(back, (-high, -low), atol=1e-9)
-    assert interval_of_difference((a, None, None), (b, b, b)) == (None, None)
