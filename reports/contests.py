@@ -143,9 +143,9 @@ def _iso(found: Sequence[Advantage], title: str) -> list[TextTable]:
     count = sum(one is not None and one.p is not None for one in tested)
     metric = found[0].metric
     note = (
-        f"Curves over steps and guidance, in {metric} and seconds per image. {count} comparisons, {sum(shown)} "
-        f"called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those are expected to be false "
-        "(Benjamini-Hochberg). A curve of one cell is compared at its point alone."
+        f"Curves over steps and guidance, in {metric} and seconds per image. {count} comparisons, "
+        f"{sum(shown)} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those are "
+        "expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone."
     )
     return [TextTable(f"{title}: {metric}", ISO_HEADINGS, tuple(lines), note)]
 
@@ -172,7 +172,7 @@ def _columns(
 
 
 def _by_label(cells: Sequence[Row]) -> dict[str, list[Row]]:
-    """Cells that differ in steps and guidance alone, by label; told apart by network and seed where need be."""
+    """Cells that differ in steps and guidance alone, by label and, where need be, network and seed."""
     keys: dict[tuple[str, ...], list[Row]] = {}
     for row in cells:
         if row.tier != "anchor":

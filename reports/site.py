@@ -189,8 +189,8 @@ _TRAPS = (
     "never a distance at small N with a published one at 50,000.",
     "fd_mnist is the Fréchet distance of a small classifier's features; it is no FID.",
     "Bits lost are judged by the cell's own network, one token at a time in the same order: figures of "
-    "different networks do not compare, and where one token at a time is unlike training (LPD's tightly packed "
-    "contexts), part of the figure is that strangeness.",
+    "different networks do not compare, and where one token at a time is unlike training (LPD's tightly "
+    "packed contexts), part of the figure is that strangeness.",
     "Intervals cover sampling noise, not what another training seed would change.",
     "Real images and reconstructions bound what decoding can reach: no strategy can be expected below the "
     "reconstructions of its tokenizer.",

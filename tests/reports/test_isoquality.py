@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic_rows import CELLS, cell_row, metric, sweep_rows
+from synthetic_rows import cell_row, metric, sweep_rows
 
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable
