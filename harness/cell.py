@@ -52,8 +52,8 @@ class Cell:
     products: str = "plain"
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``)."""
     lossiness_images: int | None = None
-    """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for 200 of a zoo
-    network and none of a published one."""
+    """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
+    most 200 of a zoo network and none of a published one."""
     seed: int = 0
     threads: int = 0
     """CPU threads; 0 for every core that this process may use."""
@@ -115,7 +115,7 @@ def normalised(cell: Cell) -> Cell:
     if cell.is_anchor or cell.is_published:
         changes["lossiness_images"] = 0 if cell.is_anchor else cell.lossiness_images or 0
     elif cell.lossiness_images is None:
-        changes["lossiness_images"] = LOSSINESS_IMAGES
+        changes["lossiness_images"] = min(LOSSINESS_IMAGES, cell.images)
     defaults = {f.name: f.default for f in dataclasses.fields(Cell)}
     unused: tuple[str, ...] = ()
     if cell.is_anchor:

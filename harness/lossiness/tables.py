@@ -74,7 +74,7 @@ class ExactLine:
             self._mean(lambda loss: loss.reverse_kl_bits),
             self._mean(lambda loss: sum(step.correlation_bits for step in loss.steps)),
             self._mean(lambda loss: sum(step.mismatch_bits for step in loss.steps)),
-            by_step(np.mean([[step.kl_bits for step in loss.steps] for loss in self.losses], axis=0)),
+            by_step(np.array([[step.kl_bits for step in loss.steps] for loss in self.losses])),
             claim,
         ]
 
@@ -139,8 +139,15 @@ def estimate_cells(order: str, found: Lossiness, first: Lossiness) -> list[str]:
         contrast = mean_contrast(first.bits.sum(axis=1), found.bits.sum(axis=1))
         against = with_interval(contrast.value, contrast.low, contrast.high)
     sizes = "+".join(map(str, found.sizes))
-    return [order, sizes, printed_bits(*found.total), against, by_step(found.bits.mean(axis=0))]
+    return [order, sizes, printed_bits(*found.total), against, by_step(found.bits)]
 
 
 def by_step(bits: np.ndarray) -> str:
-    return " ".join(f"{value:.2f}".replace("-0.00", "0.00") for value in bits)
+    """Mean bits of every step with the half width of its 95 % interval, from samples [n, K]."""
+    return " ".join(map(_short, bits.T))
+
+
+def _short(samples: np.ndarray) -> str:
+    value, low, _ = mean_estimate(samples)
+    half = "" if low is None else f"±{value - low:.2f}"
+    return f"{value:.2f}{half}".replace("-0.00", "0.00")

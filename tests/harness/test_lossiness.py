@@ -244,6 +244,7 @@ def test_what_cannot_be_judged_says_why(tiny) -> None:
 
 def test_cells_say_how_many_images_are_judged() -> None:
     assert normalised(Cell("lpd")).lossiness_images == 200
+    assert normalised(Cell("lpd", images=8)).lossiness_images == 8
     assert normalised(Cell("lpd", lossiness_images=0)).lossiness_images == 0
     assert normalised(Cell("lpd", network="lpd-l-256")).lossiness_images == 0
     assert normalised(Cell("lpd", network="lpd-l-256", lossiness_images=5)).lossiness_images == 5

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row
 
-from reports.compare import Pair, compare, comparison_markdown, print_comparison
+from harness.cli import main
+from reports.compare import Pair, compare, compare_within, comparison_markdown, print_comparison
 from results.errors import UserError
 from results.schema import Row
 from results.store import ResultStore
@@ -143,3 +144,32 @@ def test_printed_and_markdown_forms_say_the_same(tmp_path: Path) -> None:
         assert "not comparable: device" in text
         assert "device differs (cpu, cuda)" in text
         assert "fd_mnist@1000" in text
+
+
+def test_strategies_of_one_result_are_compared_pairwise(sweep: Path) -> None:
+    iso, against = compare_within(sweep)
+    assert iso.title.startswith("Iso-quality: fd_mnist@1000 (device cpu")
+    assert len(iso.lines) == 15  # six series
+    assert any(line[1] == "undefined" and "no common quality" in line[-1] for line in iso.lines)
+    assert len(against.lines) == 8
+    with pytest.raises(UserError, match="no two cells"):
+        compare_within(stored(sweep.parent / "single", [anchor_rows()[0]]))
+
+
+def test_stored_values_without_each_group_pair_the_cells(sweep: Path) -> None:
+    comparison = compare(sweep, sweep)
+    quality = [one for pair in comparison.pairs for one in pair.differences if "@" in one.name]
+    cells = [one for one in quality if one.paired]
+    assert len(cells) == 5 * len(CELLS)  # anchors draw nothing in common
+    assert all((one.low, one.high) == (0, 0) for one in cells)
+
+
+def test_the_command_compares_one_folder_or_two(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "times faster at equal quality" in out
+    assert "Against Raster" in out
+    assert main(["compare", str(sweep), str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "Iso-quality of B against A" in out
+    assert "0 called better or worse" in out

@@ -138,7 +138,7 @@ def test_older_rows_climb_the_upgrade_chain(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(schema, "SCHEMA", 3)
     monkeypatch.setattr(schema, "UPGRADES", {1: renamed, 2: lambda values: values})
     values = json.loads(line())
-    values["name"] = values.pop("label")
+    values["name"], values["schema"] = values.pop("label"), 1
     row = row_from_json(json.dumps(values))
     assert (row.label, row.schema) == ("LPD", 3)
 
