@@ -102,8 +102,8 @@ def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], wher
     verdicts = judged([one for _, found in pairs for one in found.values()])
     remaining = iter(verdicts)
     lines = []
-    for row, found in pairs:
-        decided = {name: next(remaining) for name in found}
+    for row, named in pairs:
+        decided = {name: next(remaining) for name in named}
         line = [_name(row)]
         for name in shown:
             line += _difference(decided.get(name))

@@ -67,10 +67,10 @@ def differences(
         try:
             require_comparable((a, b), one.keys, one.kind)
         except Incomparable as error:
-            if _value(a, name) is not None and (unshared or _value(b, name) is not None):
+            if measured(a, name) is not None and (unshared or measured(b, name) is not None):
                 refused[one.kind] = max(error, refused.get(one.kind, error), key=lambda e: len(e.keys))
             continue
-        if _value(a, name) is not None and _value(b, name) is not None:
+        if measured(a, name) is not None and measured(b, name) is not None:
             found.append(_measured(name, a, b, beside_a, beside_b))
     for name in COUNTS:
         one_count, other_count = getattr(a, name), getattr(b, name)
@@ -110,7 +110,7 @@ def cells_of(one: Difference) -> list[str]:
 
 def estimate_of(row: Row, name: str) -> Estimate:
     """(value, low, high) of a measured quantity of the row; ValueError where it has none."""
-    value = _value(row, name)
+    value = measured(row, name)
     if value is None:
         raise ValueError(f"row of cell '{row.cell}' has no {name}")
     if name in _TIMES:
@@ -122,7 +122,8 @@ def estimate_of(row: Row, name: str) -> Estimate:
     return value, entry["low"], entry["high"]
 
 
-def _value(row: Row, name: str) -> float | None:
+def measured(row: Row, name: str) -> float | None:
+    """The value of a quantity of the row, None where it was not measured."""
     if name in _TIMES:
         found: float | None = getattr(row, name)
         return found
@@ -155,9 +156,9 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
 
 def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
     samples = _TIMES[name][1]
-    repeats = [getattr(row, samples) for row in (a, b)] if samples else [None, None]
-    if all(sample is not None and len(sample) > 1 and min(sample) > 0 for sample in repeats):
-        return inference.repeats_ratio(*repeats)
+    repeats = [getattr(row, samples) or [] for row in (a, b)] if samples else [[], []]
+    if all(len(sample) > 1 and min(sample) > 0 for sample in repeats):
+        return inference.repeats_ratio(repeats[0], repeats[1])
     return inference.independent_ratio(one, two)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from reports.artifacts import Artifacts
 from reports.comparability import lower_is_better, quantity, require_comparable
-from reports.differences import estimate_of
+from reports.differences import estimate_of, measured
 from reports.inference import LEVEL, Contrast, normal_sd
 from results.schema import Row
 
@@ -72,11 +72,7 @@ def curve(label: str, rows: Sequence[Row], metric: str, beside: Mapping[str, Art
 
     Raises Incomparable where the cells' times or metrics must not be set side by side.
     """
-    kept = [
-        row
-        for row in rows
-        if row.throughput_images_per_s and ((row.quality or {}).get(metric) or {}).get("value") is not None
-    ]
+    kept = [row for row in rows if row.throughput_images_per_s and measured(row, metric) is not None]
     if not kept:
         return None
     for name in (metric, TIME):

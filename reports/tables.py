@@ -236,9 +236,9 @@ def _lost(row: Row) -> Entry:
 
 
 def printed_bits(value: float, low: float | None, high: float | None) -> str:
-    """Bits lost with their interval, or 0 where rounding of float32 is all there is."""
+    """Bits lost with their interval, or the bound of float32's rounding where that is all there is."""
     bounds = [abs(bound) for bound in (value, low, high) if bound is not None]
-    return "0 (rounding)" if max(bounds) <= ROUNDING_BITS else with_interval(value, low, high)
+    return f"0 ± {ROUNDING_BITS:g}" if max(bounds) <= ROUNDING_BITS else with_interval(value, low, high)
 
 
 def _guidance(row: Row) -> Entry:

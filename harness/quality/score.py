@@ -79,8 +79,8 @@ def _interval(value: float, without: Array, n: int, bounds: tuple[float, float] 
 
 def _share(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> Found:
     """Share of images, each in or out by itself."""
-    left = leave_one_out(np.bincount(groups, weights=np.ones(len(groups))))
-    without = leave_one_out(np.bincount(groups, weights=hits)) / left
+    member = np.eye(int(groups.max()) + 1)[groups]  # [n, G]
+    without = leave_one_out(member.T @ hits) / leave_one_out(member.sum(axis=0))
     return wilson_interval(int(hits.sum()), len(hits)), without
 
 

@@ -85,7 +85,7 @@ def test_iso_quality_and_paired_differences_head_the_page(report: Path) -> None:
         < markdown.index("### Quality")
     )
     assert "bits lost" in markdown
-    assert "0 (rounding)" in markdown
+    assert "0 ± 0.0001" in markdown
 
 
 def test_markdown_pictures_exist_and_csv_has_every_row(report: Path, sweep: Path) -> None:
