@@ -168,7 +168,8 @@ def _columns(
     verdict = "no difference shown"
     if shown:
         verdict = words[0] if one.value > neutral else words[1]
-    return with_interval(one.value, one.low, one.high), span, verdict
+    # Not measured once: measured, but its overlap is too uncertain to bound it.
+    return with_interval(one.value, one.low, one.high).replace("(n=1)", "(no interval)"), span, verdict
 
 
 def _by_label(cells: Sequence[Row]) -> dict[str, list[Row]]:

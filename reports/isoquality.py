@@ -100,13 +100,7 @@ def advantage(a: Curve, b: Curve, metric: str, draws: int = DRAWS, seed: int = 0
     faster, qualities = _faster(a.log_time, a.quality, b.log_time, b.quality)
     better, times = _better(a.log_time, a.quality, b.log_time, b.quality)
     sign = 1.0 if lower_is_better(metric) else -1.0
-    reasons = []
-    if faster is None:
-        reasons.append(f"no common quality: A {_span(a.quality, sign)}, B {_span(b.quality, sign)}")
-    if better is None:
-        reasons.append(
-            f"no common time: A {_span(np.exp(a.log_time) * 1e3)} ms, B {_span(np.exp(b.log_time) * 1e3)} ms"
-        )
+    reasons = _reasons(front(a.log_time, a.quality), front(b.log_time, b.quality), sign)
     drawn = _drawn(a, b, draws, seed)
     speeds = [_faster(*points)[0] for points in drawn] if faster is not None else []
     gains = [_better(*points)[0] for points in drawn] if better is not None else []
@@ -161,6 +155,26 @@ def _better(
     levels = np.linspace(low, high, _LEVELS)
     reached_a, reached_b = np.interp(levels, time_a, quality_a), np.interp(levels, time_b, quality_b)
     return float((reached_b - reached_a).mean()), (float(low), float(high))
+
+
+def _reasons(front_a: tuple[Array, Array], front_b: tuple[Array, Array], sign: float) -> list[str]:
+    """Why the fronts have no quality or no time in common, and whether one beats all of the other."""
+    found = []
+    (time_a, quality_a), (time_b, quality_b) = front_a, front_b
+    if max(quality_a[-1], quality_b[-1]) > min(quality_a[0], quality_b[0]):
+        found.append(f"no common quality: A {_span(quality_a, sign)}, B {_span(quality_b, sign)}")
+    if max(time_a[0], time_b[0]) > min(time_a[-1], time_b[-1]):
+        found.append(
+            f"no common time: A {_span(np.exp(time_a) * 1e3)} ms, B {_span(np.exp(time_b) * 1e3)} ms"
+        )
+    for winner, loser, (times, qualities), (other_times, other_qualities) in (
+        ("A", "B", front_a, front_b),
+        ("B", "A", front_b, front_a),
+    ):
+        beaten = (times[:, None] <= other_times) & (qualities[:, None] < other_qualities)
+        if found and beaten.any(axis=0).all():
+            found.append(f"every point of {loser} has one of {winner} that is no slower and better")
+    return found
 
 
 def _drawn(a: Curve, b: Curve, draws: int, seed: int) -> list[tuple[Array, Array, Array, Array]]:

@@ -59,6 +59,7 @@ def test_without_overlap_there_is_no_figure() -> None:
     found = advantage(analytic("A"), analytic("B", shift=100.0), METRIC, draws=10)
     assert found.faster is None
     assert "no common quality: A 15.5 to 23.8, B 115 to 124" in found.why
+    assert "every point of B has one of A that is no slower and better" in found.why
     assert found.better is not None
     apart = advantage(analytic("A"), analytic("B", speed=1000.0), METRIC, draws=10)
     assert apart.better is None
