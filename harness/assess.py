@@ -15,7 +15,16 @@ from harness import zoo
 from harness.cell import Cell
 from harness.data import Dataset, load_dataset
 from harness.features import FeatureNetwork, load_features, load_judge
-from harness.quality import Extractor, Features, ReferenceStats, extract, protocol, quality, unmeasured
+from harness.quality import (
+    Extractor,
+    Features,
+    ReferenceStats,
+    extract,
+    protocol,
+    quality,
+    replicates,
+    unmeasured,
+)
 from harness.train_classifier import predictions
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
@@ -41,8 +50,11 @@ class Assessor:
         extractor = Extractor.of(name, network, network.sha256)
         return cls(cell, extractor, judge, _reference(cell, extractor, folder))
 
-    def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
-        """quality, reference and protocol of a row for uint8 images [n, 3, H, W], and reasons of nulls."""
+    def fields(
+        self, pixels: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Any], dict[str, str], dict[str, np.ndarray]]:
+        """quality, reference and protocol of a row for uint8 images [n, 3, H, W], reasons of nulls, and
+        ``replicates`` of the metrics."""
         features = extract(pixels, self.extractor, device=self.cell.device)
         seen = predictions(self.judge, pixels)
         metrics = quality(features, self.reference, labels.numpy(), seen.numpy())
@@ -51,7 +63,7 @@ class Assessor:
             "reference": self.reference.row(),
             "protocol": protocol(features, COLOUR, LABELS),
         }
-        return row, unmeasured(metrics)
+        return row, unmeasured(metrics), replicates(metrics)
 
 
 def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:

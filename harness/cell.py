@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 PRODUCTS = ("plain", "packed")
 ZOO_PREFIX = "zoo/"
+LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s")
@@ -55,6 +56,9 @@ class Cell:
     device: str = "cpu"
     products: str = "plain"
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``)."""
+    lossiness_images: int | None = None
+    """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
+    most 200 of a zoo network and none of a published one."""
     seed: int = 0
     threads: int = 0
     """CPU threads; 0 for every core that this process may use."""
@@ -116,6 +120,10 @@ class Cell:
 def normalised(cell: Cell) -> Cell:
     """The cell with every setting that can't matter at its default, so that equal work has one key."""
     changes: dict[str, Any] = {"threads": cell.threads or usable_cores()}
+    if cell.is_anchor or cell.is_published:
+        changes["lossiness_images"] = 0 if cell.is_anchor else cell.lossiness_images or 0
+    elif cell.lossiness_images is None:
+        changes["lossiness_images"] = min(LOSSINESS_IMAGES, cell.images)
     defaults = {f.name: f.default for f in dataclasses.fields(Cell)}
     unused: tuple[str, ...] = ()
     if cell.is_anchor:
@@ -197,6 +205,7 @@ RULES: dict[str, Rule] = {
     "top_p": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
     "batch": _whole(1),
     "images": _whole(1),
+    "lossiness_images": _whole(0),
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
     "products": _text(choices=PRODUCTS),

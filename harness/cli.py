@@ -10,9 +10,19 @@ from typing import NoReturn
 from strategies.decoding.errors import UserError, unknown
 
 COMMANDS = (
-    "list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare",
-    "check", "new-strategy",
-)  # fmt: skip
+    "list",
+    "explain",
+    "sweep",
+    "train",
+    "tune",
+    "sample",
+    "generate",
+    "report",
+    "compare",
+    "lossiness",
+    "check",
+    "new-strategy",
+)
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
 

@@ -12,10 +12,14 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.cell import Cell
+
+if TYPE_CHECKING:
+    from harness.generate import Subject
 
 SAMPLES = 50
 """Images kept of every cell."""
@@ -85,8 +89,11 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     from harness.prepare import prepare
 
     subject = load(prepare(cell))
-    found = measure(subject, lambda share, doing: channel.progress(0.8 * share, doing))
-    trace = {"step_of_position": found.gallery.step_of_position}
+    found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing))
+    lost, why_not = _lossiness(subject, channel)
+    found.row |= lost.row
+    found.unmeasured |= why_not
+    trace = {"step_of_position": found.gallery.step_of_position, **lost.arrays}
     if not found.gallery.pixels:
         why = {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace)
@@ -94,10 +101,10 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     channel.send(share=0.8, doing="quality", measured=found.row)
     pixels = torch.cat(found.gallery.pixels)
     labels = subject.labels(range(cell.images)).cpu()
-    quality, why = _quality(cell, folder, pixels, labels)
+    quality, why, replicates = _quality(cell, folder, pixels, labels)
     assert found.gallery.film is not None
     trace["film"] = found.gallery.film
-    artifacts = _store(cell, folder, **trace, **_samples(pixels, labels))
+    artifacts = _store(cell, folder, **trace, **replicates, **_samples(pixels, labels))
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
 
 
@@ -119,12 +126,41 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
             parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
         pixels = decode_images(torch.cat(parts), tokenizer)
     channel.progress(0.5, "quality")
-    quality, why = _quality(cell, folder, pixels, labels)
-    artifacts = _store(cell, folder, **_samples(pixels, labels))
+    quality, why, replicates = _quality(cell, folder, pixels, labels)
+    artifacts = _store(cell, folder, **replicates, **_samples(pixels, labels))
     return quality | {"images": len(pixels), "artifacts": artifacts, "unmeasured": why}
 
 
-def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:
+@dataclass(frozen=True)
+class Extra:
+    """Fields of the row and arrays beside it."""
+
+    row: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+
+def _lossiness(subject: "Subject", channel: Channel) -> tuple[Extra, dict[str, str]]:
+    """Bits lost by decoding in groups, by image and step, and why they are not known."""
+    from harness.lossiness.conditionals import Undefined
+    from harness.lossiness.estimate import estimate
+
+    images = subject.prepared.cell.lossiness_images or 0
+    if not images:
+        return Extra(), {"lossiness_bits": "switched off by lossiness_images = 0"}
+    channel.progress(0.75, "lossiness")
+    try:
+        found = estimate(subject, images)
+    except Undefined as error:
+        return Extra(), {"lossiness_bits": str(error)}
+    value, low, high = found.total
+    row = {"lossiness_bits": {"value": value, "low": low, "high": high, "n": images}}
+    why = {"lossiness_bits.low": "one image", "lossiness_bits.high": "one image"} if images == 1 else {}
+    return Extra(row, {"lossiness_bits": found.bits}), why
+
+
+def _quality(
+    cell: Cell, folder: Path, pixels: Any, labels: Any
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     from harness.assess import Assessor
 
     if cell.is_published:
@@ -145,7 +181,12 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     path = folder / "artifacts" / f"{cell.key}.npz"
     write_npz(path, **arrays)
     name = path.relative_to(folder).as_posix()
-    kinds = {"trace": "step_of_position", "samples": "samples"}
+    kinds = {
+        "trace": "step_of_position",
+        "samples": "samples",
+        "jackknife": "jackknife",
+        "lossiness": "lossiness_bits",
+    }
     return {kind: name for kind, array in kinds.items() if array in arrays}
 
 

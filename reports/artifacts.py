@@ -1,4 +1,4 @@
-"""What is stored beside the rows: decoding order, film strip and samples of a cell, and edited images."""
+"""What is stored beside the rows: pictures of a cell, what paired differences need, and edited images."""
 
 import zipfile
 from dataclasses import dataclass
@@ -22,10 +22,31 @@ class Artifacts:
     """[n, H, W, 3] uint8."""
     classes: np.ndarray | None = None
     """[n]: class of each sample."""
+    jackknife: np.ndarray | None = None
+    """[M, G] float64: each quality metric with one group of images left out."""
+    jackknife_metrics: np.ndarray | None = None
+    """[M]: their names."""
+    lossiness_bits: np.ndarray | None = None
+    """[n, K] float32: bits that each image loses at each step."""
     problems: tuple[str, ...] = ()
 
+    def without(self, metric: str) -> np.ndarray | None:
+        """A quality metric with one group of images left out at a time [G]."""
+        if self.jackknife is None or self.jackknife_metrics is None:
+            return None
+        found = np.flatnonzero(self.jackknife_metrics == metric)
+        return self.jackknife[found[0]] if len(found) else None
 
-_RANKS = {"step_of_position": 2, "film": 4, "samples": 4, "classes": 1}
+
+_RANKS = {
+    "step_of_position": 2,
+    "film": 4,
+    "samples": 4,
+    "classes": 1,
+    "jackknife": 2,
+    "jackknife_metrics": 1,
+    "lossiness_bits": 2,
+}
 
 
 def load_artifacts(row: Row, folder: Path) -> Artifacts:
@@ -43,6 +64,9 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     for name, rank in _RANKS.items():
         if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
             problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
+    if len(arrays.get("jackknife", ())) != len(arrays.get("jackknife_metrics", ())):
+        problems.append("jackknife and jackknife_metrics differ in length")
+        arrays.pop("jackknife", None)
     return Artifacts(**arrays, problems=tuple(problems))
 
 

@@ -1,34 +1,31 @@
 """Two sets of results set side by side, cell by cell, where that is meaningful.
 
-Cells are joined by their setting. Whether a number may be compared depends on what it needs to have in
-common: quality needs tokenizer, reference, N and protocol, speed and memory the machine and its settings.
-Where that differs the comparison says which keys differ, instead of a number.
+Cells are joined by their setting. Where a quantity's declared keys differ (``comparability``) the comparison
+says which, instead of a number.
 """
 
+import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from reports import style
-from reports.frame import (
-    QUALITY_KEYS,
-    SPEED_KEYS,
-    Incomparable,
-    facet_keys,
-    lower_is_better,
-    require_comparable,
-)
-from reports.tables import DASH, with_interval
+from reports.artifacts import load_artifacts
+from reports.comparability import row_keys
+from reports.contests import TextTable, contests, iso_table_between
+from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
+from reports.frame import facets
+from reports.tables import DASH, markdown_of, print_plain
 from results.errors import UserError
 from results.schema import Row
-from results.store import load_rows
+from results.store import load_rows, results_folder
 
 SETTING = (
     "tier",
@@ -48,35 +45,6 @@ SETTING = (
     "products",
 )
 """Cells with equal values of these fields are the same setting."""
-
-Verdict = Literal["better", "worse", "no difference shown", "differs"]
-"""``differs``: a counted quantity, exact in both."""
-
-Estimate = tuple[float, float | None, float | None]
-"""value, low, high"""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One quantity of one setting in A and B; ``low`` and ``high`` bound the difference B - A."""
-
-    name: str
-    a: str
-    b: str
-    change: float
-    low: float | None
-    high: float | None
-    relative: float | None
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Quantities of a pair that can't be compared: ``keys`` differ, ``text`` says how."""
-
-    what: str
-    keys: tuple[str, ...]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -100,6 +68,8 @@ class Comparison:
     pairs: tuple[Pair, ...]
     only_a: tuple[Row, ...]
     only_b: tuple[Row, ...]
+    tables: tuple[TextTable, ...] = ()
+    """Iso-quality of B against A."""
 
 
 def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
@@ -116,12 +86,17 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
             continue
         partner = min(partners, key=lambda other: _mismatches(row, other))
         partners.remove(partner)
-        pairs.append(_pair(row, partner))
+        pairs.append(_pair(row, partner, results_folder(a), results_folder(b)))
+    beside_a, beside_b = (
+        {row.cell: load_artifacts(row, results_folder(path)) for row in rows}
+        for rows, path in ((rows_a, a), (rows_b, b))
+    )
+    tables = iso_table_between(rows_a, rows_b, beside_a, beside_b)
     only_b = sorted((row for rows in waiting.values() for row in rows), key=_position)
     if not pairs:
         ours, theirs = _settings(rows_a), _settings(rows_b)
         raise UserError(f"'{a}' and '{b}' share no setting: the first has {ours}; the second has {theirs}")
-    return Comparison(str(a), str(b), tuple(pairs), tuple(only_a), tuple(only_b))
+    return Comparison(str(a), str(b), tuple(_judged(pairs)), tuple(only_a), tuple(only_b), tuple(tables))
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -141,8 +116,36 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
         console.width = max(console.width, needed)
     console.print(table, crop=False)
+    print_text_tables(comparison.tables, console)
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def compare_within(path: str | os.PathLike[str]) -> list[TextTable]:
+    """The strategies of one result folder or file against each other, facet by facet.
+
+    UserError where nothing is there, or no two cells can be compared.
+    """
+    rows = load_rows(path)
+    beside = {row.cell: load_artifacts(row, results_folder(path)) for row in rows}
+    found = []
+    for facet in facets(rows):
+        found += [
+            dataclasses.replace(table, title=f"{table.title} ({facet.caption})")
+            for table in contests(facet, beside)
+        ]
+    if not found:
+        raise UserError(f"'{path}' holds no two cells that can be compared")
+    return found
+
+
+def print_text_tables(tables: Sequence[TextTable], console: Console | None = None) -> None:
+    """Tables of finished text on the terminal, each with its title and note."""
+    console = console or Console()
+    for table in tables:
+        console.print(f"\n{table.title}", style="bold", soft_wrap=True, highlight=False, markup=False)
+        print_plain(table.headings, table.lines, console)
+        console.print(table.note, soft_wrap=True, highlight=False, markup=False)
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -153,31 +156,19 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += [
             "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in _lines(pair)
         ]
+    for extra in comparison.tables:
+        lines += ["", f"{extra.title}", "", markdown_of(extra.headings, extra.lines), "", extra.note]
     return "\n".join([*lines, "", *(f"- {line}" for line in _remarks(comparison)), ""])
 
 
-def interval_of_difference(a: Estimate, b: Estimate) -> tuple[float | None, float | None]:
-    """Bounds of B - A from two independent estimates (value, low, high) and their intervals.
-
-    MOVER, the method of variance estimates recovery (Zou and Donner, Statistics in Medicine 2008): exact for
-    normal estimates, and sound for lopsided intervals. Cells that share their random numbers differ by less
-    than independent ones, so for them the bounds are wide, never narrow.
-    """
-    (value_a, low_a, high_a), (value_b, low_b, high_b) = a, b
-    if low_a is None or high_a is None or low_b is None or high_b is None:
-        return None, None
-    change = value_b - value_a
-    return (
-        change - math.hypot(value_b - low_b, high_a - value_a),
-        change + math.hypot(high_b - value_b, value_a - low_a),
-    )
+PAIRED_NOTE = (
+    "paired: both cells drew the same images with the same random numbers. Times cover the noise within a "
+    "run, not drift between runs; no figure covers what another training seed would change."
+)
+_HEADINGS = ("setting", "quantity", "A", "B", "B - A", "B / A", "verdict")
 
 
-_HEADINGS = ("setting", "quantity", "A", "B", "B - A", "change", "verdict")
-_COUNTS = ("parameters", "forwards", "tokens_processed", "flops_per_image", "weight_bytes", "cache_bytes")
-
-
-def _pair(a: Row, b: Row) -> Pair:
+def _pair(a: Row, b: Row, folder_a: Path, folder_b: Path) -> Pair:
     failed = [
         f"{side}: {row.status}: {' '.join((row.reason or '').split())}"
         for side, row in (("A", a), ("B", b))
@@ -185,90 +176,24 @@ def _pair(a: Row, b: Row) -> Pair:
     ]
     if failed:
         return Pair(a, b, (), (), tuple(failed))
-    differences: list[Difference] = []
-    obstacles: list[Obstacle] = []
-    for keys, what, measure in (
-        (QUALITY_KEYS, "quality", _quality),
-        (SPEED_KEYS, "speed and memory", _speed),
-    ):
-        try:
-            require_comparable((a, b), keys, what)
-            differences += measure(a, b)
-        except Incomparable as error:
-            obstacles.append(Obstacle(what, error.keys, str(error)))
-    for name in _COUNTS:
-        one, two = getattr(a, name), getattr(b, name)
-        if one is not None and two is not None and one != two:
-            differences.append(_counted(name, one, two))
+    found, obstacles = differences(a, b, load_artifacts(a, folder_a), load_artifacts(b, folder_b))
     notes = ("the weights differ (checkpoint)",) if a.checkpoint != b.checkpoint else ()
-    return Pair(a, b, tuple(differences), tuple(obstacles), notes)
+    return Pair(a, b, tuple(found), tuple(obstacles), notes)
 
 
-def _quality(a: Row, b: Row) -> list[Difference]:
-    found = []
-    for name, metric in (a.quality or {}).items():
-        other = (b.quality or {}).get(name)
-        if other is not None:
-            bounds_a, bounds_b = (metric["low"], metric["high"]), (other["low"], other["high"])
-            found.append((name, metric["value"], bounds_a, other["value"], bounds_b, lower_is_better(name)))
-    return _measured_in_both(found)
-
-
-def _speed(a: Row, b: Row) -> list[Difference]:
-    rate, latency, peak = "throughput_images_per_s", "latency_s", "peak_bytes"
-    return _measured_in_both(
-        [
-            (rate, getattr(a, rate), a.throughput_interval, getattr(b, rate), b.throughput_interval, False),
-            (latency, a.latency_s, a.latency_interval_s, b.latency_s, b.latency_interval_s, True),
-            (peak, a.peak_bytes, None, b.peak_bytes, None, True),
-        ]
-    )
-
-
-Bounds = Sequence[float | None] | None
-
-
-def _measured_in_both(
-    quantities: Sequence[tuple[str, float | None, Bounds, float | None, Bounds, bool]],
-) -> list[Difference]:
-    """Differences of (name, A, its bounds, B, its bounds, lower is better) where both were measured."""
-    found = []
-    for name, value_a, bounds_a, value_b, bounds_b, lower in quantities:
-        if value_a is None or value_b is None:
-            continue
-        (low_a, high_a), (low_b, high_b) = bounds_a or (None, None), bounds_b or (None, None)
-        found.append(_measured(name, (value_a, low_a, high_a), (value_b, low_b, high_b), lower))
-    return found
-
-
-def _measured(name: str, a: Estimate, b: Estimate, lower: bool) -> Difference:
-    change = b[0] - a[0]
-    low, high = interval_of_difference(a, b)
-    verdict: Verdict = "no difference shown"
-    if low is not None and high is not None and not low <= 0 <= high:
-        verdict = "better" if (change < 0) == lower else "worse"
-    relative = change / a[0] if a[0] else None
-    return Difference(name, with_interval(*a), with_interval(*b), change, low, high, relative, verdict)
-
-
-def _counted(name: str, a: float, b: float) -> Difference:
-    return Difference(
-        name, f"{a:,.0f}", f"{b:,.0f}", b - a, None, None, (b - a) / a if a else None, "differs"
-    )
+def _judged(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with verdicts that hold over all of them together."""
+    verdicts = iter(judged([one for pair in pairs for one in pair.differences]))
+    return [
+        dataclasses.replace(pair, differences=tuple(islice(verdicts, len(pair.differences))))
+        for pair in pairs
+    ]
 
 
 def _lines(pair: Pair) -> list[list[str]]:
     """Table lines of a pair: one per difference, one per obstacle."""
     name = _display(pair.a)
-    lines = []
-    for one in pair.differences:
-        change = (
-            f"{one.change:+,.0f}"
-            if one.verdict == "differs"
-            else with_interval(one.change, one.low, one.high)
-        )
-        relative = DASH if one.relative is None else f"{100 * one.relative:+.1f} %"
-        lines.append([name, one.name, one.a, one.b, change, relative, one.verdict])
+    lines = [[name, one.name, *cells_of(one), _words(one)] for one in pair.differences]
     lines += [
         [name, one.what, DASH, DASH, DASH, DASH, f"not comparable: {', '.join(one.keys)}"]
         for one in pair.obstacles
@@ -276,8 +201,12 @@ def _lines(pair: Pair) -> list[list[str]]:
     return lines or [[name, "nothing", DASH, DASH, DASH, DASH, "failed" if pair.notes else "not measured"]]
 
 
+def _words(one: Difference) -> str:
+    return f"{one.verdict} (paired)" if one.paired else one.verdict
+
+
 def _remarks(comparison: Comparison) -> list[str]:
-    lines = ["B - A with its 95 % interval; a difference is called better or worse when that excludes zero."]
+    lines = [tally([one for pair in comparison.pairs for one in pair.differences]), PAIRED_NOTE]
     for pair in comparison.pairs:
         details = [*(one.text for one in pair.obstacles), *pair.notes]
         lines += [f"{_display(pair.a)}: {detail}" for detail in details]
@@ -307,7 +236,7 @@ def _settings(rows: Sequence[Row]) -> str:
 
 
 def _mismatches(a: Row, b: Row) -> int:
-    one, two = facet_keys(a), facet_keys(b)
+    one, two = row_keys(a), row_keys(b)
     return sum(one[key] != two[key] for key in one)
 
 

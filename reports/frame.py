@@ -4,7 +4,6 @@ A facet holds cells that agree in every one of ``FACET_KEYS``. Nothing in this r
 facets side by side: quality depends on N, reference and protocol, speed on the machine and its settings.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,25 @@ from typing import Any
 import pandas as pd
 
 from reports import style
-from results.errors import UserError
+from reports.comparability import FACET_KEYS, REFERENCE_KEYS, UNKNOWN, facet_keys, row_keys
 from results.schema import Row
 
-QUALITY_KEYS = ("tokenizer", "reference", "n", "protocol")
-"""Quality compares only where these agree."""
-SPEED_KEYS = ("device", "hardware", "threads", "dtype", "products")
-"""Speed and memory compare only where these agree."""
-FACET_KEYS = SPEED_KEYS + QUALITY_KEYS
-
-_UNKNOWN = "unknown"
-_ANCHOR_KEYS = ("reference", "n", "protocol")
-_METRICS = ("fd_mnist", "fd_mnist_clean", "fid", "fid_clean", "kid_mnist", "kid", "is_mnist", "is")
+_KNOWN_EARLY = (*(key for key in FACET_KEYS if key not in REFERENCE_KEYS), "n")
+"""What a cell knows of itself before it meets a reference."""
+_METRICS = (
+    "fd_mnist",
+    "fd_mnist_inf",
+    "fd_mnist_clean",
+    "fid",
+    "fid_inf",
+    "fid_clean",
+    "kid_mnist",
+    "kid",
+    "is_mnist",
+    "is",
+)
 _LAST_METRICS = ("precision", "recall", "accuracy")
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
 _COPIED = (
     "cell",
     "status",
@@ -66,15 +71,6 @@ _COPIED = (
 )
 
 
-class Incomparable(UserError):
-    """Numbers that must not be set side by side; ``keys`` names what differs."""
-
-    def __init__(self, what: str, differing: dict[str, list[str]]) -> None:
-        self.keys = tuple(differing)
-        details = "; ".join(f"{key} differs ({', '.join(values)})" for key, values in differing.items())
-        super().__init__(f"{what} can't be compared: {details}")
-
-
 @dataclass(frozen=True)
 class Facet:
     """Cells that may be compared, and the anchors that belong to them."""
@@ -99,6 +95,13 @@ class Facet:
         """Real images and reconstructions."""
         return tuple(row for row in self.rows if row.tier == "anchor")
 
+    def by_batch(self) -> list["Facet"]:
+        """The facet once for each batch size of its cells, anchors in each: speed figures never mix them."""
+        split: dict[str, list[Row]] = {}
+        for row in self.cells:
+            split.setdefault(row_keys(row)["batch"], []).append(row)
+        return [Facet(self.keys, (*self.anchors, *cells)) for cells in split.values()] or [self]
+
     @property
     def caption(self) -> str:
         """Device, dtype, batch, N and reference, as every figure states them."""
@@ -107,44 +110,13 @@ class Facet:
         parts = [
             f"device {self.keys['device']} ({self.keys['hardware']}; threads: {self.keys['threads']})",
             f"dtype {self.keys['dtype']}"
-            + (", packed products" if self.keys["products"] == "packed" else ""),
+            + (", packed products" if self.keys["products"] == "packed" else "")
+            + (", compiled" if self.keys["compile"] == "on" else ""),
             f"batch {', '.join(map(str, batches)) if batches else 'unknown'}",
             f"N = {self.keys['n']}",
             f"reference {self.keys['reference']}",
         ]
         return ", ".join(parts)
-
-
-def facet_keys(row: Row) -> dict[str, str]:
-    """The row's value of every facet key, as text that a reader can tell apart."""
-    environment = row.environment or {}
-    gpu = environment.get("gpu")
-    hardware = gpu if gpu and row.device != "cpu" else environment.get("host_cpu")
-    reference = row.reference
-    return {
-        "device": row.device,
-        "hardware": str(hardware or _UNKNOWN),
-        "threads": str(row.threads) if row.threads is not None else _UNKNOWN,
-        "dtype": row.dtype,
-        "products": row.products,
-        "tokenizer": row.tokenizer,
-        "reference": (
-            f"{reference['name']} (sha256 {reference['sha256'][:8]}, n = {reference['n']})"
-            if reference
-            else "none"
-        ),
-        "n": str(row.images) if row.images is not None else _UNKNOWN,
-        "protocol": _protocol(row),
-    }
-
-
-def require_comparable(rows: Iterable[Row], keys: Sequence[str], what: str = "quality") -> None:
-    """Raises ``Incomparable``, naming the keys, unless all rows agree in ``keys``."""
-    found = [facet_keys(row) for row in rows]
-    values = {key: list(dict.fromkeys(row[key] for row in found)) for key in keys}
-    differing = {key: seen for key, seen in values.items() if len(seen) > 1}
-    if differing:
-        raise Incomparable(what, differing)
 
 
 def facets(rows: Sequence[Row]) -> list[Facet]:
@@ -185,11 +157,6 @@ def metrics(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=_metric_position)
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a distance; everything else is a score."""
-    return metric.startswith(("fd", "fid", "kid", "cmmd", "mind"))
-
-
 def series_label(row: Row, rows: Sequence[Row]) -> str:
     """The row's label, told apart from other series of the same label by what differs."""
     rivals = [other for other in rows if other.label == row.label and other.tier != "anchor"]
@@ -223,18 +190,11 @@ def hardware_notes(rows: Iterable[Row]) -> list[str]:
     return list(notes)
 
 
-def _protocol(row: Row) -> str:
-    if row.protocol is None:
-        return "none"
-    digest = hashlib.sha256(json.dumps(row.protocol, sort_keys=True).encode()).hexdigest()
-    return f"{row.protocol['extractor']} ({digest[:8]})"
-
-
 def _joins(row: Row, keys: dict[str, str]) -> bool:
     mine = facet_keys(row)
     if row.tier == "anchor":
-        return all(mine[key] == keys[key] for key in _ANCHOR_KEYS)
-    return all(mine[key] in (keys[key], _UNKNOWN) for key in (*SPEED_KEYS, "tokenizer", "n"))
+        return all(mine[key] == keys[key] for key in REFERENCE_KEYS)
+    return all(mine[key] in (keys[key], UNKNOWN) for key in _KNOWN_EARLY)
 
 
 def _position(row: Row) -> tuple[Any, ...]:
@@ -268,6 +228,8 @@ def _record(row: Row) -> dict[str, Any]:
         record[f"{name}_low"], record[f"{name}_high"] = bounds or (None, None)
     for name, seconds in (row.phases_s or {}).items():
         record[f"phase_{name}_s"] = seconds
+    lost = row.lossiness_bits or {"value": None, "low": None, "high": None}
+    record |= {f"lossiness_bits{end}": lost[key] for end, key in _ENDS.items()}  # type: ignore[literal-required]
     for name, metric in (row.quality or {}).items():
         record |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
     return record

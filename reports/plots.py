@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from reports import style
-from reports.frame import SPEED_KEYS, Facet, lower_is_better, require_comparable, series_label
+from reports.comparability import lower_is_better, quantity, require_comparable
+from reports.frame import Facet, series_label
 from reports.labels import Label, place_labels
 from results.schema import Row
 
@@ -56,7 +57,7 @@ def series(facet: Facet) -> list[Series]:
 
 def quality_against_throughput(facet: Facet, metric: str) -> Figure | None:
     """``metric`` over images/s at the row's batch, with the Pareto front; None without such cells."""
-    require_comparable(facet.cells, SPEED_KEYS, "throughput")
+    require_comparable(facet.cells, quantity("throughput_images_per_s").keys, "throughput")
     return _trade_off(
         facet,
         metric,

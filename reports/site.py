@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from reports import pictures, plots, published, style, tables
+from reports import lossiness, pictures, plots, published, style, tables
 from reports.artifacts import Artifacts, load_artifacts, load_edits
+from reports.contests import TextTable, contests
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
 from results.schema import Row
@@ -42,6 +43,7 @@ class Section:
 
     facet: Facet
     tables: list[tables.ReportTable]
+    contests: list[TextTable]
     failures: list[str]
     missing: list[str]
     pictures: list[Picture] = field(default_factory=list)
@@ -80,7 +82,11 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
     total, done = sum(map(len, drawings)), 0
     for number, (facet, drawing) in enumerate(zip(split, drawings, strict=True), start=1):
         section = Section(
-            facet, tables.tables(facet), tables.failures(facet.rows), _missing(facet, artifacts)
+            facet,
+            tables.tables(facet),
+            contests(facet, artifacts),
+            tables.failures(facet.rows),
+            _missing(facet, artifacts),
         )
         for name, title, draw in drawing:
             progress(done, total, title)
@@ -118,9 +124,14 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts]) -> Iterator[Drawing
     for metric in names[:1] + [name for name in names[1:] if name.startswith("accuracy")]:
         stem = "".join(c if c.isalnum() else "-" for c in metric)
         against = f"{metric} against"
-        yield f"{stem}-against-throughput", f"{against} throughput", partial(over_throughput, facet, metric)
+        for part in (parts := facet.by_batch()):
+            end, where = (f"-batch-{part.cells[0].batch}", f", batch {part.cells[0].batch}")
+            end, where = (end, where) if len(parts) > 1 else ("", "")
+            title = f"{against} throughput{where}"
+            yield f"{stem}-against-throughput{end}", title, partial(over_throughput, part, metric)
         yield f"{stem}-against-steps", f"{against} steps", partial(over_steps, facet, metric)
     yield "memory-against-batch", "Memory against batch", partial(plots.memory_against_batch, facet)
+    yield "lossiness-against-steps", "Bits lost", partial(lossiness.curves, facet, artifacts)
     yield "samples", "Samples", partial(pictures.sample_grid, facet, artifacts)
     yield "order", "Order of generation", partial(pictures.order_maps, facet, artifacts)
     yield "film", "One image appearing", partial(pictures.film_strip, facet, artifacts)
@@ -156,6 +167,9 @@ def _markdown(rows: Sequence[Row], sections: Sequence[Section]) -> str:
     lines = ["# pardec report", "", _summary(rows), ""]
     for section in sections:
         lines += [f"## {section.facet.caption}", ""]
+        for contest in section.contests:
+            lines += [f"### {contest.title}", "", tables.markdown_of(contest.headings, contest.lines), ""]
+            lines += [contest.note, ""]
         for table in section.tables:
             lines += [f"### {table.title}", "", tables.to_markdown(table), ""]
         lines += [f"- failed: {line}" for line in section.failures]
@@ -185,6 +199,9 @@ _TRAPS = (
     "Fréchet distances shrink as N grows, by an amount that depends on the model: compare at the same N, "
     "never a distance at small N with a published one at 50,000.",
     "fd_mnist is the Fréchet distance of a small classifier's features; it is no FID.",
+    "Bits lost are judged by the cell's own network, one token at a time in the same order: figures of "
+    "different networks do not compare, and where one token at a time is unlike training (LPD's tightly "
+    "packed contexts), part of the figure is that strangeness.",
     "Intervals cover sampling noise, not what another training seed would change.",
     "Real images and reconstructions bound what decoding can reach: no strategy can be expected below the "
     "reconstructions of its tokenizer.",

@@ -17,6 +17,8 @@ from reports.frame import Facet, frame, metrics, series_label
 from results.schema import Row
 
 DASH = "–"
+ROUNDING_BITS = 1e-4
+"""Bits that rounding of float32 explains."""
 EXACT_NOTE = (
     "± and [low, high]: 95 % intervals; (n=1): measured once. Steps, forwards, tokens, parameters, FLOPs, "
     "weight and cache bytes are counted, hence exact. MB = 10^6 bytes."
@@ -70,6 +72,7 @@ def quality_table(facet: Facet) -> ReportTable:
     """Every quality metric of the facet."""
     columns = [_strategy(facet.rows), _count("steps", lambda row: row.steps), _GUIDANCE]
     columns += [_metric(name) for name in metrics(facet.rows)]
+    columns += [_LOST] * any(row.lossiness_bits for row in facet.rows)
     columns += [_THROUGHPUT, _STATUS]
     return _filled("Quality", columns, facet.rows)
 
@@ -126,6 +129,21 @@ def to_rich(table: ReportTable, columns: Sequence[int] | None = None) -> Table:
     return rich_table
 
 
+def print_plain(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], console: Console | None = None
+) -> None:
+    """A table of text on the terminal, as wide as it needs."""
+    console = console or Console()
+    table = Table(header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.width = max(console.width, needed)
+    console.print(table, crop=False)
+
+
 def _fitting(table: ReportTable, console: Console) -> list[Table]:
     """The table as one block, or as blocks of the terminal's width that repeat strategy and steps."""
 
@@ -157,6 +175,12 @@ def to_markdown(table: ReportTable) -> str:
     ]
     lines += ["| " + " | ".join(_plain(entry.text) for entry in entries) + " |" for entries in table.entries]
     return "\n".join(lines)
+
+
+def markdown_of(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of finished text as GitHub Markdown."""
+    rows = [headings, ["---"] * len(headings), *([_plain(text) for text in line] for line in lines)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -202,6 +226,19 @@ def _metric(name: str) -> Column:
         return Entry(with_interval(metric["value"], metric["low"], metric["high"]), metric["value"])
 
     return Column(name, entry)
+
+
+def _lost(row: Row) -> Entry:
+    lost = row.lossiness_bits
+    if lost is None or lost["value"] is None:
+        return Entry(DASH)
+    return Entry(printed_bits(lost["value"], lost["low"], lost["high"]), lost["value"])
+
+
+def printed_bits(value: float, low: float | None, high: float | None) -> str:
+    """Bits lost with their interval, or the bound of float32's rounding where that is all there is."""
+    bounds = [abs(bound) for bound in (value, low, high) if bound is not None]
+    return f"0 ± {ROUNDING_BITS:g}" if max(bounds) <= ROUNDING_BITS else with_interval(value, low, high)
 
 
 def _guidance(row: Row) -> Entry:
@@ -250,6 +287,7 @@ def _status(row: Row) -> Entry:
     return Entry(f"{row.status}: {reason if len(reason) <= 48 else reason[:47] + '…'}")
 
 
+_LOST = Column("bits lost", _lost)
 _GUIDANCE = Column("guidance", _guidance)
 _THROUGHPUT = Column("images/s", _throughput)
 _STATUS = Column("status", _status, numeric=False)

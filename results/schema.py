@@ -18,10 +18,17 @@ from typing import Any, Literal, TypedDict
 
 from results.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 """The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _with_lossiness(values: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 has ``lossiness_bits``."""
+    why = {"lossiness_bits": "not measured before schema 2"}
+    return values | {"lossiness_bits": None, "unmeasured": why | values.get("unmeasured", {})}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_lossiness}
 """``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
 
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
@@ -45,6 +52,15 @@ class Metric(TypedDict):
     high: float | None
     n: int
     reference: str | None
+
+
+class Lossiness(TypedDict):
+    """Mean of ``n`` images with its 95 % interval over images."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 class Reference(TypedDict):
@@ -144,6 +160,8 @@ class Row:
     """Peak bytes during decode over the loaded state, at ``batch``."""
     quality: dict[str, Metric] | None = None
     """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
+    lossiness_bits: Lossiness | None = None
+    """Bits per image that decoding in groups loses, judged by the network's one-at-a-time conditionals."""
     reference: Reference | None = None
     protocol: Protocol | None = None
     environment: dict[str, Any] | None = None
@@ -153,7 +171,7 @@ class Row:
     unmeasured: dict[str, str] = field(default_factory=dict)
     """Field -> why its number is null."""
     artifacts: dict[str, str] = field(default_factory=dict)
-    """``trace`` and ``samples``: npz files, relative to the folder of the rows."""
+    """``trace``, ``samples``, ``jackknife``, ``lossiness``: npz files, relative to the folder of the rows."""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -187,6 +205,7 @@ MEASURED = (
     "cache_bytes",
     "peak_bytes",
     "quality",
+    "lossiness_bits",
     "wall_s",
 )
 """Fields that should hold numbers: a null among them, or inside them, needs a reason in ``unmeasured``."""

@@ -57,6 +57,7 @@ class PAR(Strategy[PARNetwork]):
     name: ClassVar[str] = "par"
     title: ClassVar[str] = "PAR"
     paper: ClassVar[str] = "2412.15119"
+    sequential_conditionals: ClassVar[bool] = False  # a place is predicted from the group before its own
 
     regions: int = 4
     """Tokens per parallel step, one of each region; a perfect square."""

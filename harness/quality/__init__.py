@@ -28,7 +28,7 @@ from harness.quality.extractors import (
     inception_weights_file,
     register_pardec_extractor,
 )
-from harness.quality.score import Metric, quality, unmeasured
+from harness.quality.score import Metric, quality, replicates, unmeasured
 from harness.quality.sets import (
     Extractor,
     Features,
@@ -55,6 +55,7 @@ __all__ = [
     "quality",
     "read_adm",
     "register_pardec_extractor",
+    "replicates",
     "unmeasured",
     "weights_sha256",
     "write_adm",

@@ -20,7 +20,7 @@ from io import StringIO
 import numpy as np
 import torch
 from cleanfid.fid import frechet_distance
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from harness.quality.errors import Unmeasurable
@@ -77,12 +77,15 @@ def moments(features: NDArray[np.float32]) -> tuple[Array, Array]:
 
 
 def moments_without_groups(
-    features: NDArray[np.float32], groups: NDArray[np.int64]
+    features: NDArray[np.float32], groups: NDArray[np.int64], count: int | None = None
 ) -> Iterator[tuple[Array, Array]]:
-    """Mean and covariance with one group deleted at a time, from sums: one product per group, no refit."""
+    """Mean and covariance with one group deleted at a time, from sums: one product per group, no refit.
+
+    count: of groups, where the last ones may have no image.
+    """
     centre = features.mean(axis=0, dtype=np.float64)
     values = features.astype(np.float64) - centre  # sums of squares about the mean lose no digits
-    members = [values[groups == g] for g in range(int(groups.max()) + 1)]
+    members = [values[groups == g] for g in range(int(groups.max()) + 1 if count is None else count)]
     first = leave_one_out(np.stack([m.sum(axis=0) for m in members]))  # [G, D]
     second = values.T @ values  # [D, D]
     for total, deleted in zip(first, members, strict=True):
@@ -93,10 +96,15 @@ def moments_without_groups(
         yield centre + mean, (second - deleted.T @ deleted - left * np.outer(mean, mean)) / (left - 1)
 
 
-def jackknife(features: NDArray[np.float32], reference: ReferenceStats, groups: NDArray[np.int64]) -> Array:
-    """The distance with one group of images deleted at a time [G]."""
+def jackknife(
+    features: NDArray[np.float32],
+    reference: ReferenceStats,
+    groups: NDArray[np.int64],
+    count: int | None = None,
+) -> Array:
+    """The distance with one group of images deleted at a time [G]; count: as in the moments."""
     return np.array(
-        [distance(mu, sigma, reference) for mu, sigma in moments_without_groups(features, groups)]
+        [distance(mu, sigma, reference) for mu, sigma in moments_without_groups(features, groups, count)]
     )
 
 
@@ -113,13 +121,39 @@ def distance_at_infinity(
     1/N. Less biased than the distance at N and somewhat noisier. smallest: the first size, a tenth of the
     images (at least 2, at most 5,000) by default.
     """
-    n = len(features)
+    subsets = _subsets(len(features), sizes, smallest, seed)
+    distances = [distance(*moments(features[rows]), reference) for rows in subsets]
+    return _intercept([len(rows) for rows in subsets], distances)
+
+
+def infinity_jackknife(
+    features: NDArray[np.float32],
+    reference: ReferenceStats,
+    groups: NDArray[np.int64],
+    sizes: int = 15,
+    seed: int = 0,
+) -> Array:
+    """:func:`distance_at_infinity` with one group of images deleted at a time [G].
+
+    The group is deleted from the same random subsets, so that their choice adds nothing to the spread.
+    """
+    subsets = _subsets(len(features), sizes, 0, seed)
+    count = int(groups.max()) + 1
+    distances = np.stack([jackknife(features[rows], reference, groups[rows], count) for rows in subsets])
+    left = np.stack([len(rows) - np.bincount(groups[rows], minlength=count) for rows in subsets])
+    return np.array([_intercept(left[:, group], distances[:, group]) for group in range(count)])
+
+
+def _subsets(n: int, sizes: int, smallest: int, seed: int) -> list[NDArray[np.int64]]:
+    """Random rows of ``sizes`` sizes up to n, evenly spaced."""
     first = smallest or min(5000, max(n // 10, 2))
     if not 2 <= first < n or sizes < 2:
         raise Unmeasurable(f"an extrapolation from {first} images needs more than {n} and at least two sizes")
     generator = np.random.Generator(np.random.Philox(key=seed))
     counts = np.unique(np.linspace(first, n, sizes).astype(np.int64))
-    distances = [
-        distance(*moments(features[generator.permutation(n)[:count]]), reference) for count in counts
-    ]
-    return float(np.polyfit(1 / counts, distances, 1)[1])
+    return [generator.permutation(n)[:count] for count in counts]
+
+
+def _intercept(counts: ArrayLike, distances: ArrayLike) -> float:
+    """Where the straight line through distances against 1 / count meets 0."""
+    return float(np.polyfit(1 / np.asarray(counts, np.float64), np.asarray(distances), 1)[1])

@@ -1,7 +1,7 @@
 """All quality metrics of one set of generated images against one reference, each with its interval."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,9 +9,24 @@ from numpy.typing import ArrayLike, NDArray
 from harness.quality import diversity, frechet, kernel, neighbours
 from harness.quality.errors import Unmeasurable
 from harness.quality.sets import Features, ReferenceStats
-from harness.statistics import GROUPS, Interval, balanced_groups, jackknife_interval, wilson_interval
+from harness.statistics import (
+    GROUPS,
+    Interval,
+    balanced_groups,
+    jackknife_interval,
+    leave_one_out,
+    wilson_interval,
+)
 
 Array = NDArray[np.float64]
+Found = tuple[Interval, Array]
+"""A metric's interval, and its values with one group of images deleted each [G]."""
+EXTRAPOLATED_FROM = 200
+"""Images below which no distance at infinity is read off: its line would rest on a few dozen."""
+_SIZES = 8
+"""Points of that line."""
+_WIDEST = 512
+"""Feature width up to which the distance at infinity gets an interval (160 covariance roots)."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,12 @@ class Metric:
     n: int
     reference: str | None
     reason: str | None = None
+    without: Array | None = field(default=None, compare=False)
+    """float64 [G]: the metric with one group of images deleted at a time, for paired differences."""
 
     def row(self) -> dict[str, float | int | str | None]:
         """The metric's entry in a result row."""
-        entry = asdict(self)
-        del entry["reason"]
-        return entry
+        return {name: getattr(self, name) for name in ("value", "low", "high", "n", "reference")}
 
 
 def unmeasured(metrics: Mapping[str, Metric]) -> dict[str, str]:
@@ -43,49 +58,81 @@ def unmeasured(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return {f"quality.{name}": metric.reason for name, metric in metrics.items() if metric.reason is not None}
 
 
-def _interval(
-    value: float,
-    replicates: Callable[[], Array],
-    n: int,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
-) -> Interval:
+def replicates(metrics: Mapping[str, Metric]) -> dict[str, Array]:
+    """What paired differences between cells need: ``jackknife`` float64 [M, G] and ``jackknife_metrics`` [M].
+
+    The groups are ``balanced_groups`` of the labels: cells of equal labels and N leave out the same images.
+    Empty where no metric was measured.
+    """
+    known = {name: metric.without for name, metric in metrics.items() if metric.without is not None}
+    if not known:
+        return {}
+    return {"jackknife": np.stack(list(known.values())), "jackknife_metrics": np.array(list(known))}
+
+
+def _interval(value: float, without: Array, n: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Found:
     """Jackknife interval, cut to the range that the metric can take."""
-    found = jackknife_interval(value, replicates(), n)
+    found = jackknife_interval(value, without, n)
     low, high = max(found.low, min(bounds[0], value)), min(found.high, max(bounds[1], value))
-    return Interval(value, low, high, n, found.level)
+    return Interval(value, low, high, n, found.level), without
 
 
-def _measured(interval: Callable[[], Interval], n: int, reference: str | None) -> Metric:
+def _share(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> Found:
+    """Share of images, each in or out by itself."""
+    member = np.eye(int(groups.max()) + 1)[groups]  # [n, G]
+    without = leave_one_out(member.T @ hits) / leave_one_out(member.sum(axis=0))
+    return wilson_interval(int(hits.sum()), len(hits)), without
+
+
+def _measured(find: Callable[[], Found], n: int, reference: str | None) -> Metric:
     try:
-        found = interval()
+        found, without = find()
     except Unmeasurable as error:
         return Metric(None, None, None, n, reference, reason=str(error))
-    return Metric(found.value, found.low, found.high, n, reference)
+    return Metric(found.value, found.low, found.high, n, reference, without=without)
 
 
 def _frechet(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> dict[str, Metric]:
     points, n = fake.features, fake.n
     spread: list[Array] = []
 
-    def replicates() -> Array:
+    def without() -> Array:
         if not spread:
             spread.append(frechet.jackknife(points, reference, groups))
         return spread[0]
 
-    def interval(distance: Callable[[NDArray[np.float32], ReferenceStats], float]) -> Interval:
-        return _interval(distance(points, reference), replicates, n, (0, np.inf))
+    def found(distance: Callable[[NDArray[np.float32], ReferenceStats], float]) -> Found:
+        return _interval(distance(points, reference), without(), n, (0, np.inf))
 
     return {
-        "fd": _measured(lambda: interval(frechet.torch_fidelity_distance), n, reference.name),
-        "fd_clean": _measured(lambda: interval(frechet.clean_fid_distance), n, reference.name),
+        "fd": _measured(lambda: found(frechet.torch_fidelity_distance), n, reference.name),
+        "fd_clean": _measured(lambda: found(frechet.clean_fid_distance), n, reference.name),
+        "fd_inf": _at_infinity(fake, reference, groups),
     }
 
 
-def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Interval:
-    value, replicates = kernel.value_and_jackknife(
+def _at_infinity(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Metric:
+    points, n = fake.features, fake.n
+
+    def found() -> Found:
+        if n < EXTRAPOLATED_FROM:
+            raise Unmeasurable(f"an extrapolation needs at least {EXTRAPOLATED_FROM} images, got {n}")
+        value = frechet.distance_at_infinity(points, reference, _SIZES)
+        return _interval(value, frechet.infinity_jackknife(points, reference, groups, _SIZES), n)
+
+    width = points.shape[1]
+    if width <= _WIDEST or n < EXTRAPOLATED_FROM:
+        return _measured(found, n, reference.name)
+    value = frechet.distance_at_infinity(points, reference, _SIZES)
+    reason = f"no interval: it would take 160 covariance roots of width {width}"
+    return Metric(value, None, None, n, reference.name, reason)
+
+
+def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Found:
+    value, without = kernel.value_and_jackknife(
         fake.features, reference.points, groups, reference.kernel_mean
     )
-    return _interval(value, lambda: replicates, fake.n)
+    return _interval(value, without, fake.n)
 
 
 def _precision_recall(
@@ -97,23 +144,19 @@ def _precision_recall(
         missing = Metric(None, None, None, fake.n, reference.name, reason=str(error))
         return {"precision": missing, "recall": missing}
 
-    def recall() -> Interval:
-        return _interval(found.recall, lambda: found.recall_without, fake.n, (0, 1))
-
-    def precision() -> Interval:
-        # Given the reference, each generated image is in or out by itself: a plain share.
-        return wilson_interval(int(found.inside.sum()), fake.n)
+    def recall() -> Found:
+        return _interval(found.recall, found.recall_without, fake.n, (0, 1))
 
     return {
-        "precision": _measured(precision, fake.n, reference.name),
+        "precision": _measured(lambda: _share(found.inside, groups), fake.n, reference.name),
         "recall": _measured(recall, fake.n, reference.name),
     }
 
 
-def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Interval:
+def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Found:
     value, _ = diversity.score(fake.logits, seed=seed)
     bounds = (1, fake.logits.shape[1])
-    return _interval(value, lambda: diversity.jackknife(fake.logits, groups), fake.n, bounds)
+    return _interval(value, diversity.jackknife(fake.logits, groups), fake.n, bounds)
 
 
 def quality(
@@ -139,7 +182,13 @@ def quality(
     found = _frechet(fake, stats, groups)
     found["kid"] = _measured(lambda: _kernel(fake, stats, groups), fake.n, stats.name)
     found["is"] = _measured(lambda: _diversity(fake, groups, seed), fake.n, None)
-    of_extractor = {"fd": "fd_{}", "fd_clean": "fd_{}_clean", "kid": "kid_{}", "is": "is_{}"}
+    of_extractor = {
+        "fd": "fd_{}",
+        "fd_clean": "fd_{}_clean",
+        "fd_inf": "fd_{}_inf",
+        "kid": "kid_{}",
+        "is": "is_{}",
+    }
     named = {f"{of_extractor[key].format(fake.extractor)}@{fake.n}": found[key] for key in of_extractor}
     for key, metric in _precision_recall(fake, stats, groups).items():
         named[f"{key}@{fake.n}"] = metric
@@ -147,8 +196,7 @@ def quality(
         seen = np.asarray(judge_predictions)
         if seen.shape != asked.shape:
             raise ValueError(f"judge_predictions have shape {seen.shape}, labels {asked.shape}")
-        hits = wilson_interval(int((seen == asked).sum()), fake.n)
-        named[f"accuracy@{fake.n}"] = Metric(hits.value, hits.low, hits.high, fake.n, None)
+        named[f"accuracy@{fake.n}"] = _measured(lambda: _share(seen == asked, groups), fake.n, None)
     return named
 
 

@@ -54,6 +54,8 @@ class Strategy(ABC, Generic[N]):
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
     """A batch equals its images one by one."""
+    sequential_conditionals: ClassVar[bool] = True
+    """Its network also gives the distribution of each place given all places before it."""
     empty_context: ClassVar[bool] = False
     """Attends to cache slots that are not yet filled."""
     cached_equals_taught: ClassVar[bool] = True

@@ -9,7 +9,7 @@ import numpy as np
 
 from strategies.decoding.locality import LocalityDraws, locality_orders
 
-__all__ = ["LocalityDraws", "locality_orders", "raster", "region_order"]
+__all__ = ["LocalityDraws", "halton", "locality_orders", "raster", "region_order"]
 
 
 def raster(grid: tuple[int, int]) -> np.ndarray:
@@ -35,3 +35,29 @@ def region_order(grid: tuple[int, int], regions: int) -> np.ndarray:
         raise ValueError(f"a grid of {height} x {width} doesn't divide into {side} x {side} equal regions")
     positions = raster(grid).reshape(side, height // side, side, width // side)  # [a, i, b, j]
     return positions.transpose(1, 3, 0, 2).reshape(-1)  # [i, j, a, b] -> [N]
+
+
+def halton(grid: tuple[int, int]) -> np.ndarray:
+    """Spread out evenly, int64 [N]: the cells of a grid (height, width) in the order in which Halton points
+    first fall into them (arXiv 2503.17076). Base 2 drives rows and base 3 columns, in whole numbers.
+    """
+    height, width = grid
+    left = set(raster(grid).tolist())
+    order: list[int] = []
+    point = 0
+    while left:
+        point += 1
+        position = _cell(point, 2, height) * width + _cell(point, 3, width)
+        if position in left:
+            left.remove(position)
+            order.append(position)
+    return np.array(order, dtype=np.int64)
+
+
+def _cell(point: int, base: int, cells: int) -> int:
+    """floor(cells * radical inverse of ``point`` in ``base``)."""
+    reversed_digits, power = 0, 1
+    while point:
+        point, digit = divmod(point, base)
+        reversed_digits, power = reversed_digits * base + digit, power * base
+    return cells * reversed_digits // power

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli import COMMANDS, main
 from harness.executors import ROOT
+from reports.artifacts import load_artifacts
 from results.store import load_rows
 
 HEAVY = ("torch", "pandas", "matplotlib", "scipy", "torchvision")
@@ -223,6 +224,13 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
     for value in (lpd.throughput_images_per_s, lpd.latency_s, lpd.flops_per_image, lpd.cache_bytes):
         assert value > 0
     assert (results / lpd.artifacts["trace"]).is_file()
+    assert lpd.lossiness_bits["n"] == 40
+    assert abs(lpd.lossiness_bits["value"]) < 1e-3  # one token a step
+    beside = load_artifacts(lpd, results)
+    assert beside.problems == ()
+    assert beside.lossiness_bits.shape == (40, 64)
+    assert beside.without("fd_mnist@40").shape == (20,)
+    assert rows["real"].unmeasured["lossiness_bits"] == "an anchor decodes nothing"
     assert not list((results / "artifacts").glob(".*"))
     before = (results / "rows.jsonl").read_text().splitlines()[0]
     arguments = ["sweep", str(sweep), "--zoo", str(zoo), "--results", str(results), "--no-report"]

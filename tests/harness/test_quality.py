@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from harness import quality as q
+from harness.statistics import balanced_groups
 from tests.harness.quality_standins import TinyRandomConv, of_points, pictures
 
 
@@ -36,7 +37,8 @@ def test_every_metric_is_named_by_extractor_and_number_of_images(
     labels = np.arange(300) % 10
     seen = np.where(np.arange(300) < 270, labels, -1)
     found = q.quality(fake, reference, labels, seen)
-    stems = ["fd_standin", "fd_standin_clean", "kid_standin", "is_standin", "precision", "recall", "accuracy"]
+    stems = ["fd_standin", "fd_standin_clean", "fd_standin_inf", "kid_standin", "is_standin"]
+    stems += ["precision", "recall", "accuracy"]
     assert list(found) == [f"{stem}@300" for stem in stems]
     for metric in found.values():
         assert metric.value is not None
@@ -45,20 +47,22 @@ def test_every_metric_is_named_by_extractor_and_number_of_images(
         assert set(metric.row()) == {"value", "low", "high", "n", "reference"}
     assert found["fd_standin_clean@300"].value == pytest.approx(found["fd_standin@300"].value, rel=1e-3)
     assert found["accuracy@300"].value == 0.9
-    assert [m.reference for m in found.values()] == ["blocks"] * 3 + [None] + ["blocks"] * 2 + [None]
+    assert [m.reference for m in found.values()] == ["blocks"] * 4 + [None] + ["blocks"] * 2 + [None]
     assert q.unmeasured(found) == {}
     assert found == q.quality(fake, reference, labels, seen)
     json.dumps({name: metric.row() for name, metric in found.items()}, allow_nan=False)
 
 
-def test_the_order_of_the_images_changes_the_score_alone(sets: tuple[q.Features, q.ReferenceStats]) -> None:
+def test_the_order_of_the_images_changes_what_is_split_or_subsampled_alone(
+    sets: tuple[q.Features, q.ReferenceStats],
+) -> None:
     fake, reference = sets
     labels = np.arange(300) % 10
     order = np.random.default_rng(0).permutation(300)
     turned = q.Features(fake.features[order], fake.logits[order], fake.extractor, fake.extractor_sha256)
     first, second = q.quality(fake, reference, labels), q.quality(turned, reference, labels[order])
     for name in first:
-        if not name.startswith("is_"):
+        if not name.startswith("is_") and "_inf@" not in name:
             assert second[name].value == pytest.approx(first[name].value, rel=1e-5), name
 
 
@@ -87,6 +91,23 @@ def test_metrics_that_cannot_be_measured_have_a_reason(sets: tuple[q.Features, q
     found = q.quality(fake, published, np.arange(300) % 10)
     assert set(q.unmeasured(found)) == {f"quality.{m}@300" for m in ("kid_standin", "precision", "recall")}
     assert all("no images" in reason for reason in q.unmeasured(found).values())
+
+
+def test_values_without_each_group_are_kept_for_paired_differences(
+    sets: tuple[q.Features, q.ReferenceStats],
+) -> None:
+    fake, reference = sets
+    labels = np.arange(300) % 10
+    hits = np.arange(300) % 7 > 0
+    found = q.quality(fake, reference, labels, np.where(hits, labels, -1))
+    kept = q.replicates(found)
+    assert kept["jackknife_metrics"].tolist() == list(found)
+    assert kept["jackknife"].shape == (len(found), 20)
+    groups = balanced_groups(labels)
+    expected = [hits[groups != g].mean() for g in range(20)]
+    assert kept["jackknife"][-1] == pytest.approx(expected)
+    few = q.Features(fake.features[:3], fake.logits[:3], fake.extractor, fake.extractor_sha256)
+    assert "is_standin@3" not in q.replicates(q.quality(few, reference, np.arange(3)))["jackknife_metrics"]
 
 
 def test_sets_that_do_not_belong_together_are_refused(sets: tuple[q.Features, q.ReferenceStats]) -> None:

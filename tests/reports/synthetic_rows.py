@@ -135,7 +135,13 @@ def cell_row(
         cache_bytes=6_389_760,
         peak_bytes=round(peak["64"]),
         quality=quality(distance),
+        lossiness_bits=lost(strategy, steps),
     )
+
+
+def lost(strategy: str, steps: int) -> dict[str, Any]:
+    value = 0.0 if strategy in ("raster", "rar") else 64 / steps
+    return {"value": value, "low": 0.9 * value, "high": 1.1 * value, "n": 20}
 
 
 def anchor_rows() -> list[Row]:
@@ -176,7 +182,8 @@ def write_sweep(folder: Path) -> Path:
             path = store.artifact(row.cell)
             np.savez_compressed(path, **arrays(row))
             row = dataclasses.replace(
-                row, artifacts={"trace": store.relative(path), "samples": store.relative(path)}
+                row,
+                artifacts=dict.fromkeys(("trace", "samples", "jackknife", "lossiness"), store.relative(path)),
             )
         store.append(row)
     return folder
@@ -186,13 +193,26 @@ def arrays(row: Row) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(int(row.cell, 16) % 1000)
     classes = np.arange(20) % 10
     samples = np.stack([digit(int(c), rng) for c in classes])
+    without = np.array([m["value"] for m in (row.quality or {}).values()])[:, None]
+    paired = {
+        "jackknife": without + 0.001 * rng.standard_normal((len(without), 20)),
+        "jackknife_metrics": np.array(list(row.quality or {})),
+    }
     if row.tier == "anchor":
-        return {"samples": samples, "classes": classes}
+        return {"samples": samples, "classes": classes} | paired
     steps = row.steps or 1
     order = order_map(row, steps, rng)
     blocks = np.kron(np.round(order), np.ones((4, 4)))[..., None]
     film = np.stack([np.where(blocks <= k, samples[3], 127).astype(np.uint8) for k in range(steps)])
-    return {"step_of_position": order, "film": film, "samples": samples, "classes": classes}
+    mean = lost(row.strategy, steps)["value"] / steps
+    bits = (mean + 0.1 * mean * rng.standard_normal((20, steps))).astype(np.float32)
+    return {
+        "step_of_position": order,
+        "film": film,
+        "samples": samples,
+        "classes": classes,
+        "lossiness_bits": bits,
+    } | paired
 
 
 def order_map(row: Row, steps: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,19 +7,16 @@ from typing import Any
 import pytest
 from synthetic_rows import CELLS, cell_row, failed_row
 
-from reports.frame import (
+from reports.comparability import (
     FACET_KEYS,
     QUALITY_KEYS,
     Incomparable,
     facet_keys,
-    facets,
-    frame,
-    hardware_notes,
     lower_is_better,
-    metrics,
+    quantity,
     require_comparable,
-    series_label,
 )
+from reports.frame import facets, frame, hardware_notes, metrics, series_label
 from results.schema import Row
 
 
@@ -61,6 +58,8 @@ def test_caption_states_device_dtype_batch_n_and_reference(rows: Sequence[Row]) 
         ({"reference": {"name": "mnist-train", "sha256": "00" * 32, "n": 4000}}, "reference"),
         ({"environment": {"host_cpu": "another"}}, "hardware"),
         ({"tokenizer": "other"}, "tokenizer"),
+        ({"compile": True}, "compile"),
+        ({"products": "packed"}, "products"),
     ],
 )
 def test_whatever_differs_splits_facets(rows: Sequence[Row], changes: dict[str, Any], key: str) -> None:
@@ -74,6 +73,38 @@ def test_whatever_differs_splits_facets(rows: Sequence[Row], changes: dict[str, 
 def test_a_changed_protocol_splits_facets(rows: Sequence[Row]) -> None:
     protocol = dict(first().protocol or {}) | {"colour": "truncate"}
     assert len(facets([*rows, first(protocol=protocol)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "key"),
+    [
+        ("fd_mnist@1000", {"images": 500}, "n"),
+        ("is_mnist@1000", {"tokenizer": "other"}, "tokenizer"),
+        ("throughput_images_per_s", {"batch": 1}, "batch"),
+        ("throughput_images_per_s", {"compile": True}, "compile"),
+        ("peak_bytes", {"batch": 1}, "batch"),
+        ("latency_s", {"products": "packed"}, "products"),
+        ("lossiness_bits", {"checkpoint": "0" * 64}, "judge"),
+        ("lossiness_bits", {"temperature": 0.5}, "temperature"),
+    ],
+)
+def test_every_quantity_declares_what_must_match(name: str, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(Incomparable, match=f"{name} can't be compared: {key} differs") as caught:
+        require_comparable([first(), first(**changes)], quantity(name).keys, name)
+    assert caught.value.keys == (key,)
+
+
+def test_what_a_quantity_does_not_need_may_differ() -> None:
+    other = {"name": "other", "sha256": "11" * 32, "n": 10}
+    require_comparable([first(), first(reference=other, dtype="bfloat16")], quantity("accuracy@1000").keys)
+    require_comparable([first(), first(batch=1, images=7)], quantity("latency_s").keys)
+
+
+def test_speed_figures_are_split_by_batch(rows: Sequence[Row]) -> None:
+    (facet,) = facets([*rows, first(batch=1)])
+    split = facet.by_batch()
+    assert sorted(len(part.cells) for part in split) == [1, 10]
+    assert all(len(part.anchors) == 2 for part in split)
 
 
 def test_anchors_join_every_facet_of_their_reference(rows: Sequence[Row]) -> None:

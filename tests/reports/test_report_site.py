@@ -57,14 +57,14 @@ def test_the_page_needs_no_other_file(report: Path) -> None:
 
 def test_the_page_shows_every_picture_with_its_settings(report: Path) -> None:
     page = Page(report.read_text())
-    assert page.tags.count("img") == page.tags.count("figcaption") == 8
+    assert page.tags.count("img") == page.tags.count("figcaption") == 9
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", report.read_text())
     for caption in captions:
         for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train"):
             assert part in caption
     names = {path.name for path in (report.parent / "figures").iterdir()}
     assert {"samples.png", "samples.svg", "order.svg", "film.png", "memory-against-batch.png"} <= names
-    assert len(names) == 16
+    assert len(names) == 18
 
 
 def test_causes_are_shown_and_escaped(report: Path) -> None:
@@ -74,9 +74,25 @@ def test_causes_are_shown_and_escaped(report: Path) -> None:
     assert "CPU out of memory" in (report.parent / "report.md").read_text()
 
 
+def test_iso_quality_and_paired_differences_head_the_page(report: Path) -> None:
+    page = Page(report.read_text())
+    assert page.text.index("Iso-quality: fd_mnist@1000") < page.text.index("Against Raster, 64 steps")
+    assert "(Benjamini-Hochberg)" in page.text
+    assert "undefined" in page.text
+    assert "(paired)" in page.text
+    markdown = (report.parent / "report.md").read_text()
+    assert (
+        markdown.index("### Iso-quality")
+        < markdown.index("### Against Raster")
+        < markdown.index("### Quality")
+    )
+    assert "bits lost" in markdown
+    assert "0 ± 0.0001" in markdown
+
+
 def test_markdown_pictures_exist_and_csv_has_every_row(report: Path, sweep: Path) -> None:
     pictures = re.findall(r"\]\((figures/.*?)\)", (report.parent / "report.md").read_text())
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     assert all((report.parent / picture).is_file() for picture in pictures)
     with (report.parent / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(load_rows(sweep))
@@ -104,8 +120,8 @@ def test_failures_alone_still_make_a_report(tmp_path: Path) -> None:
 
 
 def test_progress_counts_to_its_total(report: Path) -> None:
-    assert [done for done, _, _ in CALLS] == list(range(9))
-    assert {total for _, total, _ in CALLS} == {8}
+    assert [done for done, _, _ in CALLS] == list(range(10))
+    assert {total for _, total, _ in CALLS} == {9}
 
 
 def test_figures_of_the_papers_stand_beside_the_published_tier_only() -> None:

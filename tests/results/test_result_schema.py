@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from results import schema
 from results.errors import UserError
 from results.schema import (
     MEASURED,
+    SCHEMA,
     Row,
     finite_or_none,
     reasons,
@@ -20,6 +22,7 @@ from results.schema import (
     row_to_json,
     with_reasons,
 )
+from results.store import load_rows
 
 FIELDS = {field.name for field in dataclasses.fields(Row)}
 
@@ -135,6 +138,20 @@ def test_older_rows_climb_the_upgrade_chain(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(schema, "SCHEMA", 3)
     monkeypatch.setattr(schema, "UPGRADES", {1: renamed, 2: lambda values: values})
     values = json.loads(line())
-    values["name"] = values.pop("label")
+    values["name"], values["schema"] = values.pop("label"), 1
     row = row_from_json(json.dumps(values))
     assert (row.label, row.schema) == ("LPD", 3)
+
+
+def test_rows_of_schema_1_stay_readable() -> None:
+    (row,) = load_rows(Path(__file__).with_name("rows") / "schema-1.jsonl")
+    assert (row.schema, row.label, row.lossiness_bits) == (SCHEMA, "Raster", None)
+    assert row.unmeasured["lossiness_bits"] == "not measured before schema 2"
+    assert row_from_json(row_to_json(row)) == row
+
+
+def test_lossiness_needs_its_interval_or_a_reason() -> None:
+    lost = {"value": 4.3, "low": 3.6, "high": 5.1, "n": 200}
+    assert row_from_json(row_to_json(make_row(lossiness_bits=lost))).lossiness_bits == lost
+    with pytest.raises(UserError, match=r"lossiness_bits\.low' is null without a reason"):
+        row_from_json(line(lossiness_bits=lost | {"low": None}))

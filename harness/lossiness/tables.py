@@ -1,0 +1,153 @@
+"""The lossiness tables: every strategy and order on enumerable worlds, and one trained network's orders."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.lossiness.conditionals import Undefined
+from harness.lossiness.estimate import Lossiness
+from harness.lossiness.exact import Loss
+from harness.lossiness.worlds import OWN, RULES, World, variants
+from reports.inference import mean_contrast, mean_estimate
+from reports.tables import DASH, printed_bits, with_interval
+from strategies.decoding.base import Strategy
+from strategies.decoding.errors import UserError
+from strategies.decoding.guidance import Guidance
+
+ROUNDING_BITS = 1e-6
+"""KL below which a strategy that claims to be lossless is taken to be so."""
+ROUNDING = 1e-4
+"""Total variation, likewise: single probabilities differ by float32's rounding of logits."""
+EXACT_HEADINGS = (
+    "world",
+    "strategy",
+    "order",
+    "groups",
+    "guidance",
+    "total variation",
+    "KL(q || p) bits",
+    "KL(p || q) bits",
+    "correlation bits",
+    "mismatch bits",
+    "KL(q || p) by step",
+    "claim",
+)
+ESTIMATE_HEADINGS = ("order", "groups", "bits lost per image", "against the first", "by step")
+
+
+@dataclass(frozen=True)
+class ExactLine:
+    """One strategy, order and guidance in one world, over several random networks and orders."""
+
+    world: World
+    label: str
+    order: str
+    sizes: tuple[int, ...]
+    guidance: float | None
+    claims_lossless: bool
+    losses: tuple[Loss, ...]
+    why: str | None
+    """Why there is no figure."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether what the strategy claims of itself is true here; what claims nothing breaks nothing."""
+        return not self.claims_lossless or all(
+            abs(loss.kl_bits) <= ROUNDING_BITS and loss.total_variation <= ROUNDING for loss in self.losses
+        )
+
+    def cells(self) -> list[str]:
+        guidance = DASH if self.guidance is None else f"{self.guidance:g}"
+        sizes = "+".join(map(str, self.sizes)) or DASH
+        height, width = self.world.grid
+        head = [f"{height}x{width}, {self.world.codes} codes", self.label, self.order, sizes, guidance]
+        if self.why is not None:
+            return [*head, *[DASH] * 6, f"undefined: {self.why}"]
+        claim = DASH
+        if self.claims_lossless:
+            claim = "lossless: holds" if self.holds else "lossless: BROKEN"
+        return [
+            *head,
+            self._mean(lambda loss: loss.total_variation),
+            self._mean(lambda loss: loss.kl_bits),
+            self._mean(lambda loss: loss.reverse_kl_bits),
+            self._mean(lambda loss: sum(step.correlation_bits for step in loss.steps)),
+            self._mean(lambda loss: sum(step.mismatch_bits for step in loss.steps)),
+            by_step(np.array([[step.kl_bits for step in loss.steps] for loss in self.losses])),
+            claim,
+        ]
+
+    def _mean(self, read: Callable[[Loss], float]) -> str:
+        return printed_bits(*mean_estimate([read(loss) for loss in self.losses]))
+
+
+def exact_lines(
+    worlds: Sequence[World],
+    names: Sequence[str],
+    orders: Sequence[str] | None,
+    guidance: float,
+    steps: int | None,
+    networks: int,
+) -> list[ExactLine]:
+    """Every variant and order of the strategies in every world, without guidance and with it.
+
+    orders: rules besides the strategies' own (None: all that a strategy can take).
+    """
+    lines: list[ExactLine] = []
+    for world in worlds:
+        for name in names:
+            for number, (label, strategy) in enumerate(variants(name)):
+                rules = [OWN]
+                if strategy.any_order and number == 0:
+                    rules += list(RULES) if orders is None else list(orders)
+                lines += [
+                    _line(world, label, strategy, rule, scale, steps, networks)
+                    for rule in rules
+                    for scale in (None, guidance)
+                ]
+    return lines
+
+
+def _line(
+    world: World,
+    label: str,
+    strategy: Strategy,
+    rule: str,
+    scale: float | None,
+    steps: int | None,
+    networks: int,
+) -> ExactLine:
+    guidance = None if scale is None else Guidance(scale)
+    losses: list[Loss] = []
+    sizes: tuple[int, ...] = ()
+    why = None
+    try:
+        for seed in range(networks):
+            plan, loss = world.loss(strategy, rule, seed, steps, guidance)
+            losses.append(loss)
+            sizes = plan.sizes
+    except (UserError, Undefined) as error:
+        why = str(error)
+    return ExactLine(world, label, rule, sizes, scale, strategy.lossless, tuple(losses), why)
+
+
+def estimate_cells(order: str, found: Lossiness, first: Lossiness) -> list[str]:
+    """A line of a trained network's table; the difference is paired over images."""
+    against = DASH
+    if found is not first and len(found.bits) > 1:
+        contrast = mean_contrast(first.bits.sum(axis=1), found.bits.sum(axis=1))
+        against = with_interval(contrast.value, contrast.low, contrast.high)
+    sizes = "+".join(map(str, found.sizes))
+    return [order, sizes, printed_bits(*found.total), against, by_step(found.bits)]
+
+
+def by_step(bits: np.ndarray) -> str:
+    """Mean bits of every step with the half width of its 95 % interval, from samples [n, K]."""
+    return " ".join(map(_short, bits.T))
+
+
+def _short(samples: np.ndarray) -> str:
+    value, low, _ = mean_estimate(samples)
+    half = "" if low is None else f"±{value - low:.2f}"
+    return f"{value:.2f}{half}".replace("-0.00", "0.00")

@@ -1,0 +1,119 @@
+"""Which numbers may stand side by side: every quantity declares what must be equal in both rows.
+
+Comparing rows that differ in a declared key is an error that names the keys; figures and tables are split by
+them instead (``frame.facets``).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from results.errors import UserError
+from results.schema import Row
+
+_MACHINE = ("device", "hardware", "threads", "dtype", "compile", "products")
+_IMAGES = ("tokenizer", "n", "colour", "labels")
+QUALITY_KEYS = ("tokenizer", "reference", "n", "colour", "labels", "extractor")
+"""What a distance to a reference needs in common."""
+SPEED_KEYS = (*_MACHINE, "batch")
+"""What throughput and peak memory need in common."""
+FACET_KEYS = (*_MACHINE, *QUALITY_KEYS)
+"""What the rows of one section of a report have in common; its speed figures are split by batch besides."""
+REFERENCE_KEYS = tuple(key for key in QUALITY_KEYS if key != "tokenizer")
+"""What an anchor has in common with the cells that it belongs to."""
+UNKNOWN = "unknown"
+
+Kind = Literal["quality", "speed and memory", "lossiness"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measured number of a row, by its field or metric name, and the keys that must match."""
+
+    name: str
+    kind: Kind
+    keys: tuple[str, ...]
+    lower_is_better: bool
+
+
+_FIELDS = {
+    one.name: one
+    for one in (
+        Quantity("throughput_images_per_s", "speed and memory", SPEED_KEYS, False),
+        Quantity("throughput_best_images_per_s", "speed and memory", _MACHINE, False),
+        Quantity("latency_s", "speed and memory", _MACHINE, True),
+        Quantity("peak_bytes", "speed and memory", SPEED_KEYS, True),
+        # Bits judged by different networks, or of draws at another temperature, measure different things.
+        Quantity("lossiness_bits", "lossiness", ("judge", "temperature"), True),
+    )
+}
+
+
+class Incomparable(UserError):
+    """Numbers that must not be set side by side; ``keys`` names what differs."""
+
+    def __init__(self, what: str, differing: dict[str, list[str]]) -> None:
+        self.keys = tuple(differing)
+        details = "; ".join(f"{key} differs ({', '.join(values)})" for key, values in differing.items())
+        super().__init__(f"{what} can't be compared: {details}")
+
+
+def quantity(name: str) -> Quantity:
+    """What the field or metric ``name`` ("fd_mnist@1000") declares."""
+    if name in _FIELDS:
+        return _FIELDS[name]
+    if name.startswith(("is_", "is@", "accuracy")):
+        # Scores of the images alone: no reference, and accuracy has a judge of its own.
+        keys = (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES
+        return Quantity(name, "quality", keys, False)
+    return Quantity(name, "quality", QUALITY_KEYS, lower_is_better(name))
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is a distance; everything else is a score."""
+    return metric.startswith(("fd", "fid", "kid", "cmmd", "mind"))
+
+
+def row_keys(row: Row) -> dict[str, str]:
+    """The row's value of every key that a quantity may declare, as text that a reader can tell apart."""
+    environment, reference, protocol = row.environment or {}, row.reference, row.protocol
+    gpu = environment.get("gpu")
+    hardware = gpu if gpu and row.device != "cpu" else environment.get("host_cpu")
+    return {
+        "device": row.device,
+        "hardware": str(hardware or UNKNOWN),
+        "threads": str(row.threads) if row.threads is not None else UNKNOWN,
+        "dtype": row.dtype,
+        "compile": "on" if row.compile else "off",
+        "products": row.products,
+        "tokenizer": row.tokenizer,
+        "reference": (
+            f"{reference['name']} (sha256 {reference['sha256'][:8]}, n = {reference['n']})"
+            if reference
+            else "none"
+        ),
+        "n": str(row.images) if row.images is not None else UNKNOWN,
+        "colour": protocol["colour"] if protocol else "none",
+        "labels": protocol["labels"] if protocol else "none",
+        "extractor": (
+            f"{protocol['extractor']} ({protocol['extractor_sha256'][:8]})" if protocol else "none"
+        ),
+        "batch": str(row.batch) if row.batch is not None else UNKNOWN,
+        "judge": f"{row.network} ({(row.checkpoint or UNKNOWN)[:8]})",
+        "temperature": str(row.temperature),
+    }
+
+
+def facet_keys(row: Row) -> dict[str, str]:
+    """The row's value of every one of ``FACET_KEYS``."""
+    found = row_keys(row)
+    return {key: found[key] for key in FACET_KEYS}
+
+
+def require_comparable(rows: Iterable[Row], keys: Sequence[str], what: str = "quality") -> None:
+    """Raises ``Incomparable``, naming the keys, unless all rows agree in ``keys``."""
+    found = [row_keys(row) for row in rows]
+    values = {key: list(dict.fromkeys(row[key] for row in found)) for key in keys}
+    differing = {key: seen for key, seen in values.items() if len(seen) > 1}
+    if differing:
+        raise Incomparable(what, differing)

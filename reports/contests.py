@@ -1,0 +1,189 @@
+"""Strategies of one facet against each other: iso-quality speed-ups, and every cell against the first.
+
+These head a report, for a single-point speed-up says nothing of the quality it was bought with.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from reports.artifacts import Artifacts
+from reports.comparability import Incomparable, lower_is_better
+from reports.differences import Difference, differences, judged, tally
+from reports.frame import Facet, metrics
+from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
+from reports.isoquality import TIME, Advantage, advantage, curve
+from reports.tables import DASH, with_interval
+from results.schema import Row
+
+_NONE = Artifacts()
+ISO_HEADINGS = (
+    "B against A",
+    "times faster at equal quality",
+    "over",
+    "verdict",
+    "better at equal time",
+    "over s/image",
+    "verdict",
+    "remarks",
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of finished text, and the note that belongs below it."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    note: str
+
+
+def contests(facet: Facet, beside: Mapping[str, Artifacts]) -> list[TextTable]:
+    """The tables of a facet, once for each batch size of its cells; none where nothing can be compared."""
+    found: list[TextTable] = []
+    parts = facet.by_batch()
+    for part in parts:
+        cells = [row for row in part.cells if row.status == "ok"]
+        where = f", batch {cells[0].batch}" if len(parts) > 1 and cells else ""
+        found += iso_table(cells, beside, where) + difference_table(cells, beside, where)
+    return found
+
+
+def iso_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], where: str = "") -> list[TextTable]:
+    """Every pair of strategies in the first metric of the cells."""
+    metric = next(iter(metrics(cells)), None)
+    if metric is None:
+        return []
+    curves = [
+        found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric, beside))
+    ]
+    return _iso([advantage(a, b, metric) for a, b in combinations(curves, 2)], f"Iso-quality{where}")
+
+
+def iso_table_between(
+    rows_a: Sequence[Row],
+    rows_b: Sequence[Row],
+    beside_a: Mapping[str, Artifacts],
+    beside_b: Mapping[str, Artifacts],
+) -> list[TextTable]:
+    """B's curve against A's for every strategy that both results hold comparably."""
+    sides = [_by_label([row for row in rows if row.status == "ok"]) for rows in (rows_a, rows_b)]
+    found = []
+    for label in sides[0]:
+        if label not in sides[1]:
+            continue
+        metric = next(iter(metrics(sides[0][label])), None)
+        if metric is None:
+            continue
+        try:
+            curve(
+                label, [*sides[0][label], *sides[1][label]], metric, {}
+            )  # one curve is comparable in itself
+            a = curve(f"{label} (A)", sides[0][label], metric, beside_a)
+            b = curve(f"{label} (B)", sides[1][label], metric, beside_b)
+        except Incomparable:
+            continue  # the pairs of cells say which keys differ
+        if a is not None and b is not None:
+            found.append(advantage(a, b, metric))
+    return _iso(found, "Iso-quality of B against A")
+
+
+def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], where: str) -> list[TextTable]:
+    """Every cell against the first one: the first metric, accuracy, and the ratio of speeds."""
+    if len(cells) < 2:
+        return []
+    base, others = cells[0], cells[1:]
+    shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
+    pairs: list[tuple[Row, dict[str, Difference]]] = []
+    for row in others:
+        found, _ = differences(base, row, beside.get(base.cell, _NONE), beside.get(row.cell, _NONE))
+        pairs.append((row, {one.name: one for one in found if one.name in shown}))
+    verdicts = judged([one for _, found in pairs for one in found.values()])
+    remaining = iter(verdicts)
+    lines = []
+    for row, named in pairs:
+        decided = {name: next(remaining) for name in named}
+        line = [_name(row)]
+        for name in shown:
+            line += _difference(decided.get(name))
+        lines.append(tuple(line))
+    headings = ["cell"]
+    for name in shown:
+        headings += [f"{TIME}, ratio" if name == TIME else f"{name}, difference", "verdict"]
+    title = f"Against {_name(base)}{where}"
+    return [TextTable(title, tuple(headings), tuple(lines), tally(verdicts))]
+
+
+def _difference(one: Difference | None) -> list[str]:
+    if one is None:
+        return [DASH, DASH]
+    verdict = f"{one.verdict} (paired)" if one.paired else one.verdict
+    if one.ratio is not None:
+        return [with_interval(one.ratio.value, one.ratio.low, one.ratio.high), verdict]
+    return [with_interval(one.change, one.low, one.high), verdict]
+
+
+def _iso(found: Sequence[Advantage], title: str) -> list[TextTable]:
+    if not found:
+        return []
+    tested = [one for pair in found for one in (pair.faster, pair.better)]
+    shown = discoveries([None if one is None else one.p for one in tested])
+    lines = []
+    for number, pair in enumerate(found):
+        faster_shown, better_shown = shown[2 * number], shown[2 * number + 1]
+        lines.append(
+            (
+                f"{pair.b.label} against {pair.a.label}",
+                *_columns(pair.faster, pair.qualities, 1.0, faster_shown, ("faster", "slower")),
+                *_columns(pair.better, pair.times_s, 0.0, better_shown, _words(pair)),
+                pair.why,
+            )
+        )
+    count = sum(one is not None and one.p is not None for one in tested)
+    metric = found[0].metric
+    note = (
+        f"Curves over steps and guidance, in {metric} and seconds per image. {count} comparisons, "
+        f"{sum(shown)} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those are "
+        "expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone."
+    )
+    return [TextTable(f"{title}: {metric}", ISO_HEADINGS, tuple(lines), note)]
+
+
+def _words(pair: Advantage) -> tuple[str, str]:
+    """(above zero, below zero) for the metric of B - A."""
+    return ("worse", "better") if lower_is_better(pair.metric) else ("better", "worse")
+
+
+def _columns(
+    one: Contrast | None,
+    over: tuple[float, float] | None,
+    neutral: float,
+    shown: bool,
+    words: tuple[str, str],
+) -> tuple[str, str, str]:
+    if one is None or over is None:
+        return "undefined", DASH, DASH
+    span = f"{over[0]:.3g}" if over[0] == over[1] else f"{over[0]:.3g} to {over[1]:.3g}"
+    verdict = "no difference shown"
+    if shown:
+        verdict = words[0] if one.value > neutral else words[1]
+    # Not measured once: measured, but its overlap is too uncertain to bound it.
+    return with_interval(one.value, one.low, one.high).replace("(n=1)", "(no interval)"), span, verdict
+
+
+def _by_label(cells: Sequence[Row]) -> dict[str, list[Row]]:
+    """Cells that differ in steps and guidance alone, by label and, where need be, network and seed."""
+    keys: dict[tuple[str, ...], list[Row]] = {}
+    for row in cells:
+        if row.tier != "anchor":
+            keys.setdefault((row.label, row.network, f"seed {row.seed}", f"T {row.temperature}"), []).append(
+                row
+            )
+    labels = [key[0] for key in keys]
+    return {(key[0] if labels.count(key[0]) == 1 else ", ".join(key)): rows for key, rows in keys.items()}
+
+
+def _name(row: Row) -> str:
+    guidance = "" if row.guidance is None else f", guidance {row.guidance:g}"
+    return f"{row.label}, {row.steps} steps{guidance}"

@@ -1,0 +1,198 @@
+"""Iso-quality on curves whose answer is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from synthetic_rows import cell_row, metric, sweep_rows
+
+from reports.artifacts import Artifacts
+from reports.comparability import Incomparable
+from reports.contests import contests, iso_table_between
+from reports.frame import facets
+from reports.isoquality import Curve, advantage, curve, front
+from results.schema import Row
+
+METRIC = "fd_mnist@1000"
+
+
+def analytic(
+    label: str, speed: float = 1.0, shift: float = 0.0, noise: float = 0.0, without: np.ndarray | None = None
+) -> Curve:
+    """quality = 10 + shift - 3 log(time * speed) at five times."""
+    time = np.log(np.array([0.01, 0.02, 0.04, 0.08, 0.16]) / speed)
+    quality = 10 + shift - 3 * (time + np.log(speed))
+    return Curve(label, "lpd", time, np.full(5, noise / 10), quality, np.full(5, noise), without)
+
+
+def test_a_curve_that_is_twice_as_fast() -> None:
+    found = advantage(analytic("A"), analytic("B", speed=2.0), METRIC, draws=50)
+    assert found.faster is not None
+    assert found.faster.value == pytest.approx(2.0)
+    assert (found.faster.low, found.faster.high) == pytest.approx((2, 2))
+    assert found.better is not None
+    assert found.better.value == pytest.approx(-3 * np.log(2))
+    assert found.times_s == pytest.approx((0.01, 0.08))
+    assert found.why == ""
+    back = advantage(analytic("B", speed=2.0), analytic("A"), METRIC, draws=50)
+    assert back.faster is not None
+    assert back.faster.value == pytest.approx(0.5)
+
+
+def test_scores_are_better_when_they_rise() -> None:
+    a, b = (
+        dataclasses.replace(analytic(x, s), quality=-analytic(x, s).quality) for x, s in (("A", 1), ("B", 2))
+    )
+    flipped = advantage(
+        dataclasses.replace(a, quality=-a.quality),
+        dataclasses.replace(b, quality=-b.quality),
+        "accuracy@1000",
+        draws=50,
+    )
+    assert flipped.better is not None
+    assert flipped.better.value == pytest.approx(3 * np.log(2))  # in the score's own direction
+    assert flipped.qualities is not None
+    assert flipped.qualities[0] < flipped.qualities[1] < 0
+
+
+def test_without_overlap_there_is_no_figure() -> None:
+    found = advantage(analytic("A"), analytic("B", shift=100.0), METRIC, draws=10)
+    assert found.faster is None
+    assert "no common quality: A 15.5 to 23.8, B 115 to 124" in found.why
+    assert "every point of B has one of A that is no slower and better" in found.why
+    assert found.better is not None
+    apart = advantage(analytic("A"), analytic("B", speed=1000.0), METRIC, draws=10)
+    assert apart.better is None
+    assert "no common time: A 10 to 160 ms, B 0.01 to 0.16 ms" in apart.why
+    assert apart.faster is not None
+
+
+def test_a_single_point_is_compared_where_the_other_curve_meets_it() -> None:
+    a = analytic("A")
+    point = Curve("P", "raster", np.log([0.08]), np.zeros(1), np.array([10 - 3 * np.log(0.02)]), np.zeros(1))
+    found = advantage(point, a, METRIC, draws=10)
+    assert found.faster is not None
+    assert found.faster.value == pytest.approx(4.0)
+    assert found.qualities is not None
+    assert found.qualities[0] == found.qualities[1]
+
+
+def test_an_uncertain_overlap_has_no_interval() -> None:
+    a = analytic("A")
+    edge = Curve("P", "raster", np.log([0.5]), np.zeros(1), a.quality[-1:], np.array([1.0]))
+    found = advantage(edge, a, METRIC, draws=400)
+    assert found.faster is not None
+    assert found.faster.low is None
+    assert "no overlap in" in found.why
+
+
+def test_the_front_keeps_what_nothing_beats() -> None:
+    time, quality = front(np.array([1.0, 2, 3, 3, 4]), np.array([9.0, 9, 5, 4, 6]))
+    assert (time.tolist(), quality.tolist()) == ([1, 3], [9, 4])
+
+
+def test_intervals_cover_and_pairing_narrows_them() -> None:
+    generator = np.random.default_rng(0)
+    hits, widths = 0, {"paired": [], "alone": []}
+    for trial in range(100):
+        noise = generator.normal(size=20) * 0.5  # of groups, shared by all cells
+        jackknife = -noise / 19  # leaving a group out takes its share away
+        shift = noise.mean()
+        curves = []
+        for label, speed in (("A", 1.0), ("B", 1.5)):
+            base = analytic(label, speed)
+            own = generator.normal(size=(5, 20)) * 0.1
+            quality = base.quality + shift + own.mean(axis=1)
+            without = quality[:, None] + (jackknife - own / 19)
+            sd = np.full(5, np.hypot(0.5, 0.1) / np.sqrt(20))
+            curves.append(dataclasses.replace(base, quality=quality, quality_sd=sd, without=without))
+        found = advantage(*curves, METRIC, draws=300, seed=trial).faster
+        alone = advantage(*(dataclasses.replace(c, without=None) for c in curves), METRIC, draws=300).faster
+        assert found is not None
+        assert alone is not None
+        hits += found.low <= 1.5 <= found.high  # type: ignore[operator]
+        widths["paired"].append(found.high - found.low)  # type: ignore[operator]
+        widths["alone"].append(alone.high - alone.low)  # type: ignore[operator]
+    assert 0.88 <= hits / 100 <= 0.99
+    assert np.mean(widths["paired"]) < np.mean(widths["alone"]) / 2
+
+
+def rows_of(label: str, strategy: str, speed: float, first: int, shift: float = 0.0) -> list[Row]:
+    return [
+        dataclasses.replace(
+            cell_row(first + i, strategy, label, steps, {}, 30 + shift - 5 * i, speed * 400 / 2**i),
+            guidance=1.0 + i,
+        )
+        for i, steps in enumerate((4, 8, 16, 32))
+    ]
+
+
+def test_curves_gather_steps_and_guidance_and_refuse_other_settings() -> None:
+    rows = rows_of("LPD", "lpd", 2.0, 100)
+    found = curve("LPD", rows, METRIC, {})
+    assert found is not None
+    assert np.exp(-found.log_time) == pytest.approx([row.throughput_images_per_s for row in rows])
+    assert found.quality_sd == pytest.approx([0.06 * (30 - 5 * i) / 1.96 for i in range(4)], rel=1e-3)
+    with pytest.raises(Incomparable, match="batch"):
+        curve("LPD", [*rows, dataclasses.replace(rows[0], batch=1)], METRIC, {})
+    with pytest.raises(Incomparable, match="n differs"):
+        curve("LPD", [*rows, dataclasses.replace(rows[0], images=9)], METRIC, {})
+    assert (
+        curve(
+            "LPD",
+            [
+                dataclasses.replace(
+                    rows[0],
+                    quality={METRIC: metric(1, 1) | {"value": None}},
+                    unmeasured=rows[0].unmeasured | {f"quality.{METRIC}": "no"},
+                )
+            ],
+            METRIC,
+            {},
+        )
+        is None
+    )
+
+
+def test_tables_say_who_is_faster_and_how_many_comparisons_that_rests_on() -> None:
+    rows = [*rows_of("ARPG", "arpg", 1.0, 200), *rows_of("LPD", "lpd", 3.0, 100)]
+    (facet,) = facets(rows)
+    iso, against = contests(facet, {})
+    (line,) = iso.lines
+    assert line[0] == "ARPG against LPD"
+    assert line[3] == "slower"
+    assert line[6] == "worse"
+    assert float(line[1].split()[0]) == pytest.approx(1 / 3, abs=0.05)
+    assert "2 comparisons, 2 called a difference" in iso.note
+    assert len(against.lines) == 7
+    assert "21 comparisons" in against.note
+    (same,) = iso_table_between(rows, rows, {}, {})
+    assert same.lines
+    assert all(line[3] == "no difference shown" for line in same.lines)
+
+
+def test_speeds_of_other_batches_are_never_mixed() -> None:
+    rows = [
+        *rows_of("LPD", "lpd", 3.0, 100),
+        *(
+            dataclasses.replace(r, batch=1, cell=f"{i:016x}")
+            for i, r in enumerate(rows_of("LPD", "lpd", 1.0, 300), 1000)
+        ),
+    ]
+    (facet,) = facets(rows)
+    titles = [table.title for table in contests(facet, {})]
+    assert [title.partition(", batch ")[2] for title in titles] == ["64", "1"] or "batch 1" in titles[0]
+
+
+def test_paired_values_reach_the_table() -> None:
+    rows = sweep_rows()
+    (facet,) = facets(rows)
+    jackknife = np.random.default_rng(0).normal(size=(1, 20)) * 0.01
+    beside = {
+        row.cell: Artifacts(jackknife=jackknife, jackknife_metrics=np.array([METRIC])) for row in facet.cells
+    }
+    against = contests(facet, beside)[-1]
+    assert against.title == "Against Raster, 64 steps, guidance 2"
+    assert against.headings[1:3] == (f"{METRIC}, difference", "verdict")
+    rar = next(line for line in against.lines if line[0].startswith("RAR"))
+    assert rar[1:3] == ("1.700 ± 0", "worse (paired)")
