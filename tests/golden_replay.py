@@ -5,7 +5,7 @@ replay returns the largest difference found; codes, orders, sizes and step count
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from strategies.decoding.orders import LocalityDraws, locality_orders, region_or
 from strategies.decoding.plan import Plan
 from strategies.decoding.registry import by_family
 from strategies.decoding.sampling import ForcedSampler, filter_logits
-from strategies.decoding.schedules import arpg_sizes, par_sizes
+from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,18 @@ def recorded_plan(golden: Golden, strategy: Strategy, network: Network) -> Plan:
         order = np.concatenate([lead, order], axis=-1)
     if "group_sizes" in golden.io:
         sizes = tuple(golden.io["group_sizes"].tolist())
+    elif "num_inference_steps" in golden.sampling:
+        sizes = recorded_randar_sizes(network.config.places - given, golden.sampling)
     else:
         steps = golden.sampling.get("num_iter") or strategy.allowed_steps(grid)[-1]
         sizes = strategy.sizes(grid, steps, given)
     return strategy.arrange(grid, order, sizes, given)
+
+
+def recorded_randar_sizes(places: int, sampling: Mapping[str, Any]) -> tuple[int, ...]:
+    """RandAR's sizes for the published count, where -1 means one token a step."""
+    steps = sampling["num_inference_steps"]
+    return randar_sizes(places, places if steps == -1 else steps)
 
 
 def replay_decode(golden: Golden) -> float:
@@ -131,6 +139,8 @@ def replay_decode(golden: Golden) -> float:
     expected_logits, expected_positions = golden.per_step("step_logits"), golden.per_step("step_positions")
     assert decoded.steps == len(expected_logits) == len(expected_positions)
     assert torch.equal(decoded.tokens, tokens)
+    if "input_lengths" in golden.sampling:
+        assert decoded.tokens_processed == sum(golden.sampling["input_lengths"])
     order = torch.from_numpy(np.atleast_2d(plan.order))
     for commit, positions in zip(decoded.trace, expected_positions, strict=True):
         assert torch.equal(
@@ -196,6 +206,12 @@ def replay_other(golden: Golden) -> float:
         for case, sizes in zip(golden.sampling["cases"], recorded, strict=True):
             found = arpg_sizes(case["positions"], case["num_iter"], case["sample_schedule"])
             assert list(found) == sizes.tolist(), case
+        return 0.0
+    if golden.family == "randar" and "cases" in golden.sampling:
+        recorded = golden.per_step("group_sizes")
+        assert len(recorded) == len(golden.sampling["cases"]) > 0
+        for case, sizes in zip(golden.sampling["cases"], recorded, strict=True):
+            assert list(recorded_randar_sizes(case["positions"], case)) == sizes.tolist(), case
         return 0.0
     raise ValueError(f"no rule replays '{golden.kind}' of family '{golden.family}' with {sorted(golden.io)}")
 

@@ -17,7 +17,7 @@ SUMMARY = "train a strategy's network (or all that is missing) under the common 
 RUNS = Path("runs/train")
 VARIANTS = 64
 """Augmented encodings of every training image."""
-SLOWEST_FIRST = ("arpg", "lpd", "rar", "par", "raster")
+SLOWEST_FIRST = ("randar", "arpg", "lpd", "rar", "par", "raster")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "power-cosine")
 
 @dataclass(frozen=True)
 class Guidance:
-    """constant: s. linear: 1 + (s - 1) p. power-cosine: 1 + (s - 1)(1 - cos(pi p^power)) / 2 (RAR).
+    """constant: s. linear: start + (s - start) p. power-cosine: 1 + (s - 1)(1 - cos(pi p^power)) / 2 (RAR).
 
     p is the plan's progress. ``interval`` >= 0 guides only places whose prediction count is at most that
     (LlamaGen, PAR); elsewhere the conditional logits stand.
@@ -23,6 +23,8 @@ class Guidance:
     schedule: Schedule = "constant"
     power: float = 1.0
     interval: int = -1
+    start: float = 1.0
+    """Scale at which a linear schedule begins (RandAR's pair of scales)."""
 
     def weights(self, plan: Plan) -> np.ndarray:
         """The scale of every place, float64 [N]."""
@@ -35,7 +37,8 @@ class Guidance:
             ramp = (1.0 - np.cos(np.pi * progress**self.power)) / 2.0
             if self.power == 0:
                 ramp = np.ones(plan.places)
-        weights = 1.0 + (self.scale - 1.0) * ramp
+        start = self.start if self.schedule == "linear" else 1.0
+        weights = start + (self.scale - start) * ramp
         if self.interval >= 0:
             weights = np.where(plan.count <= self.interval, weights, 1.0)
         return weights

@@ -70,9 +70,21 @@ def after_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:
     return np.concatenate([np.zeros(given), np.repeat(ends / sum(sizes), sizes) if sizes else []])
 
 
+def before_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:
+    """Share of the unknown places generated before the step of each place (RandAR's clock), float64 [N]."""
+    starts = np.cumsum(sizes, dtype=np.int64) - sizes
+    return np.concatenate([np.zeros(given), np.repeat(starts / sum(sizes), sizes) if sizes else []])
+
+
 def random_orders_after(known: np.ndarray, grid: tuple[int, int], streams: Streams) -> np.ndarray:
     """Known positions [M], then a uniform permutation of the others per image: int64 [B, N]."""
     orders = streams.permutations(grid[0] * grid[1])
     free = ~np.isin(orders, known)
     others = orders[free].reshape(len(orders), -1)
     return np.concatenate([np.broadcast_to(known, (len(orders), len(known))), others], axis=1)
+
+
+def known_first(orders: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Orders [B, N] with the known positions moved to the front; both parts keep their order."""
+    unknown = ~np.isin(orders, known)
+    return np.take_along_axis(orders, np.argsort(unknown, axis=1, kind="stable"), axis=1)

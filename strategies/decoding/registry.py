@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strategies.decoding.published import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
 _plugins: dict[str, Path] = {}
 
 

@@ -102,6 +102,28 @@ def lpd_published_steps(tokens: int) -> tuple[int, ...]:
     return tuple(sorted(_LPD_PUBLISHED.get(tokens, {})))
 
 
+def randar_sizes(places: int, steps: int, written: int = 0) -> tuple[int, ...]:
+    """RandAR's sizes (arXiv 2412.01827) for ``places`` positions of which ``written`` stand already.
+
+    One token first; after step c the target is ``(1 - cos(pi/2 * (c+1)/steps)) * places + 1``, truncated, and
+    every step writes at least one token. Without written positions 2..places steps come out as asked, one
+    step becomes two, and more than ``places`` becomes one token a step. Steps that reach for less than what
+    is written are single tokens, so then there may be more of them.
+    """
+    if places - written < 1:
+        raise ValueError(f"nothing to generate: {places - written} positions")
+    if steps < 1:
+        raise ValueError(f"{steps} steps: at least one is needed")
+    sizes, done, size = [], written, 1
+    while done < places:
+        sizes.append(size)
+        done += size
+        # Truncation makes the last bit of the cosine count: the evaluation order is the published one.
+        fraction = 1 - math.cos(((math.pi / 2) * (len(sizes) + 1)) / steps)
+        size = min(max(min(math.trunc(fraction * places + 1), places) - done, 1), places - done)
+    return tuple(sizes)
+
+
 def par_sizes(n_tokens: int, regions: int) -> tuple[int, ...]:
     """PAR's sizes (arXiv 2412.15119): each region's first token alone, then one of every region per step.
 

@@ -11,6 +11,7 @@ from strategies.arpg import ARPG
 from strategies.decoding import registry
 from strategies.lpd import LPD
 from strategies.par import PAR
+from strategies.randar import RandAR
 from strategies.rar import RAR
 from strategies.raster import Raster
 from tests.contract import checks
@@ -26,6 +27,7 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "lpd-random": (LPD(order="random"), CONTROLLED),
     "lpd-far": (LPD(proximity=2.0, repulsion=0.0), CONTROLLED),
     "arpg-cosine": (ARPG(schedule="cosine"), CONTROLLED),
+    "randar-raster": (RandAR(order="raster"), CONTROLLED),
     "par-9": (PAR(regions=9), replace(CONTROLLED, grid=(6, 6))),
     "par-wide": (PAR(), replace(CONTROLLED, grid=(4, 6))),
     "raster-qk-norm": (Raster(), with_trunk(qk_norm=True)),
@@ -35,6 +37,9 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "par-grouped": (PAR(), GROUPED),
     "lpd-grouped": (LPD(), GROUPED),
     "arpg-grouped": (ARPG(), GROUPED),
+    "randar-grouped": (RandAR(), GROUPED),
+    "randar-qk-norm": (RandAR(), with_trunk(qk_norm=True)),
+    "randar-wide-base": (RandAR(), with_trunk(rotary_base=100.0, norm_eps=1e-3, depth=4)),
     "arpg-wide-base": (ARPG(), with_trunk(rotary_base=100.0, norm_eps=1e-3, depth=4)),
 }
 ITEMS = [
