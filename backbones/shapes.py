@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from typing import Any
 
@@ -14,11 +14,12 @@ class Measured:
     """The authors' hyper-parameters that shapes show.
 
     unseen: settings of ours that no shape shows (``heads``, ``grid``); ``names`` holds some value of them
-    that gives the same shapes.
+    that gives the same shapes. facts: what else they show, for readers.
     """
 
     names: Mapping[str, Any]
     unseen: frozenset[str] = frozenset()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def measure(file: Shapes) -> Measured:
     found = llamagen_measure(file)
     transition = file.size((TRANSITION_KEY, 0))
     names = {**found.names, "ar_token_num": transition + 1, "spe_token_num": transition}
-    return Measured(names, found.unseen)
+    return Measured(names, found.unseen, {"regions": str(transition + 1)})
 
 
 PAR.published = Published(
