@@ -9,6 +9,7 @@ from typing import Any
 
 from backbones.checkpoints import CheckpointError, KeyMap, Rows
 
+
 @dataclass(frozen=True)
 class Measured:
     """The authors' hyper-parameters that shapes show.
@@ -34,14 +35,16 @@ class Shapes:
     def __contains__(self, key: str) -> bool:
         return any(True for _ in self._matches(key))
 
-    def size(self, *places: tuple[str, int]) -> int:
+    def size(self, *places: tuple[str, int], otherwise: int | None = None) -> int:
         """The size that most of these (key, axis) show, the first of them where votes are equal.
 
-        Raises CheckpointError where none of the keys is there.
+        Where none of the keys is there it is ``otherwise``, and CheckpointError without that.
         """
         votes = Counter(
             shape[axis] for key, axis in places for shape, _ in self._matches(key) if len(shape) > axis
         )
+        if not votes and otherwise is not None:
+            return otherwise
         if not votes:
             keys = " or ".join(dict.fromkeys(f"'{key}'" for key, _ in places))
             raise CheckpointError(f"nothing shows a size: no key {keys}")

@@ -1,52 +1,24 @@
 """What a published file is, from its keys and shapes alone: family, preset, wrapper, and what doesn't fit.
 
-Every family that declares how its shapes are measured takes part (``Published.measure``). The network that
-the shapes describe is built without memory and compared with the file tensor by tensor.
+The network that the shapes describe is built without memory and compared with the file tensor by tensor.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from backbones.checkpoints import Checkpoint, CheckpointError, KeyMap, ignored, parts_of, read_checkpoint
-from backbones.config import NetworkConfig
-from backbones.shapes import Measured, Shapes, likeness
-from harness.prepare import on_meta
-from strategies.decoding import presets, registry
-from strategies.decoding.base import Strategy
-from strategies.decoding.errors import UserError
-from strategies.decoding.published import Published
+from backbones.shapes import Shapes, likeness
+from backbones.transformer import parameter_count
+from harness.families import Candidate, Kind, kinds
 
 SIMILAR = 0.25
 """Likeness from which a file is compared with a family at all."""
 SHOWN = 3
 """Differences that one line names; the others are counted."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The network of one family that a file's shapes describe, without memory.
-
-    presets: published networks of exactly these shapes. facts: what else is known, for readers.
-    """
-
-    network: nn.Module
-    presets: tuple[str, ...]
-    facts: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A family of published files: its keys, and how its shapes become a network."""
-
-    family: str
-    keys: KeyMap
-    describe: Callable[[Shapes], Candidate]
 
 
 @dataclass(frozen=True)
@@ -133,7 +105,7 @@ def inspect_file(path: Path) -> Inspection:
         _dtypes(checkpoint),
         tuple(kind.family for kind, _, _ in best),
         tuple(name for _, one, _ in best for name in one.presets),
-        sum(parameter.numel() for parameter in candidate.network.parameters()),
+        parameter_count(candidate.network),
         candidate.facts,
         differences,
     )
@@ -197,81 +169,3 @@ def compare(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap) -> Di
                 mistyped.append(f"'{part.key}' {str(tensor.dtype).removeprefix('torch.')} instead of a float")
     extra = [f"'{key}'" for key in state if key not in used and not ignored(key, keys)]
     return Differences(tuple(missing), tuple(reshaped), tuple(mistyped), tuple(extra))
-
-
-# Families --------------------------------------------------------------------------------------------------
-
-
-def kinds() -> list[Kind]:
-    """Every family whose files can be told by their shapes."""
-    return [
-        Kind(one.family, one.keys, partial(_network_of, one))
-        for one in registry.families().values()
-        if one.measure is not None
-    ]
-
-
-def _network_of(published: Published, shapes: Shapes) -> Candidate:
-    assert published.measure is not None  # by kinds()
-    measured = published.measure(shapes)
-    try:
-        strategy, config = published.configure({**published.defaults, **measured.names})
-    except UserError as error:
-        raise CheckpointError(str(error)) from error
-    config = replace(config, trunk=replace(config.trunk, mlp_width=_mlp_width(published.keys, shapes)))
-    network = on_meta(strategy, config)
-    twins = _twins(published.family, network)
-    return Candidate(network, tuple(twins), _facts(strategy, config, measured, twins))
-
-
-def _mlp_width(keys: KeyMap, shapes: Shapes) -> int:
-    """The hidden size, which the authors' hyper-parameters give only through a rounding rule."""
-    entries = [theirs for ours, theirs in keys.names.items() if ours.endswith("mlp.down.weight")]
-    return shapes.size(*((key, 1) for key in entries if isinstance(key, str)))
-
-
-def _twins(family: str, network: nn.Module) -> dict[str, NetworkConfig]:
-    """The family's presets of exactly the network's shapes, with their configurations."""
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    found = {}
-    for name in presets.preset_names():
-        info = presets.preset_info(name)
-        if (info.family, info.parameters) != (family, parameters):
-            continue
-        theirs, config, _ = presets.preset(name)
-        built = on_meta(theirs, config).state_dict()
-        if shapes == {key: tensor.shape for key, tensor in built.items()}:
-            found[name] = config
-    return found
-
-
-def _facts(
-    strategy: Strategy,
-    config: NetworkConfig,
-    measured: Measured,
-    twins: Mapping[str, NetworkConfig],
-) -> dict[str, str]:
-    trunk = config.trunk
-    heads = _seen(str(trunk.heads), "heads", measured, [str(one.trunk.heads) for one in twins.values()])
-    if trunk.kv_heads is not None:
-        shared = trunk.kv_heads * trunk.head_width
-        heads += f", keys of fewer heads ({shared} wide together)"
-    grid = "{0}x{1}".format(*config.grid)
-    grids = ["{0}x{1}".format(*one.grid) for one in twins.values()]
-    facts = {
-        "strategy": f"{strategy.name}, arXiv {strategy.paper}",
-        "network": f"depth {trunk.depth}, width {trunk.width}, MLP width {trunk.mlp_width}, heads {heads}",
-        "codes": f"{config.codes:,}",
-        "classes": f"{config.classes:,}",
-        "grid": _seen(grid, "grid", measured, grids),
-    }
-    return facts | dict(measured.facts)
-
-
-def _seen(value: str, setting: str, measured: Measured, of_presets: Sequence[str]) -> str:
-    """A setting that shapes may not show, and then the presets may."""
-    if setting not in measured.unseen:
-        return value
-    known = " or ".join(dict.fromkeys(of_presets))
-    return f"{known} (by preset; shapes don't show it)" if known else "not shown by shapes"

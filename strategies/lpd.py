@@ -238,9 +238,9 @@ def measure(file: Shapes) -> Measured:
         "decoder_embed_dim": width,
         "decoder_num_heads": 1,
         "vqgan_stride": stride,
-        "img_size": stride * side_of(file.size(("pos_embed", 1)) - 1, "pos_embed"),
+        "img_size": stride * side_of(file.size(("pos_embed", 1), otherwise=257) - 1, "pos_embed"),
         "vqgan_vocab_size": file.size(("token_emb.weight", 0), ("head.weight", 0)),
-        "class_num": file.size(("class_emb.weight", 0)),
+        "class_num": file.size(("class_emb.weight", 0), otherwise=1000),
     }
     return Measured(names, frozenset({"heads"}))
 

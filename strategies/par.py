@@ -136,7 +136,7 @@ TRANSITION_KEY = "spe_tok_embeddings.special_embeddings.weight"
 def measure(file: Shapes) -> Measured:
     """LlamaGen's, and n - 1 transition tokens."""
     found = llamagen_measure(file)
-    transition = file.size((TRANSITION_KEY, 0))
+    transition = file.size((TRANSITION_KEY, 0), otherwise=3)
     names = {**found.names, "ar_token_num": transition + 1, "spe_token_num": transition}
     return Measured(names, found.unseen, {"regions": str(transition + 1)})
 

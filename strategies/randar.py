@@ -20,7 +20,13 @@ from strategies.decoding.plan import Plan, before_step_progress, known_first
 from strategies.decoding.published import Published, Setting
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
-from strategies.raster import LLAMAGEN_DEFAULTS, LLAMAGEN_KEYS, RasterNetwork, llamagen_config, llamagen_measure
+from strategies.raster import (
+    LLAMAGEN_DEFAULTS,
+    LLAMAGEN_KEYS,
+    RasterNetwork,
+    llamagen_config,
+    llamagen_measure,
+)
 
 
 class RandARNetwork(RasterNetwork):

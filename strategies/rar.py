@@ -251,11 +251,13 @@ def measure(file: Shapes) -> Measured:
         "num_hidden_layers": file.layers("blocks.{i}.norm1.weight", "blocks.{i}.attn.qkv.weight"),
         "hidden_size": width,
         "num_attention_heads": width
-        // file.size(*((f"blocks.{{i}}.attn.{of}_norm.{kind}", 0) for of in "qk" for kind in ("weight", "bias"))),
+        // file.size(
+            *((f"blocks.{{i}}.attn.{of}_norm.{kind}", 0) for of in "qk" for kind in ("weight", "bias"))
+        ),
         "intermediate_size": file.size(("blocks.{i}.mlp.fc1.weight", 0), ("blocks.{i}.mlp.fc2.weight", 1)),
         "image_seq_len": places,
         "codebook_size": codes,
-        "condition_num_classes": file.size(("embeddings.weight", 0)) - codes - 2,
+        "condition_num_classes": file.size(("embeddings.weight", 0), otherwise=codes + 1002) - codes - 2,
     }
     return Measured(names)
 

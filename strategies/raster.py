@@ -118,7 +118,7 @@ def llamagen_measure(file: Shapes) -> Measured:
     """
     norm = "layers.{i}.attention_norm.weight"
     width = file.size(("norm.weight", 0), (norm, 0), ("tok_embeddings.weight", 1), ("output.weight", 1))
-    shared = (file.size(("layers.{i}.attention.wqkv.weight", 0)) - width) // 2
+    shared = (file.size(("layers.{i}.attention.wqkv.weight", 0), otherwise=3 * width) - width) // 2
     head_width = gcd(width, shared)
     names = {
         "n_layer": file.layers(norm, "layers.{i}.attention.wqkv.weight", "layers.{i}.feed_forward.w1.weight"),
@@ -126,7 +126,7 @@ def llamagen_measure(file: Shapes) -> Measured:
         "n_head": width // head_width,
         "n_kv_head": None if shared == width else shared // head_width,
         "vocab_size": file.size(("tok_embeddings.weight", 0), ("output.weight", 0)),
-        "num_classes": file.size(("cls_embedding.embedding_table.weight", 0)) - 1,
+        "num_classes": file.size(("cls_embedding.embedding_table.weight", 0), otherwise=1001) - 1,
     }
     return Measured(names, frozenset({"heads", "grid"}))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 
 NORM_GROUPS = 32
@@ -87,16 +88,27 @@ def initialise_tokenizer(tokenizer: nn.Module, generator: torch.Generator) -> No
                 parameter.uniform_(-bound, bound, generator=generator)
 
 
+def multipliers(file: Shapes, level: str, width: int) -> tuple[int, ...]:
+    """Channels of every level over ``width``, in the order of the keys; ``{i}`` in ``level`` is its index."""
+    return tuple(
+        file.size(*((f"{level.format(i=index)}.{{i}}.{key}.weight", 0) for key in ("norm2", "conv2")))
+        // width
+        for index in range(file.layers(f"{level}.0.norm1.weight", f"{level}.0.conv1.weight"))
+    )
+
+
 @dataclass(frozen=True)
 class PublishedTokenizer:
     """The authors' naming of one tokenizer family.
 
     keys: their state dict onto our modules. build: their hyper-parameters, complete, and the height and
-    width of the images in pixels -> a tokenizer.
+    width of the images in pixels -> a tokenizer. measure: shapes of their files -> their hyper-parameters;
+    it raises CheckpointError where nothing shows one of them.
     """
 
     family: str
     keys: KeyMap
     build: Callable[[Mapping[str, Any], tuple[int, int]], Tokenizer]
+    measure: Callable[[Shapes], Measured]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters that a published configuration leaves out."""

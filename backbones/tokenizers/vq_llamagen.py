@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.vq import (
     PublishedTokenizer,
@@ -20,6 +21,7 @@ from backbones.tokenizers.vq import (
     code_vectors,
     conv3,
     grid_of,
+    multipliers,
     nearest_codes,
     norm,
 )
@@ -218,6 +220,23 @@ def _build(names: Mapping[str, Any], image_size: tuple[int, int]) -> VQLlamaGen:
     )
 
 
+def _measure(file: Shapes) -> Measured:
+    """Everything shows but whether code vectors are normalised. The decoder's blocks run from the deepest."""
+    width = file.size(("encoder.conv_in.weight", 0), ("encoder.conv_in.bias", 0))
+    names = {
+        "ch": width,
+        "num_res_blocks": file.layers("encoder.conv_blocks.0.res.{i}.norm1.weight"),
+        "encoder_ch_mult": multipliers(file, "encoder.conv_blocks.{i}.res", width),
+        "decoder_ch_mult": multipliers(file, "decoder.conv_blocks.{i}.res", width)[::-1],
+        "z_channels": file.size(("quant_conv.weight", 1), ("post_quant_conv.weight", 0)),
+        "codebook_size": file.size(("quantize.embedding.weight", 0), otherwise=16384),
+        "codebook_embed_dim": file.size(
+            ("quantize.embedding.weight", 1), ("quant_conv.weight", 0), ("post_quant_conv.weight", 1)
+        ),
+    }
+    return Measured(names)
+
+
 PUBLISHED = PublishedTokenizer(
     family="vq-llamagen",
     keys=KeyMap(
@@ -233,6 +252,7 @@ PUBLISHED = PublishedTokenizer(
         ignored=(r"quantize\.codebook_used",),  # the last ids seen in training, for its log
     ),
     build=_build,
+    measure=_measure,
     defaults={
         "ch": 128,
         "num_res_blocks": 2,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.vq import (
     PublishedTokenizer,
@@ -18,6 +19,7 @@ from backbones.tokenizers.vq import (
     code_vectors,
     conv3,
     grid_of,
+    multipliers,
     nearest_codes,
     norm,
 )
@@ -167,6 +169,20 @@ def _build(names: Mapping[str, Any], image_size: tuple[int, int]) -> VQMaskGIT:
     )
 
 
+def _measure(file: Shapes) -> Measured:
+    width = file.size(("encoder.conv_in.weight", 0), ("decoder.norm_out.weight", 0))
+    names = {
+        "channel_mult": multipliers(file, "encoder.down.{i}.block", width),
+        "hidden_channels": width,
+        "num_res_blocks": file.layers(
+            "encoder.mid.{i}.norm1.weight", "encoder.down.0.block.{i}.norm1.weight"
+        ),
+        "z_channels": file.size(("quantize.embedding.weight", 1), ("encoder.conv_out.weight", 0)),
+        "codebook_size": file.size(("quantize.embedding.weight", 0), otherwise=1024),
+    }
+    return Measured(names)
+
+
 PUBLISHED = PublishedTokenizer(
     family="vq-maskgit",
     keys=KeyMap(
@@ -177,6 +193,7 @@ PUBLISHED = PublishedTokenizer(
         }
     ),
     build=_build,
+    measure=_measure,
     defaults={
         "channel_mult": (1, 1, 2, 2, 4),
         "hidden_channels": 128,
