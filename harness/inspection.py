@@ -91,14 +91,18 @@ def inspect_file(path: Path) -> Inspection:
 
     Raises CheckpointError for a file that can't be read, and for one of no known family.
     """
-    checkpoint = read_checkpoint(path, with_values=False)
+    return identify(read_checkpoint(path, with_values=False), Path(path))
+
+
+def identify(checkpoint: Checkpoint, path: Path) -> Inspection:
+    """What the checkpoint of a file is; CheckpointError where no family is like it."""
     shapes = Shapes({key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()})
     found = _candidates(path, shapes, checkpoint.tensors)
     fewest = min(len(differences) for _, _, differences in found)
     best = [one for one in found if len(one[2]) == fewest]
     _, candidate, differences = best[0]
     return Inspection(
-        Path(path),
+        path,
         checkpoint.form,
         ".".join(checkpoint.wrapper) or None,
         checkpoint.prefix or None,
