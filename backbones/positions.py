@@ -14,18 +14,34 @@ PREFIX_ROW = 0
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # kept beyond the decode that first asks for it
-def rotary_table(grid: tuple[int, int], head_width: int, base: float, device: torch.device) -> Tensor:
+def rotary_table(
+    grid: tuple[int, int],
+    head_width: int,
+    base: float,
+    device: torch.device,
+    trained: tuple[int, int] | None = None,
+    boundary: int = 0,
+) -> Tensor:
     """Phases of the prefix row and of every raster position: complex64 [1 + h*w, head_width / 2].
 
     The first half of the channel pairs turns with the row, the second with the column, at frequencies
     base^(-2m / (head_width / 2)). Kept outside modules, so casting a network never rounds it.
+
+    trained: the smaller grid that a network has learned. All but the ``boundary`` highest frequencies then
+    meet its positions only, spread evenly over ``grid``; those go on beyond them (RandAR, arXiv 2412.01827).
     """
     half = head_width // 2
     exponents = torch.arange(0, half, 2, dtype=torch.float32) / half
     frequencies = 1.0 / base**exponents  # [head_width / 4]
+    sides = []
+    for axis in (0, 1):
+        whole = torch.arange(grid[axis], dtype=torch.float32)[:, None].repeat(1, len(frequencies))
+        if trained is not None:
+            whole[:, boundary:] = torch.linspace(0, trained[axis] - 1, grid[axis])[:, None]
+        sides.append(whole * frequencies)  # [h or w, head_width / 4]
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     angles = torch.cat(
-        [rows.flatten()[:, None] * frequencies, columns.flatten()[:, None] * frequencies], dim=1
+        [sides[0][rows.flatten()], sides[1][columns.flatten()]], dim=1
     )  # [h*w, head_width / 2]
     phases = torch.complex(angles.cos(), angles.sin())
     prefix = torch.zeros(1, half, dtype=phases.dtype)

@@ -1,7 +1,8 @@
-"""RandAR: any order, by instruction tokens that say where the next token goes (Pang et al., arXiv 2412.01827)."""
+"""RandAR: any order, by instruction tokens that say where the next token goes (Pang et al., 2412.01827)."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
-from backbones.positions import rotate
+from backbones.positions import rotary_table, rotate
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy, random_orders, raster_lesson
-from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.guidance import Guidance
+from strategies.decoding.decode import Ask, Decoded, Decoding, Rows, decode
+from strategies.decoding.guidance import ContextGuidance, Guidance
 from strategies.decoding.plan import Plan, before_step_progress, known_first
 from strategies.decoding.published import Published, Setting
+from strategies.decoding.sampling import Sampler
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
@@ -39,11 +41,25 @@ class RandARNetwork(RasterNetwork):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.instruction = nn.Parameter(torch.empty(1, config.trunk.width))
+        self.trained: tuple[int, int] | None = None
+        self.boundary = 0
+
+    def enlarged(self, boundary: int) -> "RandARNetwork":
+        """The same weights on a grid of twice the side; only the ``boundary`` highest frequencies see its
+        integer positions, the others stay within the trained ones.
+        """
+        large = copy.copy(self)
+        height, width = self.config.grid
+        large.config = replace(self.config, grid=(2 * height, 2 * width))
+        large.trained, large.boundary = self.config.grid, boundary
+        return large
 
     def phases(self, rows: Tensor) -> Tensor:
-        phases = super().phases(rows)
-        assert phases is not None  # rotary, by RasterNetwork
-        return phases
+        config, trunk = self.config, self.config.trunk
+        table = rotary_table(
+            config.grid, trunk.head_width, trunk.rotary_base, rows.device, self.trained, self.boundary
+        )
+        return table[rows].unsqueeze(-2)
 
     def instructions(self, phases: Tensor) -> Tensor:
         """Instruction tokens [.., n, d] for cells of phases [.., n, 1, D/2]: the vector turned head by head.
@@ -120,10 +136,11 @@ class RandAR(Strategy[RandARNetwork]):
         # The last token predicts nothing and is seen by nobody, so leaving it out is exact.
         x = torch.cat([prefix, interleave(instructions, embedded)[:, :-1]], dim=1)  # [B, 2N, d]
         if lesson.sizes is None:
-            return network(x, layout[:, :-1], View(causal=True))[:, 1::2]
+            return network(x, layout[:, :-1], View(causal=True), asked=slice(1, None, 2))
         x = torch.cat([x[:, :-1], instructions], dim=1)  # [B, 3N-1, d]
         phases = torch.cat([layout[:, :-2], asked], dim=1)
-        return network(x, phases, View(mask=reading_mask(lesson.sizes, x.device)))[:, -tokens.shape[1] :]
+        view = View(mask=reading_mask(lesson.sizes, x.device))
+        return network(x, phases, view, asked=slice(-tokens.shape[1], None))
 
     def allowed_steps(self, grid: tuple[int, int]) -> range:
         # The first group is one token, so a second step is needed where there is more.
@@ -158,18 +175,106 @@ class RandAR(Strategy[RandARNetwork]):
         cache = network.cache(len(rows), slots, layers)
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
-            known = network.token_embedding(rows.known)
+            known = network.token_embedding(rows.known)  # [R, given, d]
+            if rows.kept is not None:
+                known = known * rows.kept.unsqueeze(-1)
             x = torch.cat([x, interleave(instructions[:, : plan.given], known)], dim=1)
         for at in plan.groups():
             fed, end = x.shape[1], start + x.shape[1] + at.stop - at.start
             x = torch.cat([x, instructions[:, at].expand(len(rows), -1, -1)], dim=1)
             phases = torch.cat([layout[:, start : start + fed], asked[:, at]], dim=1)
             view = View(start, mask=causal_mask(x.shape[1], end, x.device))
-            tokens = yield Ask(network(x, phases, view, cache)[:, fed:], at)
+            tokens = yield Ask(network(x, phases, view, cache, slice(fed, None)), at)
             # The group's first instruction keeps its slot. The others were fed only to be read: their slots
             # are written over by the training layout, in which they see the tokens before them.
             x = interleave(instructions[:, at], network.token_embedding(tokens))[:, 1:]
             start = 2 + 2 * at.start
+
+
+# Resolution extrapolation: a g x g network fills a 2g x 2g grid around what it drew at g x g -------------------
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """Settings of the second pass; scales run linearly with the share of the large grid, (a, b) as in ``setting``."""
+
+    steps: int = 1024
+    class_scales: tuple[float, float] = (3.0, 3.0)
+    context_scales: tuple[float, float] = (2.5, 2.5)
+    thinned: float = 0.5
+    """Share of the small image's tokens that the weakest branch of guidance does not see."""
+    boundary: int = 2
+    """Highest rotary frequencies that go on beyond the trained positions."""
+
+    def guidance(self, given: int, streams: Streams) -> Guidance | ContextGuidance | None:
+        """By class and context where both end above 1, by class where only that does, else none."""
+        by_class = guidance_of(self.class_scales)
+        by_context = guidance_of(self.context_scales)
+        if by_class is None or by_context is None:
+            return by_class
+        rank = streams.uniform("context", given).argsort(axis=1, kind="stable").argsort(axis=1)
+        return ContextGuidance(by_class, by_context, kept=rank >= int(given * self.thinned))
+
+    def plan(self, grid: tuple[int, int], order: np.ndarray) -> Plan:
+        """The plan of the second pass for a network of ``grid``: sizes and clock count over the large grid."""
+        given = grid[0] * grid[1]
+        sizes = randar_sizes(4 * given, self.steps, written=given)
+        starts = (given + np.cumsum(sizes) - sizes) / (4 * given)
+        progress = np.concatenate([np.zeros(given), np.repeat(starts, sizes)])
+        return Plan((2 * grid[0], 2 * grid[1]), order, sizes, given, progress=progress)
+
+
+def large_orders(grid: tuple[int, int], streams: Streams) -> np.ndarray:
+    """Orders [B, 4N] over the grid of twice the side: cells of even row and column, then all others."""
+    cells = np.arange(4 * grid[0] * grid[1]).reshape(2 * grid[0], 2 * grid[1])
+    return known_first(streams.permutations(cells.size), cells[::2, ::2].ravel())
+
+
+def small_orders(grid: tuple[int, int], orders: np.ndarray) -> np.ndarray:
+    """The orders [B, N] in which the first pass draws the even cells of large orders [B, 4N]."""
+    row, column = np.divmod(orders[:, : grid[0] * grid[1]], 2 * grid[1])
+    return row // 2 * grid[1] + column // 2
+
+
+def spread(grid: tuple[int, int], tokens: Tensor) -> Tensor:
+    """Tokens [B, N] at the even cells of the large grid, zeros elsewhere: [B, 4N]."""
+    large = tokens.new_zeros(len(tokens), 2 * grid[0], 2 * grid[1])
+    large[:, ::2, ::2] = tokens.unflatten(1, grid)
+    return large.flatten(1)
+
+
+def extrapolate(
+    network: RandARNetwork,
+    strategy: RandAR,
+    plan: Plan,
+    labels: Tensor,
+    small: Tensor,
+    sampler: Sampler,
+    guidance: Guidance | ContextGuidance | None,
+    boundary: int = 2,
+    published_tail: bool = False,
+) -> Decoded:
+    """The second pass: the large grid around the tokens ``small`` [B, N], by a plan of ``Extrapolation.plan``.
+
+    published_tail: leave the codes of the last group 0, as the published script does, which never decodes it.
+    """
+    known = spread(network.config.grid, small)
+    found = decode(network.enlarged(boundary), strategy, plan, labels, sampler, guidance, known)
+    if not published_tail:
+        return found
+    last = torch.as_tensor(plan.order, device=labels.device).expand(len(labels), -1)[:, plan.groups()[-1]]
+    return replace(found, tokens=found.tokens.scatter(1, last, 0))
+
+
+# The authors' files ------------------------------------------------------------------------------------------
+
+
+def guidance_of(scales: tuple[float, float]) -> Guidance | None:
+    """Guidance from a to b with the tokens generated, decided by b alone: none up to 1."""
+    first, last = scales
+    if last <= 1:
+        return None
+    return Guidance(last) if first == last else Guidance(last, "linear", start=first)
 
 
 def configure(names: Mapping[str, Any]) -> tuple[RandAR, NetworkConfig]:
@@ -177,14 +282,10 @@ def configure(names: Mapping[str, Any]) -> tuple[RandAR, NetworkConfig]:
 
 
 def setting(names: Mapping[str, Any]) -> Setting:
-    """Guidance grows from a to b with the tokens generated, and is decided by b alone: off up to 1."""
-    first, last = names.get("cfg_scales", (1.0, 4.0))
-    guidance = None
-    if last > 1:
-        guidance = Guidance(last) if first == last else Guidance(last, "linear", start=first)
+    """A count of -1 means one token a step, and one step becomes two."""
     steps = names.get("num_inference_steps", 88)
     return Setting(
-        guidance,
+        guidance_of(names.get("cfg_scales", (1.0, 4.0))),
         names.get("temperature", 1.0),
         names.get("top_k", 0),
         names.get("top_p", 1.0),
@@ -197,7 +298,7 @@ RandAR.published = Published(
     # Files saved after sampling hold the caches.
     keys=KeyMap(
         {**LLAMAGEN_KEYS, "instruction": "pos_instruct_embeddings"},
-        ignored=("freqs_cis", r"layers\.\d+\.attention\.kv_cache\.[kv]_cache"),
+        ignored=(r"layers\.\d+\.attention\.kv_cache\.[kv]_cache"),
     ),
     configure=configure,
     setting=setting,

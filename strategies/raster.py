@@ -37,9 +37,11 @@ class RasterNetwork(Network):
         self.norm = make_norm(config.trunk)
         self.head = nn.Linear(width, config.codes, bias=False)
 
-    def forward(self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None) -> Tensor:
-        """Logits [R, n, V] of embedded rows x [R, n, d]."""
-        return self.head(self.norm(self.trunk(x, phases, view, cache))).float()
+    def forward(
+        self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None, asked: slice = slice(None)
+    ) -> Tensor:
+        """Logits [R, n, V] of those of the embedded rows x [R, m, d] that are ``asked`` for."""
+        return self.head(self.norm(self.trunk(x, phases, view, cache)[:, asked])).float()
 
 
 @dataclass(frozen=True)

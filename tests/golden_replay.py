@@ -21,11 +21,14 @@ from backbones.transformer import Network
 from strategies.arpg import ARPG
 from strategies.decoding.base import Strategy
 from strategies.decoding.decode import decode
+from strategies.decoding.guidance import ContextGuidance
 from strategies.decoding.orders import LocalityDraws, locality_orders, region_order
 from strategies.decoding.plan import Plan
 from strategies.decoding.registry import by_family
 from strategies.decoding.sampling import ForcedSampler, filter_logits
 from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
+from strategies.decoding.streams import Streams
+from strategies.randar import Extrapolation, RandAR, RandARNetwork, extrapolate, small_orders
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,43 @@ def replay_order(golden: Golden) -> float:
     return 0.0
 
 
+def replay_extrapolation(golden: Golden) -> float:
+    strategy, network = build(golden)
+    assert isinstance(strategy, RandAR)
+    assert isinstance(network, RandARNetwork)
+    assert golden.sampling["extrapolation_factor"] == 2
+    grid, labels, kept = network.config.grid, golden.io["labels"], golden.io["spatial_keep"]
+    settings = Extrapolation(
+        golden.sampling["num_inference_steps"],
+        tuple(golden.sampling["cfg_scales"]),
+        tuple(golden.sampling["spatial_cfg_scales"]),
+        golden.sampling["spatial_masking_ratio"],
+        golden.sampling["ntk_boundary"],
+    )
+    guidance = settings.guidance(kept.shape[1], Streams(0, tuple(range(len(labels)))))
+    if isinstance(guidance, ContextGuidance):
+        assert (guidance.kept.sum(axis=1) == kept.sum(dim=1).numpy()).all()
+        guidance = replace(guidance, kept=kept.numpy())
+    plan = settings.plan(grid, golden.io["order"].numpy())
+    assert np.array_equal(small_orders(grid, plan.order), golden.io["low_order"].numpy())
+    table = network.enlarged(settings.boundary).phases(torch.arange(1 + plan.places))[:, 0]
+    worst = difference(torch.view_as_real(table), golden.io["rope"])
+    sampler = RecordingSampler(golden.io["tokens"])
+    low = golden.io["low_tokens"]
+    arguments = (network, strategy, plan, labels, low, sampler, guidance, settings.boundary)
+    whole, cut = extrapolate(*arguments), extrapolate(*arguments, published_tail=True)
+    assert torch.equal(whole.tokens, golden.io["tokens"])
+    assert torch.equal(cut.tokens, golden.io["result_tokens"])
+    expected_logits, expected_positions = golden.per_step("step_logits"), golden.per_step("step_positions")
+    # The published script stops before the last group.
+    assert whole.steps - 1 == len(expected_logits) == len(expected_positions)
+    order = torch.from_numpy(plan.order)
+    for commit, positions in zip(whole.trace[:-1], expected_positions, strict=True):
+        assert torch.equal(order[:, commit.places], positions)
+    found = sampler.seen[: len(expected_logits)]
+    return max(worst, *(difference(*pair) for pair in zip(found, expected_logits, strict=True)))
+
+
 def replay_other(golden: Golden) -> float:
     if golden.family == "arpg" and "known_positions" in golden.io:
         return replay_decode(golden)
@@ -234,6 +274,8 @@ def replay_other(golden: Golden) -> float:
         for case, sizes in zip(golden.sampling["cases"], recorded, strict=True):
             assert list(recorded_randar_sizes(case["positions"], case)) == sizes.tolist(), case
         return 0.0
+    if golden.family == "randar" and "low_tokens" in golden.io:
+        return replay_extrapolation(golden)
     raise ValueError(f"no rule replays '{golden.kind}' of family '{golden.family}' with {sorted(golden.io)}")
 
 

@@ -6,15 +6,15 @@ tokens; guidance, filters, noise, counting and the trace are the loop's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.transformer import Network, Trunk
-from strategies.decoding.guidance import Guidance
+from strategies.decoding.guidance import ContextGuidance, Guidance
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import Sampler
 
@@ -24,27 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """Logits [R, n, V] (R = 2B under guidance: conditional rows, then unconditional) for places ``at``."""
+    """Logits [R, n, V] (R = 2B under guidance: conditional rows, then unconditional; 3B under guidance by
+    context) for places ``at``."""
 
     logits: Tensor
     at: slice
 
 
 Decoding = Generator[Ask, Tensor, None]
-"""What a strategy's ``decode`` is; it is sent tokens [R, n], repeated for both halves of guidance."""
+"""What a strategy's ``decode`` is; it is sent tokens [R, n], repeated for all branches of guidance."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one decode as the network sees them.
 
-    labels: int64 [R], the second half being "no class" under guidance. order: int64 [R, N] or [1, N] raster
-    position at each place. known: tokens [R, given] of the given places, or None.
+    labels: int64 [R], all but the first branch being "no class" under guidance. order: int64 [R, N] or [1, N]
+    raster position at each place. known: tokens [R, given] of the given places, or None. kept: bool
+    [R, given], the given places whose tokens a row sees, or None for all.
     """
 
     labels: Tensor
     order: Tensor
     known: Tensor | None = None
+    kept: Tensor | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -97,19 +100,29 @@ class Meter:
 
 
 def make_rows(
-    plan: Plan, labels: Tensor, null_label: int, guided: bool, known: Tensor | None, order: Tensor
+    plan: Plan, labels: Tensor, null_label: int, branches: int, known: Tensor | None, order: Tensor
 ) -> Rows:
-    """Stack the unconditional half under the conditional one where guidance is on."""
+    """Stack the branches of guidance: the labels, then "no class" in all others."""
     given = None
     if plan.given:
         if known is None:
             raise ValueError(f"the plan holds {plan.given} given places, but no known tokens came with it")
         given = known.gather(1, order.expand(len(labels), -1)[:, : plan.given])  # [B, given]
-    if guided:
-        labels = torch.cat([labels, torch.full_like(labels, null_label)])
-        order = order if order.shape[0] == 1 else order.repeat(2, 1)
-        given = None if given is None else given.repeat(2, 1)
+    if branches > 1:
+        labels = torch.cat([labels, *[torch.full_like(labels, null_label)] * (branches - 1)])
+        order = order if order.shape[0] == 1 else order.repeat(branches, 1)
+        given = None if given is None else given.repeat(branches, 1)
     return Rows(labels, order, given)
+
+
+def combine(logits: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Guided logits [B, n, V]: the last branch and weighted differences of neighbours, weights [n, 1] each."""
+    branches = logits.chunk(1 + len(weights))
+    # Exactly the upper branch at weight 1, which a sum of differences is not.
+    guided = torch.lerp(branches[-1], branches[-2], weights[-1])
+    for upper, lower, weight in zip(branches[:-2], branches[1:-1], weights[:-1], strict=True):
+        guided = guided + weight * (upper - lower)
+    return guided
 
 
 @torch.inference_mode()
@@ -119,7 +132,7 @@ def decode(
     plan: Plan,
     labels: Tensor,
     sampler: Sampler,
-    guidance: Guidance | None = None,
+    guidance: Guidance | ContextGuidance | None = None,
     known: Tensor | None = None,
     observe: Callable[[Commit], None] | None = None,
 ) -> Decoded:
@@ -136,12 +149,16 @@ def decode(
     if guidance is not None and not config.null_class:
         raise ValueError("guidance needs a network with a null class")
     order = torch.as_tensor(plan.order, device=device).reshape(-1, plan.places)  # [1 or B, N]
-    rows = make_rows(plan, labels, config.classes, guidance is not None, known, order)
+    scales = () if guidance is None else guidance.scales(plan)
+    weights = [torch.as_tensor(scale, dtype=torch.float32, device=device)[:, None] for scale in scales]
+    branches = 1 + len(weights)
+    rows = make_rows(plan, labels, config.classes, branches, known, order)
+    if isinstance(guidance, ContextGuidance):
+        kept = torch.ones(len(rows), plan.given, dtype=torch.bool, device=device)
+        kept[-batch:] = torch.as_tensor(guidance.kept, device=device)
+        rows = replace(rows, kept=kept)
     order = order.expand(batch, -1)
     noise = sampler.noise(order)  # [B, N] by place
-    weights = None
-    if guidance is not None:
-        weights = torch.as_tensor(guidance.weights(plan), dtype=torch.float32, device=device)[:, None]
     by_place = torch.empty(batch, plan.places, dtype=torch.int64, device=device)
     if rows.known is not None:
         by_place[:, : plan.given] = rows.known[:batch]
@@ -158,15 +175,14 @@ def decode(
                 break
             logits = ask.logits.float()
             total += logits.sum()
-            if weights is not None:
-                conditional, unconditional = logits.chunk(2)
-                logits = torch.lerp(unconditional, conditional, weights[ask.at])
+            if weights:
+                logits = combine(logits, [weight[ask.at] for weight in weights])
             tokens = sampler.draw(logits, noise[:, ask.at])  # [B, n]
             by_place[:, ask.at] = tokens
             trace.append(Commit(len(trace), ask.at, tokens))
             if observe is not None:
                 observe(trace[-1])
-            answer = tokens if guidance is None else tokens.repeat(2, 1)
+            answer = tokens if branches == 1 else tokens.repeat(branches, 1)
     finally:
         meter.close()
     if not total.isfinite():

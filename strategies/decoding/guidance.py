@@ -42,3 +42,23 @@ class Guidance:
         if self.interval >= 0:
             weights = np.where(plan.count <= self.interval, weights, 1.0)
         return weights
+
+    def scales(self, plan: Plan) -> tuple[np.ndarray, ...]:
+        """Weights [N] of the differences between neighbouring branches: here one, class to no class."""
+        return (self.weights(plan),)
+
+
+@dataclass(frozen=True, eq=False)
+class ContextGuidance:
+    """Guidance by the class and by the given tokens: u + s (c - p) + t (p - u) (RandAR, arXiv 2412.01827).
+
+    c: the class, p: no class, u: no class and a thinned context. kept: bool [B, given], the given places
+    whose tokens u still sees. Only for strategies that read ``Rows.kept``.
+    """
+
+    by_class: Guidance
+    by_context: Guidance
+    kept: np.ndarray
+
+    def scales(self, plan: Plan) -> tuple[np.ndarray, ...]:
+        return self.by_class.weights(plan), self.by_context.weights(plan)

@@ -62,9 +62,11 @@ class StreamSampler:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    purpose: str = "token"
+    """Names the stream; a second pass over the same images needs numbers of its own."""
 
     def noise(self, order: Tensor) -> Tensor:
-        by_position = torch.from_numpy(self.streams.uniform("token", order.shape[-1])).to(order.device)
+        by_position = torch.from_numpy(self.streams.uniform(self.purpose, order.shape[-1])).to(order.device)
         return by_position.gather(1, order)
 
     def draw(self, logits: Tensor, noise: Tensor) -> Tensor:

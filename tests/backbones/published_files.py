@@ -25,6 +25,7 @@ HYPER_PARAMETERS: dict[str, dict[str, Any]] = {
     "lpd": {"img_size": 64, "decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4,
             "class_num": 3, "vqgan_vocab_size": 11},
     "arpg": {**LLAMAGEN, "n_layer": 4},
+    "randar": LLAMAGEN,
 }  # fmt: skip
 FAMILIES = sorted(HYPER_PARAMETERS)
 

@@ -53,7 +53,7 @@ def numbered(pattern, depth=DEPTH):
 def expected_shapes(family):
     """Keys and shapes as the authors' files have them."""
     d, V, C, N, F = WIDTH, CODES, CLASSES, PLACES, SWIGLU
-    if family in ("llamagen", "par"):
+    if family in ("llamagen", "par", "randar"):
         shapes = {
             "cls_embedding.embedding_table.weight": (C + 1, d), "tok_embeddings.weight": (V, d),
             "norm.weight": (d,), "output.weight": (V, d),
@@ -63,7 +63,9 @@ def expected_shapes(family):
             "feed_forward.w3": (F, d), "feed_forward.w2": (d, F), "attention_norm": (d,), "ffn_norm": (d,),
         }  # fmt: skip
         shapes |= {f"layers.{i}.{k}.weight": v for i in range(DEPTH) for k, v in block.items()}
-        return shapes | ({"spe_tok_embeddings.special_embeddings.weight": (3, d)} if family == "par" else {})
+        own = {"par": {"spe_tok_embeddings.special_embeddings.weight": (3, d)},
+               "randar": {"pos_instruct_embeddings": (1, d)}}  # fmt: skip
+        return shapes | own.get(family, {})
     if family == "rar":
         h, head = 64, d // 4
         shapes = {

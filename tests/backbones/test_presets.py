@@ -28,6 +28,8 @@ COUNTED = {
     "lpd-l-256": 337_157_120, "lpd-l-512": 337_943_552, "lpd-xl-256": 751_947_520, "lpd-xl-512": 752_930_560,
     "lpd-xxl-256": 1_412_184_576, "lpd-xxl-512": 1_413_364_224,
     "arpg-l": 319_845_376, "arpg-xl": 718_997_760, "arpg-xxl": 1_302_449_664,
+    "randar-l": 342_912_000, "randar-l-maskgit": 311_454_720, "randar-xl": 774_700_800,
+    "randar-xxl": 1_410_974_208,
 }  # fmt: skip
 RAR_TENSORS = {"rar-b": 441, "rar-l": 441, "rar-xl": 585, "rar-xxl": 729}
 SIDES = {256: 16, 384: 24, 512: 32}
@@ -35,7 +37,7 @@ SIDES = {256: 16, 384: 24, 512: 32}
 
 def test_every_published_network_is_listed_and_no_other():
     assert set(preset_names()) == set(COUNTED)
-    assert len(preset_names()) == len(set(preset_names())) == 60
+    assert len(preset_names()) == len(set(preset_names())) == 64
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -83,6 +85,7 @@ STEPS = {
     **{f"rar-{size}": [256] for size in ("b", "l", "xl", "xxl")},
     "lpd-l-256": [20, 32], "lpd-xl-256": [20, 32], "lpd-xxl-256": [20], "lpd-l-512": [48], "lpd-xl-512": [48],
     **{f"arpg-{size}": [16, 24, 32, 64, 128, 256] for size in ("l", "xl", "xxl")},
+    **{f"randar-{size}": [88] for size in ("l", "l-maskgit", "xl", "xxl")},
 }  # fmt: skip
 
 
@@ -99,7 +102,8 @@ def test_published_step_counts(name, steps):
 @pytest.mark.parametrize(
     ("name", "scale"),
     [("llamagen-b-256", 2.0), ("llamagen-b-384", 2.25), ("llamagen-3b-384", 1.65), ("par-xxl-4x-384", 1.435),
-     ("rar-b", 16.0), ("rar-xxl", 8.0), ("lpd-l-256", 4.8), ("lpd-xl-512", 6.0), ("arpg-l", 7.8)],
+     ("rar-b", 16.0), ("rar-xxl", 8.0), ("lpd-l-256", 4.8), ("lpd-xl-512", 6.0), ("arpg-l", 7.8),
+     ("randar-l", 3.4), ("randar-l-maskgit", 4.0), ("randar-xl", 4.0)],
 )  # fmt: skip
 def test_published_guidance(name, scale):
     info = preset_info(name)

@@ -15,13 +15,14 @@ from strategies.decoding.presets import preset
 from strategies.decoding.registry import BUILT_IN, get
 from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed
 
-SMALL_STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 10, "arpg": 16}
+SMALL_STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 10, "arpg": 16, "randar": 20}
 FULL_SIZE = {
     "llamagen-l-256": 256,
     "rar-l": 256,
     "par-l-4x-256": 67,
     "arpg-l": 64,
     "lpd-l-256": 20,
+    "randar-l": 88,
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

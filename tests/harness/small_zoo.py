@@ -14,7 +14,7 @@ from harness.train import Recipe, Trainer
 from strategies.decoding import registry
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64)
-STRATEGIES = ("raster", "rar", "par", "lpd", "arpg")
+STRATEGIES = ("raster", "rar", "par", "lpd", "arpg", "randar")
 
 
 def make_zoo(folder: Path, strategies: tuple[str, ...] = STRATEGIES) -> Path:

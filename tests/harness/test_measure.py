@@ -19,7 +19,7 @@ from harness.prepare import predict, prepare
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
 
-STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 7, "arpg": 9}
+STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 7, "arpg": 9, "randar": 11}
 QUICK = Budget(warmup_s=0, latency_s=0, batch_s=0, least=2, least_by_batch=1, warmups=2)
 
 
@@ -62,6 +62,11 @@ def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
             total += trunk.depth // 2 * block(config, fed, [(fed, filled)])
             total += 2 * linear(fed, trunk.width, trunk.width)
             total += (trunk.depth - trunk.depth // 2) * block(config, asked, [(asked, filled)], cross=True)
+            total += linear(asked, trunk.width, config.codes)
+        elif strategy == "randar":
+            # An instruction beside every token; the first of a group is in the cache already.
+            rows, keys = 2 * fed - 1 + asked, 2 * filled - 1 + asked
+            total += trunk.depth * block(config, rows, [(rows, keys)])
             total += linear(asked, trunk.width, config.codes)
         elif strategy == "lpd":
             runs = [(fed, filled), (asked, filled + asked)]

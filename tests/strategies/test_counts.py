@@ -22,7 +22,7 @@ def count(name: str, config: NetworkConfig) -> int:
 def counts():
     config = controlled_network(CODES, CLASSES, (8, 8))
     assert (config.trunk.width, config.trunk.depth) == (WIDTH, DEPTH)
-    return {name: count(name, config) for name in ("raster", "rar", "par", "lpd", "arpg")}
+    return {name: count(name, config) for name in registry.BUILT_IN}
 
 
 def test_raster_by_formula(counts):
@@ -37,6 +37,7 @@ def test_raster_by_formula(counts):
         ("rar", PLACES * WIDTH + WIDTH),  # target-aware table; the mask row of its one embedding table
         ("par", 3 * WIDTH),  # transition tokens
         ("lpd", WIDTH),  # the query
+        ("randar", WIDTH),  # the instruction
         ("arpg", -3 * 2 * WIDTH**2 + 2 * WIDTH**2 + WIDTH + 2 * WIDTH),
     ],
 )
@@ -45,7 +46,7 @@ def test_differences(counts, name, difference):
 
 
 def test_all_but_arpg_are_within_one_percent_and_arpg_is_four_to_eight_lighter(counts):
-    for name in ("rar", "par", "lpd"):
+    for name in ("rar", "par", "lpd", "randar"):
         assert 1 <= counts[name] / counts["raster"] < 1.01
     assert 0.92 <= counts["arpg"] / counts["raster"] <= 0.96
 
@@ -56,9 +57,13 @@ def test_all_but_arpg_are_within_one_percent_and_arpg_is_four_to_eight_lighter(c
         ("raster", {"positions": "learned"}, "positions"),
         ("par", {"positions": "learned"}, "positions"),
         ("arpg", {"positions": "learned"}, "positions"),
+        ("randar", {"positions": "learned"}, "positions"),
         ("arpg", {"qk_norm": True}, "qk_norm"),
         ("rar", {"conditioning": "adaln"}, "positions"),
-        *((name, {"conditioning": "adaln"}, "conditioning") for name in ("raster", "par", "lpd", "arpg")),
+        *(
+            (name, {"conditioning": "adaln"}, "conditioning")
+            for name in ("raster", "par", "lpd", "arpg", "randar")
+        ),
     ],
 )
 def test_a_trunk_that_a_network_cannot_use_is_refused(name, changes, setting):
@@ -67,7 +72,7 @@ def test_a_trunk_that_a_network_cannot_use_is_refused(name, changes, setting):
         count(name, replace(config, trunk=replace(config.trunk, **changes)))
 
 
-@pytest.mark.parametrize("name", ["raster", "par", "rar", "lpd"])
+@pytest.mark.parametrize("name", ["raster", "par", "rar", "lpd", "randar"])
 def test_normalised_queries_and_keys_cost_four_vectors_of_a_head_in_every_block(name):
     config = controlled_network(CODES, CLASSES, (8, 8))
     more = count(name, replace(config, trunk=replace(config.trunk, qk_norm=True))) - count(name, config)
@@ -81,6 +86,6 @@ def test_grouped_heads_save_the_same_everywhere(heads):
         return NetworkConfig(trunk, CODES, CLASSES, (8, 8))
 
     saved = 2 * 64 * 64 * (4 - heads) // 4
-    for name in ("raster", "rar", "par", "lpd"):
+    for name in ("raster", "rar", "par", "lpd", "randar"):
         assert count(name, config(None)) - count(name, config(heads)) == 4 * saved
     assert count("arpg", config(None)) - count("arpg", config(heads)) == (2 + 1) * saved

@@ -26,7 +26,7 @@ def refused(call):
 
 
 def test_names_and_what_they_mean():
-    assert registry.names()[:5] == ["raster", "rar", "par", "lpd", "arpg"]
+    assert registry.names()[:6] == ["raster", "rar", "par", "lpd", "arpg", "randar"]
     for name in registry.names():
         strategy = registry.get(name)
         assert strategy.name == name
