@@ -9,7 +9,19 @@ from typing import NoReturn
 
 from strategies.decoding.errors import UserError, unknown
 
-COMMANDS = ("list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare", "inspect")
+COMMANDS = (
+    "list",
+    "explain",
+    "sweep",
+    "train",
+    "tune",
+    "sample",
+    "generate",
+    "report",
+    "compare",
+    "inspect",
+    "claims",
+)
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
 
