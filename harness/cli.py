@@ -20,6 +20,7 @@ COMMANDS = (
     "report",
     "compare",
     "inspect",
+    "fetch",
     "claims",
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)

@@ -1,4 +1,4 @@
-"""The published files: which there are, where they lie, and how they come here and are checked. Without torch."""
+"""The published files: which there are, where they lie, how they come here and are checked; without torch."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ HUB = "https://huggingface.co/"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of the authors: ``name`` is the network's or tokenizer's, ``repository`` its place on the hub."""
+    """A file of the authors; ``name`` is the network's or tokenizer's, ``repository`` the hub's."""
 
     name: str
     title: str

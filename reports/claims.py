@@ -6,28 +6,17 @@ same GPU, batch, data type and steps, so rows of another device never count; par
 What a paper doesn't state can't be the same.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from reports import style
 from reports.published import published_lines
-from reports.tables import DASH, with_interval
+from reports.tables import with_interval
 from results.schema import Row
 
 Verdict = Literal["reproduced", "contradicted", "not comparable", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "not comparable", "untested")
-NOTE = (
-    "reproduced: the printed figure, to its last digit, meets the 95 % interval of a row made in the same way; "
-    "contradicted: it does not. With several such rows the one of the narrowest interval speaks."
-)
 N = 50_000
 """Images behind every published quality figure (evaluation by the ADM protocol)."""
 PROTOCOL = "ADM"
@@ -53,6 +42,8 @@ class Figure:
     """What the paper's line says of each key that matters."""
     found: Callable[[Row], Keys]
     """The same of a row."""
+    round_numbers: bool = False
+    """Whether papers print it in round numbers."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +60,6 @@ class Claim:
     """What differs, of a verdict "not comparable"."""
     cell: str | None = None
     """The row that speaks."""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """What a table shows, under ``HEADINGS``."""
-        line = self.line
-        said = f"{self.printed} {self.unit}".strip()
-        why = f"{self.verdict} because {', '.join(self.keys)}" if self.keys else self.verdict
-        return (line["model"], line["steps"], self.figure, said, why, self.evidence, line["source"])
-
-
-HEADINGS = ("model", "steps", "figure", "published", "verdict", "evidence", "source")
 
 
 def claims(rows: Sequence[Row]) -> list[Claim]:
@@ -125,20 +105,25 @@ def _judged(line: Mapping[str, str], column: str, figure: Figure, rows: Sequence
     if len(comparable) > 1:
         seen += f" (the narrowest of {len(comparable)} rows)"
     value, low, high = reading
-    half = rounding(printed)
-    if (low if low is not None else value) - half <= float(printed) <= (high or value) + half:
+    half = rounding(printed, figure.round_numbers)
+    bounded = low is not None and high is not None
+    lower, upper = (low, high) if low is not None and high is not None else (value, value)
+    if lower - half <= float(printed) <= upper + half:
         return claim("reproduced", seen, row=row)
-    if low is None or high is None:
+    if not bounded:
         return claim("untested", f"{seen}: measured once, so nothing bounds it", row=row)
     return claim("contradicted", seen, row=row)
 
 
-def rounding(printed: str) -> float:
-    """Half a unit of the last digit printed; closing zeros of a whole number count as rounded."""
+def rounding(printed: str, round_numbers: bool = False) -> float:
+    """Half a unit of the last digit printed; of ``round_numbers`` closing zeros are no digits (1.3B: 1300).
+
+    A zero after the point counts as none, since a table's 255.0 may have been a paper's 255.
+    """
     whole, _, decimals = printed.partition(".")
     if decimals.strip("0"):
         return 0.5 * 10.0 ** -len(decimals)
-    return 0.5 * 10.0 ** (len(whole) - len(whole.rstrip("0")))
+    return 0.5 * 10.0 ** (len(whole) - len(whole.rstrip("0")) if round_numbers else 0)
 
 
 def _differences(expected: Keys, found: Keys) -> tuple[str, ...]:
@@ -271,7 +256,7 @@ def _at_batch(row: Row) -> Keys:
 
 
 FIGURES: dict[str, Figure] = {
-    "params_m": Figure("parameters", "M", _parameters, lambda line: {}, lambda row: {}),
+    "params_m": Figure("parameters", "M", _parameters, lambda line: {}, lambda row: {}, round_numbers=True),
     "fid": _quality("FID", "fid", "fid_inception", "fd_inception"),
     "inception_score": _quality("IS", "is", "is_inception"),
     "precision": _quality("precision", "precision"),
@@ -291,60 +276,3 @@ FIGURES: dict[str, Figure] = {
     ),
 }
 """Column of ``results/published.csv`` -> what it holds. A row's latency is at batch 1 whatever its batch."""
-
-
-# What is shown ---------------------------------------------------------------------------------------------
-
-
-def print_claims(found: Sequence[Claim], console: Console | None = None) -> None:
-    """Every figure that some row speaks to, and how many there are of each verdict."""
-    console = console or Console()
-    table = Table(title="Published figures", title_justify="left")
-    for heading in HEADINGS[:-1]:
-        table.add_column(heading, justify="right" if heading in ("steps", "published") else "left")
-    for claim in found:
-        if claim.verdict != "untested" or claim.cell is not None:
-            table.add_row(*(Text(cell or DASH) for cell in claim.cells[:-1]), style=COLOURS[claim.verdict])
-    if not console.is_terminal:
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.width = max(console.width, needed)
-    if table.row_count:
-        console.print(table, crop=False)
-    for text in (summary(found), NOTE):
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-COLOURS: dict[Verdict, str] = {
-    "reproduced": "green",
-    "contradicted": "red",
-    "not comparable": style.MUTED,
-    "untested": style.MUTED,
-}
-
-
-def summary(found: Sequence[Claim]) -> str:
-    """One line: how many figures of each verdict."""
-    parts = ", ".join(f"{count} {verdict}" for verdict, count in counts(found).items())
-    return f"{len(found)} published figures: {parts}."
-
-
-def to_markdown(found: Sequence[Claim]) -> str:
-    """All figures as GitHub Markdown."""
-    lines = [summary(found), "", NOTE, "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    for claim in found:
-        lines.append("| " + " | ".join((cell or DASH).replace("|", "\\|") for cell in claim.cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def to_csv(found: Sequence[Claim]) -> str:
-    """All figures, a line each."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = ("system", "model", "network", "steps", "figure", "published", "unit", "verdict")
-    writer.writerow([*names, "differing_keys", "cell", "evidence", "source"])
-    for claim in found:
-        line = claim.line
-        known = (line["system"], line["model"], line["network"], line["steps"], claim.figure, claim.printed)
-        rest = (claim.unit, claim.verdict, " ".join(claim.keys), claim.cell or "", claim.evidence)
-        writer.writerow([*known, *rest, line["source"]])
-    return out.getvalue()

@@ -21,7 +21,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from reports.claims import claims, print_claims, to_csv, to_markdown
+    from reports.claim_tables import print_claims, to_csv, to_markdown
+    from reports.claims import claims
     from results.store import load_rows
 
     folders = options.results or sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
