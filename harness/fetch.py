@@ -3,8 +3,6 @@
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,19 +111,12 @@ def _download(wanted: PublishedFile, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(hub.hf_hub_download(wanted.repository, wanted.file, local_dir=folder))
         told = hub.get_hf_file_metadata(hub.hf_hub_url(wanted.repository, wanted.file))
-    except tuple(_download_errors()) as error:
+    # The bases of the hub's error name the error of its transport, which differs from version to version.
+    except (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{wanted.name}: can't be downloaded ({reason}); {by_hand}") from None
     _verify(path, told, wanted)
     return path
-
-
-def _download_errors() -> Iterator[type[Exception]]:
-    """The hub's own errors are OSErrors or ValueErrors; those of its transport depend on its version."""
-    yield from (OSError, ValueError)
-    for module, name in (("httpx", "HTTPError"), ("requests", "RequestException")):
-        if module in sys.modules:
-            yield getattr(sys.modules[module], name)
 
 
 def _verify(path: Path, told: Any, wanted: PublishedFile) -> None:

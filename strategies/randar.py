@@ -298,7 +298,7 @@ RandAR.published = Published(
     # Files saved after sampling hold the caches.
     keys=KeyMap(
         {**LLAMAGEN_KEYS, "instruction": "pos_instruct_embeddings"},
-        ignored=(r"layers\.\d+\.attention\.kv_cache\.[kv]_cache"),
+        ignored=(r"layers\.\d+\.attention\.kv_cache\.[kv]_cache",),
     ),
     configure=configure,
     setting=setting,

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell, overrides(options), None)
     torch.set_num_threads(cell.threads)
     prepared = prepare(cell)
-    check_tokenizer(cell)
+    check_tokenizer(prepared.cell)
     subject = load(prepared)
     total = subject.prepared.config.classes
     classes = _classes(options.classes, total)
