@@ -44,6 +44,8 @@ class Figure:
     """The same of a row."""
     round_numbers: bool = False
     """Whether papers print it in round numbers."""
+    metrics: tuple[str, ...] = ()
+    """Names, without their N, of the quality metrics that it is."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def _metric(*names: str) -> Callable[[Row], Reading | None]:
 
 
 def _quality(name: str, *names: str) -> Figure:
-    return Figure(name, "", _metric(*names), _quality_expected, _quality_found)
+    return Figure(name, "", _metric(*names), _quality_expected, _quality_found, metrics=names)
 
 
 def _timed(value: float | None, bounds: Sequence[float] | None) -> Reading | None:

@@ -5,7 +5,7 @@ import dataclasses
 import io
 
 import pytest
-from synthetic_rows import base_row, metric
+from synthetic_rows import A800, metric, quality_row, speed_row
 
 from harness.cli import main
 from reports.claim_tables import to_csv, to_markdown
@@ -15,67 +15,6 @@ from results.store import ResultStore
 from strategies.decoding.presets import preset_info, preset_names
 
 LLAMAGEN = "LlamaGen paper tables 6 8-10"
-A800 = {"gpu": "NVIDIA A800-SXM4-80GB", "host_cpu": "AMD EPYC"}
-
-
-def quality_row(**changes):
-    """LlamaGen-B as its paper ran it: 256 steps, guidance 2.0, 50,000 images, ADM; FID 5.464, IS 193.613."""
-    quality = {
-        f"fid@{N}": metric(5.47, 0.05, N),
-        f"is@{N}": metric(193.0, 2.0, N),
-        f"precision@{N}": metric(0.84, 0.003, N),
-        f"recall@{N}": metric(0.46, 0.004, N),
-    }
-    return base_row(
-        1,
-        **{
-            "tier": "published",
-            "network": "llamagen-b-256",
-            "parameters": 110_888_448,
-            "steps": 256,
-            "guidance": 2.0,
-            "guidance_schedule": "constant",
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
-            "images": N,
-            "quality": quality,
-            "reference": {"name": "VIRTUAL_imagenet256_labeled", "sha256": "ab" * 32, "n": 10_000},
-            "protocol": {
-                "colour": "truncate",
-                "labels": "i % 1000",
-                "extractor": "inception",
-                "extractor_sha256": "cd" * 32,
-            },
-        }
-        | changes,
-    )
-
-
-def speed_row(**changes):
-    """ARPG-L in 32 steps as its paper timed it: 130.14 images/s, 2.78 GB on an A800 at batch 64."""
-    return base_row(
-        2,
-        **{
-            "tier": "published",
-            "strategy": "arpg",
-            "network": "arpg-l",
-            "checkpoint": "random",
-            "parameters": 319_845_376,
-            "steps": 32,
-            "guidance": 5.4,
-            "guidance_schedule": "linear",
-            "device": "cuda",
-            "environment": A800,
-            "dtype": "bfloat16",
-            "batch": 64,
-            "throughput_images_per_s": 131.0,
-            "throughput_interval": [129.0, 133.0],
-            "weight_bytes": 640_000_000,
-            "peak_bytes": 2_140_000_000,
-        }
-        | changes,
-    )
 
 
 def judged(rows, figure, source=LLAMAGEN, model="LlamaGen-B", steps="256", guidance="cfg 2.0"):
