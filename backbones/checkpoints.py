@@ -134,6 +134,7 @@ def read_checkpoint(path: Path, with_values: bool = True) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
+        content: object
         if path.suffix == ".safetensors":
             form, content = "safetensors", load_file(path)
         else:

@@ -1,15 +1,16 @@
 """The published files: which there are, where they lie, how they come here and are checked; without torch."""
 
 import hashlib
+import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbones.published_tokenizers import tokenizer_info, tokenizer_names
+from backbones.published_tokenizers import TokenizerInfo, tokenizer_info, tokenizer_names
 from strategies.decoding.errors import UserError, unknown
-from strategies.decoding.presets import preset_info, preset_names
+from strategies.decoding.presets import PresetInfo, preset_info, preset_names
 
 HUB = "https://huggingface.co/"
 
@@ -32,7 +33,10 @@ class PublishedFile:
 
 def published_files() -> dict[str, PublishedFile]:
     """Every published file by the name of its network or tokenizer."""
-    infos = [*map(preset_info, preset_names()), *map(tokenizer_info, tokenizer_names())]
+    infos: list[PresetInfo | TokenizerInfo] = [
+        *map(preset_info, preset_names()),
+        *map(tokenizer_info, tokenizer_names()),
+    ]
     return {
         info.name: PublishedFile(info.name, info.title, info.files.removeprefix(HUB), info.file, info.licence)
         for info in infos
@@ -107,13 +111,14 @@ def _download(wanted: PublishedFile, folder: Path) -> Path:
         raise UserError(
             f"{wanted.name}: downloads need huggingface_hub (pip install 'pardec[fetch]'); or {by_hand}"
         ) from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are told line by line
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(hub.hf_hub_download(wanted.repository, wanted.file, local_dir=folder))
         told = hub.get_hf_file_metadata(hub.hf_hub_url(wanted.repository, wanted.file))
     # The bases of the hub's error name the error of its transport, which differs from version to version.
     except (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split()).partition(". ")[0][:160] or type(error).__name__
         raise UserError(f"{wanted.name}: can't be downloaded ({reason}); {by_hand}") from None
     _verify(path, told, wanted)
     return path

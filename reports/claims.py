@@ -232,7 +232,7 @@ def _quality(name: str, *names: str) -> Figure:
 
 
 def _timed(value: float | None, bounds: Sequence[float] | None) -> Reading | None:
-    return None if value is None else (value, *(bounds or (None, None)))  # type: ignore[return-value]
+    return None if value is None else (value, *(bounds or (None, None)))
 
 
 def _throughput(row: Row) -> Reading | None:
