@@ -44,7 +44,8 @@ def published_points(facet: Facet, metric: str, over_throughput: bool) -> list[P
             continue
         row = next((row for row in facet.cells if _same_conditions(line, row, compared)), None)
         if row is not None:
-            point = Point(float(line[x]), float(line[column]), row.strategy, line["model"])
+            name = line["model"] + (f", {line['steps']} steps" if over_throughput and line["steps"] else "")
+            point = Point(float(line[x]), float(line[column]), row.strategy, name)
             points.setdefault((point.x, point.y, point.name), point)
     return list(points.values())
 
