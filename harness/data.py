@@ -160,7 +160,7 @@ def _read_folder(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
                 "each class needs at least 2, one to train on and one held out"
             )
         for file in files:
-            image = _read_image(file, size)
+            image = read_image(file, size)
             if images and image.shape != images[0].shape:
                 raise UserError(
                     f"image '{file}' is {_extent(image)} but the first of '{path}' is {_extent(images[0])}; "
@@ -175,8 +175,8 @@ def _extent(image: np.ndarray) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
 
 
-def _read_image(file: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W]."""
+def read_image(file: Path, size: int | None) -> np.ndarray:
+    """One image as uint8 [3, H, W]; with ``size``, its largest centred square at that many pixels a side."""
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")

@@ -133,9 +133,17 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+@dataclass(frozen=True)
+class Given:
+    """What every image of a batch keeps: the raster positions [M], and tokens [N] of which those are read."""
+
+    positions: np.ndarray
+    tokens: Tensor
+
+
 @torch.inference_mode()
-def run_batch(subject: Subject, images: Sequence[int]) -> Batch:
-    """Generate the images of these indices."""
+def run_batch(subject: Subject, images: Sequence[int], given: Given | None = None) -> Batch:
+    """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
     first_commit: list[float] = []
 
@@ -145,7 +153,7 @@ def run_batch(subject: Subject, images: Sequence[int]) -> Batch:
 
     with collector_paused():
         start = clock.now()
-        plan = prepared.plan(images)
+        plan = prepared.plan(images, None if given is None else given.positions)
         planned = clock.now()
         decoded = decode(
             subject.network,
@@ -154,6 +162,7 @@ def run_batch(subject: Subject, images: Sequence[int]) -> Batch:
             subject.labels(images),
             StreamSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p),
             prepared.guidance,
+            known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
         )
         ended = clock.now()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from backbones.cache import cache_bytes
@@ -33,8 +34,9 @@ class Prepared:
     config: NetworkConfig
     guidance: Guidance | None
 
-    def plan(self, images: Iterable[int]) -> Plan:
-        return self.strategy.plan(self.config.grid, self.cell.steps, self.streams(images))
+    def plan(self, images: Iterable[int], known: np.ndarray | None = None) -> Plan:
+        """The plan of these images; known: raster positions [M] whose tokens are given."""
+        return self.strategy.plan(self.config.grid, self.cell.steps, self.streams(images), known)
 
     def streams(self, images: Iterable[int]) -> Streams:
         return Streams(self.cell.seed, tuple(images))

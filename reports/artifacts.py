@@ -1,4 +1,4 @@
-"""What workers store beside the rows: decoding order, film strip and samples of a cell."""
+"""What is stored beside the rows: decoding order, film strip and samples of a cell, and edited images."""
 
 import zipfile
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from results.errors import UserError
 from results.schema import Row
 
 
@@ -43,3 +44,45 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
         if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
             problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
     return Artifacts(**arrays, problems=tuple(problems))
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Real images of which a strategy was given a part, as ``pardec sample --inpaint-demo`` stores them.
+
+    images: uint8 [n, m, H, W, 3], the image, its given part and completions; labels [n]; heads [m].
+    """
+
+    strategy: str
+    caption: str
+    labels: tuple[str, ...]
+    heads: tuple[str, ...]
+    images: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What ``load_edits`` reads, as arrays for an npz."""
+        texts = {name: np.array(getattr(self, name)) for name in ("strategy", "caption", "labels", "heads")}
+        return {"images": self.images, **texts}
+
+
+def edits_path(folder: Path, strategy: str) -> Path:
+    """Where the edited images of a strategy stand in a folder of results."""
+    return folder / "artifacts" / f"editing-{strategy}.npz"
+
+
+def load_edits(folder: Path) -> list[Edits]:
+    """All edited images of a folder of results; a file that can't be read raises a one-line ``UserError``."""
+    found = []
+    for path in sorted((folder / "artifacts").glob("editing-*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                labels, heads = (tuple(stored[name].tolist()) for name in ("labels", "heads"))
+                edits = Edits(
+                    str(stored["strategy"]), str(stored["caption"]), labels, heads, stored["images"]
+                )
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"'{path}' can't be read: {' '.join(str(error).split())}") from None
+        if edits.images.ndim != 5 or edits.images.shape[:2] != (len(labels), len(heads)):
+            raise UserError(f"'{path}' holds images of shape {list(edits.images.shape)}; make it anew")
+        found.append(edits)
+    return found

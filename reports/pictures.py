@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.artifacts import Artifacts
+from reports.artifacts import Artifacts, Edits
 from reports.frame import Facet, series_label
 from results.schema import Row
 
@@ -41,22 +42,36 @@ def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | No
     note = "each column: one class" + (
         ", one seed and image index, hence the same noise" if len(seeds) < 2 else ""
     )
-    return _image_grid(facet, "Samples", rows, [heads] + [[]] * (len(rows) - 1), note)
+    strips = [
+        _strip(row, facet, images, heads if place == 0 else ()) for place, (row, images) in enumerate(rows)
+    ]
+    return _image_grid("Samples", strips, facet.caption, note)
 
 
 def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
     """One image appearing, a row per cell; each frame names its step. None without films."""
-    rows, heads = [], []
+    strips = []
     for row in facet.cells:
         film = artifacts[row.cell].film if row.cell in artifacts else None
         if film is not None:
             frames = np.unique(np.linspace(0, len(film) - 1, min(_FRAMES, len(film))).round().astype(int))
-            rows.append((row, [film[i] for i in frames]))
-            heads.append([_frame_name(int(i), len(film), row.steps) for i in frames])
-    if not rows:
+            heads = [_frame_name(int(i), len(film), row.steps) for i in frames]
+            strips.append(_strip(row, facet, [film[i] for i in frames], heads))
+    if not strips:
         return None
     note = "each frame: the image decoded from the tokens written after that step"
-    return _image_grid(facet, "One image appearing", rows, heads, note)
+    return _image_grid("One image appearing", strips, facet.caption, note)
+
+
+def edit_grid(edits: Edits) -> Figure:
+    """What a network made of real images of which a part was given: a row per image and task."""
+    colour = style.colour(edits.strategy)
+    strips = [
+        Strip(label, colour, images, edits.heads if place == 0 else ())
+        for place, (label, images) in enumerate(zip(edits.labels, edits.images, strict=True))
+    ]
+    title = f"Around given tokens: {style.title(edits.strategy)}"
+    return _image_grid(title, strips, edits.caption, "grey: drawn anew; all other tokens are the image's own")
 
 
 def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
@@ -87,7 +102,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         bar.outline.set_visible(False)
         bar.set_label("step that writes the position", fontsize=9)
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
-        _caption(figure, facet, "numbers: steps from 1; with an order per image, that of the first")
+        _caption(figure, facet.caption, "numbers: steps from 1; with an order per image, that of the first")
     return figure
 
 
@@ -111,18 +126,26 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
     return image
 
 
-def _image_grid(
-    facet: Facet,
-    title: str,
-    rows: Sequence[tuple[Row, Sequence[np.ndarray]]],
-    heads: Sequence[Sequence[str]],
-    note: str,
-) -> Figure:
-    """Images [H, W, 3] in rows, each row named in its strategy's colour and each image by its head."""
-    columns = max(len(images) for _, images in rows)
-    labels = [_row_name(row, facet) for row, _ in rows]
-    margin = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
-    heights = [_INCH + (0.2 if head else 0.06) for head in heads]
+@dataclass(frozen=True)
+class Strip:
+    """A row of images [H, W, 3] with its label, and what stands over each of them (or nothing)."""
+
+    label: str
+    colour: str
+    images: Sequence[np.ndarray]
+    heads: Sequence[str] = ()
+
+
+def _strip(row: Row, facet: Facet, images: Sequence[np.ndarray], heads: Sequence[str]) -> Strip:
+    colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
+    return Strip(_row_name(row, facet), colour, images, heads)
+
+
+def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) -> Figure:
+    """The strips below one another, each named in its colour and each image by its head."""
+    columns = max(len(strip.images) for strip in strips)
+    margin = 0.085 * max(len(line) for strip in strips for line in strip.label.split("\n")) + 0.15
+    heights = [_INCH + (0.2 if strip.heads else 0.06) for strip in strips]
     top, width = 0.3, margin + columns * (_INCH + 0.05)
     height = sum(heights) + top
     with plt.rc_context(style.RC | {"axes.grid": False}):
@@ -131,20 +154,18 @@ def _image_grid(
         page.set_axis_off()
         page.text(0.0, height - 0.08, title, va="top", fontweight="bold", fontsize=11)
         bottom = height - top
-        for (row, images), head, label, tall in zip(rows, heads, labels, heights, strict=True):
+        for strip, tall in zip(strips, heights, strict=True):
             bottom -= tall
-            colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
-            middle = bottom + _INCH / 2
-            page.text(
-                margin - 0.12, middle, label, color=colour, ha="right", va="center", fontsize=9, weight="bold"
-            )
-            for column, image in enumerate(images):
+            name = {"color": strip.colour, "fontsize": 9, "weight": "bold", "ha": "right", "va": "center"}
+            page.text(margin - 0.12, bottom + _INCH / 2, strip.label, **name)
+            for column, image in enumerate(strip.images):
                 left = margin + column * (_INCH + 0.05)
                 _place_image(page, image, left, bottom)
-                if head:
-                    page.text(left + _INCH / 2, bottom + _INCH + 0.04, head[column], fontsize=8, ha="center")
+                if strip.heads:
+                    above = bottom + _INCH + 0.04
+                    page.text(left + _INCH / 2, above, strip.heads[column], fontsize=8, ha="center")
         page.set(xlim=(0, width), ylim=(0, height))
-        _caption(figure, facet, note)
+        _caption(figure, caption, note)
     return figure
 
 
@@ -184,9 +205,9 @@ def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
     return [next(unused[int(c)]) for c in classes]
 
 
-def _caption(figure: Figure, facet: Facet, note: str) -> None:
+def _caption(figure: Figure, caption: str, note: str) -> None:
     characters = int(figure.get_figwidth() * 16)
-    lines = [*style.wrapped(facet.caption, characters), *style.wrapped(note, characters)]
+    lines = [*style.wrapped(caption, characters), *style.wrapped(note, characters)]
     figure.text(
         0.0, -0.12 / figure.get_figheight(), "\n".join(lines), va="top", fontsize=7.5, color=style.MUTED
     )

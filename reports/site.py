@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from reports import pictures, plots, published, style, tables
-from reports.artifacts import Artifacts, load_artifacts
+from reports.artifacts import Artifacts, load_artifacts, load_edits
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
 from results.schema import Row
@@ -93,8 +93,19 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
                 section.pictures.append(Picture(stem, title, png, facet.caption))
             done += 1
         sections.append(section)
+    sections[0].pictures += _edited(source, figures)
     progress(total, total, "done")
     return sections
+
+
+def _edited(source: Path, figures: Path) -> list[Picture]:
+    """Pictures of what was drawn around given tokens, where a demonstration was stored with the results."""
+    found = []
+    for edits in load_edits(source):
+        stem = f"editing-{edits.strategy}"
+        png, _ = plots.save_figure(pictures.edit_grid(edits), figures, stem)
+        found.append(Picture(stem, f"Around given tokens: {edits.strategy}", png, edits.caption))
+    return found
 
 
 Drawing = tuple[str, str, Callable[[], Figure | None]]

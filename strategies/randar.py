@@ -191,12 +191,12 @@ class RandAR(Strategy[RandARNetwork]):
             start = 2 + 2 * at.start
 
 
-# Resolution extrapolation: a g x g network fills a 2g x 2g grid around what it drew at g x g -------------------
+# Resolution extrapolation: a g x g network fills a 2g x 2g grid around what it drew at g x g ---------------
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """Settings of the second pass; scales run linearly with the share of the large grid, (a, b) as in ``setting``."""
+    """Settings of the second pass; scales (a, b) run linearly with the share of the large grid."""
 
     steps: int = 1024
     class_scales: tuple[float, float] = (3.0, 3.0)
@@ -216,7 +216,7 @@ class Extrapolation:
         return ContextGuidance(by_class, by_context, kept=rank >= int(given * self.thinned))
 
     def plan(self, grid: tuple[int, int], order: np.ndarray) -> Plan:
-        """The plan of the second pass for a network of ``grid``: sizes and clock count over the large grid."""
+        """The second pass of a network of ``grid``: sizes and clock count over the large grid."""
         given = grid[0] * grid[1]
         sizes = randar_sizes(4 * given, self.steps, written=given)
         starts = (given + np.cumsum(sizes) - sizes) / (4 * given)
@@ -254,7 +254,7 @@ def extrapolate(
     boundary: int = 2,
     published_tail: bool = False,
 ) -> Decoded:
-    """The second pass: the large grid around the tokens ``small`` [B, N], by a plan of ``Extrapolation.plan``.
+    """The second pass: the large grid around tokens ``small`` [B, N], by a plan of ``Extrapolation.plan``.
 
     published_tail: leave the codes of the last group 0, as the published script does, which never decodes it.
     """
@@ -266,7 +266,7 @@ def extrapolate(
     return replace(found, tokens=found.tokens.scatter(1, last, 0))
 
 
-# The authors' files ------------------------------------------------------------------------------------------
+# The authors' files ----------------------------------------------------------------------------------------
 
 
 def guidance_of(scales: tuple[float, float]) -> Guidance | None:

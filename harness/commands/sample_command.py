@@ -1,12 +1,18 @@
-"""pardec sample: a PNG grid of images, a row per class."""
+"""pardec sample: a PNG grid of images, a row per class; or images around a given part of one."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags, overrides, progress_bar
 from strategies.decoding.errors import UserError
 
-SUMMARY = "draw images of some classes into a PNG grid"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.generate import Subject
+
+SUMMARY = "draw images of some classes into a PNG grid, whole or around a given part"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -14,60 +20,152 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "cell", metavar="CELL", help="settings as for explain: strategy=lpd,steps=10,guidance=2"
     )
     command.add_argument("--classes", metavar="LIST", help="e.g. 0,1,7 (default: all, at most 10)")
+    command.add_argument("--class", metavar="N", dest="only", help="one class, the same as --classes N")
     command.add_argument("--per-class", type=int, default=8, metavar="N", help="images a row (default: 8)")
     command.add_argument("--seed", type=int, help="another seed draws other images")
     command.add_argument("--out", type=Path, default=Path("samples.png"), help="default: %(default)s")
     command.add_argument("--scale", type=int, default=3, help="pixels per pixel (default: 3)")
+    command.add_argument(
+        "--image", type=Path, metavar="FILE", help="keep a part of this image; rows open with it and the part"
+    )
+    command.add_argument("--mask", type=Path, metavar="FILE", help="white where --image is drawn anew")
+    command.add_argument(
+        "--paste-known",
+        action="store_true",
+        help="put the pixels outside the mask back over the tokenizer's version of them",
+    )
+    command.add_argument(
+        "--inpaint-demo",
+        type=Path,
+        metavar="DIR",
+        help="complete and edit real digits; stored in the results folder DIR, whose report shows them",
+    )
     add_machine_flags(command)
 
 
 def run(options: argparse.Namespace) -> int:
     import torch
-    from PIL import Image
 
     from harness.commands.explain_command import find_cell
-    from harness.generate import load, run_batch
+    from harness.editing import check_takes_given
+    from harness.generate import load
     from harness.prepare import check_tokenizer, prepare
 
+    _check(options)
+    cell = find_cell(options.cell, overrides(options), None)
+    torch.set_num_threads(cell.threads)
+    prepared = prepare(cell)
+    check_tokenizer(prepared.cell)
+    if options.image or options.inpaint_demo:
+        check_takes_given(prepared.strategy)
+    subject = load(prepared)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.inpaint_demo:
+            _demonstrate(subject, options.inpaint_demo, options.out)
+        else:
+            rows = _edited(subject, options) if options.image else _whole(subject, options)
+            _write(rows, options.scale, options.out)
+    except OSError as error:
+        place = options.inpaint_demo or options.out
+        raise UserError(f"'{error.filename or place}' can't be written: {error.strerror or error}") from None
+    print(options.out)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """UserError for flags that can't go together, before anything is loaded."""
     for name in ("per_class", "scale"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least 1")
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out '{options.out}': expected a name that ends with .png")
-    cell = find_cell(options.cell, overrides(options), None)
-    torch.set_num_threads(cell.threads)
-    prepared = prepare(cell)
-    check_tokenizer(prepared.cell)
-    subject = load(prepared)
-    total = subject.prepared.config.classes
-    classes = _classes(options.classes, total)
+    if (options.image is None) != (options.mask is None):
+        given, missing = ("image", "mask") if options.mask is None else ("mask", "image")
+        raise UserError(
+            f"--{given} needs --{missing}: an image, and a mask that is white where it is drawn anew"
+        )
+    if options.paste_known and options.image is None:
+        raise UserError("--paste-known needs --image and --mask")
+    if options.image and options.inpaint_demo:
+        raise UserError("--inpaint-demo brings its own images: leave out --image and --mask")
+    if options.only is not None and options.classes is not None:
+        raise UserError("--class and --classes say the same: give one of them")
+    if options.image and options.only is None and options.classes is None:
+        raise UserError("--image needs --class N (or --classes LIST): what the image shows or shall become")
+
+
+def _whole(subject: "Subject", options: argparse.Namespace) -> "Tensor":
+    """Images of the asked classes, uint8 [classes, images, 3, H, W]."""
+    import torch
+
+    from harness.generate import run_batch
+
+    total, batch = subject.prepared.config.classes, subject.prepared.cell.batch
+    classes = _classes(options, total)
     # Image i shows class i % C, as in every sweep, so these are a sweep's first images of each class.
     images = [label + total * column for label in classes for column in range(options.per_class)]
     with progress_bar() as bar:
-        starts = bar.track(range(0, len(images), cell.batch), description="images")
-        batches = [run_batch(subject, images[start : start + cell.batch]) for start in starts]
-    pixels = torch.cat([batch.pixels for batch in batches if batch.pixels is not None]).unflatten(
-        0, (len(classes), options.per_class)
-    )  # [rows, columns, 3, H, W]
-    grid = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # [rows H, columns W, 3]
-    large = grid.repeat_interleave(options.scale, 0).repeat_interleave(options.scale, 1)
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(large.numpy()).save(options.out)
-    except OSError as error:
-        raise UserError(f"--out '{options.out}' can't be written: {error.strerror or error}") from None
-    print(options.out)
-    return 0
+        starts = bar.track(range(0, len(images), batch), description="images")
+        batches = [run_batch(subject, images[start : start + batch]) for start in starts]
+    pixels = torch.cat([one.pixels for one in batches if one.pixels is not None])
+    return pixels.unflatten(0, (len(classes), options.per_class))
 
 
-def _classes(text: str | None, total: int) -> list[int]:
+def _edited(subject: "Subject", options: argparse.Namespace) -> "Tensor":
+    """The image, its given part and completions to each class, uint8 [classes, 2 + images, 3, H, W]."""
+    import torch
+
+    from harness.editing import complete, read_edit
+
+    assert subject.tokenizer is not None
+    total = subject.prepared.config.classes
+    edit = read_edit(subject.tokenizer, options.image, options.mask)
+    rows = []
+    with progress_bar() as bar:
+        for label in bar.track(_classes(options, total), description="classes"):
+            images = [label + total * column for column in range(options.per_class)]
+            pixels = complete(subject, edit, images)[0]
+            pixels = edit.paste(pixels) if options.paste_known else pixels
+            rows.append(torch.cat([torch.stack([edit.pixels, edit.masked()]), pixels]))
+    return torch.stack(rows)
+
+
+def _demonstrate(subject: "Subject", results: Path, out: Path) -> None:
+    """Real digits around given tokens: the npz among the artifacts of ``results``, the picture as ``out``."""
+    from harness.assess import write_npz
+    from harness.editing import DEMONSTRATED, demonstrate, task_masks
+    from reports.artifacts import edits_path
+    from reports.pictures import edit_grid
+
+    with progress_bar() as bar:
+        task = bar.add_task("digits", total=2 * len(DEMONSTRATED) * len(task_masks((1, 1))))
+        edits = demonstrate(subject, lambda: bar.advance(task))
+    path = edits_path(results, edits.strategy)
+    write_npz(path, **edits.arrays())
+    edit_grid(edits).savefig(out, bbox_inches="tight")
+    print(path)
+
+
+def _write(rows: "Tensor", scale: int, out: Path) -> None:
+    """Images uint8 [rows, columns, 3, H, W] as one PNG."""
+    from PIL import Image
+
+    grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # [rows H, columns W, 3]
+    large = grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    Image.fromarray(large.numpy()).save(out)
+
+
+def _classes(options: argparse.Namespace, total: int) -> list[int]:
+    flag, text = ("--class", options.only) if options.only is not None else ("--classes", options.classes)
     if text is None:
         return list(range(min(total, 10)))
     try:
-        chosen = [int(part) for part in text.split(",")]
+        chosen = [int(text)] if flag == "--class" else [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--classes '{text}': expected whole numbers, e.g. 0,1,7") from None
+        example = "a whole number, e.g. 7" if flag == "--class" else "whole numbers, e.g. 0,1,7"
+        raise UserError(f"{flag} '{text}': expected {example}") from None
     wrong = [label for label in chosen if not 0 <= label < total]
     if wrong:
-        raise UserError(f"--classes '{text}': no class {wrong[0]}; valid: 0 to {total - 1}")
+        raise UserError(f"{flag} '{text}': no class {wrong[0]}; valid: 0 to {total - 1}")
     return chosen

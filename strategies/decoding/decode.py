@@ -116,7 +116,7 @@ def make_rows(
 
 
 def combine(logits: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Guided logits [B, n, V]: the last branch and weighted differences of neighbours, weights [n, 1] each."""
+    """Guided logits [B, n, V]: the last branch and differences of neighbours by their weights [n, 1]."""
     branches = logits.chunk(1 + len(weights))
     # Exactly the upper branch at weight 1, which a sum of differences is not.
     guided = torch.lerp(branches[-1], branches[-2], weights[-1])

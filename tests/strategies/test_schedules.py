@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from strategies.decoding import schedules
-from strategies.decoding.schedules import arpg_sizes, lpd_published_steps, lpd_sizes, one_per_step, par_sizes
+from strategies.decoding.schedules import (
+    arpg_sizes,
+    lpd_published_steps,
+    lpd_sizes,
+    one_per_step,
+    par_sizes,
+    randar_sizes,
+)
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -105,6 +112,8 @@ def test_par_step_counts_of_the_paper(tokens, regions, steps):
         (lambda: arpg_sizes(0, 1), "nothing to generate"),
         (lambda: arpg_sizes(16, 0), "at least one"),
         (lambda: arpg_sizes(16, 17), "17 steps for 16 positions"),
+        (lambda: randar_sizes(16, 0), "at least one"),
+        (lambda: randar_sizes(16, 4, written=16), "nothing to generate"),
         (lambda: arpg_sizes(16, 4, "cubic"), "unknown schedule 'cubic'"),
         (lambda: lpd_sizes(16, -1), "at least one"),
         (lambda: lpd_sizes(16, 17), "17 steps for 16 positions"),
@@ -116,3 +125,24 @@ def test_par_step_counts_of_the_paper(tokens, regions, steps):
 def test_impossible_requests_say_why(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_randar_sizes_printed_in_the_specification():
+    sizes = randar_sizes(256, 88)
+    assert sizes[:38] == (1,) * 24 + (2,) * 6 + (3, 2, 3, 2, 3, 3, 2, 3)
+    assert set(sizes[-4:]) == {4, 5}
+    assert (len(sizes), sum(sizes)) == (88, 256)
+    assert randar_sizes(16, 1) == (1, 15)
+    assert randar_sizes(1, 1) == (1,)
+
+
+@pytest.mark.parametrize("places", [2, 3, 16, 36, 60, 64, 256, 576])
+def test_randar_takes_exactly_the_steps_asked_for(places):
+    for steps in range(2, places + 1):
+        sizes = randar_sizes(places, steps)
+        assert (len(sizes), sum(sizes), sizes[0]) == (steps, places, 1)
+    assert randar_sizes(places, places) == randar_sizes(places, 3 * places) == one_per_step(places)
+
+
+def test_randar_waits_with_single_tokens_until_its_target_passes_what_is_written():
+    assert randar_sizes(64, 24, written=16) == (1,) * 16 + (4,) * 8
