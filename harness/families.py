@@ -154,7 +154,7 @@ def _tokenizers_for(family: str, codes: int, twins: Mapping[str, NetworkConfig])
 def _tokenizer_of(published: PublishedTokenizer, shapes: Shapes) -> Candidate:
     measured = published.measure(shapes)
     with torch.device("meta"):
-        tokenizer = published.build({**published.defaults, **measured.names}, (LARGE, LARGE))
+        tokenizer = published.build(measured.names, (LARGE, LARGE))
         twins = [
             name
             for name in tokenizer_names()

@@ -178,8 +178,7 @@ def replay_tokenizer(golden: Golden) -> float:
     published, io = tokenizer_by_family(golden.family), golden.io
     image = io.get("image", io.get("image_in"))
     assert image is not None, "neither an image nor codes to replay"
-    names = {**published.defaults, **golden.config}
-    tokenizer = published.build(names, (image.shape[2], image.shape[3])).eval()
+    tokenizer = published.build(golden.config, (image.shape[2], image.shape[3])).eval()
     load_published(tokenizer, golden.weights, published.keys, golden.path.name)
     unit = golden.family == "vq-maskgit"
     worst = 0.0

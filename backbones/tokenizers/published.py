@@ -26,8 +26,7 @@ def build_tokenizer(name: str, grid: tuple[int, int]) -> Tokenizer:
     """The published tokenizer ``name`` for images of ``grid`` codes, on the default device, with the
     framework's first weights; KeyError for an unknown name."""
     info = tokenizer_info(name)
-    family = _FAMILIES[info.family]
-    return family.build({**family.defaults, **info.names}, (grid[0] * info.stride, grid[1] * info.stride))
+    return _FAMILIES[info.family].build(info.names, (grid[0] * info.stride, grid[1] * info.stride))
 
 
 def load_published_tokenizer(name: str, grid: tuple[int, int], path: Path) -> Tokenizer:

@@ -1,7 +1,7 @@
 """What the published vector-quantising tokenizers share: convolutions, code-book lookup, first weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -101,14 +101,23 @@ def multipliers(file: Shapes, level: str, width: int) -> tuple[int, ...]:
 class PublishedTokenizer:
     """The authors' naming of one tokenizer family.
 
-    keys: their state dict onto our modules. build: their hyper-parameters, complete, and the height and
-    width of the images in pixels -> a tokenizer. measure: shapes of their files -> their hyper-parameters;
-    it raises CheckpointError where nothing shows one of them.
+    keys: their state dict onto our modules. tokenizer, config: our class, and the dataclass that it is built
+    from. names: their hyper-parameters that decide an image or a code, onto fields of ``config``. measure:
+    shapes of their files -> those hyper-parameters; CheckpointError where nothing shows one.
     """
 
     family: str
     keys: KeyMap
-    build: Callable[[Mapping[str, Any], tuple[int, int]], Tokenizer]
+    tokenizer: Callable[[Any], Tokenizer]
+    config: Callable[..., Any]
+    names: Mapping[str, str]
     measure: Callable[[Shapes], Measured]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Hyper-parameters that a published configuration leaves out."""
+
+    def build(self, settings: Mapping[str, Any], image_size: tuple[int, int]) -> Tokenizer:
+        """The tokenizer of their hyper-parameters, of which those left out are the published ones.
+
+        image_size: height and width of the images in pixels.
+        """
+        given = {self.names[key]: value for key, value in settings.items() if key in self.names}
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        return self.tokenizer(self.config(**given, image_size=image_size))

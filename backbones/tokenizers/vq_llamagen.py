@@ -5,9 +5,7 @@ A convolutional encoder with attention at its deepest level, a lookup by cosine 
 dimensions, and a decoder that mirrors the encoder with one residual block more a level.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -204,22 +202,6 @@ class VQLlamaGen(Tokenizer):
         return self.decoder(self.post_quant_conv(code_vectors(codes, self.vectors())))
 
 
-def _build(names: Mapping[str, Any], image_size: tuple[int, int]) -> VQLlamaGen:
-    return VQLlamaGen(
-        VQLlamaGenConfig(
-            encoder_mult=tuple(names["encoder_ch_mult"]),
-            decoder_mult=tuple(names["decoder_ch_mult"]),
-            width=names["ch"],
-            blocks=names["num_res_blocks"],
-            latent_width=names["z_channels"],
-            codes=names["codebook_size"],
-            code_width=names["codebook_embed_dim"],
-            normalised=names["codebook_l2_norm"],
-            image_size=image_size,
-        )
-    )
-
-
 def _measure(file: Shapes) -> Measured:
     """Everything shows but whether code vectors are normalised. The decoder's blocks run from the deepest."""
     width = file.size(("encoder.conv_in.weight", 0), ("encoder.conv_in.bias", 0))
@@ -251,16 +233,17 @@ PUBLISHED = PublishedTokenizer(
         },
         ignored=(r"quantize\.codebook_used",),  # the last ids seen in training, for its log
     ),
-    build=_build,
     measure=_measure,
-    defaults={
-        "ch": 128,
-        "num_res_blocks": 2,
-        "encoder_ch_mult": (1, 1, 2, 2, 4),
-        "decoder_ch_mult": (1, 1, 2, 2, 4),
-        "z_channels": 256,
-        "codebook_size": 16384,
-        "codebook_embed_dim": 8,
-        "codebook_l2_norm": True,
+    tokenizer=VQLlamaGen,
+    config=VQLlamaGenConfig,
+    names={
+        "ch": "width",
+        "num_res_blocks": "blocks",
+        "encoder_ch_mult": "encoder_mult",
+        "decoder_ch_mult": "decoder_mult",
+        "z_channels": "latent_width",
+        "codebook_size": "codes",
+        "codebook_embed_dim": "code_width",
+        "codebook_l2_norm": "normalised",
     },
 )

@@ -3,9 +3,7 @@
 Convolutions alone, without attention; the distance of the lookup is the plain Euclidean one.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -153,22 +151,6 @@ class VQMaskGIT(Tokenizer):
         return self.decoder(code_vectors(codes, self.codebook.weight)) * 2 - 1
 
 
-def _build(names: Mapping[str, Any], image_size: tuple[int, int]) -> VQMaskGIT:
-    mult = tuple(names["channel_mult"])
-    if names.get("num_resolutions", len(mult)) != len(mult):
-        raise ValueError(f"num_resolutions {names['num_resolutions']} and channel_mult {mult} differ")
-    return VQMaskGIT(
-        VQMaskGITConfig(
-            mult=mult,
-            width=names["hidden_channels"],
-            blocks=names["num_res_blocks"],
-            code_width=names["z_channels"],
-            codes=names["codebook_size"],
-            image_size=image_size,
-        )
-    )
-
-
 def _measure(file: Shapes) -> Measured:
     width = file.size(("encoder.conv_in.weight", 0), ("decoder.norm_out.weight", 0))
     names = {
@@ -192,13 +174,14 @@ PUBLISHED = PublishedTokenizer(
             "decoder.{rest}": "decoder.{rest}",
         }
     ),
-    build=_build,
     measure=_measure,
-    defaults={
-        "channel_mult": (1, 1, 2, 2, 4),
-        "hidden_channels": 128,
-        "num_res_blocks": 2,
-        "z_channels": 256,
-        "codebook_size": 1024,
+    tokenizer=VQMaskGIT,
+    config=VQMaskGITConfig,
+    names={
+        "channel_mult": "mult",
+        "hidden_channels": "width",
+        "num_res_blocks": "blocks",
+        "z_channels": "code_width",
+        "codebook_size": "codes",
     },
 )

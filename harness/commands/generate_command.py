@@ -38,9 +38,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
+    from harness.prepare import check_tokenizer
     from harness.shards import Shards
 
     cell, share = _cell(options), _share(options.shard)
+    if options.adm is not None or options.png is not None:
+        check_tokenizer(cell)
     chunk = 10 * cell.batch if options.chunk is None else options.chunk
     if chunk < 1 or chunk % cell.batch:
         raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap, Rows
 from backbones.transformer import Network
@@ -65,7 +65,7 @@ def published(family: str) -> Published4x4:
     return Published4x4(family, strategy, naming.keys, network)
 
 
-def to_published(network: Network, keys: KeyMap) -> dict[str, Tensor]:
+def to_published(network: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
     """The inverse of the loader: our parameters cut into the authors' tensors."""
     state: dict[str, Tensor] = {}
     for name, parameter in network.state_dict().items():

@@ -2,11 +2,12 @@
 
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
+from backbones.published_tokenizers import TokenizerInfo
 from backbones.transformer import parameter_count
 from strategies.decoding.errors import UserError
 from strategies.decoding.presets import PRESETS, preset, preset_info, preset_names
@@ -129,12 +130,22 @@ def test_an_unknown_network_names_the_nearest():
 
 def test_the_file_holds_nothing_but_what_is_read():
     content = tomllib.loads(PRESETS.read_text())
-    assert set(content) == {"family", "preset"}
+    assert set(content) == {"tokenizer", "family", "preset"}
+    facts = {field.name for field in fields(TokenizerInfo)} - {"name", "names", "reported"} | {"config"}
+    for tokenizer in content["tokenizer"].values():
+        assert set(tokenizer) - {"reported"} == facts
     for family in content["family"].values():
-        assert set(family) == {"strategy", "paper", "files"}
+        assert set(family) == {"strategy", "paper", "files", "tokenizer"}
     for model in content["preset"].values():
         sizes = {key for key in model if key.isdigit()}
-        assert set(model) - sizes <= {"title", "family", "reported", "parameters", "config"}
+        assert set(model) - sizes <= {
+            "title",
+            "family",
+            "tokenizer",
+            "reported",
+            "parameters",
+            "config",
+        }
         for size in sizes:
             assert set(model[size]) <= {"config", "file", "parameters", "settings"}
             for run in model[size].get("settings", ()):

@@ -163,6 +163,20 @@ def test_sample_writes_a_grid(capsys, tmp_path, small_zoo):
     assert "no class 12" in fails(capsys, *arguments, "--classes", "12")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "network"), [("par", "par-b-16x-256"), ("rar", "rar-s")])
+def test_sample_of_a_published_size(tmp_path, strategy, network):
+    """The whole way at full size: 111 and 133 M parameters, then 72 and 55 M of the tokenizers."""
+    from PIL import Image
+
+    out = tmp_path / "grid.png"
+    arguments = ["sample", f"strategy={strategy},network={network}", "--random-weights", "--out", str(out)]
+    assert main([*arguments, "--classes", "207", "--per-class", "1", "--scale", "1"]) == 0
+    with Image.open(out) as image:
+        assert image.size == (256, 256)
+        assert len(image.getcolors(256 * 256)) > 1000
+
+
 SWEEP = """
 [sweep]
 name = "small"
