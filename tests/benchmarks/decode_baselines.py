@@ -1,5 +1,6 @@
 """What a decode's time is held against, each measured in the same run."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -8,12 +9,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import transformer
 from backbones.config import NetworkConfig
+from backbones.products import PackedLinear, pack
 from backbones.transformer import Network
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Decoded, decode
@@ -21,6 +21,8 @@ from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
+
+Linear = nn.Linear | PackedLinear
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,15 @@ class Case:
 
     @classmethod
     def build(
-        cls, strategy: Strategy, config: NetworkConfig, steps: int, batch: int, dtype: torch.dtype
+        cls,
+        strategy: Strategy,
+        config: NetworkConfig,
+        steps: int,
+        batch: int,
+        dtype: torch.dtype,
+        packed: bool = False,
     ) -> "Case":
-        """Random weights N(0, 0.02^2) in ``dtype``, guidance 2 on."""
+        """Random weights N(0, 0.02^2) in ``dtype``, guidance 2 on; ``packed`` as the harness packs them."""
         network = strategy.network(config).eval()
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -50,7 +58,10 @@ class Case:
         streams = Streams(0, tuple(range(batch)))
         plan = strategy.plan(config.grid, steps, streams)
         labels = torch.arange(batch) % config.classes
-        return cls(strategy, network.to(dtype), plan, labels, StreamSampler(streams), Guidance(2.0))
+        network = network.to(dtype).requires_grad_(False)
+        if packed:
+            pack(network, 2 * batch * math.ceil(config.places / steps))
+        return cls(strategy, network, plan, labels, StreamSampler(streams), Guidance(2.0))
 
     def run(self) -> Decoded:
         return decode(self.network, self.strategy, self.plan, self.labels, self.sampler, self.guidance)
@@ -70,15 +81,15 @@ class Case:
             tokens = tokens.scatter(1, order[:, at], self.sampler.draw(logits, noise[:, at]))
         return tokens
 
-    def products(self) -> Counter[tuple[int, nn.Linear]]:
+    def products(self) -> Counter[tuple[int, Linear]]:
         """Every linear product of one decode: (rows, layer) -> how often."""
-        seen: Counter[tuple[int, nn.Linear]] = Counter()
+        seen: Counter[tuple[int, Linear]] = Counter()
         hooks = [
             module.register_forward_pre_hook(
                 lambda layer, args: seen.update([(args[0].shape[:-1].numel(), layer)])
             )
             for module in self.network.modules()
-            if isinstance(module, nn.Linear)
+            if isinstance(module, Linear)
         ]
         self.run()
         for hook in hooks:
@@ -115,8 +126,7 @@ def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
     """
     products, dtype = case.products(), case.network.dtype
     inputs = {
-        (rows, layer.in_features): torch.randn(rows, layer.in_features).to(layer.weight.dtype)
-        for rows, layer in products
+        (rows, layer.in_features): torch.randn(rows, layer.in_features).to(dtype) for rows, layer in products
     }
     rounds = max(products.values())
     attentions = case.attentions() if attention else Counter()
@@ -132,7 +142,7 @@ def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
         for turn in range(rounds):
             for (rows, layer), count in products.items():
                 if turn < count:
-                    F.linear(inputs[rows, layer.in_features], layer.weight, layer.bias)
+                    layer(inputs[rows, layer.in_features])
         for shape, count in attentions.items():
             heads, _, keys, width = shape
             store = stores[heads, width][:, :keys]
@@ -170,12 +180,7 @@ def machine_limit(case: Case) -> float:
     streamed: Counter[str] = Counter()
     flops = 0
     for (rows, layer), count in case.products().items():
-        streamed["bytes"] += layer.weight.nbytes * count
-        flops += 2 * rows * layer.weight.numel() * count
+        weights = layer.in_features * layer.out_features
+        streamed["bytes"] += weights * dtype.itemsize * count
+        flops += 2 * rows * weights * count
     return max(streamed["bytes"] / streaming_rate(dtype), flops / product_rate(dtype))
-
-
-def counted_flops(case: Case) -> int:
-    with FlopCounterMode(display=False) as counter:
-        case.run()
-    return counter.get_total_flops()

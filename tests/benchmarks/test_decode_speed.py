@@ -1,8 +1,8 @@
 """Decode speed against named baselines of the same run; run by ``make bench``.
 
-(a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone;
-products: those and the two products of every attention. (c) limit: weight streaming or arithmetic at the
-machine's measured rates, whichever takes longer.
+(a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone, packed
+at full size as the decode's are; products: those and the two products of every attention. (c) limit: weight
+streaming or arithmetic at the machine's measured rates, whichever takes longer.
 """
 
 import statistics
@@ -82,7 +82,7 @@ def test_full_size(benchmark, name: str, dtype: str) -> None:
     if not benchmark.enabled:
         pytest.skip("minutes per case: run by `make bench`")
     strategy, config, _ = preset(name)
-    case = Case.build(strategy, config, FULL_SIZE[name], 2, DTYPES[dtype])
+    case = Case.build(strategy, config, FULL_SIZE[name], 2, DTYPES[dtype], packed=True)
     floor = floor_of(case)  # its recording decode is the warm-up
     floor_s = timed(floor, 1)
     benchmark.pedantic(case.run, rounds=1)

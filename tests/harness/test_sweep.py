@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import sweep_file
+from harness.zoo import read_card
 from strategies.decoding.errors import UserError
 
 
@@ -114,20 +115,42 @@ def test_a_sweep_that_is_not_there(name, words):
         assert word in str(error.value)
 
 
+SELECTABLE = """
+[[include]]
+strategy = "real"
+[[include]]
+strategy = "raster"
+steps = 64
+guidance = 2
+[[include]]
+strategy = "lpd"
+steps = [20, 10, 6]
+guidance = 3
+[[include]]
+strategy = "lpd"
+options = { order = "random" }
+steps = 10
+[[include]]
+strategy = "arpg"
+steps = [32, 16]
+"""
+
+
 @pytest.mark.parametrize(
     ("expression", "count"),
     [
         ("strategy=lpd", 4),
         ("strategy=lpd,steps<=10", 3),
-        ("strategy=lpd|arpg", 7),
-        ("steps>20", 3),
-        ("strategy!=lpd", 8),
+        ("strategy=lpd|arpg", 6),
+        ("steps>20", 2),
+        ("strategy!=lpd", 4),
         ("order=random", 1),
-        ("guidance=3", 1),
+        ("guidance=3", 3),
+        ("guidance=none", 4),
     ],
 )
-def test_selection(expression, count):
-    assert len(sweep_file.select(sweep_file.load("quick").cells, expression)) == count
+def test_selection(tmp_path, expression, count):
+    assert len(sweep_file.select(load(tmp_path, SELECTABLE), expression)) == count
 
 
 @pytest.mark.parametrize(
@@ -137,11 +160,20 @@ def test_selection(expression, count):
         ("strategy", ["is no condition"]),
         ("steps<=many", ["is no number"]),
         ("strategy<4", ["is text"]),
-        ("strategy=randar", ["selects none of the 12 cells"]),
+        ("strategy=par", ["selects none of the 8 cells"]),
     ],
 )
-def test_selections_that_cannot_be(expression, words):
+def test_selections_that_cannot_be(tmp_path, expression, words):
     with pytest.raises(UserError) as error:
-        sweep_file.select(sweep_file.load("quick").cells, expression)
+        sweep_file.select(load(tmp_path, SELECTABLE), expression)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["quick", "steps"])
+def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
+    cells = [cell for cell in sweep_file.load(name).cells if not cell.is_anchor]
+    assert cells
+    for cell in cells:
+        recorded = read_card(f"zoo/{cell.strategy}").content["guidance"]["chosen"]
+        assert cell.guidance == recorded, cell.describe()
