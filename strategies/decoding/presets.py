@@ -38,10 +38,10 @@ class PresetInfo:
     """What is known about a published network before it is built.
 
     parameters: counted from the published definition. reported: the size as the paper prints it. file: the
-    authors' checkpoint in the repository ``files``, or None where none was published. licence: of the weights, as far as the
-    authors state it. tokenizer: whose codes
-    the network speaks (``backbones.published_tokenizers``). names: the authors' hyper-parameters that differ
-    from their defaults.
+    authors' checkpoint in the repository ``files``, or None where none was published. licence: of the
+    weights, as far as the authors state it. tokenizer: whose codes the network speaks
+    (``backbones.published_tokenizers``). names: the authors' hyper-parameters that differ from their
+    defaults.
     """
 
     name: str
