@@ -20,7 +20,7 @@ ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
-_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s")
+_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "checkpoints")
 _LATER = ("tokenizer_checkpoint",)
 """Fields younger than recorded rows: None leaves the key as it was before they came."""
 
@@ -66,6 +66,8 @@ class Cell:
     """Longest time that the cell may take, seconds."""
     label: str = ""
     """Short display name; empty for the strategy's title and options."""
+    checkpoints: str | None = None
+    """Folder in which the published files of a network without ``checkpoint`` are looked for first."""
     zoo: str | None = None
     """Folder of trained weights; None for the one that ships."""
     plugin: tuple[str, ...] = ()
@@ -88,6 +90,9 @@ class Cell:
         content = dataclasses.asdict(self)
         for name in _NOT_IN_KEY:
             del content[name]
+        for name, role in (("checkpoint", "network"), ("tokenizer_checkpoint", "tokenizer")):
+            if content[name] not in (None, RANDOM) and role in self.pins:
+                content[name] = "file"  # the hash says which one, wherever it lies
         for name in _LATER:
             if content[name] is None:
                 del content[name]

@@ -22,6 +22,9 @@ COMMANDS = (
     "lossiness",
     "check",
     "new-strategy",
+    "inspect",
+    "fetch",
+    "claims",
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""

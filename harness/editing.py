@@ -14,7 +14,8 @@ from torch import Tensor
 
 from backbones.tokenizers import Tokenizer
 from harness.data import load_dataset, read_image, to_float
-from harness.generate import GREY, Given, Subject, run_batch
+from harness.generate import Given, Subject, run_batch
+from harness.pixels import GREY
 from reports.artifacts import Edits
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy

@@ -16,6 +16,7 @@ from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
 from harness import zoo
 from harness.cell import ANCHORS, RANDOM, ZOO_PREFIX, Cell
+from harness.fetch import folders, locate
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.errors import UserError
@@ -66,6 +67,8 @@ def prepare(cell: Cell) -> Prepared:
     """Everything that can be known of a cell without its weights; UserError for what can't be."""
     load_plugins(cell.plugin)
     check_device(cell.device, cell.dtype)
+    if cell.is_published and cell.checkpoint is None:
+        cell = with_files(cell)
     if cell.products == "packed" and not can_pack(torch.device(cell.device), dtype_of(cell)):
         raise UserError(
             f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
@@ -124,17 +127,31 @@ def _stored(cell: Cell) -> Source:
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
 
 
+def with_files(cell: Cell) -> Cell:
+    """A published network's cell with the files that are found for it, its tokenizer's too.
+
+    Raises UserError where the network's own is not found.
+    """
+    info = presets.preset_info(cell.network)
+    searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
+    found = None if info.file is None else locate(info.file, cell.checkpoints)
+    if found is None:
+        missing = f"no {info.file} in {searched}; get it with: pardec fetch {info.name}"
+        why = "its authors published no file" if info.file is None else missing
+        raise UserError(f"network '{cell.network}': {why}; or set checkpoint = '{RANDOM}' or a path")
+    tokenizer = cell.tokenizer_checkpoint
+    if tokenizer is None:
+        own = locate(tokenizer_info(info.tokenizer).file, cell.checkpoints)
+        tokenizer = None if own is None else str(own)
+    return dataclasses.replace(cell, checkpoint=str(found), tokenizer_checkpoint=tokenizer)
+
+
 def _published(cell: Cell) -> Source:
     """A published network, with the authors' file or random weights."""
     strategy, config, info = presets.preset(cell.network)
     own = registry.get(cell.strategy)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
-    if cell.checkpoint is None:
-        raise UserError(
-            f"network '{cell.network}' needs checkpoint = '{RANDOM}' or the path of "
-            f"{info.file or 'a file with its keys'} ({info.files})"
-        )
     for path in (cell.checkpoint, cell.tokenizer_checkpoint):
         if path not in (None, RANDOM) and not Path(str(path)).is_file():
             raise UserError(f"network '{cell.network}': no file '{path}'")

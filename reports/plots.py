@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from reports import style
+from reports import overlay, style
 from reports.comparability import lower_is_better, quantity, require_comparable
 from reports.frame import Facet, series_label
 from reports.labels import Label, place_labels
@@ -156,9 +156,11 @@ def _trade_off(
                     labels.append(Label(name, x[index], y[index], colour))
                 elif count:
                     labels.append(Label(count, x[index], y[index], colour, 8, "normal"))
+        published = overlay.published_points(facet, metric, over_throughput=not fewer_is_better)
+        labels += overlay.draw(axes, published)
         labels.sort(key=lambda label: label.weight != "bold")
         cloud = np.concatenate(points)
-        _scale(axes, cloud, facet, metric)
+        _scale(axes, np.array([*cloud, *((one.x, one.y) for one in published)]), facet, metric)
         if fewer_is_better:
             _plain_ticks(axes.xaxis, sorted({int(v) for v in cloud[:, 0]}))
         obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
@@ -169,7 +171,8 @@ def _trade_off(
         axes.set_title(f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
-        _caption(figure, facet, "bars: 95 % intervals; grey line: Pareto front")
+        note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
+        _caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
 
 

@@ -7,6 +7,7 @@ no intervals.
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 
 from reports import style
@@ -41,11 +42,23 @@ class PublishedFigure:
     cells: tuple[str, ...]
 
 
+@lru_cache(maxsize=1)
+def published_lines() -> tuple[dict[str, str], ...]:
+    """The lines of ``results/published.csv``, by column; empty text where a paper doesn't say.
+
+    After the paper's own words stand the same facts as our rows have them: ``network`` (our preset),
+    ``weights`` (whether the authors published those of this figure), guidance ``scale`` and ``schedule``,
+    ``temperature``, ``options`` that differ from the preset's, ``gpu``, ``dtype``, ``batch``, ``detokenizer``
+    (whether the time includes it).
+    """
+    with (resources.files("results") / "published.csv").open(encoding="utf-8") as file:
+        return tuple(csv.DictReader(file))
+
+
 def published_figures(strategies: Iterable[str]) -> list[PublishedFigure]:
     """The papers' lines about the named strategies, in the order of our tables."""
     systems = {_system(name): name for name in strategies}
-    with (resources.files("results") / "published.csv").open(encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if line["system"] in systems]
+    lines = [line for line in published_lines() if line["system"] in systems]
     figures = [
         PublishedFigure(systems[line["system"]], tuple(line[column] for column in _COLUMNS)) for line in lines
     ]

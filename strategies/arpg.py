@@ -13,6 +13,7 @@ from backbones.checkpoints import KeyMap
 from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.positions import rotate
+from backbones.shapes import Measured, Shapes
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Ask, Decoding, Rows
@@ -219,6 +220,22 @@ def setting(names: Mapping[str, Any]) -> Setting:
     )
 
 
+def measure(file: Shapes) -> Measured:
+    """Rotary phases leave no trace in a file, so neither the grid nor the number of heads does."""
+    halves = ("layers.self_dec.{i}", "layers.cross_dec.{i}")
+    norms = tuple((f"{half}.attn_norm.weight", 0) for half in halves)
+    codes = file.size(("head.weight", 0), otherwise=16384)
+    names = {
+        "n_layer": sum(file.layers(f"{half}.attn_norm.weight", f"{half}.ffn.w2.weight") for half in halves),
+        "dim": file.size(("norm.weight", 0), *norms, ("embeddings.weight", 1)),
+        "n_head": 1,
+        "vocab_size": codes,
+        # Codes, mask, classes, "no class", one reserved row.
+        "num_classes": file.size(("embeddings.weight", 0), otherwise=codes + 1003) - codes - 3,
+    }
+    return Measured(names, frozenset({"heads", "grid"}))
+
+
 ARPG.published = Published(
     family="arpg",
     keys=KeyMap(KEYS),
@@ -238,4 +255,5 @@ ARPG.published = Published(
         "resid_dropout_p": 0.1,
         "ffn_dropout_p": 0.1,
     },
+    measure=measure,
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from backbones.checkpoints import KeyMap
 from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from backbones.shapes import Measured, Shapes, side_of
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Ask, Decoding, Rows
@@ -228,6 +229,22 @@ def setting(names: Mapping[str, Any]) -> Setting:
     return Setting(guidance, names.get("temperature", 1.0), names.get("top_k", 0), names.get("top_p", 1.0))
 
 
+def measure(file: Shapes) -> Measured:
+    """The grid shows by the position table, which has a row for the class; heads don't show."""
+    width = file.size(("norm.weight", 0), ("blocks.{i}.norm1.weight", 0), ("token_emb.weight", 1))
+    stride = 16
+    names = {
+        "decoder_depth": file.layers("blocks.{i}.norm1.weight", "blocks.{i}.attn.qkv.weight"),
+        "decoder_embed_dim": width,
+        "decoder_num_heads": 1,
+        "vqgan_stride": stride,
+        "img_size": stride * side_of(file.size(("pos_embed", 1), otherwise=257) - 1, "pos_embed"),
+        "vqgan_vocab_size": file.size(("token_emb.weight", 0), ("head.weight", 0)),
+        "class_num": file.size(("class_emb.weight", 0), otherwise=1000),
+    }
+    return Measured(names, frozenset({"heads"}))
+
+
 LPD.published = Published(
     family="lpd",
     keys=KeyMap(KEYS),
@@ -243,4 +260,5 @@ LPD.published = Published(
         "attn_dropout": 0.1,
         "label_drop_prob": 0.1,
     },
+    measure=measure,
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
+from backbones.shapes import Measured, Shapes
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Ask, Decoding, Rows
@@ -25,6 +26,7 @@ from strategies.raster import (
     LLAMAGEN_KEYS,
     RasterNetwork,
     llamagen_config,
+    llamagen_measure,
     llamagen_setting,
 )
 
@@ -129,10 +131,22 @@ def configure(names: Mapping[str, Any]) -> tuple[PAR, NetworkConfig]:
     return PAR(regions=names["ar_token_num"]), llamagen_config(names)
 
 
+TRANSITION_KEY = "spe_tok_embeddings.special_embeddings.weight"
+
+
+def measure(file: Shapes) -> Measured:
+    """LlamaGen's, and n - 1 transition tokens."""
+    found = llamagen_measure(file)
+    transition = file.size((TRANSITION_KEY, 0), otherwise=3)
+    names = {**found.names, "ar_token_num": transition + 1, "spe_token_num": transition}
+    return Measured(names, found.unseen, {"regions": str(transition + 1)})
+
+
 PAR.published = Published(
     family="par",
-    keys=KeyMap({**LLAMAGEN_KEYS, "transition.weight": "spe_tok_embeddings.special_embeddings.weight"}),
+    keys=KeyMap({**LLAMAGEN_KEYS, "transition.weight": TRANSITION_KEY}),
     configure=configure,
     setting=llamagen_setting,
     defaults={**LLAMAGEN_DEFAULTS, "ar_token_num": 4, "spe_token_num": 3},
+    measure=measure,
 )

@@ -22,7 +22,13 @@ from strategies.decoding.published import Published, Setting
 from strategies.decoding.sampling import Sampler
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
-from strategies.raster import LLAMAGEN_DEFAULTS, LLAMAGEN_KEYS, RasterNetwork, llamagen_config
+from strategies.raster import (
+    LLAMAGEN_DEFAULTS,
+    LLAMAGEN_KEYS,
+    RasterNetwork,
+    llamagen_config,
+    llamagen_measure,
+)
 
 
 class RandARNetwork(RasterNetwork):
@@ -297,4 +303,5 @@ RandAR.published = Published(
     configure=configure,
     setting=setting,
     defaults={**LLAMAGEN_DEFAULTS, "position_order": "random"},
+    measure=llamagen_measure,
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.checkpoints import KeyMap
 from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from backbones.shapes import Measured, Shapes, side_of
 from backbones.transformer import Network, Trunk, View, make_norm, modulate
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Ask, Decoding, Rows
@@ -238,6 +239,29 @@ def setting(names: Mapping[str, Any]) -> Setting:
     return Setting(guidance, names.get("randomize_temperature", 1.0))
 
 
+def measure(file: Shapes) -> Measured:
+    """Everything shows: heads by the width of their norms, the grid by the position tables."""
+    width = file.size(("blocks.{i}.norm1.weight", 0), ("cls_token", 2), ("embeddings.weight", 1))
+    codes = file.size(("lm_head.weight", 0), ("lm_head.bias", 0))
+    spare_rows, spare_steps = ("pos_embed", SPARE_ROWS), ("timesteps_embeddings", SPARE_STEPS)
+    table, spare = next((one for one in (spare_rows, spare_steps) if one[0] in file), spare_rows)
+    places = file.size((table, 1)) - spare
+    side_of(places, table)
+    names = {
+        "num_hidden_layers": file.layers("blocks.{i}.norm1.weight", "blocks.{i}.attn.qkv.weight"),
+        "hidden_size": width,
+        "num_attention_heads": width
+        // file.size(
+            *((f"blocks.{{i}}.attn.{of}_norm.{kind}", 0) for of in "qk" for kind in ("weight", "bias"))
+        ),
+        "intermediate_size": file.size(("blocks.{i}.mlp.fc1.weight", 0), ("blocks.{i}.mlp.fc2.weight", 1)),
+        "image_seq_len": places,
+        "codebook_size": codes,
+        "condition_num_classes": file.size(("embeddings.weight", 0), otherwise=codes + 1002) - codes - 2,
+    }
+    return Measured(names)
+
+
 RAR.published = Published(
     family="rar",
     keys=KeyMap(KEYS),
@@ -250,4 +274,5 @@ RAR.published = Published(
         "dropout": 0.1,
         "attn_drop": 0.1,
     },
+    measure=measure,
 )

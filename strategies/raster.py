@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from backbones.checkpoints import KeyMap
 from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
+from backbones.shapes import Measured, Shapes
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, raster_lesson
 from strategies.decoding.decode import Ask, Decoding, Rows
@@ -111,6 +113,26 @@ def llamagen_config(names: Mapping[str, Any]) -> NetworkConfig:
     )
 
 
+def llamagen_measure(file: Shapes) -> Measured:
+    """Rotary phases leave no trace in a file, so neither the grid nor the number of heads does.
+
+    Of grouped heads only the common width of the key heads shows, (rows of wqkv - d) / 2.
+    """
+    norm = "layers.{i}.attention_norm.weight"
+    width = file.size(("norm.weight", 0), (norm, 0), ("tok_embeddings.weight", 1), ("output.weight", 1))
+    shared = (file.size(("layers.{i}.attention.wqkv.weight", 0), otherwise=3 * width) - width) // 2
+    head_width = gcd(width, shared)
+    names = {
+        "n_layer": file.layers(norm, "layers.{i}.attention.wqkv.weight", "layers.{i}.feed_forward.w1.weight"),
+        "dim": width,
+        "n_head": width // head_width,
+        "n_kv_head": None if shared == width else shared // head_width,
+        "vocab_size": file.size(("tok_embeddings.weight", 0), ("output.weight", 0)),
+        "num_classes": file.size(("cls_embedding.embedding_table.weight", 0), otherwise=1001) - 1,
+    }
+    return Measured(names, frozenset({"heads", "grid"}))
+
+
 def llamagen_setting(names: Mapping[str, Any]) -> Setting:
     """LlamaGen guides only for a scale above 1; a non-negative interval counts predictions."""
     scale, interval = names.get("cfg_scale", 1.0), names.get("cfg_interval", -1)
@@ -155,4 +177,5 @@ Raster.published = Published(
     configure=lambda names: (Raster(), llamagen_config(names)),
     setting=llamagen_setting,
     defaults=LLAMAGEN_DEFAULTS,
+    measure=llamagen_measure,
 )

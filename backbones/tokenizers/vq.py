@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 
 NORM_GROUPS = 32
@@ -87,12 +88,22 @@ def initialise_tokenizer(tokenizer: nn.Module, generator: torch.Generator) -> No
                 parameter.uniform_(-bound, bound, generator=generator)
 
 
+def multipliers(file: Shapes, level: str, width: int) -> tuple[int, ...]:
+    """Channels of every level over ``width``, in the order of the keys; ``{i}`` in ``level`` is its index."""
+    return tuple(
+        file.size(*((f"{level.format(i=index)}.{{i}}.{key}.weight", 0) for key in ("norm2", "conv2")))
+        // width
+        for index in range(file.layers(f"{level}.0.norm1.weight", f"{level}.0.conv1.weight"))
+    )
+
+
 @dataclass(frozen=True)
 class PublishedTokenizer:
     """The authors' naming of one tokenizer family.
 
     keys: their state dict onto our modules. tokenizer, config: our class, and the dataclass that it is built
-    from. names: their hyper-parameters that decide an image or a code, onto fields of ``config``.
+    from. names: their hyper-parameters that decide an image or a code, onto fields of ``config``. measure:
+    shapes of their files -> those hyper-parameters; CheckpointError where nothing shows one.
     """
 
     family: str
@@ -100,6 +111,7 @@ class PublishedTokenizer:
     tokenizer: Callable[[Any], Tokenizer]
     config: Callable[..., Any]
     names: Mapping[str, str]
+    measure: Callable[[Shapes], Measured]
 
     def build(self, settings: Mapping[str, Any], image_size: tuple[int, int]) -> Tokenizer:
         """The tokenizer of their hyper-parameters, of which those left out are the published ones.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.vq import (
     PublishedTokenizer,
@@ -18,6 +19,7 @@ from backbones.tokenizers.vq import (
     code_vectors,
     conv3,
     grid_of,
+    multipliers,
     nearest_codes,
     norm,
 )
@@ -200,6 +202,23 @@ class VQLlamaGen(Tokenizer):
         return self.decoder(self.post_quant_conv(code_vectors(codes, self.vectors())))
 
 
+def _measure(file: Shapes) -> Measured:
+    """Everything shows but whether code vectors are normalised. The decoder's blocks run from the deepest."""
+    width = file.size(("encoder.conv_in.weight", 0), ("encoder.conv_in.bias", 0))
+    names = {
+        "ch": width,
+        "num_res_blocks": file.layers("encoder.conv_blocks.0.res.{i}.norm1.weight"),
+        "encoder_ch_mult": multipliers(file, "encoder.conv_blocks.{i}.res", width),
+        "decoder_ch_mult": multipliers(file, "decoder.conv_blocks.{i}.res", width)[::-1],
+        "z_channels": file.size(("quant_conv.weight", 1), ("post_quant_conv.weight", 0)),
+        "codebook_size": file.size(("quantize.embedding.weight", 0), otherwise=16384),
+        "codebook_embed_dim": file.size(
+            ("quantize.embedding.weight", 1), ("quant_conv.weight", 0), ("post_quant_conv.weight", 1)
+        ),
+    }
+    return Measured(names)
+
+
 PUBLISHED = PublishedTokenizer(
     family="vq-llamagen",
     keys=KeyMap(
@@ -214,6 +233,7 @@ PUBLISHED = PublishedTokenizer(
         },
         ignored=(r"quantize\.codebook_used",),  # the last ids seen in training, for its log
     ),
+    measure=_measure,
     tokenizer=VQLlamaGen,
     config=VQLlamaGenConfig,
     names={

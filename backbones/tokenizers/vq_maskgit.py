@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
+from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.vq import (
     PublishedTokenizer,
@@ -16,6 +17,7 @@ from backbones.tokenizers.vq import (
     code_vectors,
     conv3,
     grid_of,
+    multipliers,
     nearest_codes,
     norm,
 )
@@ -149,6 +151,20 @@ class VQMaskGIT(Tokenizer):
         return self.decoder(code_vectors(codes, self.codebook.weight)) * 2 - 1
 
 
+def _measure(file: Shapes) -> Measured:
+    width = file.size(("encoder.conv_in.weight", 0), ("decoder.norm_out.weight", 0))
+    names = {
+        "channel_mult": multipliers(file, "encoder.down.{i}.block", width),
+        "hidden_channels": width,
+        "num_res_blocks": file.layers(
+            "encoder.mid.{i}.norm1.weight", "encoder.down.0.block.{i}.norm1.weight"
+        ),
+        "z_channels": file.size(("quantize.embedding.weight", 1), ("encoder.conv_out.weight", 0)),
+        "codebook_size": file.size(("quantize.embedding.weight", 0), otherwise=1024),
+    }
+    return Measured(names)
+
+
 PUBLISHED = PublishedTokenizer(
     family="vq-maskgit",
     keys=KeyMap(
@@ -158,6 +174,7 @@ PUBLISHED = PublishedTokenizer(
             "decoder.{rest}": "decoder.{rest}",
         }
     ),
+    measure=_measure,
     tokenizer=VQMaskGIT,
     config=VQMaskGITConfig,
     names={

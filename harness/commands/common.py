@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell import DTYPES, RANDOM, checked
+from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,8 +27,18 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         help="keep initial weights of network and published tokenizer: speed, memory and steps without files",
     )
+    add_checkpoints_flag(command)
     add_zoo_flag(command)
     add_plugin_flag(command)
+
+
+def add_checkpoints_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="folder of published files, searched before the one into which fetch downloads",
+    )
 
 
 def add_zoo_flag(command: argparse.ArgumentParser) -> None:
@@ -45,6 +56,13 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
     )
 
 
+def existing_folder(path: Path, flag: str) -> Path:
+    """The absolute path of a flag's folder; UserError where there is none."""
+    if not path.is_dir():
+        raise UserError(f"{flag} '{path}': no such folder")
+    return path.absolute()
+
+
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The cell settings that flags ask for; loads the plug-ins, so that their names are known."""
     found: dict[str, Any] = {}
@@ -54,6 +72,8 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
             found[key] = checked(key, value, f"--{key}")
     if found.get("checkpoint") == RANDOM:
         found["tokenizer_checkpoint"] = RANDOM
+    if options.checkpoints is not None:
+        found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:
         found["zoo"] = str(options.zoo.absolute())
     if options.plugin:

@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell, overrides(options), None)
     torch.set_num_threads(cell.threads)
     prepared = prepare(cell)
+    check_tokenizer(prepared.cell)
     if options.image or options.inpaint_demo:
         check_takes_given(prepared.strategy)
     check_tokenizer(cell)

@@ -38,9 +38,10 @@ class PresetInfo:
     """What is known about a published network before it is built.
 
     parameters: counted from the published definition. reported: the size as the paper prints it. file: the
-    authors' checkpoint in the repository ``files``, or None where none was published. tokenizer: whose codes
-    the network speaks (``backbones.published_tokenizers``). names: the authors' hyper-parameters that differ
-    from their defaults.
+    authors' checkpoint in the repository ``files``, or None where none was published. licence: of the
+    weights, as far as the authors state it. tokenizer: whose codes the network speaks
+    (``backbones.published_tokenizers``). names: the authors' hyper-parameters that differ from their
+    defaults.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PresetInfo:
     reported: str | None
     paper: str
     files: str
+    licence: str
     file: str | None
     runs: tuple[PublishedRun, ...]
     names: Mapping[str, Any]
@@ -78,7 +80,8 @@ def _catalogue() -> dict[str, PresetInfo]:
                 parameters=body.get("parameters", model.get("parameters")),
                 reported=model.get("reported"),
                 paper=family["paper"],
-                files=family["files"],
+                files=body.get("files", family["files"]),
+                licence=family["licence"],
                 file=body.get("file"),
                 runs=tuple(PublishedRun(**run) for run in body.get("settings", ())),
                 names={**model["config"], **body["config"]},

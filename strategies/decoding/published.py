@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
+from backbones.shapes import Measured, Shapes
 from strategies.decoding.guidance import Guidance
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Published:
     """The authors' naming of one family.
 
     keys: their state dict onto our modules. configure: their hyper-parameters -> strategy and network
-    config. setting: their sampling arguments -> ours.
+    config. setting: their sampling arguments -> ours. measure: shapes of their files -> their
+    hyper-parameters; it raises CheckpointError where nothing shows one of them.
     """
 
     family: str
@@ -37,3 +39,4 @@ class Published:
     setting: Callable[[Mapping[str, Any]], Setting]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters that a published configuration leaves out."""
+    measure: Callable[[Shapes], Measured] | None = None

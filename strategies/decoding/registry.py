@@ -96,10 +96,15 @@ def add_plugin(path: Path) -> str:
 
 def by_family(family: str) -> Published:
     """Naming of a family of published files; UserError for a family that no strategy declares."""
-    declared = {kind.published.family: kind.published for kind in map(_load, names()) if kind.published}
+    declared = families()
     if family not in declared:
         raise unknown("family", family, declared)
     return declared[family]
+
+
+def families() -> dict[str, Published]:
+    """Every declared family of published files by name."""
+    return {kind.published.family: kind.published for kind in map(_load, names()) if kind.published}
 
 
 @lru_cache(maxsize=1)

@@ -33,14 +33,16 @@ def heavy_imports(*arguments: str) -> str:
     return done.stdout.rpartition("HEAVY ")[2].strip()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["sweep", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["sweep", "--help"], ["train", "--help"], ["fetch"]]
+)
 def test_help_and_list_import_nothing_heavy(arguments):
     assert heavy_imports(*arguments) == "[]"
 
 
 def test_report_and_compare_import_no_torch(tmp_path):
     folder = str(tmp_path)
-    for arguments in (["report", "--results", folder], ["compare", folder, folder]):
+    for arguments in (["report", "--results", folder], ["compare", folder, folder], ["claims"]):
         assert "torch" not in heavy_imports(*arguments)
 
 

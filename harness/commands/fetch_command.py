@@ -1,0 +1,31 @@
+"""pardec fetch: published checkpoint files, downloaded, verified and inspected."""
+
+import argparse
+
+from harness.commands.common import add_checkpoints_flag, existing_folder
+
+SUMMARY = "download the published file of a network or tokenizer, and verify it"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="network or tokenizer (without: list what there is)"
+    )
+    add_checkpoints_flag(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.fetch import fetch, locate, published_files
+
+    first = options.checkpoints
+    if first is not None:
+        first = existing_folder(first, "--checkpoints")
+    for name in options.names:
+        print(fetch(name, first))
+    if not options.names:
+        files = published_files()
+        width = max(map(len, files))
+        for name, one in files.items():
+            place = locate(one.file, first) or "not here"
+            print(f"{name:<{width}}  {one.repository}/{one.file}, licence: {one.licence}; {place}")
+    return 0
