@@ -46,7 +46,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Our parameter names onto the published ones; ``{i}`` stands for a layer index.
+    """Our parameter names onto the published ones; ``{i}`` stands for a layer index, ``{rest}`` for the end
+    of a name. The first entry that fits counts.
 
     A tuple of names is stacked along the first axis: equal parts, but for ``Rows``. ``ignored`` are
     published keys (regular expressions) that carry nothing.
@@ -58,18 +59,23 @@ class KeyMap:
     def sources(self, ours: str) -> tuple[str | Rows, ...]:
         """Published tensors that make up our parameter."""
         for pattern, published in self.names.items():
-            match = re.fullmatch(re.escape(pattern).replace(r"\{i\}", r"(\d+)"), ours)
+            expression = re.escape(pattern)
+            for placeholder, values in _PLACEHOLDERS.items():
+                expression = expression.replace(rf"\{{{placeholder}\}}", rf"(?P<{placeholder}>{values})")
+            match = re.fullmatch(expression, ours)
             if match:
-                layer = match.group(1) if match.groups() else ""
                 parts = (published,) if isinstance(published, str) else published
-                return tuple(_numbered(part, layer) for part in parts)
+                return tuple(_filled(part, match.groupdict()) for part in parts)
         raise KeyError(f"the key map has no entry for '{ours}'")
 
 
-def _numbered(part: str | Rows, layer: str) -> str | Rows:
+_PLACEHOLDERS = {"i": r"\d+", "rest": ".+"}
+
+
+def _filled(part: str | Rows, values: Mapping[str, str]) -> str | Rows:
     if isinstance(part, Rows):
-        return Rows(part.key.replace("{i}", layer), part.rows)
-    return part.replace("{i}", layer)
+        return Rows(part.key.format(**values), part.rows)
+    return part.format(**values)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

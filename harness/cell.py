@@ -20,6 +20,8 @@ ZOO_PREFIX = "zoo/"
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s")
+_LATER = ("tokenizer_checkpoint",)
+"""Fields younger than recorded rows: None leaves the key as it was before they came."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Cell:
     """``zoo/NAME`` or a published preset; empty for the zoo's network of the strategy."""
     checkpoint: str | None = None
     """None for the zoo's weights, the path of a published file, or ``random``."""
+    tokenizer_checkpoint: str | None = None
+    """Weights of a published network's tokenizer: the path of a published file, ``random``, or None, where
+    tokens stay tokens. The zoo's tokenizer has weights of its own, which ``random`` leaves as they are."""
     data: str = "mnist"
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
     steps: int | None = None
@@ -70,7 +75,7 @@ class Cell:
 
     @property
     def is_published(self) -> bool:
-        """Whether the network is a published preset, which comes without tokenizer and reference."""
+        """Whether the network is a published preset, with a tokenizer and a reference of its own."""
         return bool(self.network) and not self.is_anchor and not self.network.startswith(ZOO_PREFIX)
 
     @property
@@ -79,6 +84,9 @@ class Cell:
         content = dataclasses.asdict(self)
         for name in _NOT_IN_KEY:
             del content[name]
+        for name in _LATER:
+            if content[name] is None:
+                del content[name]
         text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -112,7 +120,19 @@ def normalised(cell: Cell) -> Cell:
     unused: tuple[str, ...] = ()
     if cell.is_anchor:
         changes |= {"network": "none", "options": {}, "dtype": "float32", "products": "plain"}
-        unused = ("checkpoint", "steps", "guidance", "temperature", "top_k", "top_p", "batch", "seed")
+        unused = (
+            "checkpoint",
+            "tokenizer_checkpoint",
+            "steps",
+            "guidance",
+            "temperature",
+            "top_k",
+            "top_p",
+            "batch",
+            "seed",
+        )
+    elif cell.tokenizer_checkpoint == RANDOM and not cell.is_published:
+        unused = ("tokenizer_checkpoint",)
     changes |= {name: defaults[name] for name in unused}
     if cell.guidance is None or cell.is_anchor:
         names = ("guidance_schedule", "guidance_power", "guidance_interval")
@@ -165,6 +185,7 @@ RULES: dict[str, Rule] = {
     "options": Rule("a table of strategy options", lambda value: isinstance(value, dict)),
     "network": _text("zoo/NAME or a published preset"),
     "checkpoint": _text("the path of a published file, or random"),
+    "tokenizer_checkpoint": _text("the path of a published tokenizer's file, or random"),
     "data": _text("mnist or imagefolder:PATH"),
     "steps": _whole(1),
     "guidance": Rule("a number, or false for none", lambda value: value is False or _is_number(value)),

@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
-from harness.data import Augmentation, Dataset, to_float, to_uint8
+from harness.data import Augmentation, Dataset, to_float
+from harness.pixels import detokenize
 from strategies.decoding.errors import UserError
 
 BATCH = 50  # activations of more images fall out of a core's cache
@@ -68,5 +69,5 @@ def generator_of(*words: int) -> torch.Generator:
 def decode_images(codes: Tensor, tokenizer: Tokenizer) -> Tensor:
     """Codes [n, h * w] or [n, h, w] to uint8 images [n, 3, H, W], in batches on the tokenizer's device."""
     device = next(tokenizer.parameters()).device
-    grids = codes.reshape(len(codes), *tokenizer.grid)
-    return torch.cat([to_uint8(tokenizer.decode(part.to(device))).cpu() for part in grids.split(BATCH)])
+    rows = codes.flatten(1)  # [n, h * w]
+    return torch.cat([detokenize(tokenizer, part.to(device)).cpu() for part in rows.split(BATCH)])

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, load_published, read_state_dict
 from backbones.products import pack
-from backbones.tokenizers import Tokenizer, load_tokenizer
+from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM
-from harness.data import to_uint8
+from harness.pixels import cell_tokenizer, detokenize, film_of
 from harness.prepare import Prepared, dtype_of
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
@@ -56,7 +56,7 @@ class Subject:
     prepared: Prepared
     network: Network
     tokenizer: Tokenizer | None
-    """None for published networks: their tokens stay tokens."""
+    """None for a published network without one: its tokens stay tokens."""
     device: torch.device
     clock: Clock
 
@@ -88,15 +88,22 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = prepared.strategy.network(prepared.config)
     _fill(network, prepared)
-    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise NotFinite(f"weight '{broken[0]}' is NaN or infinite")
+    _check_finite(network, "weight")
     network.to(device, dtype_of(cell)).eval().requires_grad_(False)
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = None if cell.is_published else _tokenizer(prepared).to(device)
+    tokenizer = cell_tokenizer(prepared)
+    if tokenizer is not None:
+        _check_finite(tokenizer, "tokenizer weight")
+        tokenizer.to(device)
     return Subject(prepared, network, tokenizer, device, Clock.of(device))
+
+
+def _check_finite(module: nn.Module, what: str) -> None:
+    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise NotFinite(f"{what} '{broken[0]}' is NaN or infinite")
 
 
 def _fill(network: Network, prepared: Prepared) -> None:
@@ -113,17 +120,6 @@ def _fill(network: Network, prepared: Prepared) -> None:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
-
-
-def _tokenizer(prepared: Prepared) -> Tokenizer:
-    """The zoo's tokenizer; CheckpointError where the network speaks other codes."""
-    tokenizer = load_tokenizer(zoo.shared_file("tokenizer", prepared.cell.zoo))
-    if (tokenizer.codes, tokenizer.grid) != (prepared.config.codes, prepared.config.grid):
-        raise CheckpointError(
-            f"network '{prepared.cell.network}' has {prepared.config.codes} codes on a grid "
-            f"{prepared.config.grid}, the tokenizer {tokenizer.codes} on {tokenizer.grid}"
-        )
-    return tokenizer
 
 
 @contextmanager
@@ -169,11 +165,6 @@ def run_batch(subject: Subject, images: Sequence[int]) -> Batch:
     return Batch(tuple(images), None if pixels is None else pixels.cpu(), plan, decoded, seconds)
 
 
-def detokenize(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device."""
-    return to_uint8(tokenizer.decode(tokens.unflatten(1, tokenizer.grid)))
-
-
 @dataclass
 class Gallery:
     """What is kept of a run besides its numbers: all images, the order, and how one image appeared."""
@@ -191,29 +182,5 @@ class Gallery:
             return
         self.pixels.append(batch.pixels)
         if self.film is None:
-            self.film = film_of(subject.tokenizer, batch)
-
-
-GREY = 127
-
-
-@torch.inference_mode()
-def film_of(tokenizer: Tokenizer, batch: Batch) -> np.ndarray:
-    """The first image of a batch as it appears: uint8 [steps + 1, H, W, 3], unwritten places grey."""
-    device = batch.decoded.tokens.device
-    height, width = tokenizer.image_size
-    black = tokenizer.encode(-torch.ones(1, 3, height, width, device=device))
-    tokens = black.flatten(1)[0].clone()  # [N]
-    order = np.atleast_2d(batch.plan.order)[0]
-    written = torch.zeros(len(order), dtype=torch.bool, device=device)
-    states, masks = [tokens.clone()], [written.clone()]
-    for commit in batch.decoded.trace:
-        places = torch.from_numpy(order[commit.places]).to(device)
-        tokens[places], written[places] = commit.tokens[0], True
-        states.append(tokens.clone())
-        masks.append(written.clone())
-    frames = detokenize(tokenizer, torch.stack(states))  # [F, 3, H, W]
-    grid = torch.stack(masks).unflatten(1, tokenizer.grid)  # [F, h, w]
-    rows, columns = height // grid.shape[1], width // grid.shape[2]
-    shown = grid.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2).unsqueeze(1)  # [F, 1, H, W]
-    return torch.where(shown, frames, torch.full_like(frames, GREY)).permute(0, 2, 3, 1).cpu().numpy()
+            order = np.atleast_2d(batch.plan.order)[0]
+            self.film = film_of(subject.tokenizer, order, batch.decoded.trace)

@@ -149,7 +149,7 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     }
     if subject.tokenizer is None:
         phases["detokenize"] = None
-        found.unmeasured["phases_s.detokenize"] = "no tokenizer: tokens stay tokens"
+        found.unmeasured["phases_s.detokenize"] = "no tokenizer_checkpoint: tokens stay tokens"
     found.row |= {
         "steps": counted.steps,
         "forwards": counted.forwards,

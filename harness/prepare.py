@@ -11,6 +11,7 @@ import torch
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
 from backbones.products import can_pack
+from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
 from harness import zoo
 from harness.cell import ANCHORS, RANDOM, ZOO_PREFIX, Cell
@@ -110,6 +111,11 @@ def _stored(cell: Cell) -> Source:
         raise UserError(
             f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
         )
+    if cell.tokenizer_checkpoint is not None:
+        raise UserError(
+            f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
+            f"'{cell.tokenizer_checkpoint}'"
+        )
     valid = {field.name for field in dataclasses.fields(own)}
     options = {key: value for key, value in card.options.items() if key in valid}
     strategy = registry.get(cell.strategy, **{**options, **cell.options})
@@ -127,11 +133,22 @@ def _published(cell: Cell) -> Source:
             f"network '{cell.network}' needs checkpoint = '{RANDOM}' or the path of "
             f"{info.file or 'a file with its keys'} ({info.files})"
         )
-    if cell.checkpoint != RANDOM and not Path(cell.checkpoint).is_file():
-        raise UserError(f"network '{cell.network}': no file '{cell.checkpoint}'")
+    for path in (cell.checkpoint, cell.tokenizer_checkpoint):
+        if path not in (None, RANDOM) and not Path(str(path)).is_file():
+            raise UserError(f"network '{cell.network}': no file '{path}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
     strategy = registry.get(cell.strategy, **{**published, **cell.options})
     return Source(cell.network, strategy, config, info.parameters, info.title)
+
+
+def check_tokenizer(cell: Cell) -> None:
+    """UserError where the cell's tokens would stay tokens: a published network without its tokenizer."""
+    if cell.is_published and cell.tokenizer_checkpoint is None:
+        info = tokenizer_info(presets.preset_info(cell.network).tokenizer)
+        raise UserError(
+            f"network '{cell.network}' gives tokens and no images without tokenizer_checkpoint = "
+            f"'{RANDOM}' or the path of {info.file} ({info.files})"
+        )
 
 
 def default_label(title: str, cell: Cell) -> str:
@@ -169,6 +186,8 @@ def pins(cell: Cell) -> dict[str, str]:
         found["card" if cell.checkpoint == RANDOM else "network"] = zoo.file_hash(
             card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
         )
+    if cell.tokenizer_checkpoint not in (None, RANDOM):
+        found["tokenizer"] = zoo.file_hash(Path(str(cell.tokenizer_checkpoint)))
     kind, _, path = cell.data.partition(":")
     if kind == "imagefolder":
         found["data"] = folder_hash(Path(path.partition("?")[0]))

@@ -24,6 +24,7 @@ from harness.executors import WORKER, Outcome, run_in_worker
 from harness.sweep_file import Sweep
 from results.schema import Attempt, Row, reasons
 from results.store import ResultStore
+from strategies.decoding import presets
 from strategies.decoding.errors import UserError
 
 _LOCK = ".sweep.lock"
@@ -171,7 +172,7 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "label": cell.label,
         "network": cell.network,
         "checkpoint": RANDOM if cell.checkpoint == RANDOM else cell.pins.get("network"),
-        "tokenizer": "none" if cell.is_published else "zoo/tokenizer",
+        "tokenizer": tokenizer_name(cell),
         "steps": cell.steps,
         "guidance": cell.guidance,
         "guidance_schedule": cell.guidance_schedule if guided else None,
@@ -193,6 +194,16 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
     if outcome.status != "ok":
         why = f"{outcome.status}: {outcome.reason}"
     return Row(**values | {"unmeasured": reasons(values, why)})
+
+
+def tokenizer_name(cell: Cell) -> str:
+    """The tokenizer as a row names it; ``none`` where tokens stay tokens."""
+    if not cell.is_published:
+        return "zoo/tokenizer"
+    if cell.tokenizer_checkpoint is None:
+        return "none"
+    name = presets.preset_info(cell.network).tokenizer
+    return f"{name} (random weights)" if cell.tokenizer_checkpoint == RANDOM else name
 
 
 def _line(row: Row, cell: Cell, number: int, count: int) -> str:

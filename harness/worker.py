@@ -19,6 +19,7 @@ from harness.cell import Cell
 
 SAMPLES = 50
 """Images kept of every cell."""
+UNSCORED = "neither Inception weights nor statistics of ImageNet are set up, so the images are not scored"
 _PR_SET_PDEATHSIG = 1
 _SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -87,7 +88,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     found = measure(subject, lambda share, doing: channel.progress(0.8 * share, doing))
     trace = {"step_of_position": found.gallery.step_of_position}
     if not found.gallery.pixels:
-        why = {"quality": "no tokenizer turns the tokens of a published network into images"}
+        why = {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace)
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
@@ -126,6 +127,8 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
 def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from harness.assess import Assessor
 
+    if cell.is_published:
+        return {}, {"quality": UNSCORED}
     return Assessor.of(cell, folder / "artifacts").fields(pixels, labels)
 
 

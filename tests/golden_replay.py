@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from backbones.checkpoints import load_published
+from backbones.tokenizers.published import tokenizer_by_family
 from backbones.transformer import Network
 from strategies.arpg import ARPG
 from strategies.decoding.base import Strategy
@@ -159,6 +160,26 @@ def replay_loss(golden: Golden) -> float:
     return max(difference(logits, golden.io["logits"]), difference(loss, golden.io["loss"]))
 
 
+def replay_tokenizer(golden: Golden) -> float:
+    """Codes of an image and an image of codes, whichever was recorded; ``vq-maskgit`` recorded [0, 1]."""
+    published, io = tokenizer_by_family(golden.family), golden.io
+    image = io.get("image", io.get("image_in"))
+    assert image is not None, "neither an image nor codes to replay"
+    names = {**published.defaults, **golden.config}
+    tokenizer = published.build(names, (image.shape[2], image.shape[3])).eval()
+    load_published(tokenizer, golden.weights, published.keys, golden.path.name)
+    unit = golden.family == "vq-maskgit"
+    worst = 0.0
+    with torch.no_grad():
+        if "image_in" in io:
+            codes = tokenizer.encode(io["image_in"] * 2 - 1 if unit else io["image_in"])
+            assert torch.equal(codes, io["codes_out"])
+        if "codes" in io:
+            found = tokenizer.decode(io["codes"])
+            worst = difference((found + 1) / 2 if unit else found, io["image"])
+    return worst
+
+
 def replay_filter(golden: Golden) -> float:
     sampling = golden.sampling
     logits = golden.io["logits"] / max(sampling.get("temperature", 1.0), 1e-5)
@@ -203,6 +224,7 @@ def replay_other(golden: Golden) -> float:
 REPLAYS: dict[str, Callable[[Golden], float]] = {
     "decode": replay_decode,
     "loss": replay_loss,
+    "tokenizer": replay_tokenizer,
     "filter": replay_filter,
     "order": replay_order,
     "other": replay_other,

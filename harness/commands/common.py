@@ -28,7 +28,7 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         action="store_const",
         const=RANDOM,
         dest="checkpoint",
-        help="keep initial weights: speed, memory and steps of any network without its file",
+        help="keep initial weights of network and published tokenizer: speed, memory and steps without files",
     )
     add_zoo_flag(command)
     add_plugin_flag(command)
@@ -56,6 +56,8 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, key, None)
         if value is not None:
             found[key] = checked(key, value, f"--{key}")
+    if found.get("checkpoint") == RANDOM:
+        found["tokenizer_checkpoint"] = RANDOM
     if options.zoo is not None:
         found["zoo"] = str(options.zoo.absolute())
     if options.plugin:

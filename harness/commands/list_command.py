@@ -2,6 +2,7 @@
 
 import argparse
 
+from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from harness import sweep_file, zoo
 from harness.cell import ZOO_PREFIX
 from harness.commands.common import add_plugin_flag, add_zoo_flag
@@ -24,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
         [(ZOO_PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)],
     )
     _section("networks (published)", [(name, _published(name)) for name in presets.preset_names()])
+    _section("tokenizers (published)", [(name, _tokenizer(name)) for name in tokenizer_names()])
     titles = [
         (name, sweep_file.title_of(sweep_file.SHIPPED / f"{name}.toml")) for name in sweep_file.shipped()
     ]
@@ -56,4 +58,12 @@ def _published(name: str) -> str:
     return (
         f"{info.title}, {info.strategy}, {info.parameters / 1e6:,.0f} M parameters, {info.image_size} px, "
         f"file {info.file or 'not published'}"
+    )
+
+
+def _tokenizer(name: str) -> str:
+    info = tokenizer_info(name)
+    return (
+        f"{info.title}, {info.codes:,} codes, {info.stride} pixels a code, "
+        f"{info.parameters / 1e6:,.0f} M parameters, file {info.file}"
     )

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     from harness.commands.explain_command import find_cell
     from harness.generate import load, run_batch
-    from harness.prepare import prepare
+    from harness.prepare import check_tokenizer, prepare
 
     for name in ("per_class", "scale"):
         if getattr(options, name) < 1:
@@ -36,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--out '{options.out}': expected a name that ends with .png")
     cell = find_cell(options.cell, overrides(options), None)
     torch.set_num_threads(cell.threads)
-    subject = load(prepare(cell))
-    if subject.tokenizer is None:
-        raise UserError(f"network '{cell.network}' has no tokenizer, so it gives tokens and no images")
+    prepared = prepare(cell)
+    check_tokenizer(cell)
+    subject = load(prepared)
     total = subject.prepared.config.classes
     classes = _classes(options.classes, total)
     # Image i shows class i % C, as in every sweep, so these are a sweep's first images of each class.

@@ -38,14 +38,16 @@ class PresetInfo:
     """What is known about a published network before it is built.
 
     parameters: counted from the published definition. reported: the size as the paper prints it. file: the
-    authors' checkpoint in the repository ``files``, or None where none was published. names: the authors'
-    hyper-parameters that differ from their defaults.
+    authors' checkpoint in the repository ``files``, or None where none was published. tokenizer: whose codes
+    the network speaks (``backbones.published_tokenizers``). names: the authors' hyper-parameters that differ
+    from their defaults.
     """
 
     name: str
     title: str
     family: str
     strategy: str
+    tokenizer: str
     image_size: int
     parameters: int
     reported: str | None
@@ -71,6 +73,7 @@ def _catalogue() -> dict[str, PresetInfo]:
                 title=model["title"],
                 family=model["family"],
                 strategy=family["strategy"],
+                tokenizer=model.get("tokenizer", family["tokenizer"]),
                 image_size=int(size),
                 parameters=body.get("parameters", model.get("parameters")),
                 reported=model.get("reported"),
