@@ -236,10 +236,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         if content["format"] != FORMAT:
             raise UserError(f"codes manifest '{path}' has format {content['format']}; expected {FORMAT}")
         info = CodesInfo.of(content)
-        named = [(shard["images"], Path(shard["file"]).name, shard["sha256"]) for shard in content["shards"]]
-        matches = [(count, file) for count, file, _ in named] == [
-            (len(images), _name(images)) for images in info.chunks()
-        ]
+        named = [(shard["images"], shard["file"]) for shard in content["shards"] if shard["sha256"]]
+        matches = named == [(len(images), _name(images)) for images in info.chunks()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise UserError(f"codes manifest '{path}' can't be read: {cause}") from None

@@ -5,7 +5,7 @@ then bicubic, then a centre crop (ADM, Dhariwal & Nichol, arXiv 2105.05233, as L
 it); ten crops from a slightly larger picture as in LlamaGen (arXiv 2406.06525).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from backbones.checkpoints import CheckpointError
+from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from backbones.tokenizers import Tokenizer, load_tokenizer
+from backbones.tokenizers.published import load_published_tokenizer
+from backbones.weights import ZOO
 from harness.data import class_folders, open_image, to_float
 from strategies.decoding.errors import UserError, unknown
 
 CROPS = ("centre", "mirror", "ten")
 TEN_CROP_FACTOR = 1.1
-TOKENIZERS: dict[str, Callable[[Path | None], Tokenizer]] = {"fsq": load_tokenizer}
-"""Name -> loader of a file of weights, in evaluation mode."""
+FSQ = "fsq"
+"""Tokenizers of the controlled tier."""
+PUBLISHED_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,30 @@ class Pictures:
         return cls(Path(path), files, tuple((name, len(found)) for name, found in folders))
 
 
-def open_tokenizer(name: str, checkpoint: Path | None) -> Tokenizer:
-    """A frozen tokenizer by name; UserError for an unknown name, CheckpointError for a wrong file."""
-    if name not in TOKENIZERS:
-        raise unknown("tokenizer", name, TOKENIZERS)
-    tokenizer = TOKENIZERS[name](checkpoint)
-    height, width = tokenizer.image_size
-    if height != width:
-        raise CheckpointError(f"tokenizer '{name}' is for images of {width}x{height}; squares are encoded")
-    return tokenizer
+def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -> tuple[Tokenizer, Path]:
+    """A frozen tokenizer by name, and the file of its weights.
+
+    checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
+    in pixels, by default 256, which an ``fsq`` cannot change. UserError for what can't be, CheckpointError
+    for a file that can't be read.
+    """
+    if name == FSQ:
+        path = checkpoint or ZOO / "tokenizer.safetensors"
+        tokenizer = load_tokenizer(path)
+        if image_size is not None and (image_size, image_size) != tokenizer.image_size:
+            raise UserError(f"--image-size {image_size}: '{path}' is for images of {tokenizer.image_size}")
+        return tokenizer, path
+    if name not in tokenizer_names():
+        raise unknown("tokenizer", name, (FSQ, *tokenizer_names()))
+    info, side = tokenizer_info(name), image_size or PUBLISHED_SIZE
+    if checkpoint is None:
+        raise UserError(
+            f"tokenizer '{name}' needs --checkpoint FILE, the authors' {info.file} ({info.files})"
+        )
+    if side < info.stride or side % info.stride:
+        raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
+    grid = (side // info.stride, side // info.stride)
+    return load_published_tokenizer(name, grid, checkpoint), checkpoint
 
 
 @torch.inference_mode()

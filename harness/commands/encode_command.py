@@ -19,8 +19,13 @@ SUMMARY = "encode an image folder into shards of codes to train on; goes on wher
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, metavar="SPEC", help="imagefolder:PATH, one folder a class")
-    command.add_argument("--tokenizer", required=True, metavar="NAME", help="fsq (the controlled tier's)")
-    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="its weights (fsq: the zoo's)")
+    command.add_argument(
+        "--tokenizer", required=True, metavar="NAME", help="vq-llamagen, vq-maskgit, ... or fsq"
+    )
+    command.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="the authors' weights (fsq: the zoo's)"
+    )
+    command.add_argument("--image-size", type=int, metavar="S", help="side of the crops (default: 256)")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
     command.add_argument(
         "--crops",
@@ -53,10 +58,11 @@ def run(options: argparse.Namespace) -> int:
     share, device = share_of(options.shard), local_device(options.device)
     check_device(device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
-    tokenizer = open_tokenizer(options.tokenizer, options.checkpoint).to(device)
+    tokenizer, weights = open_tokenizer(options.tokenizer, options.checkpoint, options.image_size)
+    tokenizer = tokenizer.to(device)
     cropping = Cropping(tokenizer.image_size[0], options.crops, _factors(options.crop_factors))
     pictures = Pictures.open(options.data)
-    writer = CodesWriter.open(options.out, _info(options, tokenizer, cropping, pictures))
+    writer = CodesWriter.open(options.out, _info(options, tokenizer, weights, cropping, pictures))
     _encode(writer, pictures, cropping, tokenizer, share)
     if writer.finish():
         print(f"{writer.folder}: {writer.info.images} images in {cropping.variants} crops, manifest written")
@@ -74,15 +80,18 @@ def _factors(text: str | None) -> tuple[float, ...]:
 
 
 def _info(
-    options: argparse.Namespace, tokenizer: "Tokenizer", cropping: "Cropping", pictures: "Pictures"
+    options: argparse.Namespace,
+    tokenizer: "Tokenizer",
+    weights: Path,
+    cropping: "Cropping",
+    pictures: "Pictures",
 ) -> "CodesInfo":
-    from backbones.weights import ZOO
     from harness.code_shards import CodesInfo, listing_hash
     from harness.zoo import file_hash
 
     return CodesInfo(
         tokenizer=options.tokenizer,
-        tokenizer_sha256=file_hash(options.checkpoint or ZOO / "tokenizer.safetensors"),
+        tokenizer_sha256=file_hash(weights),
         codes=tokenizer.codes,
         grid=tokenizer.grid,
         image_size=tokenizer.image_size,
