@@ -108,7 +108,7 @@ class Trainer:
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.device, self.group = torch.device(device), group
-        self.parts = _parts(recipe.batch, group, accumulation)
+        self.parts = parts_of(recipe.batch, group, accumulation)
         self.network: Network = strategy.network(config)
         initialise(self.network, torch.Generator().manual_seed(recipe.seed))
         self.network.to(self.device)
@@ -336,7 +336,7 @@ class Trainer:
         bar.set_postfix(shown)
 
 
-def _parts(batch: int, group: Group, accumulation: int) -> tuple[slice, ...]:
+def parts_of(batch: int, group: Group, accumulation: int) -> tuple[slice, ...]:
     """Rows of a step's batch that this process learns from, a slice per micro-batch."""
     if accumulation < 1 or batch % (group.size * accumulation):
         raise UserError(

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from harness.cli import main
 from harness.code_shards import CodeShards
 from harness.distributed import Group
 from harness.executors import ROOT
-from harness.train import Trainer
+from harness.train import Trainer, parts_of
 from harness.training_log import LogFile, Speed
 from strategies.decoding import registry
 from strategies.decoding.registry import BUILT_IN
@@ -101,14 +101,8 @@ def test_what_a_step_teaches_depends_on_seed_and_step_alone(tmp_path, folder, na
     assert a.lesson.sizes == b.lesson.sizes
 
 
-def test_processes_deal_the_rows_of_a_batch_among_them(tmp_path):
-    dealt = []
-    for rank in range(2):
-        made = Trainer.__new__(Trainer)
-        from harness.train import _parts
-
-        made.parts = _parts(24, Group(rank, 2), 3)
-        dealt += [range(24)[part] for part in made.parts]
+def test_processes_deal_the_rows_of_a_batch_among_them():
+    dealt = [range(24)[part] for rank in range(2) for part in parts_of(24, Group(rank, 2), 3)]
     assert [len(part) for part in dealt] == [4] * 6
     assert sorted(row for part in dealt for row in part) == list(range(24))
 
@@ -183,16 +177,22 @@ def command(folder, held_out, out, *flags: str) -> list[str]:
     return [
         *("train", "--strategy", "rar", "--trunk", "controlled", "--codes", str(folder)),
         *("--validation", str(held_out), "--runs", str(out), "--batch", "8", "--log-every", "1"),
-        *("--precision", "float32", "--save-every", "0", "--threads", "1", *flags),
+        *("--precision", "float32", "--rate", "5e-4", "--threads", "1", *flags),
     ]
 
 
-def torchrun(arguments: list[str], processes: int) -> subprocess.Popen[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += ["--nproc-per-node", str(processes), "-m", "harness.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(arguments: list[str], processes: int) -> subprocess.Popen[str]:
+    """The command in a process of its own, or in several under torchrun."""
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     return subprocess.Popen(
-        launcher, env=environment, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*launcher, "harness.cli", *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -201,15 +201,17 @@ def curve(out) -> list[float]:
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path, folder, held_out):
+    # At four times this rate one process that accumulates two micro-batches drifts by 1e-2 as well: training
+    # amplifies rounding.
     flags = ("--steps", "50", "--no-dropout", "--average", "0.9", "--validate-every", "25")
-    two = torchrun(command(folder, held_out, tmp_path / "two", *flags), 2)
+    two = start(command(folder, held_out, tmp_path / "two", *flags), 2)
     assert main(command(folder, held_out, tmp_path / "one", *flags)) == 0
     out, error = two.communicate(timeout=120)
     assert two.returncode == 0, error
     assert out.count("rar.safetensors") == 1
     one, shared = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert len(one) == len(shared) == 50
-    assert one[-1] < 0.9 * one[0]
+    assert one[-1] < 0.7 * one[0]
     assert shared == pytest.approx(one, rel=1e-4)
     a, b = (told(tmp_path / name / "rar-controlled", "validation") for name in ("one", "two"))
     assert [entry["loss"] for entry in b] == pytest.approx([entry["loss"] for entry in a], rel=1e-4)
@@ -220,45 +222,36 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path, folder, held_out):
 
 
 def kill_after(process: subprocess.Popen[str], out, step: int) -> None:
-    """SIGKILL, to the launcher and its children, once the log has come to a step."""
+    """SIGKILL, to the launcher and the processes it started, once the log has come to a step."""
     path, end = out / "rar-controlled" / "log.jsonl", time.monotonic() + 120
     while time.monotonic() < end:
         if path.is_file() and len(path.read_text().splitlines()) > step:
             break
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in [process.pid, *children(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
     process.communicate()
+
+
+def children(pid: int) -> list[int]:
+    """Linux: those of torchrun are sessions of their own."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, folder, held_out, processes):
     """With dropout, a moving average and real signals."""
-    flags = ("--steps", "60", "--average", "0.9", "--validate-every", "20")
-
-    def start(out) -> subprocess.Popen[str]:
-        arguments = command(folder, held_out, out, *flags)
-        launcher = [sys.executable, "-m"]
-        if processes > 1:
-            launcher += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [*launcher, "harness.cli", *arguments],
-            env=environment,
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    flags = ("--steps", "60", "--average", "0.9", "--validate-every", "20", "--save-every", "0")
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    undisturbed = start(whole)
+    undisturbed = start(command(folder, held_out, whole, *flags), processes)
     _, error = undisturbed.communicate(timeout=120)
     assert undisturbed.returncode == 0, error
     for step in (7, 31):
-        kill_after(start(cut), cut, step)
-    last = start(cut)
+        kill_after(start(command(folder, held_out, cut, *flags), processes), cut, step)
+    last = start(command(folder, held_out, cut, *flags), processes)
     _, error = last.communicate(timeout=120)
     assert last.returncode == 0, error
     assert curve(cut) == curve(whole)
@@ -382,4 +375,3 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, folder, capsys):
     run += ["--batch", "8", "--steps", "8", "--rate", "1e30", "--threads", "1", "--log-every", "1"]
     assert main(run) == 2
     assert "the loss is nan" in capsys.readouterr().err
-    assert not math.isnan(0)
