@@ -13,6 +13,7 @@ COMMANDS = (
     "list",
     "explain",
     "sweep",
+    "encode",
     "train",
     "tune",
     "sample",

@@ -52,15 +52,16 @@ def encode_variants(dataset: Dataset, tokenizer: Tokenizer, variants: int, seed:
     for variant in tqdm(
         range(variants), desc="encode", unit="variant", disable=None if variants > 4 else True
     ):
-        source = images if variant == 0 else Augmentation()(images, _generator(seed, variant))
+        source = images if variant == 0 else Augmentation()(images, generator_of(seed, variant))
         codes = [tokenizer.encode(part.to(device)).flatten(1).cpu() for part in source.split(BATCH)]
         rows.append(torch.cat(codes))  # [n, h * w]
     stacked = torch.stack(rows).numpy()  # [variants, n, h * w]
     return Codes(stacked.astype(np.uint8) if tokenizer.codes <= 256 else stacked, dataset.labels.numpy())
 
 
-def _generator(seed: int, variant: int) -> torch.Generator:
-    (state,) = np.random.SeedSequence([seed, variant]).generate_state(1, dtype=np.uint64)
+def generator_of(*words: int) -> torch.Generator:
+    """A random stream that is a function of the words alone, such as a seed, a purpose and a step."""
+    (state,) = np.random.SeedSequence(words).generate_state(1, dtype=np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 

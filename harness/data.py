@@ -145,18 +145,13 @@ def _read_folder(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
     With ``size``, each image's largest centred square is resized to size x size. Without, all images must
     have one common size.
     """
-    if not path.is_dir():
-        raise UserError(f"image folder '{path}' does not exist or is not a folder")
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise UserError(f"image folder '{path}' has no class folders; expected PATH/CLASS/image.png")
     images: list[np.ndarray] = []
     labels: list[int] = []
-    for label, folder in enumerate(folders):
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    classes = class_folders(path)
+    for label, (name, files) in enumerate(classes):
         if len(files) < 2:
             raise UserError(
-                f"class folder '{folder}' has {len(files)} image{'' if len(files) == 1 else 's'}; "
+                f"class folder '{path / name}' has {len(files)} image{'' if len(files) == 1 else 's'}; "
                 "each class needs at least 2, one to train on and one held out"
             )
         for file in files:
@@ -168,20 +163,38 @@ def _read_folder(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
                 )
             images.append(image)
             labels.append(label)
-    return np.stack(images), np.array(labels, dtype=np.int64), tuple(folder.name for folder in folders)
+    return np.stack(images), np.array(labels, dtype=np.int64), tuple(name for name, _ in classes)
+
+
+def class_folders(path: Path) -> list[tuple[str, list[Path]]]:
+    """Classes of PATH/CLASS/image.png and their files, both in alphabetical order; UserError for none."""
+    if not path.is_dir():
+        raise UserError(f"image folder '{path}' does not exist or is not a folder")
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
+        raise UserError(f"image folder '{path}' has no class folders; expected PATH/CLASS/image.png")
+    return [
+        (folder.name, sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES))
+        for folder in folders
+    ]
 
 
 def _extent(image: np.ndarray) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
 
 
-def read_image(file: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W]; with ``size``, its largest centred square at that many pixels a side."""
+def open_image(file: Path) -> Image.Image:
+    """A file as an RGB image; UserError where it can't be decoded."""
     try:
         with Image.open(file) as opened:
-            image = opened.convert("RGB")
+            return opened.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"image '{file}' can't be decoded: {' '.join(str(error).split())}") from error
+
+
+def read_image(file: Path, size: int | None) -> np.ndarray:
+    """One image as uint8 [3, H, W]; with ``size``, its largest centred square at that many pixels a side."""
+    image = open_image(file)
     if size is not None:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2

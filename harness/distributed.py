@@ -25,6 +25,13 @@ class Group:
             torch.distributed.barrier()
 
 
+def local_device(device: str) -> str:
+    """``cuda`` is this process's own CUDA device under torchrun."""
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
+
+
 @contextmanager
 def processes(device: str) -> Iterator[Group]:
     """The group that the environment of torchrun describes: NCCL on CUDA devices, gloo on the CPU."""

@@ -205,11 +205,7 @@ def count_flops(subject: Subject) -> int:
     Counted by torch while one image is decoded; a multiply-add is two. The tokenizer is not part of it.
     """
     prepared, cell = subject.prepared, subject.prepared.cell
-    formulas = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-        torch.ops.mkldnn._linear_pointwise: _packed_flops,
-    }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    with flop_counter() as counter:
         decode(
             subject.network,
             prepared.strategy,
@@ -219,6 +215,15 @@ def count_flops(subject: Subject) -> int:
             prepared.guidance,
         )
     return int(counter.get_total_flops())
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter, taught the products and attentions of the CPU that it leaves out."""
+    formulas = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        torch.ops.mkldnn._linear_pointwise: _packed_flops,
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 def _attention_flops(

@@ -65,7 +65,7 @@ class Shards:
                 if differing:
                     raise UserError(f"'{folder}' holds images of another run: {', '.join(differing)} differ")
             else:
-                _write(path, lambda file: file.write(json.dumps(content, indent=1).encode() + b"\n"))
+                write_whole(path, lambda file: file.write(json.dumps(content, indent=1).encode() + b"\n"))
         except OSError as error:
             raise UserError(f"'{folder}' can't be written: {error.strerror or error}") from None
         return cls(folder, cell.images)
@@ -103,7 +103,7 @@ class Shards:
         if pixels is not None:
             arrays["images"] = pixels
         path = self.folder / f"shard-{images.start:08d}-{images.stop:08d}.npz"
-        _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def parts(self, name: str) -> Iterator[NDArray[Any]]:
         """The array ``tokens`` or ``images`` of all shards in order, each image once.
@@ -161,7 +161,7 @@ def export_adm(shards: Shards, path: Path) -> None:
             for part in shards.parts("images"):
                 member.write(np.ascontiguousarray(part.transpose(0, 2, 3, 1)).data)
 
-    _write(path, write)
+    write_whole(path, write)
 
 
 def export_png(shards: Shards, folder: Path) -> None:
@@ -176,7 +176,7 @@ def export_png(shards: Shards, folder: Path) -> None:
             index += 1
 
 
-def _write(path: Path, fill: Any) -> None:
+def write_whole(path: Path, fill: Any) -> None:
     """Write beside the file, flush to the disk, take its name."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as file:

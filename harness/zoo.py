@@ -111,7 +111,7 @@ def load_zoo(
 
 
 def store_zoo(trainer: "Trainer", folder: Path, data: Mapping[str, Any]) -> Path:
-    """Write the averaged weights in half precision, then the card; returns the path of the weights.
+    """Write the kept weights in half precision, then the card; returns the path of the weights.
 
     data: what the card says besides the trainer's own account, such as ``tokenizer_sha256`` and the command.
     """
@@ -125,7 +125,7 @@ def store_zoo(trainer: "Trainer", folder: Path, data: Mapping[str, Any]) -> Path
         "trunk_hash": trunk,
         "tokenizer_sha256": data.get("tokenizer_sha256"),
     }
-    sha256 = save_half(trainer.averaged.module, path, header)
+    sha256 = save_half(trainer.kept, path, header)
     weights = {"file": path.name, "sha256": sha256, "bytes": path.stat().st_size, "precision": "float16"}
     write_card(path.with_suffix(".json"), card(trainer, {"trunk_hash": trunk, "weights": weights, **data}))
     return path

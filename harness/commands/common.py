@@ -1,6 +1,7 @@
 """What several commands share: flags that override a cell's settings, and progress bars."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from harness.shards import Share
 
 RESULTS = Path("results/runs")
 """Default place of result folders, one per sweep."""
@@ -82,6 +85,18 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         found["plugin"] = tuple(str(path.absolute()) for path in options.plugin)
         load_plugins(found["plugin"])
     return found
+
+
+def share_of(text: str | None) -> "Share":
+    """The part of the flag --shard, or that of this process under torchrun."""
+    from harness.shards import Share
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if text is None:
+        return Share(int(os.environ.get("RANK", "0")), ranks)
+    if ranks > 1:
+        raise UserError("--shard: torchrun deals the shards already; use one or the other")
+    return Share.parse(text)
 
 
 def progress_bar() -> "Progress":

@@ -1,12 +1,11 @@
 """pardec generate: many images of one cell into shards, resumable at any range, split over processes."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar
-from harness.distributed import processes
+from harness.commands.common import add_machine_flags, overrides, progress_bar, share_of
+from harness.distributed import local_device, processes
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.prepare import check_tokenizer
     from harness.shards import Shards
 
-    cell, share = _cell(options), _share(options.shard)
+    cell, share = _cell(options), share_of(options.shard)
     if options.adm is not None or options.png is not None:
         check_tokenizer(cell)
     chunk = 10 * cell.batch if options.chunk is None else options.chunk
@@ -63,24 +62,12 @@ def _cell(options: argparse.Namespace) -> "Cell":
     from harness.prepare import finished
 
     changes = overrides(options)
-    if changes.get("device") == "cuda" and "LOCAL_RANK" in os.environ:
-        changes["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+    if "device" in changes:
+        changes["device"] = local_device(changes["device"])
     cell = find_cell(options.cell, changes, None)
     if cell.is_anchor:
         raise UserError(f"cell '{options.cell}': an anchor generates nothing")
     return finished(cell)
-
-
-def _share(text: str | None) -> "Share":
-    """The part of the flag, or that of this process under torchrun."""
-    from harness.shards import Share
-
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if text is None:
-        return Share(int(os.environ.get("RANK", "0")), ranks)
-    if ranks > 1:
-        raise UserError("--shard: torchrun deals the chunks already; use one or the other")
-    return Share.parse(text)
 
 
 def _generate(cell: "Cell", shards: "Shards", chunk: int, share: "Share") -> None:

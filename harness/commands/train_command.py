@@ -1,4 +1,4 @@
-"""pardec train: the tokenizer, the classifiers, or the networks of strategies, into the zoo."""
+"""pardec train: the tokenizer, the classifiers, or the networks of strategies, into the zoo; or at scale."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness import zoo
 from harness.cell import usable_cores
 from harness.commands.common import add_plugin_flag
+from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
 from strategies.decoding import registry
 from strategies.decoding.errors import UserError, unknown
 
@@ -25,10 +26,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strategy", metavar="NAME", help="the same as naming it as WHAT")
     command.add_argument("--all", action="store_true", help="everything, slowest learner first")
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
-    command.add_argument("--steps", type=int, help="optimiser steps (default: the common budget)")
+    command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int)
     command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
-    command.add_argument("--codes", type=Path, metavar="FILE", help="npz of training codes (default: made)")
+    command.add_argument(
+        "--codes",
+        type=Path,
+        metavar="PATH",
+        help="npz of training codes (default: made); with --trunk: folder of pardec encode",
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="zoo folder (default: ours)")
     command.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="states to resume from (default: %(default)s)"
@@ -36,11 +42,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     command.add_argument("--threads", type=int, default=0, help="CPU threads (default: every core)")
     add_plugin_flag(command)
+    add_scale_flags(command)
 
 
 def run(options: argparse.Namespace) -> int:
     for path in options.plugin:
         registry.add_plugin(path)
+    if options.trunk is not None:
+        return run_at_scale(options)
+    refuse_scale_flags(options)
     targets = _targets(options)
     for key, least in (("steps", 1), ("threads", 0), ("seed", 0)):
         value = getattr(options, key)

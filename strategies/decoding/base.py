@@ -33,6 +33,10 @@ class Lesson:
     def to(self, device: torch.device) -> Lesson:
         return Lesson(self.order.to(device), self.sizes)
 
+    def rows(self, part: slice) -> Lesson:
+        """What these rows of the batch are taught."""
+        return Lesson(self.order[part], self.sizes)
+
 
 @dataclass(frozen=True)
 class Strategy(ABC, Generic[N]):

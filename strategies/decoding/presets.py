@@ -102,6 +102,21 @@ def preset_info(name: str) -> PresetInfo:
     return infos[name]
 
 
+def trunk_presets(name: str) -> list[PresetInfo]:
+    """Published networks whose trunk is ``name``: a network's name, or it without its image size.
+
+    UserError for an unknown name.
+    """
+    found = [info for info in _catalogue().values() if name in (info.name, _trunk(info))]
+    if not found:
+        raise unknown("trunk", name, {_trunk(info) for info in _catalogue().values()})
+    return found
+
+
+def _trunk(info: PresetInfo) -> str:
+    return info.name.removesuffix(f"-{info.image_size}")
+
+
 def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
     """A published network: its strategy, its configuration and what is known about it.
 
