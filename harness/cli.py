@@ -9,7 +9,18 @@ from typing import NoReturn
 
 from strategies.decoding.errors import UserError, unknown
 
-COMMANDS = ("list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare")
+COMMANDS = (
+    "list",
+    "explain",
+    "sweep",
+    "train",
+    "tune",
+    "sample",
+    "generate",
+    "report",
+    "compare",
+    "calibrate",
+)
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
 

@@ -13,9 +13,12 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.cell import Cell
+
+if TYPE_CHECKING:
+    from harness.generate import Subject
 
 SAMPLES = 50
 """Images kept of every cell."""
@@ -88,7 +91,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     trace = {"step_of_position": found.gallery.step_of_position}
     if not found.gallery.pixels:
         why = {"quality": "no tokenizer turns the tokens of a published network into images"}
-        artifacts = _store(cell, folder, **trace)
+        artifacts = _store(cell, folder, **trace) | _predict(subject, folder)
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
     pixels = torch.cat(found.gallery.pixels)
@@ -96,8 +99,27 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     quality, why = _quality(cell, folder, pixels, labels)
     assert found.gallery.film is not None
     trace["film"] = found.gallery.film
-    artifacts = _store(cell, folder, **trace, **_samples(pixels, labels))
+    artifacts = _store(cell, folder, **trace, **_samples(pixels, labels)) | _predict(subject, folder)
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+
+
+def _predict(subject: "Subject", folder: Path) -> dict[str, str]:
+    """Store what the cost model says of the cell, where this machine has a device card."""
+    from harness.cost.model import predict_cost
+    from harness.cost.sweep_hours import card_for
+    from harness.cost.trace import Untraceable
+
+    cell = subject.prepared.cell
+    card = card_for(cell)
+    if card is None:
+        return {}
+    try:
+        cost = predict_cost(subject.prepared, card, subject.tokenizer)
+    except Untraceable:
+        return {}
+    path = folder / "artifacts" / f"{cell.key}.cost.json"
+    cost.write(path)
+    return {"cost": path.relative_to(folder).as_posix()}
 
 
 def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:

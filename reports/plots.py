@@ -97,7 +97,7 @@ def memory_against_batch(facet: Facet) -> Figure | None:
         axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
         axes.set_title("Memory against batch")
         _label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
-        _caption(figure, facet)
+        caption(figure, facet)
     return figure
 
 
@@ -168,7 +168,7 @@ def _trade_off(
         axes.set_title(f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
-        _caption(figure, facet, "bars: 95 % intervals; grey line: Pareto front")
+        caption(figure, facet, "bars: 95 % intervals; grey line: Pareto front")
     return figure
 
 
@@ -309,7 +309,7 @@ def _log_ticks(axis: matplotlib.axis.Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _caption(figure: Figure, facet: Facet, note: str = "") -> None:
+def caption(figure: Figure, facet: Facet, note: str = "") -> None:
     """Settings under the figure, so that a picture that travels alone still says what it shows."""
     figure.canvas.draw()
     box = figure.axes[0].get_tightbbox()

@@ -145,8 +145,10 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
             fits = isinstance(value, kind)
         if not fits:
             raise UserError(f"{where}: {key} = {value!r}: expected {_WORDS[kind]}")
-    rates = {precision: _rates(rate, f"{where}: {precision}") for precision, rate in
-             values["product_flops_per_s"].items()}
+    rates = {
+        precision: _rates(rate, f"{where}: {precision}")
+        for precision, rate in values["product_flops_per_s"].items()
+    }
     lists = {key: tuple(values.get(key, ())) for key in ("hardware", "unchecked")}
     return DeviceCard(**{**values, "name": name, "product_flops_per_s": rates, **lists})
 

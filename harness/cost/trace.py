@@ -1,8 +1,8 @@
 """What a decode does, step by step, without doing it: the public loop on torch's meta device.
 
 The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
-one is run and counted as often as there are blocks. A strategy that reads what it drew (to accept drafts, say)
-can't be traced, since nothing is drawn.
+two are run and counted for all. A strategy that reads what it drew (to accept drafts,
+say) can't be traced, since nothing is drawn.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Untraceable(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written once."""
+    """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written."""
 
     kind: Kind
     rows: int
@@ -198,16 +198,19 @@ class _MetaSampler(StreamSampler):
         return torch.empty(order.shape, device=order.device)
 
 
-def trace(prepared: Prepared, batch: int | None = None) -> Trace:
+def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> Trace:
     """The work of decoding one batch (default: the cell's size).
 
+    on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device).
     Weights that are read by position (embeddings) count by what is read of them; all other tensors count once
     for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
     """
     cell = prepared.cell
     images = range(batch or cell.batch)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
-    blocks = _one_block_each(network)
+    blocks = _few_blocks(network)
+    if on_cpu is None:
+        on_cpu = torch.device(cell.device).type == "cpu"
     recorder = _Recorder({_storage(parameter) for parameter in network.parameters()})
     with _caches_noted(network, recorder), _blocks_repeated(blocks, recorder):
         plan = prepared.plan(images)
@@ -217,7 +220,7 @@ def trace(prepared: Prepared, batch: int | None = None) -> Trace:
         def next_step(commit: Commit) -> None:
             recorder.steps.append({})
 
-        with _AsOnDevice(recorder, torch.device(cell.device).type == "cpu"), recorder:
+        with _AsOnDevice(recorder, on_cpu), recorder:
             try:
                 decode(
                     network, prepared.strategy, plan, labels, sampler, prepared.guidance, observe=next_step
@@ -251,13 +254,17 @@ def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Work, ...]:
     return tuple(Work(kind, rows, *numbers) for (kind, rows), numbers in step.items())
 
 
-def _one_block_each(network: Network) -> list[tuple[nn.Module, int]]:
-    """Cut every trunk down to its first block; these, and how many each stands for."""
-    kept = []
+def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
+    """Cut every trunk down to two blocks; the kept blocks, and how many each stands for.
+
+    Two, since while the first one runs its input is also the trunk's: less lives at once than later.
+    """
+    kept: list[tuple[nn.Module, int]] = []
     for module in network.modules():
-        if type(module) is Trunk:
-            kept.append((module.blocks[0], len(module.blocks)))
-            module.blocks = nn.ModuleList([module.blocks[0]])
+        if type(module) is Trunk and len(module.blocks) > 2:
+            first, second = module.blocks[:2]
+            kept += [(first, len(module.blocks) - 1), (second, 1)]
+            module.blocks = nn.ModuleList([first, second])
     return kept
 
 
