@@ -22,8 +22,9 @@ Costs = Mapping[str, Mapping[str, Any]]
 """Cell -> what the cost model predicted for it."""
 PUBLISHED_NOTE = (
     "Predicted from the papers' settings and the data sheets' rates (harness/cost/cards.toml; launch times "
-    "are unchecked), without detokenizing; the papers' code, batch and timing differ. Images/s above, and seconds "
-    "below, the published: what their run lost to everything but work and launches."
+    "are unchecked), without detokenizing. Where the published run is slower, the rest went into what is "
+    "neither work nor counted launches: other code, a slower host, a padded cache. A ratio that is nearly "
+    "the same for all rows of batch 1 is the launch time's."
 )
 
 

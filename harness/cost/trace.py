@@ -257,13 +257,13 @@ def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Work, ...]:
 def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
     """Cut every trunk down to two blocks; the kept blocks, and how many each stands for.
 
-    Two, since while the first one runs its input is also the trunk's: less lives at once than later.
+    Two, since the first one's input is also the trunk's, and may be a view of a weight.
     """
     kept: list[tuple[nn.Module, int]] = []
     for module in network.modules():
         if type(module) is Trunk and len(module.blocks) > 2:
             first, second = module.blocks[:2]
-            kept += [(first, len(module.blocks) - 1), (second, 1)]
+            kept += [(first, 1), (second, len(module.blocks) - 1)]
             module.blocks = nn.ModuleList([first, second])
     return kept
 
