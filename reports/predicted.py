@@ -148,7 +148,7 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
         for one in compared:
             strategy = one.row.strategy
             axes.plot(
-                one.row.throughput_images_per_s,
+                one.row.throughput_images_per_s or math.nan,
                 one.cost["throughput_images_per_s"],
                 color=style.colour(strategy),
                 marker=style.marker(strategy),

@@ -108,7 +108,8 @@ class _Recorder(TorchDispatchMode):
         name = packet.__name__
         if name in _ALLOCATIONS or not (fresh or func._schema.is_mutable):
             return  # memory alone, or a view
-        flops, rows, kind = 0, 1, "other"
+        flops, rows = 0, 1
+        kind: Kind = "other"
         if packet in flop_registry:
             flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
             channels = 1 if name in ("convolution", "_convolution") else -1
