@@ -4,6 +4,7 @@ The same classes are the small controlled trunk and every published network. A t
 it is told is which rows to process, with which phases, and how far each row sees (``View``).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,7 +80,9 @@ def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, drop
     if keys.requires_grad and keys.device.type == "cpu":
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
-    with torch.autocast(queries.device.type, enabled=False):
+    # autocast does not know the device on which costs are traced.
+    plain = nullcontext() if queries.is_meta else torch.autocast(queries.device.type, enabled=False)
+    with plain:
         return F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "inspect",
     "fetch",
     "claims",
+    "calibrate",
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""

@@ -19,7 +19,7 @@ from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM
 from harness.pixels import cell_tokenizer, detokenize, film_of
-from harness.prepare import Prepared, dtype_of
+from harness.prepare import Prepared, dtype_of, on_meta
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
 from strategies.decoding.plan import Plan
@@ -86,10 +86,9 @@ def load(prepared: Prepared) -> Subject:
     """Read the weights; CheckpointError where they don't fit, UserError where they are missing."""
     cell = prepared.cell
     device = torch.device(cell.device)
-    network = prepared.strategy.network(prepared.config)
+    network = _empty_network(prepared, device)
     _fill(network, prepared)
     _check_finite(network, "weight")
-    network.to(device, dtype_of(cell)).eval().requires_grad_(False)
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
@@ -104,6 +103,19 @@ def _check_finite(module: nn.Module, what: str) -> None:
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
         raise NotFinite(f"{what} '{broken[0]}' is NaN or infinite")
+
+
+def _empty_network(prepared: Prepared, device: torch.device) -> Network:
+    """The network in its final precision, its parameters still to be filled.
+
+    Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
+    """
+    network = on_meta(prepared.strategy, prepared.config)
+    if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
+        network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
+    else:
+        network = network.to(dtype_of(prepared.cell)).to_empty(device=device)
+    return network.eval().requires_grad_(False)
 
 
 def _fill(network: Network, prepared: Prepared) -> None:

@@ -96,7 +96,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     trace = {"step_of_position": found.gallery.step_of_position, **lost.arrays}
     if not found.gallery.pixels:
         why = {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
-        artifacts = _store(cell, folder, **trace)
+        artifacts = _store(cell, folder, **trace) | _predict(subject, folder)
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
     pixels = torch.cat(found.gallery.pixels)
@@ -104,8 +104,28 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     quality, why, replicates = _quality(cell, folder, pixels, labels)
     assert found.gallery.film is not None
     trace["film"] = found.gallery.film
-    artifacts = _store(cell, folder, **trace, **replicates, **_samples(pixels, labels))
+    pictures = _store(cell, folder, **trace, **replicates, **_samples(pixels, labels))
+    artifacts = pictures | _predict(subject, folder)
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+
+
+def _predict(subject: "Subject", folder: Path) -> dict[str, str]:
+    """Store what the cost model says of the cell, where this machine has a device card."""
+    from harness.cost.model import predict_cost
+    from harness.cost.sweep_hours import card_for
+    from harness.cost.trace import Untraceable
+
+    cell = subject.prepared.cell
+    card = card_for(cell)
+    if card is None:
+        return {}
+    try:
+        cost = predict_cost(subject.prepared, card, subject.tokenizer)
+    except Untraceable:
+        return {}
+    path = folder / "artifacts" / f"{cell.key}.cost.json"
+    cost.write(path)
+    return {"cost": path.relative_to(folder).as_posix()}
 
 
 def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""What is stored beside the rows: pictures of a cell, what paired differences need, and edited images."""
+"""What is stored beside the rows: pictures and predicted cost of a cell, values for paired differences, edits."""
 
+import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +56,8 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     """The artifacts of ``row``, relative to ``folder``; what can't be read is a problem, not an error."""
     arrays: dict[str, np.ndarray] = {}
     problems = [] if row.artifacts else ["no artifacts recorded"]
-    for relative in dict.fromkeys(row.artifacts.values()):
+    pictures = [relative for kind, relative in row.artifacts.items() if kind != "cost"]
+    for relative in dict.fromkeys(pictures):
         try:
             with np.load(folder / relative, allow_pickle=False) as stored:
                 arrays |= {name: stored[name] for name in _RANKS if name in stored.files}
@@ -110,3 +114,23 @@ def load_edits(folder: Path) -> list[Edits]:
             raise UserError(f"'{path}' holds images of shape {list(edits.images.shape)}; make it anew")
         found.append(edits)
     return found
+
+
+COST_SECONDS = ("tokens_s", "guidance_s", "cache_s", "attention_s", "launch_s", "total_s", "latency_s")
+"""What every stored prediction holds, in seconds of one batch (``latency_s``: of one image)."""
+_COST_NUMBERS = (*COST_SECONDS, "throughput_images_per_s", "weight_bytes", "cache_bytes", "activation_bytes")
+
+
+def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
+    """What the cost model predicted for ``row``; None where nothing readable was stored."""
+    if "cost" not in row.artifacts:
+        return None
+    try:
+        values = json.loads((folder / row.artifacts["cost"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("card"), str):
+        return None
+    numbers = [values.get(name) for name in _COST_NUMBERS]
+    whole = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+    return values if whole and values["throughput_images_per_s"] > 0 else None

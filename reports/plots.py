@@ -98,7 +98,7 @@ def memory_against_batch(facet: Facet) -> Figure | None:
         axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
         axes.set_title("Memory against batch")
         _label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
-        _caption(figure, facet)
+        caption(figure, facet)
     return figure
 
 
@@ -172,7 +172,7 @@ def _trade_off(
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
         note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
-        _caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
+        caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
 
 
@@ -313,7 +313,7 @@ def _log_ticks(axis: matplotlib.axis.Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _caption(figure: Figure, facet: Facet, note: str = "") -> None:
+def caption(figure: Figure, facet: Facet, note: str = "") -> None:
     """Settings under the figure, so that a picture that travels alone still says what it shows."""
     figure.canvas.draw()
     box = figure.axes[0].get_tightbbox()

@@ -10,8 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from reports import lossiness, pictures, plots, published, style, tables
-from reports.artifacts import Artifacts, load_artifacts, load_edits
+from reports import lossiness, pictures, plots, predicted, published, style, tables, waterfall
+from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
@@ -76,9 +76,10 @@ def write_report(
 
 def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:
     artifacts = {row.cell: load_artifacts(row, source) for row in rows}
+    costs = {row.cell: cost for row in rows if (cost := load_cost(row, source)) is not None}
     sections = []
     split = facets(rows)
-    drawings = [list(_drawings(facet, artifacts)) for facet in split]
+    drawings = [list(_drawings(facet, artifacts, costs)) for facet in split]
     total, done = sum(map(len, drawings)), 0
     for number, (facet, drawing) in enumerate(zip(split, drawings, strict=True), start=1):
         section = Section(
@@ -88,6 +89,8 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
             tables.failures(facet.rows),
             _missing(facet, artifacts),
         )
+        cost_tables = (predicted.prediction_table(facet, costs), predicted.waterfall_table(facet, costs))
+        section.tables += [table for table in cost_tables if table is not None]
         for name, title, draw in drawing:
             progress(done, total, title)
             figure = draw()
@@ -117,7 +120,7 @@ def _edited(source: Path, figures: Path) -> list[Picture]:
 Drawing = tuple[str, str, Callable[[], Figure | None]]
 
 
-def _drawings(facet: Facet, artifacts: dict[str, Artifacts]) -> Iterator[Drawing]:
+def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Costs) -> Iterator[Drawing]:
     """(file name, title, function that draws) of each picture of a facet."""
     over_throughput, over_steps = plots.quality_against_throughput, plots.quality_against_steps
     names = metrics(facet.cells)
@@ -132,6 +135,14 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts]) -> Iterator[Drawing
         yield f"{stem}-against-steps", f"{against} steps", partial(over_steps, facet, metric)
     yield "memory-against-batch", "Memory against batch", partial(plots.memory_against_batch, facet)
     yield "lossiness-against-steps", "Bits lost", partial(lossiness.curves, facet, artifacts)
+    if predicted.comparisons(facet.cells, costs):
+        draw_prediction, draw_waterfall = predicted.predicted_against_measured, predicted.waterfall_figure
+        yield (
+            "predicted-against-measured",
+            "Predicted against measured",
+            partial(draw_prediction, facet, costs),
+        )
+        yield "speed-up", "From ideal to real speed-up", partial(draw_waterfall, facet, costs)
     yield "samples", "Samples", partial(pictures.sample_grid, facet, artifacts)
     yield "order", "Order of generation", partial(pictures.order_maps, facet, artifacts)
     yield "film", "One image appearing", partial(pictures.film_strip, facet, artifacts)
@@ -158,6 +169,9 @@ def _html(rows: Sequence[Row], sections: Sequence[Section]) -> str:
         published=published.beside(rows),
         published_headings=published.HEADINGS,
         published_note=published.NOTE,
+        predictions=predicted.published_predictions(),
+        prediction_headings=predicted.PUBLISHED_HEADINGS,
+        prediction_note=predicted.PUBLISHED_NOTE,
         environments=hardware_notes(rows),
         colour=style.colour,
     )
@@ -182,6 +196,11 @@ def _markdown(rows: Sequence[Row], sections: Sequence[Section]) -> str:
         lines += ["## In the papers", "", published.NOTE, "", "| " + " | ".join(published.HEADINGS) + " |"]
         lines += ["|" + "---|" * len(published.HEADINGS)]
         lines += ["| " + " | ".join(figure.cells) + " |" for figure in figures] + [""]
+    if figures:
+        lines += ["## Predicted for the papers' devices", "", predicted.PUBLISHED_NOTE, ""]
+        lines += ["| " + " | ".join(predicted.PUBLISHED_HEADINGS) + " |"]
+        lines += ["|" + "---|" * len(predicted.PUBLISHED_HEADINGS)]
+        lines += ["| " + " | ".join(cells) + " |" for _, cells in predicted.published_predictions()] + [""]
     lines += [tables.EXACT_NOTE, "", "## How to read this", "", *(f"- {trap}" for trap in _TRAPS), ""]
     lines += ["## Environment", "", *(f"- {line}" for line in hardware_notes(rows)), ""]
     return "\n".join(lines)
@@ -206,6 +225,7 @@ _TRAPS = (
     "Real images and reconstructions bound what decoding can reach: no strategy can be expected below the "
     "reconstructions of its tokenizer.",
     "The order of strategies can change with guidance: compare each at its own best scale.",
+    waterfall.NOTE,
     "Images/s depend on the batch, latency is for one image; a CPU's ranking need not be a GPU's, where "
     "few large steps pay more.",
 )

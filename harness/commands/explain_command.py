@@ -37,6 +37,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count FLOPs of a published network too, by decoding an image",
     )
+    command.add_argument(
+        "--device-card", metavar="NAME", help="predict the cost on this device: a100-80gb, h200, here, ..."
+    )
     add_machine_flags(command)
 
 
@@ -47,7 +50,13 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--image {options.image}: expected at least 0")
     if cell.is_published and cell.checkpoint is None:
         cell = dataclasses.replace(cell, checkpoint=RANDOM)  # a plan needs no weights
+    if options.device_card is not None:
+        from harness.cost.cards import card_named
+
+        card_named(options.device_card)  # a wrong name is said before anything is computed
     _print(cell, options.image, options.count_flops or not cell.is_published)
+    if options.device_card is not None:
+        _print_cost(cell, options.device_card)
     return 0
 
 
@@ -174,6 +183,27 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     )
     console.print(f"\nstep that writes each position (image {image}, from 1)")
     console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.steps))
+
+
+def _print_cost(cell: "Cell", card_name: str) -> None:
+    from harness.cost.cards import card_named
+    from harness.cost.model import predict_cost
+    from harness.prepare import prepare
+
+    card = card_named(card_name)
+    cost = predict_cost(prepare(cell), card)
+    unchecked = f"; unchecked: {', '.join(card.unchecked)}" if card.unchecked else ""
+    parts = ("tokens", "guidance", "cache", "attention", "launch")
+    shares = ", ".join(f"{name} {1e3 * getattr(cost, f'{name}_s'):.3g}" for name in parts)
+    print(f"\npredicted on {card.title} ({card.source}{unchecked})")
+    print(f"step         {1e3 * cost.step_s:.4g} ms on average, a batch {1e3 * cost.total_s:.4g} ms")
+    print(f"             of it, ms: {shares}")
+    print(f"throughput   {cost.throughput_images_per_s:.4g} images/s, without detokenizing")
+    print(f"latency      {1e3 * cost.latency_s:.4g} ms for one image at batch 1")
+    print(
+        f"memory       {cost.peak_bytes / 1e6:.2f} MB at most: weights {cost.weight_bytes / 1e6:.2f}, "
+        f"cache {cost.cache_bytes / 1e6:.2f}, activations {cost.activation_bytes / 1e6:.2f}"
+    )
 
 
 def _flops(prepared: "Prepared") -> str:

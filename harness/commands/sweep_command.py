@@ -15,6 +15,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--results", type=Path, metavar="DIR", help=f"result folder (default: {RESULTS}/NAME)"
     )
     command.add_argument("--dry-run", action="store_true", help="list the cells and run nothing")
+    command.add_argument(
+        "--device-card",
+        metavar="NAME",
+        help="with --dry-run: predict hours on this device, not on this machine",
+    )
     command.add_argument("--no-report", action="store_true", help="stop after the last cell")
     command.add_argument("--images", type=int, help="images per cell, instead of what the file says")
     command.add_argument("--seed", type=int, help="seed, instead of what the file says")
@@ -24,9 +29,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from harness.sweep import dry_run, run_sweep, sweep_cells
 
+    if options.dry_run:
+        from harness.cost.sweep_hours import predicted_hours
+
     sweep = sweep_cells(options.sweep, options.select, overrides(options))
     if options.dry_run:
         dry_run(sweep)
+        print(predicted_hours(sweep.cells, options.device_card))
         return 0
     folder = options.results or RESULTS / sweep.name
     summary = run_sweep(sweep, folder)

@@ -1,0 +1,50 @@
+"""pardec calibrate: measure the device card of this machine, by which costs are predicted."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "measure how fast this machine streams, multiplies and dispatches, for predicted costs"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    command.add_argument("--threads", type=int, default=0, help="CPU threads (0: every core)")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: $PARDEC_CARDS, else the user's data folder"
+    )
+    command.add_argument("--quick", action="store_true", help="tiny sizes: rougher, under a second")
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from harness.cell import checked
+    from harness.commands.common import progress_bar
+    from harness.cost.calibrate import Sizes, calibrate
+    from harness.cost.cards import user_cards, write_card
+    from harness.prepare import check_device
+
+    checked("threads", options.threads, "--threads")
+    check_device(options.device, "float32")
+    quick = Sizes(
+        stream_bytes=4 << 20,
+        inputs=64,
+        outputs=128,
+        weights_bytes=1 << 18,
+        rows=(1, 16),
+        launches=64,
+        repeats=3,
+    )
+    with progress_bar() as bar:
+        bar.add_task("calibrating", total=None)
+        card = calibrate(torch.device(options.device), options.threads, quick if options.quick else Sizes())
+    path = options.out or user_cards()
+    write_card(card, path)
+    print(f"{card.name}: {card.title}")
+    print(f"streaming    {card.bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
+    print(f"launch       {card.launch_s * 1e6:.2f} us")
+    for precision, rates in card.product_flops_per_s.items():
+        by_rows = ", ".join(f"{rate / 1e9:,.0f} at {rows}" for rows, rate in rates.items())
+        print(f"{precision:<17} {by_rows} rows (GFLOP/s)")
+    print(f"written to {path}")
+    return 0

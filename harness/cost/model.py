@@ -1,0 +1,170 @@
+"""From counted work and a device card to seconds and bytes: what a cell will take before it runs.
+
+A kind of work in a step takes max(bytes / bandwidth, FLOPs / rate) (roofline: Williams, Waterman, Patterson,
+CACM 52(4), 2009). Launching adds to that on a CPU; a GPU works while the host launches ahead, so there only
+what launching takes longer than working is added.
+"""
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from backbones.tokenizers import Tokenizer
+from harness.cost.cards import DeviceCard
+from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
+from harness.prepare import Prepared, predict
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Predicted seconds of one batch, by what they are spent on."""
+
+    tokens: float
+    """Matrix products and element-wise work, sampling included."""
+    cache: float
+    """Reading and writing the key/value cache."""
+    attention: float
+    """Attention beyond its cache traffic."""
+    launch: float
+    """Host time of launching that working doesn't hide."""
+
+    @property
+    def total(self) -> float:
+        return self.tokens + self.cache + self.attention + self.launch
+
+
+def step_seconds(works: Iterable[Work], card: DeviceCard, precision: str) -> Seconds:
+    """Seconds of one step."""
+    tokens = cache = attention = 0.0
+    launches = 0
+    for work in works:
+        arithmetic_s = work.flops / card.product_rate(precision, work.rows) if work.flops else 0.0
+        roofline_s = max(work.nbytes / card.bandwidth_bytes_per_s, arithmetic_s)
+        cached_s = work.cache_bytes / card.bandwidth_bytes_per_s
+        cache += cached_s
+        if work.kind == "attention":
+            attention += roofline_s - cached_s
+        else:
+            tokens += roofline_s - cached_s
+        launches += work.launches
+    launch = launches * card.launch_s
+    if card.asynchronous:
+        launch = max(0.0, launch - tokens - cache - attention)
+    return Seconds(tokens, cache, attention, launch)
+
+
+def decode_seconds(traced: Trace, card: DeviceCard, precision: str) -> Seconds:
+    """Seconds of all steps of one batch."""
+    steps = [step_seconds(works, card, precision) for works in traced.steps]
+    return Seconds(
+        tokens=sum(step.tokens for step in steps),
+        cache=sum(step.cache for step in steps),
+        attention=sum(step.attention for step in steps),
+        launch=sum(step.launch for step in steps),
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cell's predicted cost. Seconds are of one batch, and sum to ``total_s``; planning is not in them."""
+
+    card: str
+    batch: int
+    steps: int
+    tokens_s: float
+    """Products and element-wise work as they would be without guidance."""
+    guidance_s: float
+    """What the unconditional half adds to them."""
+    cache_s: float
+    attention_s: float
+    launch_s: float
+    detokenize_s: float | None
+    """None where tokens stay tokens."""
+    latency_s: float
+    """Seconds of one image at batch 1."""
+    flops_per_image: float
+    weight_bytes: int
+    cache_bytes: int
+    activation_bytes: int
+
+    @property
+    def total_s(self) -> float:
+        parts = (self.tokens_s, self.guidance_s, self.cache_s, self.attention_s, self.launch_s)
+        return sum(parts) + (self.detokenize_s or 0.0)
+
+    @property
+    def step_s(self) -> float:
+        """Mean seconds of a step."""
+        return (self.total_s - (self.detokenize_s or 0.0)) / self.steps
+
+    @property
+    def throughput_images_per_s(self) -> float:
+        return self.batch / self.total_s
+
+    @property
+    def peak_bytes(self) -> int:
+        """Weights, cache and activations at the fullest moment."""
+        return self.weight_bytes + self.cache_bytes + self.activation_bytes
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Fields and derived numbers, for storage."""
+        derived = {name: getattr(self, name) for name in ("total_s", "step_s", "throughput_images_per_s")}
+        return asdict(self) | derived | {"peak_bytes": self.peak_bytes}
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+
+def predict_cost(
+    prepared: Prepared, card: DeviceCard, tokenizer: Tokenizer | None = None, latency: bool = True
+) -> Cost:
+    """The cost of a cell on the device of ``card``.
+
+    latency: whether batch 1 is traced too; without it ``latency_s`` is that of the cell's batch. Raises
+    ``trace.Untraceable`` for a strategy whose course depends on what it draws, UserError for a precision that
+    the card has no rate for.
+    """
+    cell = prepared.cell
+    precision = precision_of(prepared, card)
+    on_cpu = not card.asynchronous
+    traced = trace(prepared, on_cpu=on_cpu)
+    whole = decode_seconds(traced, card, precision)
+    bare = whole
+    if prepared.guidance is not None:
+        bare = decode_seconds(trace(unguided(prepared), on_cpu=on_cpu), card, precision)
+    first_s = whole.total
+    if latency and cell.batch != 1:
+        first_s = decode_seconds(trace(prepared, 1, on_cpu), card, precision).total
+    detokenize_s, activations = None, traced.activation_bytes
+    if tokenizer is not None:
+        shadow = copy.deepcopy(tokenizer).to(META)
+        detokenizing = trace_tokenizer(shadow, cell.batch)
+        detokenize_s = decode_seconds(detokenizing, card, "float32").total
+        first_s += decode_seconds(trace_tokenizer(shadow, 1), card, "float32").total
+        # The cache is free again while tokens become images.
+        activations = max(activations, detokenizing.activation_bytes - traced.cache_bytes)
+    return Cost(
+        card=card.name,
+        batch=cell.batch,
+        steps=len(traced.steps),
+        tokens_s=bare.tokens,
+        guidance_s=whole.tokens - bare.tokens,
+        cache_s=whole.cache,
+        attention_s=whole.attention,
+        launch_s=whole.launch,
+        detokenize_s=detokenize_s,
+        latency_s=first_s,
+        flops_per_image=traced.flops / cell.batch,
+        weight_bytes=predict(prepared).weight_bytes,
+        cache_bytes=traced.cache_bytes,
+        activation_bytes=activations,
+    )
+
+
+def precision_of(prepared: Prepared, card: DeviceCard) -> str:
+    """The card's name of the cell's products: ``bfloat16 packed`` where they are packed and so measured."""
+    cell = prepared.cell
+    packed = f"{cell.dtype} packed"
+    return packed if cell.products == "packed" and packed in card.product_flops_per_s else cell.dtype

@@ -1,0 +1,304 @@
+"""What a decode does, step by step, without doing it: the public loop on torch's meta device.
+
+The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
+two are run and counted for all. A strategy that reads what it drew (to accept drafts,
+say) can't be traced, since nothing is drawn.
+"""
+
+import dataclasses
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from backbones.tokenizers import Tokenizer
+from backbones.transformer import Network, Trunk, View, attend_by_products
+from harness.prepare import Prepared, dtype_of, on_meta
+from strategies.decoding.decode import Commit, decode
+from strategies.decoding.sampling import StreamSampler
+
+Kind = Literal["product", "attention", "other"]
+META = torch.device("meta")
+_GATHERS = {"embedding", "index", "index_select", "gather"}
+_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+
+
+class Untraceable(Exception):
+    """A strategy whose course depends on what it draws."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written."""
+
+    kind: Kind
+    rows: int
+    flops: int = 0
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    other_bytes: int = 0
+    launches: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight_bytes + self.cache_bytes + self.other_bytes
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Work of each step of one batch; prefill belongs to the first."""
+
+    steps: tuple[tuple[Work, ...], ...]
+    cache_bytes: int
+    activation_bytes: int
+    """Most that lives at once beside weights and caches."""
+
+    @property
+    def flops(self) -> int:
+        return sum(work.flops for step in self.steps for work in step)
+
+
+class _Recorder(TorchDispatchMode):
+    """Counts every operation on meta tensors, and what lives at once."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights, self.caches = weights, set[int]()
+        self.cache_sizes: list[int] = []
+        self.repeat = 1
+        self.whole: set[Any] = set()
+        self.in_attention = False
+        self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
+        self.live: dict[int, weakref.ref[Any]] = {}
+        self.live_bytes = self.peak_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet not in flop_registry and func not in self.whole:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+            self.whole.add(func)
+        out = func(*args, **kwargs)
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        on_device = any(tensor.is_meta for tensor in made)
+        if on_device and (not read or any(tensor.is_meta for tensor in read)):
+            self._record(func, packet, read, made, args, kwargs, out)
+        return out
+
+    def _record(
+        self, func: Any, packet: Any, read: list[Tensor], made: list[Tensor], args: Any, kwargs: Any, out: Any
+    ) -> None:
+        sources = {_storage(tensor) for tensor in read}
+        fresh = [tensor for tensor in made if _storage(tensor) not in sources]
+        for tensor in fresh:
+            self._hold(tensor)
+        name = packet.__name__
+        if name in _ALLOCATIONS or not (fresh or func._schema.is_mutable):
+            return  # memory alone, or a view
+        flops, rows = 0, 1
+        kind: Kind = "other"
+        if packet in flop_registry:
+            flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
+            channels = 1 if name in ("convolution", "_convolution") else -1
+            rows = made[0].numel() // made[0].shape[channels]
+            if made[0].dim() == 3:
+                rows //= made[0].shape[0]  # a batch of products
+            kind = "product"
+        if self.in_attention:
+            kind = "attention"
+        gathers = name in _GATHERS
+        moved = {id(tensor): tensor for tensor in [*([] if gathers else read), *made] if tensor.is_meta}
+        self.add(kind, rows, flops, [*moved.values(), *(made if gathers else [])])
+
+    def add(self, kind: Kind, rows: int, flops: int, moved: list[Tensor]) -> None:
+        """Note one operation that moves these tensors."""
+        row = self.steps[-1].setdefault((kind, rows), [0, 0, 0, 0, 0])
+        row[0] += self.repeat * flops
+        for tensor in moved:
+            storage = _storage(tensor)
+            column = 1 if storage in self.weights else 2 if storage in self.caches else 3
+            row[column] += self.repeat * min(tensor.nbytes, tensor.untyped_storage().nbytes())
+        row[4] += self.repeat
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.live or key in self.weights:
+            return
+
+        def drop(reference: Any) -> None:
+            del self.live[key]
+            self.live_bytes -= size
+
+        self.live[key] = weakref.ref(storage, drop)
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+class _AsOnDevice(TorchFunctionMode):
+    """What the meta device would do otherwise than the cell's: attention is two products on a CPU and one
+    kernel elsewhere, RMSNorm six passes on a CPU and one kernel elsewhere; and logits are finite."""
+
+    def __init__(self, recorder: _Recorder, on_cpu: bool) -> None:
+        super().__init__()
+        self.recorder, self.on_cpu = recorder, on_cpu
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **(kwargs or {}))
+        if func is F.rms_norm:
+            return self._normalise(*args, **(kwargs or {}))
+        if func is Tensor.isfinite and args[0].is_meta and args[0].dim() == 0:
+            return torch.tensor(True)  # the loop's question whether any logit was broken
+        return func(*args, **(kwargs or {}))
+
+    def _normalise(self, x: Tensor, shape: Any, weight: Tensor | None = None, eps: Any = None) -> Tensor:
+        out = torch.empty_like(x)
+        scale = [] if weight is None else [weight]
+        if not self.on_cpu:
+            self.recorder.add("other", 1, 0, [x, out, *scale])
+            return out
+        squares = torch.empty_like(x)
+        for moved in ([x, squares], [squares], [], [], [x, squares], [squares, out, *scale]):
+            self.recorder.add("other", 1, 0, moved)
+        return out
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any = None, *rest: Any) -> Tensor:
+        if self.on_cpu and mask is None:
+            self.recorder.in_attention = True
+            try:
+                return attend_by_products(queries, keys, values, View(), 0.0)
+            finally:
+                self.recorder.in_attention = False
+        mixed = torch.empty_like(queries)
+        flops = 4 * queries.numel() * keys.shape[-2]
+        self.recorder.add("attention", queries.shape[-2], flops, [queries, keys, values, mixed])
+        return mixed
+
+
+@dataclass(frozen=True)
+class _MetaSampler(StreamSampler):
+    def noise(self, order: Tensor) -> Tensor:
+        return torch.empty(order.shape, device=order.device)
+
+
+def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> Trace:
+    """The work of decoding one batch (default: the cell's size).
+
+    on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device).
+    Weights that are read by position (embeddings) count by what is read of them; all other tensors count once
+    for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
+    """
+    cell = prepared.cell
+    images = range(batch or cell.batch)
+    network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
+    blocks = _few_blocks(network)
+    if on_cpu is None:
+        on_cpu = torch.device(cell.device).type == "cpu"
+    recorder = _Recorder({_storage(parameter) for parameter in network.parameters()})
+    with _caches_noted(network, recorder), _blocks_repeated(blocks, recorder):
+        plan = prepared.plan(images)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=META)
+        sampler = _MetaSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p)
+
+        def next_step(commit: Commit) -> None:
+            recorder.steps.append({})
+
+        with _AsOnDevice(recorder, on_cpu), recorder:
+            try:
+                decode(
+                    network, prepared.strategy, plan, labels, sampler, prepared.guidance, observe=next_step
+                )
+            except (RuntimeError, NotImplementedError) as error:
+                if "meta" not in str(error).lower():
+                    raise
+                raise Untraceable(
+                    f"strategy '{cell.strategy}' depends on what it draws: {' '.join(str(error).split())}"
+                ) from error
+    *steps, after = recorder.steps
+    merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
+    cached = sum(recorder.cache_sizes)
+    return Trace(tuple(merged), cached, recorder.peak_bytes - cached)
+
+
+def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:
+    """The work of turning the tokens of one batch into images; ``tokenizer`` is on the meta device."""
+    recorder = _Recorder({_storage(tensor) for tensor in tokenizer.state_dict().values()})
+    codes = torch.zeros((batch, *tokenizer.grid), dtype=torch.int64, device=META)
+    with torch.inference_mode(), recorder:
+        tokenizer.decode(codes)
+    return Trace((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
+
+
+def unguided(prepared: Prepared) -> Prepared:
+    return dataclasses.replace(prepared, guidance=None)
+
+
+def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Work, ...]:
+    return tuple(Work(kind, rows, *numbers) for (kind, rows), numbers in step.items())
+
+
+def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
+    """Cut every trunk down to two blocks; the kept blocks, and how many each stands for.
+
+    Two, since the first one's input is also the trunk's, and may be a view of a weight.
+    """
+    kept: list[tuple[nn.Module, int]] = []
+    for module in network.modules():
+        if type(module) is Trunk and len(module.blocks) > 2:
+            first, second = module.blocks[:2]
+            kept += [(first, 1), (second, len(module.blocks) - 1)]
+            module.blocks = nn.ModuleList([first, second])
+    return kept
+
+
+@contextmanager
+def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: _Recorder) -> Iterator[None]:
+    """While a kept block runs, what it does counts as often as there were blocks."""
+    hooks = []
+    for block, count in blocks:
+
+        def enter(module: nn.Module, args: Any, count: int = count) -> None:
+            recorder.repeat = count
+
+        def leave(module: nn.Module, args: Any, out: Any) -> None:
+            recorder.repeat = 1
+
+        hooks += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _caches_noted(network: Network, recorder: _Recorder) -> Iterator[None]:
+    """Tell the recorder which memory is key/value cache."""
+    make = network.cache
+
+    def noted(*args: Any, **named: Any) -> Any:
+        cache = make(*args, **named)
+        recorder.caches.add(_storage(cache.store))
+        recorder.cache_sizes.append(cache.nbytes)
+        return cache
+
+    network.cache = noted  # type: ignore[method-assign]
+    yield
