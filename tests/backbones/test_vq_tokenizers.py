@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from published_files import save_legacy, to_published
+from tests.recorded import TOLERANCE, randomise
 from torch.nn import functional as F
 
 from backbones.checkpoints import CheckpointError
@@ -21,7 +22,6 @@ from backbones.tokenizers.published import (
 from backbones.weights import count_parameters
 from harness.executors import ROOT
 from strategies.decoding.presets import preset, preset_info, preset_names
-from tests.recorded import TOLERANCE, randomise
 
 SMALL = {
     "vq-llamagen": {"ch": 32, "num_res_blocks": 1, "encoder_ch_mult": [1, 2, 1], "decoder_ch_mult": [2, 1, 1],

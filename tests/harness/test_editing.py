@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.recorded import run
+from tests.recorded import subject as random_subject
 
 from harness.cell import Cell, normalised
 from harness.cli import main
@@ -19,8 +21,6 @@ from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.randar import Extrapolation
-from tests.recorded import run
-from tests.recorded import subject as random_subject
 
 SIZE = 32
 WAYS = [

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.recorded import randomise
 
 from backbones import published_tokenizers
 from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer, tokenizer_by_family
@@ -29,7 +30,6 @@ from results.schema import SCHEMA
 from strategies.decoding import presets
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import HYPER_PARAMETERS, to_published
-from tests.recorded import randomise
 
 TOKENIZERS = {
     "small-llamagen": ("vq-llamagen", "ch = 32, num_res_blocks = 1, encoder_ch_mult = [1, 1], z_channels = 8,"

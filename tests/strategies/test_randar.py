@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.recorded import close, run, subject
 
 from backbones.checkpoints import load_published
 from backbones.positions import rotary_table
@@ -24,7 +25,6 @@ from strategies.randar import (
     spread,
 )
 from tests.backbones.published_files import published
-from tests.recorded import close, run, subject
 from tests.strategies.dressings import with_trunk
 
 GRID = (4, 4)
