@@ -42,12 +42,16 @@ class Assessor:
         return cls(cell, extractor, judge, _reference(cell, extractor, folder))
 
     def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
-        """quality, reference and protocol of a row for uint8 images [n, 3, H, W], and reasons of nulls."""
+        """Quality, its replicates, reference and protocol of a row for uint8 images [n, 3, H, W]; reasons of
+        nulls."""
         features = extract(pixels, self.extractor, device=self.cell.device)
         seen = predictions(self.judge, pixels)
         metrics = quality(features, self.reference, labels.numpy(), seen.numpy())
         row = {
             "quality": {name: metric.row() for name, metric in metrics.items()},
+            "quality_replicates": {
+                name: list(metric.replicates) for name, metric in metrics.items() if metric.replicates
+            },
             "reference": self.reference.row(),
             "protocol": protocol(features, COLOUR, LABELS),
         }

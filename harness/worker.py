@@ -1,8 +1,8 @@
 """The process that measures one cell: ``python -m harness.worker FD PARENT``, used by ``executors``.
 
-It reads one JSON line from its standard input and writes JSON lines to the pipe FD: progress, then one with
-the status. It ends when its parent is gone: its standard input then reaches its end, and on Linux the kernel
-sends it SIGKILL besides.
+It reads one JSON line from its standard input, a cell to measure or cells to time in turn, and writes JSON
+lines to the pipe FD: progress, then one with the status. It ends when its parent is gone: its standard input
+then reaches its end, and on Linux the kernel sends it SIGKILL besides.
 """
 
 import ctypes
@@ -12,15 +12,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.cell import Cell
+from harness.failures import classify
 
 SAMPLES = 50
 """Images kept of every cell."""
 _PR_SET_PDEATHSIG = 1
-_SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
 
 def end_with(parent: int) -> None:
@@ -71,9 +72,31 @@ def measure_cell(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
 
     from harness.environment import environment
 
+    limit_device_memory(cell)
     torch.set_num_threads(cell.threads or 1)
     channel.send(share=0.0, doing="start", measured={"environment": environment(cell.device)})
     return _anchor(cell, folder, channel) if cell.is_anchor else _decoded(cell, folder, channel)
+
+
+def limit_device_memory(cell: Cell) -> None:
+    """Give torch its share of a CUDA device; the parent limits a process on the CPU."""
+    import torch
+
+    if cell.memory_limit_gb is not None and cell.device != "cpu":
+        total = torch.cuda.get_device_properties(cell.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cell.memory_limit_gb * 1e9 / total), cell.device)
+
+
+def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str, Any]:
+    """``paired`` of every cell by its key, timed in turn."""
+    import torch
+
+    from harness.in_turn import time_in_turn
+
+    limit_device_memory(cells[0])
+    torch.set_num_threads(cells[0].threads or 1)
+    channel.progress(0.0, "in turn")
+    return {"paired": time_in_turn(cells, rounds)}
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
@@ -146,19 +169,6 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     return {kind: name for kind, array in kinds.items() if array in arrays}
 
 
-def classify(error: BaseException) -> tuple[str, str]:
-    """Status and one-line cause of a cell that raised."""
-    text = " ".join(str(error).split())
-    cause = f"{type(error).__name__}: {text}"[:500]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "oom", cause
-    if isinstance(error, RuntimeError) and any(words in text.lower() for words in _SHORT_OF_MEMORY):
-        return "oom", cause
-    if isinstance(error, FloatingPointError):
-        return "invalid", cause
-    return "error", cause
-
-
 def main(arguments: list[str]) -> int:
     descriptor, parent = int(arguments[0]), int(arguments[1])
     os.set_inheritable(descriptor, False)
@@ -167,8 +177,11 @@ def main(arguments: list[str]) -> int:
         order = json.loads(read_line(0))
         end_with(parent)
         try:
-            cell = Cell.from_json(order["cell"])
-            measured = measure_cell(cell, Path(order["folder"]), channel)
+            if "in_turn" in order:
+                cells = [Cell.from_json(text) for text in order["in_turn"]]
+                measured = time_cells(cells, order["rounds"], channel)
+            else:
+                measured = measure_cell(Cell.from_json(order["cell"]), Path(order["folder"]), channel)
         except Exception as error:  # noqa: BLE001 - whatever a cell raises is its result
             traceback.print_exc()
             status, reason = classify(error)

@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from harness.quality import diversity, frechet, kernel, neighbours
 from harness.quality.errors import Unmeasurable
 from harness.quality.sets import Features, ReferenceStats
-from harness.statistics import GROUPS, Interval, balanced_groups, jackknife_interval, wilson_interval
+from harness.statistics import (
+    GROUPS,
+    Interval,
+    balanced_groups,
+    jackknife_interval,
+    leave_one_out,
+    wilson_interval,
+)
 
 Array = NDArray[np.float64]
 
@@ -30,11 +37,13 @@ class Metric:
     n: int
     reference: str | None
     reason: str | None = None
+    replicates: tuple[float, ...] | None = None
+    """[G]: the value with each group of images left out, which the interval of a paired difference needs."""
 
     def row(self) -> dict[str, float | int | str | None]:
         """The metric's entry in a result row."""
         entry = asdict(self)
-        del entry["reason"]
+        del entry["reason"], entry["replicates"]
         return entry
 
 
@@ -43,24 +52,37 @@ def unmeasured(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return {f"quality.{name}": metric.reason for name, metric in metrics.items() if metric.reason is not None}
 
 
-def _interval(
+Estimate = tuple[Interval, Array]
+"""A metric's interval, and its values with each group of images left out."""
+
+
+def _jackknifed(
     value: float,
-    replicates: Callable[[], Array],
+    replicates: Array,
     n: int,
     bounds: tuple[float, float] = (-np.inf, np.inf),
-) -> Interval:
+) -> Estimate:
     """Jackknife interval, cut to the range that the metric can take."""
-    found = jackknife_interval(value, replicates(), n)
+    found = jackknife_interval(value, replicates, n)
     low, high = max(found.low, min(bounds[0], value)), min(found.high, max(bounds[1], value))
-    return Interval(value, low, high, n, found.level)
+    return Interval(value, low, high, n, found.level), replicates
 
 
-def _measured(interval: Callable[[], Interval], n: int, reference: str | None) -> Metric:
+def _share(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> Estimate:
+    """A share of images, each in or out by itself, with Wilson's interval."""
+    found = np.bincount(groups, weights=hits).astype(np.float64)
+    sizes = np.bincount(groups).astype(np.float64)
+    without = leave_one_out(found) / leave_one_out(sizes)
+    return wilson_interval(int(hits.sum()), len(hits)), without
+
+
+def _measured(estimate: Callable[[], Estimate], n: int, reference: str | None) -> Metric:
     try:
-        found = interval()
+        found, replicates = estimate()
     except Unmeasurable as error:
         return Metric(None, None, None, n, reference, reason=str(error))
-    return Metric(found.value, found.low, found.high, n, reference)
+    kept = tuple(map(float, replicates))
+    return Metric(found.value, found.low, found.high, n, reference, replicates=kept)
 
 
 def _frechet(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> dict[str, Metric]:
@@ -72,20 +94,20 @@ def _frechet(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64
             spread.append(frechet.jackknife(points, reference, groups))
         return spread[0]
 
-    def interval(distance: Callable[[NDArray[np.float32], ReferenceStats], float]) -> Interval:
-        return _interval(distance(points, reference), replicates, n, (0, np.inf))
+    def estimate(distance: Callable[[NDArray[np.float32], ReferenceStats], float]) -> Estimate:
+        return _jackknifed(distance(points, reference), replicates(), n, (0, np.inf))
 
     return {
-        "fd": _measured(lambda: interval(frechet.torch_fidelity_distance), n, reference.name),
-        "fd_clean": _measured(lambda: interval(frechet.clean_fid_distance), n, reference.name),
+        "fd": _measured(lambda: estimate(frechet.torch_fidelity_distance), n, reference.name),
+        "fd_clean": _measured(lambda: estimate(frechet.clean_fid_distance), n, reference.name),
     }
 
 
-def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Interval:
+def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Estimate:
     value, replicates = kernel.value_and_jackknife(
         fake.features, reference.points, groups, reference.kernel_mean
     )
-    return _interval(value, lambda: replicates, fake.n)
+    return _jackknifed(value, replicates, fake.n)
 
 
 def _precision_recall(
@@ -97,12 +119,12 @@ def _precision_recall(
         missing = Metric(None, None, None, fake.n, reference.name, reason=str(error))
         return {"precision": missing, "recall": missing}
 
-    def recall() -> Interval:
-        return _interval(found.recall, lambda: found.recall_without, fake.n, (0, 1))
+    def recall() -> Estimate:
+        return _jackknifed(found.recall, found.recall_without, fake.n, (0, 1))
 
-    def precision() -> Interval:
+    def precision() -> Estimate:
         # Given the reference, each generated image is in or out by itself: a plain share.
-        return wilson_interval(int(found.inside.sum()), fake.n)
+        return _share(found.inside, groups)
 
     return {
         "precision": _measured(precision, fake.n, reference.name),
@@ -110,10 +132,10 @@ def _precision_recall(
     }
 
 
-def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Interval:
+def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Estimate:
     value, _ = diversity.score(fake.logits, seed=seed)
     bounds = (1, fake.logits.shape[1])
-    return _interval(value, lambda: diversity.jackknife(fake.logits, groups), fake.n, bounds)
+    return _jackknifed(value, diversity.jackknife(fake.logits, groups), fake.n, bounds)
 
 
 def quality(
@@ -147,8 +169,7 @@ def quality(
         seen = np.asarray(judge_predictions)
         if seen.shape != asked.shape:
             raise ValueError(f"judge_predictions have shape {seen.shape}, labels {asked.shape}")
-        hits = wilson_interval(int((seen == asked).sum()), fake.n)
-        named[f"accuracy@{fake.n}"] = Metric(hits.value, hits.low, hits.high, fake.n, None)
+        named[f"accuracy@{fake.n}"] = _measured(lambda: _share(seen == asked, groups), fake.n, None)
     return named
 
 
