@@ -9,7 +9,20 @@ from typing import NoReturn
 
 from strategies.decoding.errors import UserError, unknown
 
-COMMANDS = ("list", "explain", "sweep", "train", "tune", "sample", "generate", "report", "compare")
+COMMANDS = (
+    "list",
+    "explain",
+    "sweep",
+    "train",
+    "tune",
+    "sample",
+    "generate",
+    "report",
+    "compare",
+    "baseline",
+    "regress",
+    "selftest",
+)
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
 

@@ -107,10 +107,10 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     rows_a, rows_b = load_rows(a), load_rows(b)
     waiting: dict[str, list[Row]] = {}
     for row in rows_b:
-        waiting.setdefault(_setting(row), []).append(row)
+        waiting.setdefault(setting_key(row), []).append(row)
     pairs, only_a = [], []
     for row in sorted(rows_a, key=_position):
-        partners = waiting.get(_setting(row))
+        partners = waiting.get(setting_key(row))
         if not partners:
             only_a.append(row)
             continue
@@ -259,7 +259,7 @@ def _counted(name: str, a: float, b: float) -> Difference:
 
 def _lines(pair: Pair) -> list[list[str]]:
     """Table lines of a pair: one per difference, one per obstacle."""
-    name = _display(pair.a)
+    name = display_name(pair.a)
     lines = []
     for one in pair.differences:
         change = (
@@ -280,13 +280,13 @@ def _remarks(comparison: Comparison) -> list[str]:
     lines = ["B - A with its 95 % interval; a difference is called better or worse when that excludes zero."]
     for pair in comparison.pairs:
         details = [*(one.text for one in pair.obstacles), *pair.notes]
-        lines += [f"{_display(pair.a)}: {detail}" for detail in details]
-    lines += [f"only in A: {_display(row)}" for row in comparison.only_a]
-    lines += [f"only in B: {_display(row)}" for row in comparison.only_b]
+        lines += [f"{display_name(pair.a)}: {detail}" for detail in details]
+    lines += [f"only in A: {display_name(row)}" for row in comparison.only_a]
+    lines += [f"only in B: {display_name(row)}" for row in comparison.only_b]
     return lines
 
 
-def _display(row: Row) -> str:
+def display_name(row: Row) -> str:
     parts = [row.label]
     if row.tier != "anchor":
         parts += [f"{row.steps} steps", f"batch {row.batch}", row.dtype]
@@ -295,14 +295,14 @@ def _display(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _setting(row: Row) -> str:
+def setting_key(row: Row) -> str:
     """The join key; anchors decode nothing, so only their kind counts."""
     names = ("tier", "strategy") if row.tier == "anchor" else SETTING
     return json.dumps([getattr(row, name) for name in names], sort_keys=True)
 
 
 def _settings(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(_display(row) for row in sorted(rows, key=_position)))
+    names = list(dict.fromkeys(display_name(row) for row in sorted(rows, key=_position)))
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     if word == "eat":
         held = bytearray(1 << 20)
         while True:
-            held += held
+            held = held + held
     if word == "short":
         channel.send(status="oom", reason="MemoryError: at batch " + str(cell.batch), measured={})
         return
