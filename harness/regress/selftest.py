@@ -1,8 +1,8 @@
 """The gate measured by itself: comparisons of equal code, and of code with a planted change.
 
-Exact counters, tokens and quality are measured in this process. Times are measured in fresh processes, several
-measurements in each, and compared across processes only, as the gate does. Comparisons that share a process
-are not independent, so the intervals of their rates are somewhat too narrow.
+Exact counters, tokens and quality are measured in this process. Times are measured in fresh processes,
+several measurements in each, and compared across processes only, as the gate does. Comparisons that share a
+process are not independent, so the intervals of their rates are somewhat too narrow.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
 from harness import compiled
 from harness.assess import Assessor
-from harness.cell import Cell
+from harness.cell import Cell, normalised
 from harness.environment import environment
 from harness.executors import Outcome
 from harness.generate import Gallery, Subject, load, run_batch
@@ -83,10 +83,11 @@ class Rate:
 
 
 def selftest(size: Size, folder: Path, say: Progress, **settings: Any) -> dict[str, Any]:
-    """All rates as plain data. folder: for the reference's features. settings: of the cells (threads, zoo)."""
+    """All rates as plain data. folder: for the reference's features. settings: the cells' threads and zoo."""
     started = time.monotonic()
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    with_settings = [finished(dataclasses.replace(cell, **settings)) for cell in (*CELLS, *TIMED, QUALITY)]
+    whole = [normalised(dataclasses.replace(cell, **settings)) for cell in (*CELLS, *TIMED, QUALITY)]
+    with_settings = [finished(cell) for cell in whole]
     torch.set_num_threads(with_settings[0].threads)
     rates = []
     for find in (

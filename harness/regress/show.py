@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.regress.judge import Finding, worst
+from harness.regress.judge import Finding, Verdict, worst
 
 _HEADINGS = ("verdict", "setting", "quantity", "baseline", "now", "why")
-_STYLES = {"fail": "bold red", "warn": "yellow", "notice": "cyan", "pass": "green"}
+_STYLES: dict[Verdict, str] = {"fail": "bold red", "warn": "yellow", "notice": "cyan", "pass": "green"}
 
 
 def notable(findings: Sequence[Finding]) -> list[Finding]:
@@ -38,7 +38,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         table.add_column(heading, justify="right" if heading in ("baseline", "now") else "left")
     for finding in notable(findings):
         verdict, *rest = _entries(finding)
-        table.add_row(Text(verdict, style=_STYLES[verdict]), *map(Text, rest))
+        table.add_row(Text(verdict, style=_STYLES[finding.verdict]), *map(Text, rest))
     if not console.is_terminal:
         console.width = max(console.width, 180)
     console.print(table)
