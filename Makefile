@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup sweep test test-slow check train bench clean
+.PHONY: setup sweep test test-slow check train bench regress baseline clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,12 @@ train: setup
 
 bench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -q
+
+regress: setup
+	$(BIN)/pardec regress
+
+baseline: setup
+	$(BIN)/pardec baseline
 
 clean:
 	rm -rf $(VENV) build *.egg-info

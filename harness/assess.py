@@ -50,20 +50,19 @@ class Assessor:
         extractor = Extractor.of(name, network, network.sha256)
         return cls(cell, extractor, judge, _reference(cell, extractor, folder))
 
-    def fields(
-        self, pixels: Tensor, labels: Tensor
-    ) -> tuple[dict[str, Any], dict[str, str], dict[str, np.ndarray]]:
-        """quality, reference and protocol of a row for uint8 images [n, 3, H, W], reasons of nulls, and
-        ``replicates`` of the metrics."""
+    def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
+        """Quality, its replicates, reference and protocol of a row for uint8 images [n, 3, H, W]; reasons of
+        nulls."""
         features = extract(pixels, self.extractor, device=self.cell.device)
         seen = predictions(self.judge, pixels)
         metrics = quality(features, self.reference, labels.numpy(), seen.numpy())
         row = {
             "quality": {name: metric.row() for name, metric in metrics.items()},
+            "quality_replicates": replicates(metrics),
             "reference": self.reference.row(),
             "protocol": protocol(features, COLOUR, LABELS),
         }
-        return row, unmeasured(metrics), replicates(metrics)
+        return row, unmeasured(metrics)
 
 
 def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:

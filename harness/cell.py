@@ -20,7 +20,7 @@ ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
-_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "checkpoints")
+_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "checkpoints")
 _LATER = ("tokenizer_checkpoint",)
 """Fields younger than recorded rows: None leaves the key as it was before they came."""
 
@@ -64,6 +64,11 @@ class Cell:
     """CPU threads; 0 for every core that this process may use."""
     timeout_s: float = 3600.0
     """Longest time that the cell may take, seconds."""
+    memory_limit_gb: float | None = None
+    """Most memory that the cell may ask for, 10^9 bytes: its process's data on the CPU, torch's share of the
+    device on CUDA; None for no limit."""
+    gated: bool = True
+    """Whether the exit status of a sweep tells of this cell's failure."""
     label: str = ""
     """Short display name; empty for the strategy's title and options."""
     checkpoints: str | None = None
@@ -217,10 +222,12 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0),
     "threads": _whole(0),
     "timeout_s": _number("a number above 0", lambda value: value > 0),
+    "memory_limit_gb": _number("a number above 0", lambda value: value > 0),
+    "gated": Rule("true or false", lambda value: isinstance(value, bool)),
     "label": _text(),
 }
 """What a sweep file may set."""
-_REAL = ("guidance", "guidance_power", "temperature", "top_p", "timeout_s")
+_REAL = ("guidance", "guidance_power", "temperature", "top_p", "timeout_s", "memory_limit_gb")
 
 
 def checked(key: str, value: Any, where: str) -> Any:

@@ -27,6 +27,9 @@ COMMANDS = (
     "fetch",
     "claims",
     "calibrate",
+    "baseline",
+    "regress",
+    "selftest",
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""

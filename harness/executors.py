@@ -1,7 +1,13 @@
-"""Runs one cell in a fresh process of its own group, and turns whatever happens to it into an outcome."""
+"""Runs one cell in a fresh process of its own group, and turns whatever happens to it into an outcome.
+
+Time is limited by the parent's clock, which waits on the pipe without spinning. Memory is limited by the
+kernel (``RLIMIT_DATA``, set from outside before the worker imports anything), so that an allocation fails the
+moment it asks for too much: sampling the resident size would miss short peaks and disturb the timing.
+"""
 
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -14,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cell import Cell
+from harness.failures import says_out_of_memory
 from results.schema import Status
 
 WORKER = (sys.executable, "-m", "harness.worker")
@@ -35,16 +42,26 @@ class Outcome:
     wall_s: float
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Cells timed in turn by one process, and the least number of rounds."""
+
+    cells: tuple[Cell, ...]
+    rounds: int
+
+
 def run_in_worker(
     cell: Cell,
     folder: Path,
     log: Path,
     on_progress: Progress = lambda share, doing: None,
     command: Sequence[str] = WORKER,
+    turns: Turns | None = None,
 ) -> Outcome:
     """Run ``cell`` and wait for it, at most ``cell.timeout_s`` seconds; nothing it does is raised here.
 
-    folder: where its artifacts and the reference go. log: where its stderr goes. The worker writes JSON lines
+    folder: where its artifacts and the reference go. log: where its stderr goes. turns: cells, ``cell`` the
+    first of them, that are timed together instead of one being measured. The worker writes JSON lines
     to a pipe of its own, so no library's print can spoil them, and its standard input stays open as long as
     this process lives, which is how it knows.
     """
@@ -62,12 +79,16 @@ def run_in_worker(
             env=worker_environment(cell.threads),
         )
     os.close(writing)
+    limit_memory(worker.pid, cell)
     known: dict[str, Any] = {}
     final, timed_out = None, False
     try:
         with suppress(BrokenPipeError):
             assert worker.stdin is not None
-            worker.stdin.write((json.dumps({"folder": str(folder), "cell": cell.to_json()}) + "\n").encode())
+            order: dict[str, Any] = {"folder": str(folder), "cell": cell.to_json()}
+            if turns is not None:
+                order |= {"in_turn": [one.to_json() for one in turns.cells], "rounds": turns.rounds}
+            worker.stdin.write((json.dumps(order) + "\n").encode())
             worker.stdin.flush()
         for message in _messages(reading, started + cell.timeout_s):
             known |= message.get("measured", {})
@@ -83,12 +104,24 @@ def run_in_worker(
         os.close(reading)
         _end_group(worker)
     wall_s = time.monotonic() - started
+    status: Status
     if final is not None:
-        return Outcome(final["status"], final["reason"], known, wall_s)
-    if timed_out:
-        return Outcome("timeout", f"took longer than {cell.timeout_s:g} s and was stopped", known, wall_s)
-    status, reason = _silent_death(worker.returncode, log, kills_before)
+        status, reason = final["status"], final["reason"]
+    elif timed_out:
+        status, reason = "timeout", f"took longer than {cell.timeout_s:g} s and was stopped"
+    else:
+        status, reason = _silent_death(worker.returncode, log, kills_before)
+    if status == "oom" and cell.memory_limit_gb is not None:
+        reason = f"{reason} (memory_limit_gb = {cell.memory_limit_gb:g})"
     return Outcome(status, reason, known, wall_s)
+
+
+def limit_memory(pid: int, cell: Cell) -> None:
+    """Make the kernel refuse a CPU cell's process more data than its limit; the worker limits CUDA."""
+    if cell.memory_limit_gb is not None and cell.device == "cpu":
+        limit = int(cell.memory_limit_gb * 1e9)
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -126,6 +159,8 @@ def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]
     """Status and cause of a worker that ended without its last word."""
     if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
         return "oom", "the worker was killed for want of memory"
+    if says_out_of_memory(last_line(log)):
+        return "oom", f"the worker ended with {code}: {last_line(log)}"
     if code < 0:
         return "error", f"the worker was ended by {signal.Signals(-code).name}"
     return "error", f"the worker ended with {code} and no result: {last_line(log)}"

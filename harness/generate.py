@@ -1,10 +1,8 @@
 """A cell's network at work: loaded once, then batches of images with the time of every phase."""
 
-import gc
+import hashlib
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM
+from harness.clock import Clock, collector_paused
 from harness.pixels import cell_tokenizer, detokenize, film_of
 from harness.prepare import Prepared, dtype_of, on_meta
 from strategies.decoding import presets, registry
@@ -30,23 +29,6 @@ PHASES = ("plan", "prefill", "decode", "detokenize", "total")
 
 class NotFinite(FloatingPointError):
     """Weights that are NaN or infinite: the cell's result is invalid."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Seconds, read after the device has finished everything that was asked of it."""
-
-    wait: Callable[[], None]
-
-    @classmethod
-    def of(cls, device: torch.device) -> "Clock":
-        if device.type == "cuda":
-            return cls(lambda: torch.cuda.synchronize(device))
-        return cls(lambda: None)
-
-    def now(self) -> float:
-        self.wait()
-        return time.perf_counter_ns() / 1e9
 
 
 @dataclass(frozen=True)
@@ -134,17 +116,6 @@ def _fill(network: Network, prepared: Prepared) -> None:
             raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
 
 
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """No garbage collection inside; what is due is collected before."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 @dataclass(frozen=True)
 class Given:
     """What every image of a batch keeps: the raster positions [M], and tokens [N] of which those are read."""
@@ -194,8 +165,15 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def tokens_sha256(self) -> str:
+        """Hash of the tokens of all images so far, [images, N] int64 little-endian in raster order."""
+        return self._digest.hexdigest()
 
     def add(self, subject: Subject, batch: Batch) -> None:
+        self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
         if self.step_of_position is None:
             steps = np.atleast_2d(batch.plan.step_of_position())[0]
             self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)

@@ -3,8 +3,7 @@
 import gc
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,32 +12,33 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
+from harness import compiled
+from harness.energy import EnergyMeter
+from harness.failures import is_out_of_memory
 from harness.generate import PHASES, Batch, Gallery, Subject, run_batch
 from harness.memory import PeakMemory
 from harness.prepare import on_meta, predict
+from harness.repeats import Budget, percentiles, repeat, warm_up
 from harness.statistics import median_interval
+from harness.workloads import Workloads
 from strategies.decoding.decode import decode
 from strategies.decoding.sampling import StreamSampler
 
 BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory every cell measures, besides its own."""
+_IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
 Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long is measured. Repeats go on to ``least`` and then while the time lasts."""
+class Budgets:
+    """How long each kind of timing may go on; the rules are those of ``harness.repeats``."""
 
     warmup_s: float = 1.0
-    latency_s: float = 0.5
-    batch_s: float = 0.4
-    least: int = 5
-    least_by_batch: int = 3
-    patience_s: float = 120.0
-    """Past this even the least number of repeats is given up, but never the first."""
-    steady: float = 0.05
-    """Warm-up ends when the last three repeats lie within this share of their median."""
-    warmups: int = 10
+    images: Budget = _IMAGES
+    """At the cell's batch; the batches of its images are the first repeats."""
+    latency: Budget = _LATENCY
+    by_batch: Budget = _BY_BATCH
 
 
 @dataclass
@@ -58,32 +58,26 @@ class Measurements:
         for name in ("throughput_by_batch", "peak_bytes_by_batch"):
             self.unmeasured[f"{name}.{size}"] = reason
 
+    def note(self, name: str, value: Any, reason: str) -> None:
+        """A field of the row that is null for this reason, if it is."""
+        self.row[name] = value
+        if value is None:
+            self.unmeasured[name] = reason
 
-def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Measurements:
+
+def measure(subject: Subject, report: Report, budgets: Budgets = Budgets()) -> Measurements:
     """Run the cell: count, warm up, time, and generate its images."""
-    cell, found = subject.prepared.cell, Measurements()
+    found = Measurements()
     report(0.0, "warm-up")
     run_batch(subject, [0])
     flops = count_flops(subject)
+    workloads = Workloads(subject.device, subject.clock)
+    workloads.sample()
     # What the libraries hold will never be garbage; without it a collection takes less than a millisecond.
     gc.collect()
     gc.freeze()
-    memory = PeakMemory(subject.device)
-    memory.settle()
-    per_image_s = 0.0
-    # Ascending, so that memory kept by a smaller batch is never counted for a larger one.
-    for size in sorted({*BATCHES, cell.batch}):
-        report(0.0, f"batch {size}")
-        needed_s = per_image_s * size * (2 + budget.least_by_batch)
-        if size not in (1, cell.batch) and needed_s > budget.patience_s:
-            found.skip(size, f"would take up to {needed_s:.0f} s")
-            continue
-        try:
-            per_image_s = _measure_batch(subject, size, memory, found, report, budget)
-        except torch.OutOfMemoryError:
-            if size in (1, cell.batch):
-                raise
-            found.skip(size, "out of memory")
+    _measure_batches(subject, found, report, budgets)
+    workloads.sample()
     best = max(found.speeds, key=lambda size: found.speeds[size] or 0.0)
     found.row |= {
         "parameters": parameter_count(on_meta(subject.prepared.strategy, subject.prepared.config)),
@@ -93,42 +87,85 @@ def measure(subject: Subject, report: Report, budget: Budget = Budget()) -> Meas
         "throughput_best_batch": int(best),
         "weight_bytes": weight_bytes(subject.network),
         "cache_bytes": predict(subject.prepared).cache_bytes,
-        "peak_bytes": found.peaks[str(cell.batch)],
         "peak_bytes_by_batch": found.peaks,
+        "calibration_s": workloads.medians(),
+        "graphs": compiled.graphs(),
+        "tokens_sha256": found.gallery.tokens_sha256,
     }
-    if found.row["peak_bytes"] is None:
-        found.unmeasured["peak_bytes"] = found.unmeasured[f"peak_bytes_by_batch.{cell.batch}"]
+    own = str(subject.prepared.cell.batch)
+    found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
+    found.note("compile_s", compiled.compile_s(), "eager mode: nothing is compiled")
     return found
 
 
+def _measure_batches(subject: Subject, found: Measurements, report: Report, budgets: Budgets) -> None:
+    """Every batch size, ascending, so that memory kept by a smaller one is never counted for a larger one.
+
+    A size past the cell's own that runs out of memory is skipped, and so are all larger ones.
+    """
+    own = subject.prepared.cell.batch
+    memory = PeakMemory(subject.device)
+    memory.settle()
+    per_image_s, short_of_memory = 0.0, ""
+    for size in sorted({*BATCHES, own}):
+        report(0.0, f"batch {size}")
+        needed_s = per_image_s * size * (2 + budgets.by_batch.least)
+        if short_of_memory:
+            found.skip(size, short_of_memory)
+        elif size not in (1, own) and needed_s > budgets.by_batch.patience_s:
+            found.skip(size, f"would take up to {needed_s:.0f} s")
+        else:
+            try:
+                per_image_s = _measure_batch(subject, size, memory, found, report, budgets)
+            except (MemoryError, RuntimeError) as error:
+                if size <= own or not is_out_of_memory(error):
+                    raise
+                found.skip(size, "out of memory")
+                short_of_memory = f"batch {size} ran out of memory"
+
+
 def _measure_batch(
-    subject: Subject, size: int, memory: PeakMemory, found: Measurements, report: Report, budget: Budget
+    subject: Subject, size: int, memory: PeakMemory, found: Measurements, report: Report, budgets: Budgets
 ) -> float:
     """Peak memory, speed and, at batch 1, latency of one batch size; seconds per image."""
+
+    def run() -> float:
+        return run_batch(subject, range(size)).seconds["total"]
+
     memory.reset()
-    first_s = run_batch(subject, range(size)).seconds["total"]
+    first_s = run()
     found.peaks[str(size)], unknown = memory.over_loaded()
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
     if size == subject.prepared.cell.batch:
-        warm_up(subject, size, budget, first_s)
-        totals = _generate(subject, found, report, budget)
+        warm = warm_up(run, budgets.warmup_s, first_s)
+        found.row |= {"warmup_s": warm.seconds, "steady": warm.steady}
+        totals = _generate(subject, found, report, budgets.images)
+        meter = EnergyMeter.of(subject.device)
+        found.note("energy_per_image_j", meter.per_image_j(run, size), meter.reason)
     else:
-        totals = list(_repeats(subject, size, budget))
+        totals = repeat(run, budgets.latency if size == 1 else budgets.by_batch).seconds
     if size == 1:
-        median = median_interval(totals)
-        found.row |= {
-            "latency_s": median.value,
-            "latency_interval_s": [median.low, median.high],
-            "latency_samples_s": totals,
-        }
+        _note_latency(found, totals)
     middle = statistics.median(totals)
     found.speeds[str(size)] = size / middle
     return middle / size
 
 
+def _note_latency(found: Measurements, totals: list[float]) -> None:
+    median = median_interval(totals)
+    values, reasons = percentiles(totals)
+    found.row |= {
+        "latency_s": median.value,
+        "latency_interval_s": [median.low, median.high],
+        "latency_samples_s": totals,
+        "latency_percentiles_s": values,
+    }
+    found.unmeasured |= {f"latency_percentiles_s.{name}": why for name, why in reasons.items()}
+
+
 def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
-    """All images of the cell, timed batch by batch; seconds of the full batches."""
+    """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
     batches: list[Batch] = []
     for start in range(0, cell.images, cell.batch):
@@ -138,11 +175,13 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         if len(batch.images) == cell.batch:
             batches.append(batch)
     counted = batch.decoded
-    started = time.monotonic()
-    while len(batches) < budget.least and (not batches or time.monotonic() - started < budget.patience_s):
+
+    def again() -> float:
         batches.append(run_batch(subject, range(cell.batch)))
-    totals = [batch.seconds["total"] for batch in batches]
-    samples = [cell.batch / total for total in totals]
+        return batches[-1].seconds["total"]
+
+    repeats = repeat(again, budget, [batch.seconds["total"] for batch in batches])
+    samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)
     phases: dict[str, float | None] = {
         name: statistics.median(b.seconds[name] for b in batches) for name in PHASES
@@ -158,45 +197,10 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         "throughput_interval": [median.low, median.high],
         "throughput_repeats": len(samples),
         "throughput_samples": samples,
+        "stopped_by": repeats.stopped_by,
         "phases_s": phases,
     }
-    return totals
-
-
-def _repeats(subject: Subject, size: int, budget: Budget) -> Iterator[float]:
-    """Seconds of whole batches; one has run already."""
-    least, lasting = (
-        (budget.least, budget.latency_s) if size == 1 else (budget.least_by_batch, budget.batch_s)
-    )
-    started, done = time.monotonic(), 0
-    while True:
-        yield run_batch(subject, range(size)).seconds["total"]
-        done += 1
-        spent = time.monotonic() - started
-        if (done >= least and spent > lasting) or spent > budget.patience_s:
-            return
-
-
-def warm_up(subject: Subject, size: int, budget: Budget, first_s: float | None = None) -> list[float]:
-    """Run batches until three in a row agree, at least 2, at most ``budget.warmups``; their seconds.
-
-    first_s: seconds of a batch of this size that has run already and counts as one of them.
-    """
-    totals = [] if first_s is None else [first_s]
-    started = time.monotonic()
-    while len(totals) < budget.warmups:
-        totals.append(run_batch(subject, range(size)).seconds["total"])
-        if len(totals) >= 3 and is_steady(totals[-3:], budget.steady):
-            break
-        if len(totals) >= 2 and time.monotonic() - started > budget.warmup_s:
-            break
-    return totals
-
-
-def is_steady(seconds: list[float], tolerance: float) -> bool:
-    """Whether all lie within ``tolerance`` of their median."""
-    middle = statistics.median(seconds)
-    return all(abs(value - middle) <= tolerance * middle for value in seconds)
+    return repeats.seconds
 
 
 def count_flops(subject: Subject) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,8 @@ def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
 
 def finished(cell: Cell) -> Cell:
     """The cell as a sweep runs it: checked, its steps and label filled in, its files pinned by hash."""
+    if cell.memory_limit_gb is not None and sys.platform != "linux":
+        raise UserError("memory_limit_gb needs Linux, whose kernel enforces it; leave it out")
     if cell.is_anchor:
         load_plugins(cell.plugin)
         check_device(cell.device, cell.dtype)

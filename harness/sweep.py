@@ -10,22 +10,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import sweep_file
+from harness import pairing, sweep_file
 from harness.cell import RANDOM, Cell
 from harness.commands.common import progress_bar
 from harness.environment import environment
-from harness.executors import WORKER, Outcome, run_in_worker
+from harness.executors import WORKER, Outcome, Turns, run_in_worker
 from harness.sweep_file import Sweep
 from results.schema import Attempt, Row, reasons
 from results.store import ResultStore
 from strategies.decoding import presets
 from strategies.decoding.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LOCK = ".sweep.lock"
 
@@ -85,6 +88,8 @@ class Summary:
 
     rows: list[Row] = field(default_factory=list)
     """Of all cells of the sweep that have one, those found done included."""
+    ungated: frozenset[str] = frozenset()
+    """Keys of the cells whose failure the exit status leaves out."""
     skipped: int = 0
     left: int = 0
     interrupted: bool = False
@@ -95,10 +100,11 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every cell is ok, 130 when interrupted, else 1."""
+        """0 when every gated cell is ok and at least one cell is, 130 when interrupted, else 1."""
         if self.interrupted:
             return 130
-        return 1 if self.failed or self.left else 0
+        gated = [row for row in self.failed if row.cell not in self.ungated]
+        return 1 if gated or self.left or len(self.failed) == len(self.rows) else 0
 
     def __str__(self) -> str:
         ran = len(self.rows) - self.skipped
@@ -113,34 +119,81 @@ class Summary:
 
 
 def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Summary:
-    """Run what has no ok row in ``folder`` yet. The first SIGINT stops after the current cell, a second now.
+    """Run what has no ok row in ``folder`` yet, then time in turn what belongs together.
 
-    Raises UserError where the folder can't be written or another sweep runs in it.
+    The first SIGINT stops after the current cell, a second now. Raises UserError where the folder can't be
+    written or another sweep runs in it.
     """
     store = ResultStore(folder)
-    summary = Summary()
     with _only_sweep_in(folder), _stop_on_interrupt() as stop, progress_bar() as bar:
-        done = {row.cell: row for row in store.rows() if row.status == "ok"}
-        task = bar.add_task(sweep.name, total=len(sweep.cells))
-        for number, cell in enumerate(sweep.cells):
-            if cell.key in done:
-                summary.rows.append(done[cell.key])
-                summary.skipped += 1
-            elif stop.requested:
-                summary.left += 1
+        summary = _run_cells(sweep, store, stop, bar, command)
+        _time_in_turn(sweep, store, summary, stop, bar, command)
+    return summary
+
+
+def _run_cells(
+    sweep: Sweep, store: ResultStore, stop: "_Stop", bar: "Progress", command: Sequence[str]
+) -> Summary:
+    """Each cell by itself, in the order of the sweep."""
+    summary = Summary(ungated=frozenset(cell.key for cell in sweep.cells if not cell.gated))
+    done = {row.cell: row for row in store.rows() if row.status == "ok"}
+    short_of_memory: dict[str, int] = {}
+    task = bar.add_task(sweep.name, total=len(sweep.cells))
+    for number, cell in enumerate(sweep.cells):
+        if cell.key in done:
+            summary.rows.append(done[cell.key])
+            summary.skipped += 1
+        elif stop.requested:
+            summary.left += 1
+        else:
+
+            def show(share: float, doing: str, at: int = number, name: str = cell.describe()) -> None:
+                bar.update(task, completed=at + share, description=f"{escape(name)}: {doing}")
+
+            others = _but_for_batch(cell)
+            smaller = short_of_memory.get(others)
+            if smaller is not None and smaller < cell.batch:
+                row = _skip_cell(cell, store, f"batch {smaller} of the same cell ran out of memory")
             else:
-
-                def show(share: float, doing: str, at: int = number, name: str = cell.describe()) -> None:
-                    bar.update(task, completed=at + share, description=f"{escape(name)}: {doing}")
-
                 row = _run_cell(cell, store, show, command)
-                summary.rows.append(row)
-                bar.console.print(
-                    _line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True
-                )
-            bar.update(task, completed=number + 1)
+            if row.status == "oom":
+                short_of_memory[others] = min(cell.batch, short_of_memory.get(others, cell.batch))
+            summary.rows.append(row)
+            bar.console.print(_line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True)
+        bar.update(task, completed=number + 1)
     summary.interrupted = stop.requested and summary.left > 0
     return summary
+
+
+def _time_in_turn(
+    sweep: Sweep, store: ResultStore, summary: Summary, stop: "_Stop", bar: "Progress", command: Sequence[str]
+) -> None:
+    """The cells of each group once more, unless they have been; their rows replace those of the summary."""
+    rows = {row.cell: row for row in summary.rows}
+    for group in pairing.groups(sweep.cells, sweep.in_turn):
+        cells = pairing.waiting(group, rows)
+        if not cells or stop.requested:
+            continue
+        task = bar.add_task(f"{len(cells)} cells in turn", total=None)
+        turns = Turns(cells, sweep.rounds)
+        for row in pairing.pair_rows(turns, rows, store, lambda share, doing: None, command):
+            rows[row.cell] = row
+        bar.remove_task(task)
+        first = rows[cells[0].key]
+        ending = "" if first.paired else f": {first.unmeasured['paired']}"
+        text = f"{len(cells)} cells timed in turn with {cells[0].describe()}{ending}"
+        bar.console.print(escape(text), highlight=False, soft_wrap=True)
+    summary.rows = list(rows.values())
+
+
+def _but_for_batch(cell: Cell) -> str:
+    """Equal for cells that differ in nothing but the batch."""
+    return dataclasses.replace(cell, batch=1).key
+
+
+def _skip_cell(cell: Cell, store: ResultStore, reason: str) -> Row:
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return store.append(make_row(cell, Outcome("skipped", reason, {}, 0.0), started_at))
 
 
 def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str]) -> Row:
@@ -193,7 +246,10 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
     why = "an anchor decodes nothing" if cell.is_anchor else "not measured"
     if outcome.status != "ok":
         why = f"{outcome.status}: {outcome.reason}"
-    return Row(**values | {"unmeasured": reasons(values, why)})
+        return Row(**values | {"unmeasured": reasons(values, why)})
+    noted = {} if cell.is_anchor else {"paired": pairing.ALONE}
+    noted |= dict(values.get("unmeasured") or {})
+    return Row(**values | {"unmeasured": reasons(values | {"unmeasured": noted}, why)})
 
 
 def tokenizer_name(cell: Cell) -> str:

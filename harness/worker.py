@@ -1,8 +1,8 @@
 """The process that measures one cell: ``python -m harness.worker FD PARENT``, used by ``executors``.
 
-It reads one JSON line from its standard input and writes JSON lines to the pipe FD: progress, then one with
-the status. It ends when its parent is gone: its standard input then reaches its end, and on Linux the kernel
-sends it SIGKILL besides.
+It reads one JSON line from its standard input, a cell to measure or cells to time in turn, and writes JSON
+lines to the pipe FD: progress, then one with the status. It ends when its parent is gone: its standard input
+then reaches its end, and on Linux the kernel sends it SIGKILL besides.
 """
 
 import ctypes
@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.cell import Cell
+from harness.failures import classify
 
 if TYPE_CHECKING:
     from harness.generate import Subject
@@ -25,7 +27,6 @@ SAMPLES = 50
 """Images kept of every cell."""
 UNSCORED = "neither Inception weights nor statistics of ImageNet are set up, so the images are not scored"
 _PR_SET_PDEATHSIG = 1
-_SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
 
 def end_with(parent: int) -> None:
@@ -76,9 +77,31 @@ def measure_cell(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
 
     from harness.environment import environment
 
+    limit_device_memory(cell)
     torch.set_num_threads(cell.threads or 1)
     channel.send(share=0.0, doing="start", measured={"environment": environment(cell.device)})
     return _anchor(cell, folder, channel) if cell.is_anchor else _decoded(cell, folder, channel)
+
+
+def limit_device_memory(cell: Cell) -> None:
+    """Give torch its share of a CUDA device; the parent limits a process on the CPU."""
+    import torch
+
+    if cell.memory_limit_gb is not None and cell.device != "cpu":
+        total = torch.cuda.get_device_properties(cell.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cell.memory_limit_gb * 1e9 / total), cell.device)
+
+
+def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str, Any]:
+    """``paired`` of every cell by its key, timed in turn."""
+    import torch
+
+    from harness.in_turn import time_in_turn
+
+    limit_device_memory(cells[0])
+    torch.set_num_threads(cells[0].threads or 1)
+    channel.progress(0.0, "in turn")
+    return {"paired": time_in_turn(cells, rounds)}
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
@@ -101,10 +124,10 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     channel.send(share=0.8, doing="quality", measured=found.row)
     pixels = torch.cat(found.gallery.pixels)
     labels = subject.labels(range(cell.images)).cpu()
-    quality, why, replicates = _quality(cell, folder, pixels, labels)
+    quality, why = _quality(cell, folder, pixels, labels)
     assert found.gallery.film is not None
     trace["film"] = found.gallery.film
-    pictures = _store(cell, folder, **trace, **replicates, **_samples(pixels, labels))
+    pictures = _store(cell, folder, **trace, **_samples(pixels, labels))
     artifacts = pictures | _predict(subject, folder)
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
 
@@ -146,8 +169,8 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
             parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
         pixels = decode_images(torch.cat(parts), tokenizer)
     channel.progress(0.5, "quality")
-    quality, why, replicates = _quality(cell, folder, pixels, labels)
-    artifacts = _store(cell, folder, **replicates, **_samples(pixels, labels))
+    quality, why = _quality(cell, folder, pixels, labels)
+    artifacts = _store(cell, folder, **_samples(pixels, labels))
     return quality | {"images": len(pixels), "artifacts": artifacts, "unmeasured": why}
 
 
@@ -178,9 +201,7 @@ def _lossiness(subject: "Subject", channel: Channel) -> tuple[Extra, dict[str, s
     return Extra(row, {"lossiness_bits": found.bits}), why
 
 
-def _quality(
-    cell: Cell, folder: Path, pixels: Any, labels: Any
-) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from harness.assess import Assessor
 
     if cell.is_published:
@@ -204,23 +225,9 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     kinds = {
         "trace": "step_of_position",
         "samples": "samples",
-        "jackknife": "jackknife",
         "lossiness": "lossiness_bits",
     }
     return {kind: name for kind, array in kinds.items() if array in arrays}
-
-
-def classify(error: BaseException) -> tuple[str, str]:
-    """Status and one-line cause of a cell that raised."""
-    text = " ".join(str(error).split())
-    cause = f"{type(error).__name__}: {text}"[:500]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "oom", cause
-    if isinstance(error, RuntimeError) and any(words in text.lower() for words in _SHORT_OF_MEMORY):
-        return "oom", cause
-    if isinstance(error, FloatingPointError):
-        return "invalid", cause
-    return "error", cause
 
 
 def main(arguments: list[str]) -> int:
@@ -231,8 +238,11 @@ def main(arguments: list[str]) -> int:
         order = json.loads(read_line(0))
         end_with(parent)
         try:
-            cell = Cell.from_json(order["cell"])
-            measured = measure_cell(cell, Path(order["folder"]), channel)
+            if "in_turn" in order:
+                cells = [Cell.from_json(text) for text in order["in_turn"]]
+                measured = time_cells(cells, order["rounds"], channel)
+            else:
+                measured = measure_cell(Cell.from_json(order["cell"]), Path(order["folder"]), channel)
         except Exception as error:  # noqa: BLE001 - whatever a cell raises is its result
             traceback.print_exc()
             status, reason = classify(error)

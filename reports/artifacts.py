@@ -1,4 +1,4 @@
-"""What is stored beside the rows: pictures and predicted cost of a cell, values for paired differences, edits."""
+"""What is stored beside the rows: pictures, bits lost and predicted cost of a cell, and edited images."""
 
 import json
 import math
@@ -25,20 +25,9 @@ class Artifacts:
     """[n, H, W, 3] uint8."""
     classes: np.ndarray | None = None
     """[n]: class of each sample."""
-    jackknife: np.ndarray | None = None
-    """[M, G] float64: each quality metric with one group of images left out."""
-    jackknife_metrics: np.ndarray | None = None
-    """[M]: their names."""
     lossiness_bits: np.ndarray | None = None
     """[n, K] float32: bits that each image loses at each step."""
     problems: tuple[str, ...] = ()
-
-    def without(self, metric: str) -> np.ndarray | None:
-        """A quality metric with one group of images left out at a time [G]."""
-        if self.jackknife is None or self.jackknife_metrics is None:
-            return None
-        found = np.flatnonzero(self.jackknife_metrics == metric)
-        return self.jackknife[found[0]] if len(found) else None
 
 
 _RANKS = {
@@ -46,8 +35,6 @@ _RANKS = {
     "film": 4,
     "samples": 4,
     "classes": 1,
-    "jackknife": 2,
-    "jackknife_metrics": 1,
     "lossiness_bits": 2,
 }
 
@@ -68,9 +55,6 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     for name, rank in _RANKS.items():
         if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
             problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
-    if len(arrays.get("jackknife", ())) != len(arrays.get("jackknife_metrics", ())):
-        problems.append("jackknife and jackknife_metrics differ in length")
-        arrays.pop("jackknife", None)
     return Artifacts(**arrays, problems=tuple(problems))
 
 

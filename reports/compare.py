@@ -77,21 +77,17 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     rows_a, rows_b = load_rows(a), load_rows(b)
     waiting: dict[str, list[Row]] = {}
     for row in rows_b:
-        waiting.setdefault(_setting(row), []).append(row)
+        waiting.setdefault(setting_key(row), []).append(row)
     pairs, only_a = [], []
     for row in sorted(rows_a, key=_position):
-        partners = waiting.get(_setting(row))
+        partners = waiting.get(setting_key(row))
         if not partners:
             only_a.append(row)
             continue
         partner = min(partners, key=lambda other: _mismatches(row, other))
         partners.remove(partner)
         pairs.append(_pair(row, partner, results_folder(a), results_folder(b)))
-    beside_a, beside_b = (
-        {row.cell: load_artifacts(row, results_folder(path)) for row in rows}
-        for rows, path in ((rows_a, a), (rows_b, b))
-    )
-    tables = iso_table_between(rows_a, rows_b, beside_a, beside_b)
+    tables = iso_table_between(rows_a, rows_b)
     only_b = sorted((row for rows in waiting.values() for row in rows), key=_position)
     if not pairs:
         ours, theirs = _settings(rows_a), _settings(rows_b)
@@ -192,7 +188,7 @@ def _judged(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _lines(pair: Pair) -> list[list[str]]:
     """Table lines of a pair: one per difference, one per obstacle."""
-    name = _display(pair.a)
+    name = display_name(pair.a)
     lines = [[name, one.name, *cells_of(one), _words(one)] for one in pair.differences]
     lines += [
         [name, one.what, DASH, DASH, DASH, DASH, f"not comparable: {', '.join(one.keys)}"]
@@ -209,13 +205,13 @@ def _remarks(comparison: Comparison) -> list[str]:
     lines = [tally([one for pair in comparison.pairs for one in pair.differences]), PAIRED_NOTE]
     for pair in comparison.pairs:
         details = [*(one.text for one in pair.obstacles), *pair.notes]
-        lines += [f"{_display(pair.a)}: {detail}" for detail in details]
-    lines += [f"only in A: {_display(row)}" for row in comparison.only_a]
-    lines += [f"only in B: {_display(row)}" for row in comparison.only_b]
+        lines += [f"{display_name(pair.a)}: {detail}" for detail in details]
+    lines += [f"only in A: {display_name(row)}" for row in comparison.only_a]
+    lines += [f"only in B: {display_name(row)}" for row in comparison.only_b]
     return lines
 
 
-def _display(row: Row) -> str:
+def display_name(row: Row) -> str:
     parts = [row.label]
     if row.tier != "anchor":
         parts += [f"{row.steps} steps", f"batch {row.batch}", row.dtype]
@@ -224,14 +220,14 @@ def _display(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _setting(row: Row) -> str:
+def setting_key(row: Row) -> str:
     """The join key; anchors decode nothing, so only their kind counts."""
     names = ("tier", "strategy") if row.tier == "anchor" else SETTING
     return json.dumps([getattr(row, name) for name in names], sort_keys=True)
 
 
 def _settings(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(_display(row) for row in sorted(rows, key=_position)))
+    names = list(dict.fromkeys(display_name(row) for row in sorted(rows, key=_position)))
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

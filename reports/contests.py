@@ -46,27 +46,20 @@ def contests(facet: Facet, beside: Mapping[str, Artifacts]) -> list[TextTable]:
     for part in parts:
         cells = [row for row in part.cells if row.status == "ok"]
         where = f", batch {cells[0].batch}" if len(parts) > 1 and cells else ""
-        found += iso_table(cells, beside, where) + difference_table(cells, beside, where)
+        found += iso_table(cells, where) + difference_table(cells, beside, where)
     return found
 
 
-def iso_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], where: str = "") -> list[TextTable]:
+def iso_table(cells: Sequence[Row], where: str = "") -> list[TextTable]:
     """Every pair of strategies in the first metric of the cells."""
     metric = next(iter(metrics(cells)), None)
     if metric is None:
         return []
-    curves = [
-        found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric, beside))
-    ]
+    curves = [found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric))]
     return _iso([advantage(a, b, metric) for a, b in combinations(curves, 2)], f"Iso-quality{where}")
 
 
-def iso_table_between(
-    rows_a: Sequence[Row],
-    rows_b: Sequence[Row],
-    beside_a: Mapping[str, Artifacts],
-    beside_b: Mapping[str, Artifacts],
-) -> list[TextTable]:
+def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[TextTable]:
     """B's curve against A's for every strategy that both results hold comparably."""
     sides = [_by_label([row for row in rows if row.status == "ok"]) for rows in (rows_a, rows_b)]
     found = []
@@ -77,11 +70,9 @@ def iso_table_between(
         if metric is None:
             continue
         try:
-            curve(
-                label, [*sides[0][label], *sides[1][label]], metric, {}
-            )  # one curve is comparable in itself
-            a = curve(f"{label} (A)", sides[0][label], metric, beside_a)
-            b = curve(f"{label} (B)", sides[1][label], metric, beside_b)
+            curve(label, [*sides[0][label], *sides[1][label]], metric)  # one curve is comparable in itself
+            a = curve(f"{label} (A)", sides[0][label], metric)
+            b = curve(f"{label} (B)", sides[1][label], metric)
         except Incomparable:
             continue  # the pairs of cells say which keys differ
         if a is not None and b is not None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from reports import inference
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable, quantity, require_comparable
@@ -108,6 +110,12 @@ def cells_of(one: Difference) -> list[str]:
     return [one.a, one.b, with_interval(one.change, one.low, one.high), ratio]
 
 
+def replicates_of(row: Row, metric: str) -> np.ndarray | None:
+    """A quality metric with one group of images left out at a time [G]; None where the row has none."""
+    found = (row.quality_replicates or {}).get(metric)
+    return None if found is None else np.array(found)
+
+
 def estimate_of(row: Row, name: str) -> Estimate:
     """(value, low, high) of a measured quantity of the row; ValueError where it has none."""
     value = measured(row, name)
@@ -148,7 +156,7 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
         if same_noise and bits_a is not None and bits_b is not None and len(bits_a) == len(bits_b) > 1:
             return inference.mean_contrast(bits_a.sum(axis=1), bits_b.sum(axis=1))
         return inference.independent_contrast(one, two)
-    without_a, without_b = beside_a.without(name), beside_b.without(name)
+    without_a, without_b = replicates_of(a, name), replicates_of(b, name)
     if same_noise and without_a is not None and without_b is not None and len(without_a) == len(without_b):
         return inference.jackknife_contrast(one[0], two[0], without_a, without_b)
     return inference.independent_contrast(one, two)

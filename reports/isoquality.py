@@ -11,15 +11,14 @@ shared by cells of one seed stays shared, and the logarithm of time with the spr
 is taken anew in every draw, so the luck of the point that happens to be best is part of the interval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.artifacts import Artifacts
 from reports.comparability import lower_is_better, quantity, require_comparable
-from reports.differences import estimate_of, measured
+from reports.differences import estimate_of, measured, replicates_of
 from reports.inference import LEVEL, Contrast, normal_sd
 from results.schema import Row
 
@@ -67,7 +66,7 @@ class Advantage:
     why: str
 
 
-def curve(label: str, rows: Sequence[Row], metric: str, beside: Mapping[str, Artifacts]) -> Curve | None:
+def curve(label: str, rows: Sequence[Row], metric: str) -> Curve | None:
     """The curve of the cells that have the metric and a time; None without any.
 
     Raises Incomparable where the cells' times or metrics must not be set side by side.
@@ -81,7 +80,7 @@ def curve(label: str, rows: Sequence[Row], metric: str, beside: Mapping[str, Art
     qualities = [estimate_of(row, metric) for row in kept]
     rates = [estimate_of(row, TIME) for row in kept]
     logs = [(np.log(v), low and np.log(low), high and np.log(high)) for v, low, high in rates]
-    found = [beside[row.cell].without(metric) if row.cell in beside else None for row in kept]
+    found = [replicates_of(row, metric) for row in kept]
     known = [values for values in found if values is not None]
     whole = len(known) == len(kept) and len({len(values) for values in known}) == 1
     return Curve(

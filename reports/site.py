@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from reports import lossiness, pictures, plots, predicted, published, style, tables, waterfall
+from reports import lossiness, pictures, plots, predicted, published, selftest, style, tables, waterfall
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.frame import Facet, facets, hardware_notes, metrics
@@ -65,10 +65,11 @@ def write_report(
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         sections = _sections(rows, source, out / "figures", progress or (lambda done, total, name: None))
+        gate = selftest.beside(source)
         (out / "results.csv").write_text(tables.to_csv(rows), encoding="utf-8")
-        (out / "report.md").write_text(_markdown(rows, sections), encoding="utf-8")
+        (out / "report.md").write_text(_markdown(rows, sections, gate), encoding="utf-8")
         page = out / "report.html"
-        page.write_text(_html(rows, sections), encoding="utf-8")
+        page.write_text(_html(rows, sections, gate), encoding="utf-8")
     except OSError as error:
         raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
     return page
@@ -157,12 +158,14 @@ def _missing(facet: Facet, artifacts: dict[str, Artifacts]) -> list[str]:
     ]
 
 
-def _html(rows: Sequence[Row], sections: Sequence[Section]) -> str:
+def _html(rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str]) -> str:
     environment = Environment(
         loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("report.html.j2").render(
         summary=_summary(rows),
+        gate=gate,
+        gate_title=_GATE,
         sections=sections,
         note=tables.EXACT_NOTE,
         traps=_TRAPS,
@@ -177,8 +180,10 @@ def _html(rows: Sequence[Row], sections: Sequence[Section]) -> str:
     )
 
 
-def _markdown(rows: Sequence[Row], sections: Sequence[Section]) -> str:
+def _markdown(rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str]) -> str:
     lines = ["# pardec report", "", _summary(rows), ""]
+    if gate:
+        lines += [f"{_GATE}:", "", *(f"- {line}" for line in gate), ""]
     for section in sections:
         lines += [f"## {section.facet.caption}", ""]
         for contest in section.contests:
@@ -214,6 +219,7 @@ def _summary(rows: Sequence[Row]) -> str:
     return f"{cells} cells and {anchors} anchor rows, {ending}."
 
 
+_GATE = "How far the regression gate can be trusted (pardec selftest)"
 _TRAPS = (
     "Fréchet distances shrink as N grows, by an amount that depends on the model: compare at the same N, "
     "never a distance at small N with a published one at 50,000.",

@@ -21,14 +21,33 @@ from results.errors import UserError
 SCHEMA = 2
 """The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
 
+_SINCE_2 = (
+    "warmup_s",
+    "steady",
+    "stopped_by",
+    "latency_percentiles_s",
+    "paired",
+    "compile_s",
+    "graphs",
+    "energy_per_image_j",
+    "calibration_s",
+    "tokens_sha256",
+    "quality_replicates",
+    "lossiness_bits",
+)
 
-def _with_lossiness(values: dict[str, Any]) -> dict[str, Any]:
-    """Schema 2 has ``lossiness_bits``."""
-    why = {"lossiness_bits": "not measured before schema 2"}
-    return values | {"lossiness_bits": None, "unmeasured": why | values.get("unmeasured", {})}
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 adds how a time was measured, beside what, and what paired comparisons need."""
+    added = values | dict.fromkeys(_SINCE_2)
+    known = values.get("unmeasured")
+    if not isinstance(known, dict):
+        return added
+    why = "not recorded before schema 2"
+    return added | {"unmeasured": {key: why for key in _SINCE_2 if key in MEASURED} | known}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_lossiness}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 """``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
 
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
@@ -78,6 +97,21 @@ class Protocol(TypedDict):
     labels: str
     extractor: str
     extractor_sha256: str
+
+
+class Paired(TypedDict):
+    """Seconds of a batch beside those of a reference cell, timed in turn by one process.
+
+    Every round runs each cell once, forwards in even rounds and backwards in odd ones (ABBA), so a machine
+    that slows down or speeds up does so for both: the ratio of a round is free of it.
+    """
+
+    reference: str
+    """Key of the reference cell; its own row has equal lists."""
+    batch: int
+    seconds: list[float]
+    """Of this cell, by round."""
+    reference_seconds: list[float]
 
 
 Numbers = dict[str, float | None]
@@ -151,6 +185,23 @@ class Row:
     """Median seconds for one image, at batch 1 whatever the row's ``batch``."""
     latency_interval_s: list[float] | None = None
     latency_samples_s: list[float] | None = None
+    latency_percentiles_s: Numbers | None = None
+    """p50, p90, p95, p99 of the latency, each where the number of samples bounds it with 99 % confidence."""
+    warmup_s: list[float] | None = None
+    """Seconds of every warm-up batch at ``batch``, in order; none of them is a repeat."""
+    steady: bool | None = None
+    """Whether warm-up ended because its last three batches agreed; else its budget was spent."""
+    stopped_by: Literal["interval", "budget"] | None = None
+    """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
+    paired: Paired | None = None
+    compile_s: float | None = None
+    """Seconds spent compiling graphs, outside of every other time of the row."""
+    graphs: int | None = None
+    """Graphs compiled for the cell; 0 in eager mode."""
+    energy_per_image_j: float | None = None
+    """Joules of the device for one image, where its counter is readable."""
+    calibration_s: Numbers | None = None
+    """matmul, python: seconds of two fixed workloads beside the cell, to tell machine from code."""
     phases_s: Numbers | None = None
     """plan, prefill, decode, detokenize, total: median seconds per batch, each measured on its own."""
     weight_bytes: int | None = None
@@ -162,6 +213,10 @@ class Row:
     """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
     lossiness_bits: Lossiness | None = None
     """Bits per image that decoding in groups loses, judged by the network's one-at-a-time conditionals."""
+    quality_replicates: dict[str, list[float]] | None = None
+    """Metric -> its values [G] with one group of images left out each: what paired differences need."""
+    tokens_sha256: str | None = None
+    """Hash of the tokens of all images, [images, N] int64 little-endian in raster order."""
     reference: Reference | None = None
     protocol: Protocol | None = None
     environment: dict[str, Any] | None = None
@@ -171,7 +226,7 @@ class Row:
     unmeasured: dict[str, str] = field(default_factory=dict)
     """Field -> why its number is null."""
     artifacts: dict[str, str] = field(default_factory=dict)
-    """``trace``, ``samples``, ``jackknife``, ``lossiness``: npz files, relative to the folder of the rows."""
+    """``trace``, ``samples``, ``lossiness``: npz files, relative to the folder of the rows."""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -200,6 +255,15 @@ MEASURED = (
     "latency_s",
     "latency_interval_s",
     "latency_samples_s",
+    "latency_percentiles_s",
+    "warmup_s",
+    "steady",
+    "stopped_by",
+    "paired",
+    "compile_s",
+    "graphs",
+    "energy_per_image_j",
+    "calibration_s",
     "phases_s",
     "weight_bytes",
     "cache_bytes",

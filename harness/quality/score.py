@@ -58,16 +58,12 @@ def unmeasured(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return {f"quality.{name}": metric.reason for name, metric in metrics.items() if metric.reason is not None}
 
 
-def replicates(metrics: Mapping[str, Metric]) -> dict[str, Array]:
-    """What paired differences between cells need: ``jackknife`` float64 [M, G] and ``jackknife_metrics`` [M].
+def replicates(metrics: Mapping[str, Metric]) -> dict[str, list[float]]:
+    """The row's ``quality_replicates``, which paired differences between cells need.
 
     The groups are ``balanced_groups`` of the labels: cells of equal labels and N leave out the same images.
-    Empty where no metric was measured.
     """
-    known = {name: metric.without for name, metric in metrics.items() if metric.without is not None}
-    if not known:
-        return {}
-    return {"jackknife": np.stack(list(known.values())), "jackknife_metrics": np.array(list(known))}
+    return {name: metric.without.tolist() for name, metric in metrics.items() if metric.without is not None}
 
 
 def _interval(value: float, without: Array, n: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Found:

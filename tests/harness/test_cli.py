@@ -231,7 +231,7 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
     beside = load_artifacts(lpd, results)
     assert beside.problems == ()
     assert beside.lossiness_bits.shape == (40, 64)
-    assert beside.without("fd_mnist@40").shape == (20,)
+    assert len(lpd.quality_replicates["fd_mnist@40"]) == 20
     assert rows["real"].unmeasured["lossiness_bits"] == "an anchor decodes nothing"
     assert not list((results / "artifacts").glob(".*"))
     before = (results / "rows.jsonl").read_text().splitlines()[0]

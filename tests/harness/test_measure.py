@@ -1,6 +1,9 @@
 """What is measured is what is said: FLOPs and cache bytes by formula, waited-for devices, whole galleries."""
 
 import dataclasses
+import gc
+import hashlib
+import sys
 import time
 from collections.abc import Callable
 
@@ -11,16 +14,21 @@ import torch
 from backbones.cache import KVCache
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
+from harness import measure as measuring
 from harness.cell import Cell, normalised
-from harness.generate import PHASES, Clock, Subject, load, run_batch
-from harness.measure import Budget, count_flops, is_steady, measure, warm_up
+from harness.clock import Clock
+from harness.generate import PHASES, Batch, Subject, load, run_batch
+from harness.in_turn import time_in_turn
+from harness.measure import Budgets, count_flops, measure
 from harness.memory import PeakMemory
 from harness.prepare import predict, prepare
+from harness.repeats import Budget
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
 
 STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 7, "arpg": 9, "randar": 11}
-QUICK = Budget(warmup_s=0, latency_s=0, batch_s=0, least=2, least_by_batch=1, warmups=2)
+ONCE = Budget(seconds=0, least=1)
+QUICK = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=ONCE, by_batch=ONCE)
 
 
 @pytest.fixture
@@ -141,17 +149,57 @@ def test_phases_follow_one_another(subject):
     assert sum(seconds[name] for name in PHASES[:-1]) == pytest.approx(seconds["total"], rel=1e-6)
 
 
-def test_warm_up_ends_when_steady(subject):
-    assert is_steady([1.0, 1.04, 0.97], 0.05)
-    assert not is_steady([1.0, 1.2, 0.97], 0.05)
-    totals = warm_up(subject("arpg"), 2, Budget(warmup_s=60, warmups=5))
-    assert 3 <= len(totals) <= 5
+def test_the_collector_is_off_while_a_batch_is_timed(subject):
+    chosen = subject("lpd")
+    seen: list[bool] = []
+    chosen.network.register_forward_pre_hook(lambda *ignored: seen.append(gc.isenabled()))
+    run_batch(chosen, [0])
+    assert seen == [False] * 7
+
+
+def test_cells_are_timed_in_turn_beside_the_first(subject):
+    cells = [subject("lpd").prepared.cell, subject("lpd", steps=12).prepared.cell]
+    found = time_in_turn(cells, rounds=2)
+    assert list(found) == [cell.key for cell in cells]
+    first, second = found.values()
+    assert first["reference"] == second["reference"] == cells[0].key
+    assert first["seconds"] == first["reference_seconds"] == second["reference_seconds"]
+    assert len(first["seconds"]) == len(second["seconds"]) >= 2
+    assert first["batch"] == 4
+
+
+# Memory that runs out -------------------------------------------------------------------------------------
+
+
+def short_of_memory_from(size: int) -> Callable[..., Batch]:
+    def run(subject: Subject, images) -> Batch:
+        if len(images) >= size:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return run_batch(subject, images)
+
+    return run
+
+
+def test_batches_past_one_that_ran_out_of_memory_are_skipped(subject, monkeypatch):
+    monkeypatch.setattr(measuring, "run_batch", short_of_memory_from(16))
+    found = measure(subject("lpd", images=4), lambda share, doing: None, QUICK)
+    assert found.row["throughput_by_batch"]["4"] > 0
+    assert found.row["throughput_by_batch"]["16"] is found.row["peak_bytes_by_batch"]["64"] is None
+    assert found.unmeasured["throughput_by_batch.16"] == "out of memory"
+    assert found.unmeasured["peak_bytes_by_batch.64"] == "batch 16 ran out of memory"
+
+
+def test_a_cell_whose_own_batch_has_no_memory_fails(subject, monkeypatch):
+    monkeypatch.setattr(measuring, "run_batch", short_of_memory_from(4))
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        measure(subject("lpd", images=4), lambda share, doing: None, QUICK)
 
 
 # Images ---------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_measured_whole(subject):
+def test_a_cell_is_measured_whole(subject, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._dynamo.utils", raising=False)  # another test may have compiled
     chosen = subject("lpd", images=10, guidance=2.0)
     found = measure(chosen, lambda share, doing: None, QUICK)
     row = found.row
@@ -159,6 +207,19 @@ def test_a_cell_is_measured_whole(subject):
     assert row["throughput_repeats"] == len(row["throughput_samples"]) == 2
     assert set(row["throughput_by_batch"]) == {"1", "4", "16", "64"}
     assert row["throughput_best_images_per_s"] == max(row["throughput_by_batch"].values())
+    assert len(row["warmup_s"]) == 3
+    assert isinstance(row["steady"], bool)
+    assert row["stopped_by"] == "budget"
+    assert row["latency_percentiles_s"] == {"p50": row["latency_s"], "p90": None, "p95": None, "p99": None}
+    assert "p90 needs 44" in found.unmeasured["latency_percentiles_s.p90"]
+    assert set(row["calibration_s"]) == {"matmul", "python"}
+    assert row["graphs"] == 0
+    assert row["compile_s"] is row["energy_per_image_j"] is None
+    assert {"compile_s", "energy_per_image_j"} <= set(found.unmeasured)
+    tokens = torch.cat(
+        [run_batch(chosen, part).decoded.tokens for part in (range(4), range(4, 8), range(8, 10))]
+    )
+    assert row["tokens_sha256"] == hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
     assert row["latency_interval_s"][0] <= row["latency_s"] <= row["latency_interval_s"][1]
     assert set(row["phases_s"]) == set(PHASES)
     assert torch.cat(found.gallery.pixels).shape == (10, 3, 32, 32)

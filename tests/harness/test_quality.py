@@ -44,6 +44,9 @@ def test_every_metric_is_named_by_extractor_and_number_of_images(
         assert metric.value is not None
         assert metric.low <= metric.value <= metric.high  # type: ignore[operator]
         assert metric.n == 300
+        assert metric.replicates is not None
+        assert len(metric.replicates) == 20
+        assert np.mean(metric.replicates) == pytest.approx(metric.value, rel=0.05)
         assert set(metric.row()) == {"value", "low", "high", "n", "reference"}
     assert found["fd_standin_clean@300"].value == pytest.approx(found["fd_standin@300"].value, rel=1e-3)
     assert found["accuracy@300"].value == 0.9

@@ -13,10 +13,10 @@ import torch
 
 from harness.cell import Cell
 from harness.executors import ROOT, run_in_worker
+from harness.failures import classify
 from harness.generate import NotFinite
 from harness.sweep import run_sweep
 from harness.sweep_file import Sweep
-from harness.worker import classify
 from results.store import load_rows
 from strategies.decoding.errors import UserError
 
@@ -37,8 +37,8 @@ def gone(pid: int, patience_s: float = 10.0) -> bool:
     return False
 
 
-def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0) -> Cell:
-    return Cell("lpd", label=label, seed=seed, threads=1, timeout_s=timeout_s)
+def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0, **more) -> Cell:
+    return Cell("lpd", label=label, seed=seed, threads=1, timeout_s=timeout_s, memory_limit_gb=1.0, **more)
 
 
 def run(label: str, tmp_path: Path, timeout_s: float = 30.0):
@@ -61,6 +61,7 @@ def test_prints_do_not_spoil_the_result(tmp_path):
         ("fail", "error", "on purpose"),
         ("crash", "error", "ended with 3 and no result: Fatal: something broke"),
         ("die", "error", "ended by SIGKILL"),
+        ("eat", "oom", "MemoryError (memory_limit_gb = 1)"),
     ],
 )
 def test_failures_are_outcomes(tmp_path, label, status, words):
@@ -106,6 +107,7 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
         (NotFinite("logits are NaN"), "invalid"),
+        (RuntimeError("std::bad_alloc"), "oom"),
         (RuntimeError("shapes\ncannot be multiplied"), "error"),
     ],
 )
@@ -142,6 +144,43 @@ def test_a_failing_cell_is_a_row_and_the_sweep_goes_on(tmp_path):
     assert again.skipped == 2
     assert [row.status for row in load_rows(tmp_path)] == ["ok", "error", "ok"]
     assert len(load_rows(tmp_path)[1].attempts) == 2
+
+
+def test_larger_batches_of_a_cell_that_ran_out_of_memory_are_skipped(tmp_path):
+    batches = [32, 64, 16, 128]
+    cells = (*(cell("short", batch=batch) for batch in batches), cell("ok", seed=1, batch=128))
+    summary = run_sweep(Sweep("test", "test", cells), tmp_path, STAND_IN)
+    assert [row.status for row in summary.rows] == ["oom", "skipped", "oom", "skipped", "ok"]
+    assert summary.rows[1].reason == "batch 32 of the same cell ran out of memory"
+    assert summary.rows[3].reason == "batch 16 of the same cell ran out of memory"
+    assert summary.exit_code == 1
+
+
+def test_the_exit_status_tells_of_gated_cells_and_of_sweeps_without_any_result(tmp_path):
+    ungated = cell("crash", seed=1, gated=False)
+    mixed = run_sweep(Sweep("test", "test", (cell(), ungated)), tmp_path / "mixed", STAND_IN)
+    assert [row.status for row in mixed.rows] == ["ok", "error"]
+    assert mixed.exit_code == 0
+    nothing = run_sweep(Sweep("test", "test", (ungated,)), tmp_path / "nothing", STAND_IN)
+    assert nothing.exit_code == 1
+
+
+def test_cells_that_share_a_network_are_timed_in_turn_after_all_are_measured(tmp_path):
+    ours = [cell("ok", seed) for seed in range(2)]
+    other = cell("ok", network="zoo/lpd")
+    sweep = Sweep("test", "test", (*ours, cell("crash", seed=9), other))
+    rows = run_sweep(sweep, tmp_path, STAND_IN).rows
+    assert [row.paired["reference"] if row.paired else None for row in rows] == [ours[0].key] * 2 + [None] * 2
+    assert rows[3].unmeasured["paired"].startswith("not timed in turn")
+    assert load_rows(tmp_path) == rows
+    again = run_sweep(sweep, tmp_path, STAND_IN)
+    assert again.rows[:2] == rows[:2]
+
+
+def test_timing_in_turn_that_fails_leaves_the_rows_ok_and_says_why(tmp_path):
+    rows = run_sweep(sweep_of(["ok", "ok"]), tmp_path, (*STAND_IN, "--no-turns")).rows
+    assert [row.status for row in rows] == ["ok", "ok"]
+    assert all("timing in turn: error: ValueError: no turns" in row.unmeasured["paired"] for row in rows)
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):

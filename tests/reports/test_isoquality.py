@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from synthetic_rows import cell_row, metric, sweep_rows
 
-from reports.artifacts import Artifacts
 from reports.comparability import Incomparable
 from reports.contests import contests, iso_table_between
 from reports.frame import facets
@@ -129,14 +128,14 @@ def rows_of(label: str, strategy: str, speed: float, first: int, shift: float = 
 
 def test_curves_gather_steps_and_guidance_and_refuse_other_settings() -> None:
     rows = rows_of("LPD", "lpd", 2.0, 100)
-    found = curve("LPD", rows, METRIC, {})
+    found = curve("LPD", rows, METRIC)
     assert found is not None
     assert np.exp(-found.log_time) == pytest.approx([row.throughput_images_per_s for row in rows])
     assert found.quality_sd == pytest.approx([0.06 * (30 - 5 * i) / 1.96 for i in range(4)], rel=1e-3)
     with pytest.raises(Incomparable, match="batch"):
-        curve("LPD", [*rows, dataclasses.replace(rows[0], batch=1)], METRIC, {})
+        curve("LPD", [*rows, dataclasses.replace(rows[0], batch=1)], METRIC)
     with pytest.raises(Incomparable, match="n differs"):
-        curve("LPD", [*rows, dataclasses.replace(rows[0], images=9)], METRIC, {})
+        curve("LPD", [*rows, dataclasses.replace(rows[0], images=9)], METRIC)
     assert (
         curve(
             "LPD",
@@ -148,7 +147,6 @@ def test_curves_gather_steps_and_guidance_and_refuse_other_settings() -> None:
                 )
             ],
             METRIC,
-            {},
         )
         is None
     )
@@ -166,7 +164,7 @@ def test_tables_say_who_is_faster_and_how_many_comparisons_that_rests_on() -> No
     assert "2 comparisons, 2 called a difference" in iso.note
     assert len(against.lines) == 7
     assert "21 comparisons" in against.note
-    (same,) = iso_table_between(rows, rows, {}, {})
+    (same,) = iso_table_between(rows, rows)
     assert same.lines
     assert all(line[3] == "no difference shown" for line in same.lines)
 
@@ -185,13 +183,10 @@ def test_speeds_of_other_batches_are_never_mixed() -> None:
 
 
 def test_paired_values_reach_the_table() -> None:
-    rows = sweep_rows()
+    without = (np.random.default_rng(0).normal(size=20) * 0.01).tolist()
+    rows = [dataclasses.replace(row, quality_replicates={METRIC: without}) for row in sweep_rows()]
     (facet,) = facets(rows)
-    jackknife = np.random.default_rng(0).normal(size=(1, 20)) * 0.01
-    beside = {
-        row.cell: Artifacts(jackknife=jackknife, jackknife_metrics=np.array([METRIC])) for row in facet.cells
-    }
-    against = contests(facet, beside)[-1]
+    against = contests(facet, {})[-1]
     assert against.title == "Against Raster, 64 steps, guidance 2"
     assert against.headings[1:3] == (f"{METRIC}, difference", "verdict")
     rar = next(line for line in against.lines if line[0].startswith("RAR"))

@@ -1,0 +1,38 @@
+"""pardec regress: measure anew and compare with the baseline."""
+
+import argparse
+from pathlib import Path
+
+from harness.commands.baseline_command import add_gate_arguments
+from harness.commands.common import overrides
+
+SUMMARY = (
+    "compare with the baseline. Exit status: 0 passed (warnings and a missing baseline included), 1 "
+    "something regressed or a cell failed, 2 a mistake in the call, 130 interrupted"
+)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    add_gate_arguments(command, "--baseline", "rows to compare with (default: results/baselines/NAME.jsonl)")
+    command.add_argument("--markdown", type=Path, metavar="FILE", help="also write the findings as Markdown")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write every finding as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.regress import benchmarks, gate, judge, show
+    from harness.sweep import sweep_cells
+
+    sweep = sweep_cells(options.sweep, overrides=overrides(options))
+    path = gate.baseline_path(sweep, options.baseline)
+    joined = None
+    if options.benchmark_json is not None:
+        joined = benchmarks.read_benchmark_json(options.benchmark_json)
+    with gate.fresh_folder(options.results) as folder:
+        summary, findings = gate.compare(sweep, folder, path)
+    if joined is not None:
+        findings += judge.benchmarks(benchmarks.read_recorded(benchmarks.beside(path)), joined)
+    show.print_findings(findings)
+    for file, text in ((options.markdown, show.to_markdown), (options.json, show.to_json)):
+        if file is not None:
+            file.write_text(text(findings))
+    return summary.exit_code or int(judge.worst(findings) == "fail")

@@ -1,0 +1,83 @@
+"""Measures for the gate: records a baseline, or compares with one and times again what looks slow."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.executors import WORKER, Turns, run_in_worker
+from harness.regress.judge import Finding, judge, suspects
+from harness.sweep import Summary, run_sweep
+from harness.sweep_file import Sweep
+from results.schema import Paired, Row, row_to_json
+from results.store import ROWS, load_rows
+from strategies.decoding.errors import UserError
+
+BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+
+
+def baseline_path(sweep: Sweep, given: Path | None) -> Path:
+    """The file of rows that a sweep is compared with."""
+    return given or BASELINES / f"{sweep.name}.jsonl"
+
+
+@contextmanager
+def fresh_folder(given: Path | None) -> Iterator[Path]:
+    """``given``, which must hold no rows (they would pass for today's), else a temporary folder."""
+    if given is None:
+        with tempfile.TemporaryDirectory(prefix="pardec-gate-") as folder:
+            yield Path(folder)
+    elif (given / ROWS).exists() and (given / ROWS).stat().st_size:
+        raise UserError(f"--results '{given}' holds rows already: the gate measures anew, name a new folder")
+    else:
+        yield given
+
+
+def record(sweep: Sweep, folder: Path, path: Path, command: Sequence[str] = WORKER) -> Summary:
+    """Measure ``sweep`` and write its rows to ``path``, whole; nothing where a cell is not ok."""
+    summary = run_sweep(sweep, folder, command)
+    if summary.exit_code == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        # Pictures and logs stay behind, so the rows name none.
+        kept = (dataclasses.replace(row, artifacts={}) for row in summary.rows)
+        partial.write_text("".join(row_to_json(row) + "\n" for row in kept))
+        partial.replace(path)
+    return summary
+
+
+def compare(
+    sweep: Sweep, folder: Path, baseline: Path, command: Sequence[str] = WORKER
+) -> tuple[Summary, list[Finding]]:
+    """Measure ``sweep`` and judge it; a cell that looks slow is timed again in a process of its own.
+
+    Without a baseline there is nothing to judge: one notice, and a failure only for cells that are not ok.
+    """
+    before = load_rows(baseline) if baseline.exists() else []
+    summary = run_sweep(sweep, folder, command)
+    if not before:
+        text = f"no baseline at '{baseline}': 'pardec baseline' records one"
+        return summary, [
+            Finding("all cells", "cell", "baseline", "none", "", "notice", text),
+            *judge([], summary.rows),
+        ]
+    again = time_again(sweep, suspects(before, summary.rows), folder, command)
+    return summary, judge(before, summary.rows, again)
+
+
+def time_again(
+    sweep: Sweep, rows: Sequence[Row], folder: Path, command: Sequence[str] = WORKER
+) -> dict[str, Paired]:
+    """Cell -> times of a second round of these cells beside their reference; none where it fails."""
+    cells = {cell.key: cell for cell in sweep.cells}
+    found: dict[str, Paired] = {}
+    references = {row.paired["reference"] for row in rows if row.paired is not None}
+    for reference in sorted(references):
+        slow = [row for row in rows if row.paired is not None and row.paired["reference"] == reference]
+        turns = Turns((cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds)
+        log = folder / "artifacts" / f"again-{reference}.log"
+        outcome = run_in_worker(cells[reference], folder, log, command=command, turns=turns)
+        found |= outcome.measured.get("paired", {})
+    return found
