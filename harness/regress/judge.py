@@ -18,8 +18,9 @@ from typing import Literal
 from scipy.stats import mannwhitneyu
 
 from harness.statistics import jackknife_interval
-from reports.compare import display_name, interval_of_difference, setting_key
-from reports.frame import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
+from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
+from reports.compare import display_name, setting_key
+from reports.inference import independent_contrast
 from results.schema import Paired, Row
 
 Verdict = Literal["pass", "notice", "warn", "fail"]
@@ -191,7 +192,8 @@ def difference(name: str, old: Row, new: Row, level: float) -> tuple[float | Non
     if a["value"] is None or b["value"] is None:
         return None, None
     if not before or len(before) != len(now):
-        return interval_of_difference((a["value"], a["low"], a["high"]), (b["value"], b["low"], b["high"]))
+        apart = independent_contrast((a["value"], a["low"], a["high"]), (b["value"], b["low"], b["high"]))
+        return apart.low, apart.high
     replicates = [y - x for x, y in zip(before, now, strict=True)]
     found = jackknife_interval(b["value"] - a["value"], replicates, b["n"], level)
     return found.low, found.high

@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from published_files import save_legacy, to_published
-from tests.recorded import TOLERANCE, randomise
 from torch.nn import functional as F
 
 from backbones.checkpoints import CheckpointError
@@ -21,6 +20,8 @@ from backbones.tokenizers.published import (
 )
 from backbones.weights import count_parameters
 from harness.executors import ROOT
+from strategies.decoding.contract.recording import randomise
+from strategies.decoding.contract.requirements import TOLERANCE
 from strategies.decoding.presets import preset, preset_info, preset_names
 
 SMALL = {

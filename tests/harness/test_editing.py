@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.recorded import run
-from tests.recorded import subject as random_subject
 
 from harness.cell import Cell, normalised
 from harness.cli import main
@@ -16,6 +14,8 @@ from harness.enlarge import enlarge, settings_of
 from harness.generate import Subject, load, run_batch
 from harness.prepare import prepare
 from reports.artifacts import Edits, edits_path, load_edits
+from strategies.decoding.contract.recording import run
+from strategies.decoding.contract.recording import subject as random_subject
 from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler

@@ -9,7 +9,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.recorded import randomise
 
 from backbones import published_tokenizers
 from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer, tokenizer_by_family
@@ -28,6 +27,7 @@ from harness.sweep import make_row
 from harness.worker import UNSCORED, Channel, measure_cell
 from results.schema import SCHEMA
 from strategies.decoding import presets
+from strategies.decoding.contract.recording import randomise
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import HYPER_PARAMETERS, to_published
 

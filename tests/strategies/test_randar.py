@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.recorded import close, run, subject
 
 from backbones.checkpoints import load_published
 from backbones.positions import rotary_table
 from strategies.decoding.base import Lesson
+from strategies.decoding.contract.recording import run, subject
+from strategies.decoding.contract.requirements import close
 from strategies.decoding.decode import decode
 from strategies.decoding.guidance import ContextGuidance, Guidance
 from strategies.decoding.plan import known_first
