@@ -23,7 +23,8 @@ class View:
 
     Teacher forcing: ``causal``, or a boolean ``mask`` [n, m] or [R, 1, n, m] (True: may attend), or neither
     (everything). Decoding: the rows are written to cache slots from ``start`` on, and each run (rows, keys)
-    of ``runs`` sees the first ``keys`` slots; without runs all rows see everything filled.
+    of ``runs`` sees the first ``keys`` slots, or ``mask`` says so slot by slot; without both all rows see
+    everything filled.
     """
 
     start: int = 0
