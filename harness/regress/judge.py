@@ -10,6 +10,7 @@
   round. The reference itself is held against the fixed workloads timed beside it, which warns at most.
 """
 
+import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,11 +66,11 @@ def judge(
     baseline: Sequence[Row], rows: Sequence[Row], again: Mapping[str, Paired] | None = None
 ) -> list[Finding]:
     """Every finding of ``rows`` against ``baseline``. again: cell -> its times of the second round."""
-    waiting = {setting_key(row): row for row in rows}
     pairs: list[tuple[Row, Row]] = []
     findings: list[Finding] = []
+    matched = partners(baseline, rows)
     for old in baseline:
-        new = waiting.pop(setting_key(old), None)
+        new = matched.get(old.cell)
         if new is None:
             findings.append(_cell(old, old.status, "missing", "fail", "the baseline's cell was not run"))
         elif new.status != "ok":
@@ -78,7 +79,9 @@ def judge(
             findings.append(_cell(new, old.status, "ok", "notice", "the baseline has no result"))
         else:
             pairs.append((old, new))
-    findings += [_cell(new, "none", new.status, "notice", "not in the baseline") for new in waiting.values()]
+    known = {row.cell for row in matched.values()}
+    fresh = [row for row in rows if row.cell not in known]
+    findings += [_cell(new, "none", new.status, "notice", "not in the baseline") for new in fresh]
     comparisons = sum(len(set(old.quality or {}) & set(new.quality or {})) for old, new in pairs)
     for old, new in pairs:
         findings += [*exact(old, new), tokens(old, new), *quality(old, new, comparisons)]
@@ -86,12 +89,32 @@ def judge(
     return findings
 
 
+def partners(baseline: Sequence[Row], rows: Sequence[Row]) -> dict[str, Row]:
+    """Baseline cell -> the row of the same setting.
+
+    Steps are counted, so where they changed the setting is the same but for them.
+    """
+    found: dict[str, Row] = {}
+    left = list(rows)
+    for but_for_steps in (False, True):
+        for old in baseline:
+            wanted = _join_key(old, but_for_steps)
+            new = next((row for row in left if _join_key(row, but_for_steps) == wanted), None)
+            if old.cell not in found and new is not None:
+                found[old.cell] = new
+                left.remove(new)
+    return found
+
+
+def _join_key(row: Row, but_for_steps: bool) -> str:
+    return setting_key(dataclasses.replace(row, steps=0) if but_for_steps else row)
+
+
 def suspects(baseline: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """The rows whose first round is slow enough, and surely enough, to be timed again."""
-    old = {setting_key(row): row for row in baseline}
-    return [
-        row for row in rows if setting_key(row) in old and _is_slow(old[setting_key(row)].paired, row.paired)
-    ]
+    matched = partners(baseline, rows)
+    pairs = [(old, matched[old.cell]) for old in baseline if old.cell in matched]
+    return [new for old, new in pairs if _is_slow(old.paired, new.paired)]
 
 
 def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:

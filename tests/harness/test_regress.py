@@ -101,6 +101,13 @@ def test_cells_that_are_missing_or_failed_fail_and_new_ones_are_noticed():
     assert verdicts(judge.judge([lpd, broken], [lpd, arpg]), "cell") == {"status": "notice"}
 
 
+def test_a_cell_whose_steps_changed_is_the_same_cell_beside_others_of_its_strategy():
+    first, second = row(3), row(4)  # LPD in 20 and in 10 steps
+    changed = dataclasses.replace(second, steps=11)
+    assert judge.partners([first, second], [changed, first]) == {first.cell: first, second.cell: changed}
+    assert verdicts(judge.judge([first, second], [changed, first]), "exact")["steps"] == "fail"
+
+
 # Quality --------------------------------------------------------------------------------------------------
 
 
