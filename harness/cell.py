@@ -21,8 +21,6 @@ LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "checkpoints")
-_LATER = ("tokenizer_checkpoint",)
-"""Fields younger than recorded rows: None leaves the key as it was before they came."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,6 @@ class Cell:
         for name, role in (("checkpoint", "network"), ("tokenizer_checkpoint", "tokenizer")):
             if content[name] not in (None, RANDOM) and role in self.pins:
                 content[name] = "file"  # the hash says which one, wherever it lies
-        for name in _LATER:
-            if content[name] is None:
-                del content[name]
         text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -70,7 +70,6 @@ def run(options: argparse.Namespace) -> int:
     check_tokenizer(prepared.cell)
     if options.image or options.inpaint_demo:
         check_takes_given(prepared.strategy)
-    check_tokenizer(cell)
     subject = load(prepared)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ def test_the_file_holds_nothing_but_what_is_read():
     for tokenizer in content["tokenizer"].values():
         assert set(tokenizer) - {"reported"} == facts
     for family in content["family"].values():
-        assert set(family) == {"strategy", "paper", "files", "tokenizer"}
+        assert set(family) == {"strategy", "paper", "files", "licence", "tokenizer"}
     for model in content["preset"].values():
         sizes = {key for key in model if key.isdigit()}
         assert set(model) - sizes <= {
@@ -147,6 +147,6 @@ def test_the_file_holds_nothing_but_what_is_read():
             "config",
         }
         for size in sizes:
-            assert set(model[size]) <= {"config", "file", "parameters", "settings"}
+            assert set(model[size]) <= {"config", "file", "files", "parameters", "settings"}
             for run in model[size].get("settings", ()):
                 assert set(run) <= {"steps", "options", "sampling"}

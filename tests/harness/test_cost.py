@@ -295,7 +295,7 @@ def test_stored_predictions_of_published_speeds_are_those_of_the_model():
         lines = {(line["network"], line["steps"], line["quantity"]): line for line in csv.DictReader(file)}
     claims = {(c.network, str(c.steps), c.quantity): c for c in published.claims()}
     assert set(lines) <= set(claims)
-    assert {claim.strategy for claim in claims.values()} == {"raster", "rar", "par", "lpd", "arpg"}
+    assert {claim.strategy for claim in claims.values()} == {"raster", "rar", "par", "lpd", "arpg", "randar"}
     key = ("lpd-l-256", "20", "images/s")
     assert claims[key].batch == 64
     assert float(lines[key]["predicted"]) == pytest.approx(claims[key].predicted(), rel=1e-3)

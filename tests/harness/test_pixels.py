@@ -1,10 +1,8 @@
 """Published cells decode to pixels, through the command line and the worker, on small networks."""
 
-import dataclasses
 import functools
 import hashlib
 import io
-import json
 
 import numpy as np
 import pytest
@@ -19,13 +17,13 @@ from harness.cli import main
 from harness.data import to_uint8
 from harness.executors import Outcome
 from harness.generate import NotFinite, load, run_batch
-from harness.measure import Budget
+from harness.measure import Budgets
 from harness.pixels import detokenize, film_of, shown_commits
 from harness.prepare import finished, on_meta, pins, prepare
+from harness.repeats import Budget
 from harness.shards import Shards
 from harness.sweep import make_row
 from harness.worker import UNSCORED, Channel, measure_cell
-from results.schema import SCHEMA
 from strategies.decoding import presets
 from strategies.decoding.contract.recording import randomise
 from strategies.decoding.registry import by_family
@@ -54,7 +52,7 @@ def catalogue() -> str:
         names = ", ".join(f"{key} = {value}" for key, value in HYPER_PARAMETERS[family].items())
         text += (
             f'[family.{family}]\nstrategy = "{family}"\ntokenizer = "small-llamagen"\n'
-            'paper = "p"\nfiles = "f"\n'
+            'paper = "p"\nfiles = "f"\nlicence = "l"\n'
             f'[preset.small-{family}]\ntitle = "Small"\nfamily = "{family}"\n'
             f'tokenizer = "{tokenizer}"\n'  # a model may name another than its family
             f"parameters = {parameter_count(on_meta(strategy, config))}\nconfig = {{ {names} }}\n"
@@ -173,8 +171,9 @@ def test_random_weights_leave_the_tokenizer_of_the_zoo_alone(tmp_path, small_zoo
 
 
 def row_of(chosen: Cell, folder, monkeypatch):
-    quick = Budget(warmup_s=0, latency_s=0, batch_s=0, least=2, least_by_batch=1, warmups=2)
-    monkeypatch.setattr("harness.measure.measure", functools.partial(measure.measure, budget=quick))
+    once = Budget(seconds=0, least=1)
+    quick = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=once, by_batch=once)
+    monkeypatch.setattr("harness.measure.measure", functools.partial(measure.measure, budgets=quick))
     chosen = finished(chosen)
     found = measure_cell(chosen, folder, Channel(io.BytesIO()))
     return make_row(chosen, Outcome("ok", None, found, 1.0), "2026-01-01T00:00:00Z")
@@ -217,21 +216,6 @@ def test_broken_weights_of_a_tokenizer_are_invalid(tmp_path):
     torch.save(state, files["tokenizer_checkpoint"])
     with pytest.raises(NotFinite, match=r"tokenizer weight 'decoder\.conv_out\.bias'"):
         load(prepare(cell(**files)))
-
-
-def test_keys_of_recorded_cells_stay_as_they_were():
-    """A row from before the field, whose cell is without it, is found again; with it the key is another."""
-    plain = cell(tokenizer_checkpoint=None)
-    content = dataclasses.asdict(plain)
-    for name in ("label", "zoo", "plugin", "timeout_s", "tokenizer_checkpoint"):
-        del content[name]
-    text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
-    assert plain.key == hashlib.sha256(text.encode()).hexdigest()[:16]
-    others = {plain.key, cell().key, cell(tokenizer_checkpoint="a.pt").key}
-    assert len(others) == 3
-    old = json.loads(plain.to_json())
-    del old["tokenizer_checkpoint"]
-    assert Cell.from_json(json.dumps(old)) == plain
 
 
 # A few at a time -------------------------------------------------------------------------------------------

@@ -44,9 +44,9 @@ def test_every_metric_is_named_by_extractor_and_number_of_images(
         assert metric.value is not None
         assert metric.low <= metric.value <= metric.high  # type: ignore[operator]
         assert metric.n == 300
-        assert metric.replicates is not None
-        assert len(metric.replicates) == 20
-        assert np.mean(metric.replicates) == pytest.approx(metric.value, rel=0.05)
+        assert metric.without is not None
+        assert len(metric.without) == 20
+        assert np.mean(metric.without) == pytest.approx(metric.value, rel=0.05)
         assert set(metric.row()) == {"value", "low", "high", "n", "reference"}
     assert found["fd_standin_clean@300"].value == pytest.approx(found["fd_standin@300"].value, rel=1e-3)
     assert found["accuracy@300"].value == 0.9
@@ -104,13 +104,13 @@ def test_values_without_each_group_are_kept_for_paired_differences(
     hits = np.arange(300) % 7 > 0
     found = q.quality(fake, reference, labels, np.where(hits, labels, -1))
     kept = q.replicates(found)
-    assert kept["jackknife_metrics"].tolist() == list(found)
-    assert kept["jackknife"].shape == (len(found), 20)
+    assert list(kept) == list(found)
+    assert {len(values) for values in kept.values()} == {20}
     groups = balanced_groups(labels)
     expected = [hits[groups != g].mean() for g in range(20)]
-    assert kept["jackknife"][-1] == pytest.approx(expected)
+    assert kept["accuracy@300"] == pytest.approx(expected)
     few = q.Features(fake.features[:3], fake.logits[:3], fake.extractor, fake.extractor_sha256)
-    assert "is_standin@3" not in q.replicates(q.quality(few, reference, np.arange(3)))["jackknife_metrics"]
+    assert "is_standin@3" not in q.replicates(q.quality(few, reference, np.arange(3)))
 
 
 def test_sets_that_do_not_belong_together_are_refused(sets: tuple[q.Features, q.ReferenceStats]) -> None:

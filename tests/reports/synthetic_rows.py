@@ -171,7 +171,17 @@ def failed_row(index: int = 800) -> Row:
 
 def sweep_rows() -> list[Row]:
     """Five strategies, one variant, both anchors and a failed cell."""
-    return [*anchor_rows(), *(cell_row(i, *cell) for i, cell in enumerate(CELLS)), failed_row()]
+    rows = [*anchor_rows(), *(cell_row(i, *cell) for i, cell in enumerate(CELLS))]
+    return [*(dataclasses.replace(row, quality_replicates=replicates(row)) for row in rows), failed_row()]
+
+
+def replicates(row: Row) -> dict[str, list[float]]:
+    """Every metric with one of 20 groups of images left out."""
+    rng = np.random.default_rng(int(row.cell, 16) % 1000)
+    return {
+        name: (metric["value"] + 0.001 * rng.standard_normal(20)).tolist()
+        for name, metric in (row.quality or {}).items()
+    }
 
 
 def write_sweep(folder: Path) -> Path:
@@ -181,10 +191,8 @@ def write_sweep(folder: Path) -> Path:
         if row.status == "ok":
             path = store.artifact(row.cell)
             np.savez_compressed(path, **arrays(row))
-            row = dataclasses.replace(
-                row,
-                artifacts=dict.fromkeys(("trace", "samples", "jackknife", "lossiness"), store.relative(path)),
-            )
+            kinds = ("trace", "samples", "lossiness")
+            row = dataclasses.replace(row, artifacts=dict.fromkeys(kinds, store.relative(path)))
         store.append(row)
     return folder
 
@@ -193,13 +201,8 @@ def arrays(row: Row) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(int(row.cell, 16) % 1000)
     classes = np.arange(20) % 10
     samples = np.stack([digit(int(c), rng) for c in classes])
-    without = np.array([m["value"] for m in (row.quality or {}).values()])[:, None]
-    paired = {
-        "jackknife": without + 0.001 * rng.standard_normal((len(without), 20)),
-        "jackknife_metrics": np.array(list(row.quality or {})),
-    }
     if row.tier == "anchor":
-        return {"samples": samples, "classes": classes} | paired
+        return {"samples": samples, "classes": classes}
     steps = row.steps or 1
     order = order_map(row, steps, rng)
     blocks = np.kron(np.round(order), np.ones((4, 4)))[..., None]
@@ -212,7 +215,7 @@ def arrays(row: Row) -> dict[str, np.ndarray]:
         "samples": samples,
         "classes": classes,
         "lossiness_bits": bits,
-    } | paired
+    }
 
 
 def order_map(row: Row, steps: int, rng: np.random.Generator) -> np.ndarray:
