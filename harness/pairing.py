@@ -18,6 +18,8 @@ ALONE = "not timed in turn: no other cell of the sweep shares its network, dtype
 
 def groups(cells: Sequence[Cell], in_turn: str = "network") -> list[tuple[Cell, ...]]:
     """Cells that one process times in turn, a group's reference first; cells without company are left out."""
+    if in_turn == "none":
+        return []
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         if not cell.is_anchor:

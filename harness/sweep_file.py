@@ -14,7 +14,7 @@ from strategies.decoding.errors import UserError, unknown
 
 SHIPPED = Path(__file__).parent / "sweeps"
 _SECTIONS = ("sweep", "defaults", "grid", "include", "exclude")
-IN_TURN = ("network", "all")
+IN_TURN = ("network", "all", "none")
 ROUNDS = 6
 """From six rounds the range of the samples covers the median at 95 %."""
 
@@ -35,7 +35,7 @@ class Sweep:
     title: str
     cells: tuple[Cell, ...]
     in_turn: str = "network"
-    """Which cells are timed in turn by one process: those that share a network, or all."""
+    """Which cells are timed in turn by one process: those that share a network, all, or none."""
     rounds: int = ROUNDS
     """The least number of rounds in turn."""
 
