@@ -21,7 +21,7 @@ sweep: setup
 	$(BIN)/pardec sweep quick
 
 test: setup
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow

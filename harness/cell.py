@@ -20,7 +20,7 @@ ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
-_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "checkpoints")
+_NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "size", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Cell:
     top_p: float = 1.0
     batch: int = 64
     images: int = 1000
+    once: bool = False
+    """Generate the images (by default one batch) in one pass and time that alone: no warm-up, no repeats, no
+    other batch sizes."""
+    evaluation_size: int | None = None
+    """Side in pixels to which images are resized before they become bytes; None for their own."""
     dtype: str = "float32"
     device: str = "cpu"
     products: str = "plain"
@@ -67,6 +72,8 @@ class Cell:
     device on CUDA; None for no limit."""
     gated: bool = True
     """Whether the exit status of a sweep tells of this cell's failure."""
+    size: str = ""
+    """Size class of the network (B, L, XL), by which ``-k size=L`` takes one cell per method."""
     label: str = ""
     """Short display name; empty for the strategy's title and options."""
     checkpoints: str | None = None
@@ -134,6 +141,8 @@ def normalised(cell: Cell) -> Cell:
     if cell.is_anchor:
         changes |= {"network": "none", "options": {}, "dtype": "float32", "products": "plain"}
         unused = (
+            "once",
+            "evaluation_size",
             "checkpoint",
             "tokenizer_checkpoint",
             "steps",
@@ -210,6 +219,8 @@ RULES: dict[str, Rule] = {
     "top_p": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
     "batch": _whole(1),
     "images": _whole(1),
+    "once": Rule("true or false", lambda value: isinstance(value, bool)),
+    "evaluation_size": _whole(1),
     "lossiness_images": _whole(0),
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
@@ -219,6 +230,7 @@ RULES: dict[str, Rule] = {
     "timeout_s": _number("a number above 0", lambda value: value > 0),
     "memory_limit_gb": _number("a number above 0", lambda value: value > 0),
     "gated": Rule("true or false", lambda value: isinstance(value, bool)),
+    "size": _text(),
     "label": _text(),
 }
 """What a sweep file may set."""

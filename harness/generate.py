@@ -149,7 +149,11 @@ def run_batch(subject: Subject, images: Sequence[int], given: Given | None = Non
             observe=on_commit,
         )
         ended = clock.now()
-        pixels = None if subject.tokenizer is None else detokenize(subject.tokenizer, decoded.tokens)
+        pixels = (
+            None
+            if subject.tokenizer is None
+            else detokenize(subject.tokenizer, decoded.tokens, cell.evaluation_size)
+        )
         finished = clock.now()
     first = first_commit[0]
     spans = (planned - start, first - planned, ended - first, finished - ended, finished - start)

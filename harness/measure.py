@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
 from harness import compiled
+from harness.cost.trace import Untraceable, trace
 from harness.energy import EnergyMeter
 from harness.failures import is_out_of_memory
 from harness.generate import PHASES, Batch, Gallery, Subject, run_batch
@@ -27,6 +28,7 @@ from strategies.decoding.sampling import StreamSampler
 BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory every cell measures, besides its own."""
 _IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
+ONCE = "the images are generated once, and every time is taken once"
 Report = Callable[[float, str], None]
 
 
@@ -68,20 +70,23 @@ class Measurements:
 def measure(subject: Subject, report: Report, budgets: Budgets = Budgets()) -> Measurements:
     """Run the cell: count, warm up, time, and generate its images."""
     found = Measurements()
-    report(0.0, "warm-up")
-    run_batch(subject, [0])
-    flops = count_flops(subject)
+    once = subject.prepared.cell.once
+    if once:
+        found.note("flops_per_image", *_traced_flops(subject))
+    else:
+        report(0.0, "warm-up")
+        run_batch(subject, [0])
+        found.row["flops_per_image"] = float(count_flops(subject))
     workloads = Workloads(subject.device, subject.clock)
     workloads.sample()
     # What the libraries hold will never be garbage; without it a collection takes less than a millisecond.
     gc.collect()
     gc.freeze()
-    _measure_batches(subject, found, report, budgets)
+    (_measure_once if once else _measure_batches)(subject, found, report, budgets)
     workloads.sample()
     best = max(found.speeds, key=lambda size: found.speeds[size] or 0.0)
     found.row |= {
         "parameters": parameter_count(on_meta(subject.prepared.strategy, subject.prepared.config)),
-        "flops_per_image": float(flops),
         "throughput_by_batch": found.speeds,
         "throughput_best_images_per_s": found.speeds[best],
         "throughput_best_batch": int(best),
@@ -96,6 +101,25 @@ def measure(subject: Subject, report: Report, budgets: Budgets = Budgets()) -> M
     found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
     found.note("compile_s", compiled.compile_s(), "eager mode: nothing is compiled")
     return found
+
+
+def _measure_once(subject: Subject, found: Measurements, report: Report, budgets: Budgets) -> None:
+    """One pass over the images: every time is taken once, the first use of all code included."""
+    own = subject.prepared.cell.batch
+    memory = PeakMemory(subject.device)
+    memory.settle()
+    memory.reset()
+    totals = _generate(subject, found, report, Budget(seconds=0.0, least=1))
+    found.peaks[str(own)], unknown = memory.over_loaded()
+    if unknown is not None:
+        found.unmeasured[f"peak_bytes_by_batch.{own}"] = unknown
+    found.speeds[str(own)] = own / statistics.median(totals)
+    found.row |= {"warmup_s": [], "steady": False}
+    if len(totals) == 1:
+        found.row["throughput_interval"] = None
+        found.unmeasured["throughput_interval"] = ONCE
+    for name in ("latency_s", "latency_interval_s", "latency_samples_s", "latency_percentiles_s"):
+        found.note(name, None, ONCE)
 
 
 def _measure_batches(subject: Subject, found: Measurements, report: Report, budgets: Budgets) -> None:
@@ -201,6 +225,14 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         "phases_s": phases,
     }
     return repeats.seconds
+
+
+def _traced_flops(subject: Subject) -> tuple[float | None, str]:
+    """What ``count_flops`` counts, from a decode without data; None and why where a strategy needs data."""
+    try:
+        return float(trace(subject.prepared, 1).flops), ""
+    except Untraceable as error:
+        return None, f"counting would take another decode: {error}"
 
 
 def count_flops(subject: Subject) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.checkpoints import CheckpointError
@@ -54,10 +55,18 @@ def images_at_a_time(tokenizer: Tokenizer) -> int:
     return max(1, PIXELS // (height * width))
 
 
-def detokenize(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time."""
-    grids = tokens.unflatten(1, tokenizer.grid)
-    parts = [to_uint8(tokenizer.decode(part)) for part in grids.split(images_at_a_time(tokenizer))]
+def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) -> Tensor:
+    """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time.
+
+    size: side in pixels to which an image is resized while it is still float, bicubic without antialiasing,
+    as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
+    """
+    parts = []
+    for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
+        images = tokenizer.decode(codes)
+        if size is not None and images.shape[-2:] != (size, size):
+            images = F.interpolate(images, size=(size, size), mode="bicubic")
+        parts.append(to_uint8(images))
     return torch.cat(parts)
 
 

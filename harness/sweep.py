@@ -34,12 +34,20 @@ _LOCK = ".sweep.lock"
 
 
 def sweep_cells(
-    file_or_name: str, select: str | None = None, overrides: Mapping[str, Any] | None = None
+    file_or_name: str,
+    select: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    max_images: int | None = None,
 ) -> Sweep:
-    """The sweep of a file with every cell checked and pinned; UserError before anything is computed."""
+    """The sweep of a file with every cell checked and pinned; UserError before anything is computed.
+
+    max_images: generate at most so many images per cell, once.
+    """
     from harness.prepare import finished
 
     sweep = sweep_file.load(file_or_name, overrides)
+    if max_images is not None:
+        sweep = sweep_file.once(sweep, max_images)
     cells: Sequence[Cell] = sweep.cells
     if select is not None:
         cells = sweep_file.select(cells, select, finished=False)
@@ -223,12 +231,14 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "strategy": cell.strategy,
         "options": dict(cell.options),
         "label": cell.label,
+        "size": cell.size,
         "network": cell.network,
         "checkpoint": RANDOM if cell.checkpoint == RANDOM else cell.pins.get("network"),
         "tokenizer": tokenizer_name(cell),
         "steps": cell.steps,
         "guidance": cell.guidance,
         "guidance_schedule": cell.guidance_schedule if guided else None,
+        "guidance_power": cell.guidance_power if guided else None,
         "temperature": None if cell.is_anchor else cell.temperature,
         "top_k": None if cell.is_anchor else cell.top_k,
         "top_p": None if cell.is_anchor else cell.top_p,

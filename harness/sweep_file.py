@@ -1,9 +1,10 @@
 """Sweep files: TOML in, cells out. Every mistake is one line that names file, key, value and expectation."""
 
+import dataclasses
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,27 @@ def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep
             expected = _HEAD[key].expectation
             raise UserError(f"sweep file '{path}' [sweep]: {key} = {value!r}: expected {expected}")
     cells = [_cell(values, path, overrides or {}) for values in _combinations(content, path)]
-    unique = tuple({cell.key: cell for cell in cells}.values())
+    unique = _first_of_each(cells)
     if not unique:
         raise UserError(f"sweep file '{path}' describes no cell: expected [grid] or [[include]] tables")
     return Sweep(**{"name": path.stem, "title": path.stem, **head}, cells=unique)
+
+
+def _first_of_each(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells without those that measure the same as an earlier one."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(cell.key, cell)
+    return tuple(found.values())
+
+
+def once(sweep: Sweep, most: int) -> Sweep:
+    """The same settings with at most ``most`` images each, generated and timed once."""
+    cells = []
+    for cell in sweep.cells:
+        images = min(cell.images, most)
+        cells.append(dataclasses.replace(cell, images=images, batch=min(cell.batch, images), once=True))
+    return dataclasses.replace(sweep, cells=_first_of_each(map(normalised, cells)), in_turn="none")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -162,7 +180,10 @@ def _cell(settings: Mapping[str, Any], path: Path, overrides: Mapping[str, Any])
     valid = [*registry.names(), *ANCHORS]
     if name not in valid:
         raise unknown("strategy", name, valid, f"sweep file '{path}'")
-    return normalised(Cell(**{**settings, **overrides}))
+    values = {**settings, **overrides}
+    if values.get("once") and "images" not in values:
+        values["images"] = values.get("batch", Cell.batch)
+    return normalised(Cell(**values))
 
 
 # Selection ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ SCHEMA = 2
 """The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
 
 _SINCE_2 = (
+    "guidance_power",
     "warmup_s",
     "steady",
     "stopped_by",
@@ -39,7 +40,7 @@ _SINCE_2 = (
 
 def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     """Schema 2 adds how a time was measured, beside what, and what paired comparisons need."""
-    added = values | dict.fromkeys(_SINCE_2)
+    added = {"size": ""} | values | dict.fromkeys(_SINCE_2)
     known = values.get("unmeasured")
     if not isinstance(known, dict):
         return added
@@ -141,6 +142,8 @@ class Row:
     seed: int
     started_at: str
     """ISO 8601, UTC, of the latest attempt."""
+    size: str = ""
+    """Size class of the network (B, L, XL)."""
     reason: str | None = None
     """Cause of a status other than ok."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -160,6 +163,8 @@ class Row:
     guidance: float | None = None
     """Guidance scale; null without guidance."""
     guidance_schedule: str | None = None
+    guidance_power: float | None = None
+    """Of the power-cosine schedule."""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

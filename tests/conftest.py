@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def few_threads() -> None:
+    """Two threads, or one in each of several test processes: more would wait for each other."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

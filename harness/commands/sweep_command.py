@@ -22,17 +22,27 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--no-report", action="store_true", help="stop after the last cell")
     command.add_argument("--images", type=int, help="images per cell, instead of what the file says")
+    command.add_argument(
+        "--max-images",
+        type=int,
+        metavar="N",
+        help="at most N images per cell, generated once, every time taken once",
+    )
     command.add_argument("--seed", type=int, help="seed, instead of what the file says")
     add_machine_flags(command)
 
 
 def run(options: argparse.Namespace) -> int:
+    from harness.cell import checked
     from harness.sweep import dry_run, run_sweep, sweep_cells
 
     if options.dry_run:
         from harness.cost.sweep_hours import predicted_hours
 
-    sweep = sweep_cells(options.sweep, options.select, overrides(options))
+    most = options.max_images
+    if most is not None:
+        checked("images", most, "--max-images")
+    sweep = sweep_cells(options.sweep, options.select, overrides(options), most)
     if options.dry_run:
         dry_run(sweep)
         print(predicted_hours(sweep.cells, options.device_card))

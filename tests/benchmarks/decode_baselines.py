@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from unittest.mock import patch
 
 import numpy as np
@@ -81,8 +82,9 @@ class Case:
             tokens = tokens.scatter(1, order[:, at], self.sampler.draw(logits, noise[:, at]))
         return tokens
 
+    @cached_property
     def products(self) -> Counter[tuple[int, Linear]]:
-        """Every linear product of one decode: (rows, layer) -> how often."""
+        """Every linear product of one decode: (rows, layer) -> how often. The first use decodes once."""
         seen: Counter[tuple[int, Linear]] = Counter()
         hooks = [
             module.register_forward_pre_hook(
@@ -124,7 +126,7 @@ def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
     attention: with the two products of every attention, read from one buffer up to the same length (hotter in
     the caches than a decode's own, so the floor is on the low side).
     """
-    products, dtype = case.products(), case.network.dtype
+    products, dtype = case.products, case.network.dtype
     inputs = {
         (rows, layer.in_features): torch.randn(rows, layer.in_features).to(dtype) for rows, layer in products
     }
@@ -179,7 +181,7 @@ def machine_limit(case: Case) -> float:
     dtype = case.network.dtype
     streamed: Counter[str] = Counter()
     flops = 0
-    for (rows, layer), count in case.products().items():
+    for (rows, layer), count in case.products.items():
         weights = layer.in_features * layer.out_features
         streamed["bytes"] += weights * dtype.itemsize * count
         flops += 2 * rows * weights * count

@@ -68,7 +68,7 @@ def test_baselines_do_the_same_work(name: str) -> None:
     decoded = case.run()
     assert torch.equal(decoded.tokens, case.run_uncached())
     head = case.network.head
-    assert sum(count for (_, layer), count in case.products().items() if layer is head) == decoded.forwards
+    assert sum(count for (_, layer), count in case.products.items() if layer is head) == decoded.forwards
     floor_of(case)()
     seen = case.attentions()
     assert sum(seen.values()) >= decoded.forwards * config.trunk.depth

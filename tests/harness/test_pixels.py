@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from backbones import published_tokenizers
 from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer, tokenizer_by_family
@@ -192,6 +193,37 @@ def test_a_sweep_of_a_published_network_gives_images_and_the_reason_for_no_quali
         assert file["samples"].shape == (3, 8, 8, 3)
         assert file["classes"].tolist() == [0, 1, 2]
         assert file["film"].shape == (row.steps + 1, 8, 8, 3)
+
+
+def test_one_pass_times_every_number_once_and_says_so(tmp_path, monkeypatch):
+    chosen = finished(cell("par", images=2, batch=2, once=True))
+    calls = []
+    real = measure.run_batch
+    monkeypatch.setattr(measure, "run_batch", lambda *args: calls.append(args[1]) or real(*args))
+    found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
+    row = make_row(chosen, Outcome("ok", None, found, 1.0), "2026-01-01T00:00:00Z")
+    assert calls == [range(2)]
+    assert (row.throughput_repeats, row.throughput_interval, row.latency_s) == (1, None, None)
+    assert list(row.throughput_by_batch) == ["2"]
+    assert row.steady is False
+    for name in ("throughput_interval", "latency_s"):
+        assert "taken once" in row.unmeasured[name]
+    again = row_of(cell("par", images=2, batch=2), tmp_path, monkeypatch)
+    counted = ("steps", "forwards", "tokens_processed", "flops_per_image", "cache_bytes", "tokens_sha256")
+    for name in counted:
+        assert getattr(row, name) == getattr(again, name), name
+
+
+def test_images_are_resized_while_they_are_float(tmp_path, monkeypatch):
+    row = row_of(cell("par", evaluation_size=6), tmp_path, monkeypatch)
+    with np.load(tmp_path / row.artifacts["samples"]) as file:
+        assert file["samples"].shape == (3, 6, 6, 3)
+    subject = load(prepare(finished(cell("par"))))
+    tokens = torch.arange(16)[None] % 11
+    image = subject.tokenizer.decode(tokens.unflatten(1, subject.tokenizer.grid))
+    expected = to_uint8(F.interpolate(image, size=(6, 6), mode="bicubic"))
+    assert torch.equal(detokenize(subject.tokenizer, tokens, 6), expected)
+    assert torch.equal(detokenize(subject.tokenizer, tokens, 8), detokenize(subject.tokenizer, tokens))
 
 
 def test_without_a_tokenizer_tokens_stay_tokens_and_the_row_says_so(tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from harness import sweep_file
 from harness.zoo import read_card
 from strategies.decoding.errors import UserError
+from strategies.decoding.presets import preset_info
+from strategies.decoding.registry import by_family
 
 
 def load(tmp_path: Path, text: str) -> list:
@@ -172,6 +174,53 @@ def test_selections_that_cannot_be(tmp_path, expression, words):
         sweep_file.select(load(tmp_path, SELECTABLE), expression)
     for word in words:
         assert word in str(error.value)
+
+
+def test_imagenet256_has_one_cell_of_each_method_per_size():
+    cells = sweep_file.load("imagenet256").cells
+    large = sweep_file.select(cells, "size=L")
+    assert [cell.strategy for cell in large] == ["raster", "rar", "par", "lpd", "arpg", "randar"]
+    for cell in cells:
+        info = preset_info(cell.network)
+        assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network
+        assert (cell.images, cell.data) == (50_000, "imagenet256")
+    keys = {cell.key for cell in cells}
+    assert len(keys) == len(cells)
+
+
+@pytest.mark.parametrize("strategy", ["raster", "rar", "par", "lpd", "arpg", "randar"])
+def test_imagenet256_holds_the_papers_settings(strategy):
+    """Steps and guidance of every sized cell are those of the preset's published run."""
+    cells = [
+        c for c in sweep_file.load("imagenet256").cells if c.strategy == strategy and "around" not in c.size
+    ]
+    assert cells
+    for cell in cells:
+        published = by_family(preset_info(cell.network).family)
+        found = [
+            (run.steps, published.setting(run.sampling))
+            for run in preset_info(cell.network).runs
+            if run.steps == cell.steps
+        ]
+        assert len(found) == 1
+        guidance, temperature = found[0][1].guidance, found[0][1].temperature
+        if cell.network == "par-xl-4x-384":
+            assert cell.guidance == 1.5
+        assert guidance is not None
+        assert (cell.guidance, cell.guidance_schedule, cell.guidance_power, cell.temperature) == (
+            guidance.scale,
+            guidance.schedule,
+            guidance.power,
+            temperature,
+        )
+
+
+def test_at_most_so_many_images_once():
+    sweep = sweep_file.once(sweep_file.load("quick"), 5)
+    decoding = [cell for cell in sweep.cells if not cell.is_anchor]
+    assert {(cell.images, cell.batch, cell.once) for cell in decoding} == {(5, 5, True)}
+    assert sweep.in_turn == "none"
+    assert sweep_file.once(sweep_file.load("quick"), 10**6).cells[2].images == 1000
 
 
 @pytest.mark.parametrize("name", ["quick", "steps"])
