@@ -15,7 +15,7 @@ ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
 """Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
 SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
-PRODUCTS = ("plain", "packed")
+PRODUCTS = ("plain", "packed", "auto")
 ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
@@ -58,7 +58,8 @@ class Cell:
     dtype: str = "float32"
     device: str = "cpu"
     products: str = "plain"
-    """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``)."""
+    """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: packed
+    where this device and dtype have it, else plain."""
     lossiness_images: int | None = None
     """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
     most 200 of a zoo network and none of a published one."""

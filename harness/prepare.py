@@ -70,7 +70,10 @@ def prepare(cell: Cell) -> Prepared:
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
-    if cell.products == "packed" and not can_pack(torch.device(cell.device), dtype_of(cell)):
+    packable = can_pack(torch.device(cell.device), dtype_of(cell))
+    if cell.products == "auto":
+        cell = dataclasses.replace(cell, products="packed" if packable else "plain")
+    if cell.products == "packed" and not packable:
         raise UserError(
             f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
             "bfloat16 on a CPU whose torch has oneDNN"

@@ -1,10 +1,14 @@
 """Packed products: the same numbers as plain ones, every strategy decodes through them, no weight lost."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.products import PackedLinear, can_pack, pack, weight_bytes
+from harness.cell import Cell
+from harness.prepare import prepare
 from strategies.decoding.decode import decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.registry import BUILT_IN, get
@@ -72,3 +76,11 @@ def test_what_cannot_be_packed_says_so():
         pack(torch.nn.Sequential(torch.nn.Linear(2, 2).to(torch.float64)), 1)
     assert not can_pack(torch.device("meta"), torch.float32)
     assert not can_pack(torch.device("cpu"), torch.float16)
+
+
+def test_auto_is_packed_where_there_is_a_packed_product():
+    """The choice is part of the cell that runs, so that a row says what it was."""
+    cell = Cell("raster", network="llamagen-b-256", checkpoint="random", products="auto")
+    assert prepare(cell).cell.products == "packed"
+    with patch("harness.prepare.can_pack", return_value=False):
+        assert prepare(cell).cell.products == "plain"

@@ -29,6 +29,8 @@ LPD = Cell("lpd", steps=10, guidance=2.0)
         {"top_p": 0.9},
         {"batch": 32},
         {"images": 500},
+        {"once": True},
+        {"evaluation_size": 16},
         {"dtype": "bfloat16"},
         {"device": "cuda"},
         {"seed": 1},
@@ -41,7 +43,9 @@ def test_key_changes_with_whatever_changes_the_result(change):
     assert normalised(changed).key != normalised(LPD).key
 
 
-@pytest.mark.parametrize("change", [{"label": "shown"}, {"zoo": "/elsewhere"}, {"timeout_s": 5.0}])
+@pytest.mark.parametrize(
+    "change", [{"label": "shown"}, {"size": "L"}, {"zoo": "/elsewhere"}, {"timeout_s": 5.0}]
+)
 def test_key_ignores_names_and_places(change):
     assert dataclasses.replace(LPD, **change).key == LPD.key
 
