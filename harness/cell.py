@@ -58,8 +58,8 @@ class Cell:
     dtype: str = "float32"
     device: str = "cpu"
     products: str = "plain"
-    """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: packed
-    where this device and dtype have it, else plain."""
+    """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: that
+    where device and dtype have it, else plain."""
     lossiness_images: int | None = None
     """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
     most 200 of a zoo network and none of a published one."""
