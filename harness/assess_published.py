@@ -2,10 +2,10 @@
 
 Figures are named as on the controlled tier, with the extractor ``inception``:
 
-* ``fd_inception@N`` is FID and ``sfd_inception@N`` sFID; ``mu``, ``sigma``, ``mu_s`` and ``sigma_s`` come from
-  the reference file where it has them, else from its images;
-* ``precision@N``, ``recall@N`` and ``kid_inception@N`` are taken against the file's images (k = 3, distances in
-  float64, where the ADM evaluator has float16);
+* ``fd_inception@N`` is FID and ``sfd_inception@N`` sFID; ``mu``, ``sigma``, ``mu_s`` and ``sigma_s`` come
+  from the reference file where it has them, else from its images;
+* ``precision@N``, ``recall@N`` and ``kid_inception@N`` are taken against the file's images (k = 3, distances
+  in float64, where the ADM evaluator has float16);
 * ``is_inception@N`` is torch-fidelity's Inception Score: bias-free logits as in the ADM protocol, but over 10
   shuffled splits, where the ADM evaluator takes chunks of 5,000 in file order; with classes in turn, as ours
   are, both see every class in every part;

@@ -37,7 +37,7 @@ class ImageStore:
     def of(
         cls, shards: Shards, cell: Cell, chunk: int | None = None, share: Share | None = None
     ) -> "ImageStore":
-        """A store for what is missing of this process's share; chunk: images a shard, by default 10 batches."""
+        """A store for what is missing of this process's share; chunk: images a shard, or 10 batches."""
         length = chunk or BATCHES_PER_SHARD * cell.batch
         return cls(shards, cell.batch, shards.missing(length, share or Share()))
 

@@ -115,7 +115,8 @@ def extract_parts(
     if isinstance(extractor.network, nn.Module):
         extractor.network.to(device)
     digest = hashlib.sha256()
-    features, logits = [], []
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
     bar = tqdm(total=total, desc=f"features ({extractor.name})", leave=False, disable=None, delay=2)
     with torch.inference_mode(), bar:
         for pixels in _batches(parts, batch):
