@@ -3,8 +3,8 @@
 The ADM evaluator reads ``mixed_6/conv`` of the 2015 TensorFlow graph, a map of 17 x 17, and keeps its first 7
 channels: 2,023 values. The graph's blocks ``mixed`` to ``mixed_10`` are ``Mixed_5b`` to ``Mixed_7c`` of the
 PyTorch ports in order, so ``mixed_6`` is ``Mixed_6d``, and ``conv``, the first of a block, is its branch of
-one 1 x 1 convolution, after its rectifier. That identity follows from names, order and shapes; it could not be
-checked against the TensorFlow graph, whose file was not at hand. The published sFID of
+one 1 x 1 convolution, after its rectifier. That identity follows from names, order and shapes; it could not
+be checked against the TensorFlow graph, whose file was not at hand. The published sFID of
 ``admnet_guided_upsampled_imagenet256.npz``, 6.14043, would show it.
 """
 

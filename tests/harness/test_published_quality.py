@@ -1,7 +1,8 @@
-"""Quality of published cells: from images through an Inception network of random weights to rows and reports."""
+"""Quality of published cells: images through an Inception network of random weights to rows and reports."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from results.schema import Row
 from strategies.decoding.errors import UserError
 from tests.harness.quality_standins import TinyRandomConv, pictures
 from tests.harness.small_published import cell, row_of, small_presets  # noqa: F401
+from tests.reports.synthetic_rows import base_row
 
-N = 16
+N = 12
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "VIRTUAL_imagenet256_labeled.npz"
-    q.write_adm(path, pictures(12, 5))
+    q.write_adm(path, pictures(8, 5))
     return path
 
 
@@ -67,9 +69,16 @@ def test_images_become_features_statistics_metrics_a_row_and_a_report(
     weights, reference, tmp_path, monkeypatch, capsys
 ):
     chosen = cell(images=N, batch=1, reference=str(reference), inception=str(weights))
+    read: list[q.Features] = []
+
+    def remember(*arguments: Any) -> q.Features:
+        read.append(q.extract_parts(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(assess_published, "extract_parts", remember)
     row = row_of(chosen, tmp_path, monkeypatch)
     assert row.status == "ok"
-    assert row.reference == {"name": reference.stem, "sha256": finished(chosen).pins["reference"], "n": 12}
+    assert row.reference == {"name": reference.stem, "sha256": finished(chosen).pins["reference"], "n": 8}
     assert row.protocol == {
         "colour": "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]",
         "labels": "class i % C for image i",
@@ -97,27 +106,28 @@ def test_images_become_features_statistics_metrics_a_row_and_a_report(
     # The reference's features are kept: the images of its file are not read a second time.
     monkeypatch.setattr(assess_published, "extract", None)
     again = PublishedAssessor.of(finished(chosen), tmp_path / "artifacts")
-    np.testing.assert_allclose(again.reference.mu, again.reference.points.mean(axis=0), rtol=1e-5)
+    assert again.reference.features is not None
+    assert_libraries_agree(
+        split(read[0])[0], again.reference.features, row.quality[f"fd_inception@{N}"]["value"]
+    )
 
 
-def test_the_libraries_agree_on_the_features_of_inception(inception):
-    """In the plane that holds all points, where scipy's root is cheap: turning it changes no distance."""
-    fake, _ = split(q.extract(pictures(N, 1, 10), inception, batch=8))
-    real, _ = split(q.extract(pictures(12, 5), inception, batch=8))
+def assert_libraries_agree(fake: q.Features, real: q.Features, in_the_row: float) -> None:
+    """Of the same features, at full width and in the plane that holds all points.
+
+    Turning the features changes no distance, and in the plane scipy's root is cheap and regular.
+    """
     assert fake.features.shape == (N, 2048)
-    wide = q.ReferenceStats.of(real)
-    ours = frechet.distance_of_images(fake.features, wide)
-    assert frechet.torch_fidelity_distance(fake.features, wide) == pytest.approx(ours, rel=1e-3)
-    with pytest.raises(q.Unmeasurable, match="singular covariance of 16 images, width 2048"):
-        frechet.clean_fid_distance(fake.features, wide)
+    ours = frechet.distance_of_images(fake.features, q.ReferenceStats.of(real))
+    assert in_the_row == pytest.approx(ours, rel=1e-3)  # torch-fidelity's
+    with pytest.raises(q.Unmeasurable, match=f"singular covariance of {N} images, width 2048"):
+        frechet.clean_fid_distance(fake.features, q.ReferenceStats.of(real))
     points = np.concatenate([fake.features, real.features]).astype(np.float64)
     plane = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][: len(points) - 1]
-    flat = [
-        dataclasses.replace(one, features=(one.features @ plane.T).astype(np.float32)) for one in (fake, real)
-    ]
-    narrow = q.ReferenceStats.of(flat[1])
-    assert frechet.torch_fidelity_distance(flat[0].features, narrow) == pytest.approx(ours, rel=1e-3)
-    assert frechet.clean_fid_distance(flat[0].features, narrow) == pytest.approx(ours, rel=1e-3)
+    flat = [(one.features @ plane.T).astype(np.float32) for one in (fake, real)]
+    narrow = q.ReferenceStats.of(dataclasses.replace(real, features=flat[1]))
+    assert frechet.torch_fidelity_distance(flat[0], narrow) == pytest.approx(ours, rel=1e-3)
+    assert frechet.clean_fid_distance(flat[0], narrow) == pytest.approx(ours, rel=1e-3)
 
 
 def test_spatial_features_are_the_first_seven_channels_row_by_row(inception):
@@ -157,7 +167,7 @@ def test_statistics_come_from_the_file_and_the_rest_from_its_images(tmp_path, mo
     pooled, spatial = assess_published._references(cell(), tmp_path / "half.npz", extractor, tmp_path)
     np.testing.assert_array_equal(pooled.mu, np.ones(8))
     np.testing.assert_allclose(spatial.mu, both.features[:, 8:].mean(axis=0), rtol=1e-5)
-    np.testing.assert_array_equal(pooled.points, both.features[:, :8])
+    np.testing.assert_allclose(pooled.points, both.features[:, :8], rtol=1e-5)
     np.savez(tmp_path / "whole.npz", **arrays, mu_s=np.full(4, 2.0), sigma_s=2 * np.eye(4))
     _, spatial = assess_published._references(cell(), tmp_path / "whole.npz", extractor, tmp_path)
     np.testing.assert_array_equal(spatial.mu, np.full(4, 2.0))
@@ -185,7 +195,7 @@ def test_few_images_take_small_products_to_the_same_distance(n):
         )
     )
     assert frechet.distance_of_images(points, reference) == pytest.approx(
-        frechet.distance(*frechet.moments(points), reference), rel=1e-9
+        frechet.distance(*frechet.moments(points), reference), rel=1e-7
     )
     if n > 3:
         groups = np.arange(n) % 5
@@ -193,7 +203,7 @@ def test_few_images_take_small_products_to_the_same_distance(n):
             frechet.distance(mu, sigma, reference)
             for mu, sigma in frechet.moments_without_groups(points, groups)
         ]
-        np.testing.assert_allclose(frechet.jackknife(points, reference, groups), dense, rtol=1e-9)
+        np.testing.assert_allclose(frechet.jackknife(points, reference, groups), dense, rtol=1e-7)
 
 
 @pytest.mark.parametrize("cuts", [[37], [1, 36], [20, 7, 10], [16, 16, 5]])
@@ -211,12 +221,10 @@ def test_features_are_the_same_however_the_images_were_cut(cuts):
 
 
 def published_row(**changes) -> Row:
-    from tests.reports.synthetic_rows import row
-
     reference = {"name": "VIRTUAL_imagenet256_labeled", "sha256": "a" * 64, "n": None}
     protocol = {"colour": "c", "labels": "l", "extractor": "inception", "extractor_sha256": "b" * 64}
     settings = {"tier": "published", "images": 50_000, "reference": reference, "protocol": protocol}
-    return dataclasses.replace(row("lpd"), **settings | changes)
+    return base_row(1, **settings | changes)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +275,7 @@ def test_files_are_part_of_the_key_by_their_hash(weights, reference, tmp_path, m
     copy = tmp_path / "copy.npz"
     copy.write_bytes(reference.read_bytes())
     assert finished(cell(reference=str(copy), inception=str(weights))).key == scored.key
-    q.write_adm(copy, pictures(12, 6))
+    q.write_adm(copy, pictures(8, 6))
     assert finished(cell(reference=str(copy), inception=str(weights))).key != scored.key
     default = q.inception_weights_file()
     default.parent.mkdir(parents=True)
@@ -321,7 +329,8 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
         finished(Cell("lpd", zoo=str(small_zoo), reference=str(reference)))
 
 
-def test_generate_prints_the_quality_of_its_images(weights, reference, tmp_path, capsys):
+def test_generate_prints_the_quality_of_its_images(weights, reference, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frechet, "torch_fidelity_distance", frechet.distance_of_images)  # 4 s at width 2048
     text = "strategy=par,network=small-par,checkpoint=random,tokenizer_checkpoint=random,batch=2"
     arguments = ["generate", text, "--images", "4", "--out", str(tmp_path / "out"), "--threads", "1"]
     assert main([*arguments, "--reference", str(reference), "--inception", str(weights)]) == 0
