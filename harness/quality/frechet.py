@@ -29,7 +29,7 @@ from harness.statistics import leave_one_out
 
 Array = NDArray[np.float64]
 WIDEST = 512
-"""Feature width up to which roots are cheap; at 2,048 one core takes 1.5 s for a symmetric one, and scipy 27 s."""
+"""Feature width up to which roots are cheap: at 2,048 one core takes 1.5 s by symmetry, scipy 27 s."""
 
 
 def _statistics(features: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:

@@ -17,6 +17,7 @@ from harness.cli import main
 from harness.prepare import finished
 from harness.quality import frechet
 from harness.quality.spatial import WIDTH, split, with_spatial
+from reports.claims import claims
 from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
 from reports.frame import facets, metrics
 from reports.tables import print_tables
@@ -24,7 +25,7 @@ from results.schema import Row
 from strategies.decoding.errors import UserError
 from tests.harness.quality_standins import TinyRandomConv, pictures
 from tests.harness.small_published import cell, row_of, small_presets  # noqa: F401
-from tests.reports.synthetic_rows import base_row
+from tests.reports.synthetic_rows import N_PUBLISHED, base_row, metric, quality_row
 
 N = 12
 
@@ -264,6 +265,16 @@ def test_published_rows_of_another_number_reference_or_protocol_are_not_compared
     assert error.value.keys == (key,)
     assert f"{key} differs" in str(error.value)
     assert len(facets([published_row(), published_row(cell="f" * 16, **changes)])) == 2
+
+
+def test_published_figures_are_read_from_rows_as_they_are_scored():
+    names = [f"{name}@{N_PUBLISHED}" for name in ("fd_inception", "sfd_inception", "is_inception")]
+    scored = dict(zip(names, (metric(v, 0.1, N_PUBLISHED) for v in (5.4, 6.0, 193.6)), strict=True))
+    reference = {"name": "VIRTUAL_imagenet256_labeled", "sha256": "a" * 64, "n": None}
+    row = quality_row(quality=scored, reference=reference)
+    verdicts = {claim.figure: claim.verdict for claim in claims([row]) if claim.cell == row.cell}
+    assert verdicts["FID"] == "reproduced"
+    assert verdicts["IS"] == "reproduced"
 
 
 def test_files_are_part_of_the_key_by_their_hash(weights, reference, tmp_path, monkeypatch):
