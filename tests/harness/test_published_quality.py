@@ -90,12 +90,12 @@ def test_images_become_features_statistics_metrics_a_row_and_a_report(
     names |= {"is_inception", "precision", "recall"}
     assert set(row.quality) == {f"{name}@{N}" for name in names}
     unbounded = {f"fd_inception_inf@{N}", f"fd_inception_clean@{N}"}
-    for name, metric in row.quality.items():
+    for name, found in row.quality.items():
         if name in unbounded:
-            assert metric["value"] is None
+            assert found["value"] is None
             assert str(N) in row.unmeasured[f"quality.{name}"]
         else:
-            assert metric["low"] <= metric["value"] <= metric["high"]
+            assert found["low"] <= found["value"] <= found["high"]
     assert row.quality[f"sfd_inception@{N}"]["value"] > 0
     assert len(row.quality_replicates[f"fd_inception@{N}"]) == len(
         row.quality_replicates[f"sfd_inception@{N}"]
@@ -269,12 +269,13 @@ def test_published_rows_of_another_number_reference_or_protocol_are_not_compared
 
 def test_published_figures_are_read_from_rows_as_they_are_scored():
     names = [f"{name}@{N_PUBLISHED}" for name in ("fd_inception", "sfd_inception", "is_inception")]
-    scored = dict(zip(names, (metric(v, 0.1, N_PUBLISHED) for v in (5.4, 6.0, 193.6)), strict=True))
+    scored = dict(zip(names, (metric(v, 0.1, N_PUBLISHED) for v in (5.45, 6.0, 193.6)), strict=True))
     reference = {"name": "VIRTUAL_imagenet256_labeled", "sha256": "a" * 64, "n": None}
     row = quality_row(quality=scored, reference=reference)
-    verdicts = {claim.figure: claim.verdict for claim in claims([row]) if claim.cell == row.cell}
-    assert verdicts["FID"] == "reproduced"
-    assert verdicts["IS"] == "reproduced"
+    found = {
+        (claim.figure, claim.printed): claim.verdict for claim in claims([row]) if claim.cell == row.cell
+    }
+    assert found["FID", "5.464"] == found["IS", "193.613"] == "reproduced"
 
 
 def test_files_are_part_of_the_key_by_their_hash(weights, reference, tmp_path, monkeypatch):
