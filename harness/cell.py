@@ -20,6 +20,15 @@ ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
 """The checkpoint of a network that keeps its initial weights."""
+_FILES = {
+    "checkpoint": "network",
+    "tokenizer_checkpoint": "tokenizer",
+    "reference": "reference",
+    "inception": "inception",
+}
+"""Fields that name a file, and the roles of their hashes."""
+DOWNLOAD = "download"
+"""The ``inception`` that is fetched from its authors if it isn't there."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "size", "checkpoints")
 
 
@@ -39,6 +48,11 @@ class Cell:
     tokens stay tokens. The zoo's tokenizer has weights of its own, which ``random`` leaves as they are."""
     data: str = "mnist"
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
+    reference: str | None = None
+    """Path of the ADM npz that a published network's images are compared with; None: they are not scored."""
+    inception: str | None = None
+    """Path of the Inception weights behind that, or ``download``; None for the file where torch-fidelity
+    keeps its own, if it is there."""
     steps: int | None = None
     """None for as many as the strategy can take."""
     guidance: float | None = None
@@ -98,14 +112,22 @@ class Cell:
     @property
     def key(self) -> str:
         """16 hexadecimal digits that name the result: equal for cells that measure the same thing."""
+        content = self.content()
+        text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def content(self) -> dict[str, Any]:
+        """What the result depends on, a pinned file by its hash alone: wherever it lies, it is the same."""
         content = dataclasses.asdict(self)
         for name in _NOT_IN_KEY:
             del content[name]
-        for name, role in (("checkpoint", "network"), ("tokenizer_checkpoint", "tokenizer")):
+        for name, role in _FILES.items():
             if content[name] not in (None, RANDOM) and role in self.pins:
-                content[name] = "file"  # the hash says which one, wherever it lies
-        text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+                content[name] = "file"
+        for name in ("reference", "inception"):
+            if content[name] is None:
+                del content[name]
+        return content
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -146,6 +168,8 @@ def normalised(cell: Cell) -> Cell:
             "evaluation_size",
             "checkpoint",
             "tokenizer_checkpoint",
+            "reference",
+            "inception",
             "steps",
             "guidance",
             "temperature",
@@ -163,6 +187,12 @@ def normalised(cell: Cell) -> Cell:
     elif cell.guidance_schedule != "power-cosine":
         changes["guidance_power"] = defaults["guidance_power"]
     return dataclasses.replace(cell, **changes)
+
+
+def unscored(cell: Cell) -> Cell:
+    """The cell without what only judges its images: it makes the same ones."""
+    pins = {role: digest for role, digest in cell.pins.items() if role not in ("reference", "inception")}
+    return dataclasses.replace(cell, reference=None, inception=None, pins=pins)
 
 
 def usable_cores() -> int:
@@ -210,6 +240,8 @@ RULES: dict[str, Rule] = {
     "checkpoint": _text("the path of a published file, or random"),
     "tokenizer_checkpoint": _text("the path of a published tokenizer's file, or random"),
     "data": _text("mnist or imagefolder:PATH"),
+    "reference": _text("the path of an ADM reference npz"),
+    "inception": _text("the path of Inception weights, or download"),
     "steps": _whole(1),
     "guidance": Rule("a number, or false for none", lambda value: value is False or _is_number(value)),
     "guidance_schedule": _text(choices=SCHEDULES),

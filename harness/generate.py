@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
 from harness import zoo
-from harness.cell import RANDOM
+from harness.cell import RANDOM, Cell
 from harness.clock import Clock, collector_paused
+from harness.image_store import ImageStore, cut
 from harness.pixels import cell_tokenizer, detokenize, film_of
 from harness.prepare import Prepared, dtype_of, on_meta
 from strategies.decoding import presets, registry
@@ -166,24 +167,49 @@ class Gallery:
     """What is kept of a run besides its numbers: all images, the order, and how one image appeared."""
 
     pixels: list[Tensor] = field(default_factory=list)
+    """Of every batch, uint8 [B, 3, H, W]; empty where a store has them."""
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    store: ImageStore | None = None
+    """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     @property
     def tokens_sha256(self) -> str:
         """Hash of the tokens of all images so far, [images, N] int64 little-endian in raster order."""
-        return self._digest.hexdigest()
+        if self.store is None:
+            return self._digest.hexdigest()
+        digest = hashlib.sha256()
+        for tokens in self.store.shards.parts("tokens"):
+            digest.update(tokens.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def batches(self, cell: Cell) -> Iterator[range]:
+        """The images of every batch to be made, in order: all, or what a store doesn't have yet.
+
+        The first batch is always among them, since no store has its order and film.
+        """
+        if self.store is None:
+            yield from cut(range(cell.images), cell.batch)
+            return
+        first = range(min(cell.batch, cell.images))
+        yield first
+        yield from (images for images in self.store.batches() if images != first)
 
     def add(self, subject: Subject, batch: Batch) -> None:
-        self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
+        if self.store is None:
+            self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
+        else:
+            images = range(batch.images[0], batch.images[-1] + 1)
+            self.store.add(images, batch.decoded.tokens, batch.pixels)
         if self.step_of_position is None:
             steps = np.atleast_2d(batch.plan.step_of_position())[0]
             self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
-        self.pixels.append(batch.pixels)
+        if self.store is None:
+            self.pixels.append(batch.pixels)
         if self.film is None:
             order = np.atleast_2d(batch.plan.order)[0]
             self.film = film_of(subject.tokenizer, order, batch.decoded.trace)

@@ -16,7 +16,7 @@ from harness import compiled
 from harness.cost.trace import Untraceable, trace
 from harness.energy import EnergyMeter
 from harness.failures import is_out_of_memory
-from harness.generate import PHASES, Batch, Gallery, Subject, run_batch
+from harness.generate import PHASES, Gallery, Subject, run_batch
 from harness.memory import PeakMemory
 from harness.prepare import on_meta, predict
 from harness.repeats import Budget, percentiles, repeat, warm_up
@@ -67,9 +67,11 @@ class Measurements:
             self.unmeasured[name] = reason
 
 
-def measure(subject: Subject, report: Report, budgets: Budgets = Budgets()) -> Measurements:
+def measure(
+    subject: Subject, report: Report, budgets: Budgets = Budgets(), gallery: Gallery | None = None
+) -> Measurements:
     """Run the cell: count, warm up, time, and generate its images."""
-    found = Measurements()
+    found = Measurements(gallery=gallery or Gallery())
     once = subject.prepared.cell.once
     if once:
         found.note("flops_per_image", *_traced_flops(subject))
@@ -191,24 +193,24 @@ def _note_latency(found: Measurements, totals: list[float]) -> None:
 def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
     """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
-    batches: list[Batch] = []
-    for start in range(0, cell.images, cell.batch):
-        batch = run_batch(subject, range(start, min(start + cell.batch, cell.images)))
+    seconds: list[dict[str, float]] = []
+    for images in found.gallery.batches(cell):
+        batch = run_batch(subject, images)
         found.gallery.add(subject, batch)
-        report(min(1.0, (start + cell.batch) / cell.images), "images")
-        if len(batch.images) == cell.batch:
-            batches.append(batch)
+        report(images.stop / cell.images, "images")
+        if len(images) == cell.batch:
+            seconds.append(batch.seconds)
     counted = batch.decoded
 
     def again() -> float:
-        batches.append(run_batch(subject, range(cell.batch)))
-        return batches[-1].seconds["total"]
+        seconds.append(run_batch(subject, range(cell.batch)).seconds)
+        return seconds[-1]["total"]
 
-    repeats = repeat(again, budget, [batch.seconds["total"] for batch in batches])
+    repeats = repeat(again, budget, [one["total"] for one in seconds])
     samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)
     phases: dict[str, float | None] = {
-        name: statistics.median(b.seconds[name] for b in batches) for name in PHASES
+        name: statistics.median(one[name] for one in seconds) for name in PHASES
     }
     if subject.tokenizer is None:
         phases["detokenize"] = None

@@ -196,6 +196,10 @@ def finished(cell: Cell) -> Cell:
         cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
     else:
         cell = prepare(cell).cell
+        if cell.reference is not None or cell.inception is not None:
+            from harness.assess_published import with_scoring
+
+            cell = with_scoring(cell)
     return dataclasses.replace(cell, pins=pins(cell))
 
 
@@ -213,6 +217,9 @@ def pins(cell: Cell) -> dict[str, str]:
         )
     if cell.tokenizer_checkpoint not in (None, RANDOM):
         found["tokenizer"] = zoo.file_hash(Path(str(cell.tokenizer_checkpoint)))
+    for role, file in (("reference", cell.reference), ("inception", cell.inception)):
+        if file is not None:
+            found[role] = zoo.file_hash(Path(file))
     kind, _, path = cell.data.partition(":")
     if kind == "imagefolder":
         found["data"] = folder_hash(Path(path.partition("?")[0]))

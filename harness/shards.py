@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.cell import Cell
+from harness.cell import Cell, unscored
 from strategies.decoding.errors import UserError
 
 RUN = "run.json"
@@ -131,8 +131,8 @@ class Shards:
 
 def identity(cell: Cell) -> dict[str, Any]:
     """What decides the content of an image: the cell less how and how often it is run."""
-    content: dict[str, Any] = json.loads(cell.to_json())
-    for name in ("images", "label", "zoo", "plugin", "timeout_s", "threads", "data"):
+    content: dict[str, Any] = json.loads(json.dumps(unscored(cell).content()))
+    for name in ("images", "once", "threads", "data"):
         del content[name]
     return content | {"device": cell.device.partition(":")[0]}
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from harness.cell import Cell
+from harness.cell import Cell, unscored
 from harness.failures import classify
 
 if TYPE_CHECKING:
-    from harness.generate import Subject
+    from harness.generate import Gallery, Subject
+    from harness.image_store import ImageStore
 
 SAMPLES = 50
 """Images kept of every cell."""
-UNSCORED = "neither Inception weights nor statistics of ImageNet are set up, so the images are not scored"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -105,31 +105,52 @@ def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
-    import torch
-
-    from harness.generate import load
+    from harness.generate import Gallery, load
     from harness.measure import measure
     from harness.prepare import prepare
 
     subject = load(prepare(cell))
-    found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing))
+    gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
+    found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row
     found.unmeasured |= why_not
-    trace = {"step_of_position": found.gallery.step_of_position, **lost.arrays}
-    if not found.gallery.pixels:
+    trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
+    if subject.tokenizer is None:
         why = {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace) | _predict(subject, folder)
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
-    pixels = torch.cat(found.gallery.pixels)
     labels = subject.labels(range(cell.images)).cpu()
-    quality, why = _quality(cell, folder, pixels, labels)
-    assert found.gallery.film is not None
-    trace["film"] = found.gallery.film
-    pictures = _store(cell, folder, **trace, **_samples(pixels, labels))
+    quality, why = _generated_quality(cell, folder, gallery, labels)
+    assert gallery.film is not None
+    trace["film"] = gallery.film
+    pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
     artifacts = pictures | _predict(subject, folder)
     return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+
+
+def _store_of(cell: Cell, folder: Path) -> "ImageStore":
+    """Where a published cell's images go, and are found again after a kill, whatever they are judged by."""
+    from harness.image_store import ImageStore
+    from harness.shards import Shards
+
+    made = unscored(cell)
+    return ImageStore.of(Shards.open(folder / "images" / made.key, made), made)
+
+
+def _first_pixels(gallery: "Gallery") -> Any:
+    """At least the first ``SAMPLES`` images, or all: uint8 [n, 3, H, W]."""
+    import torch
+
+    if gallery.store is None:
+        return torch.cat(gallery.pixels)
+    parts: list[Any] = []
+    for part in gallery.store.shards.parts("images"):
+        parts.append(torch.from_numpy(part))
+        if sum(map(len, parts)) >= SAMPLES:
+            break
+    return torch.cat(parts)
 
 
 def _predict(subject: "Subject", folder: Path) -> dict[str, str]:
@@ -201,11 +222,25 @@ def _lossiness(subject: "Subject", channel: Channel) -> tuple[Extra, dict[str, s
     return Extra(row, {"lossiness_bits": found.bits}), why
 
 
+def _generated_quality(
+    cell: Cell, folder: Path, gallery: "Gallery", labels: Any
+) -> tuple[dict[str, Any], dict[str, str]]:
+    import torch
+
+    if gallery.store is None:
+        return _quality(cell, folder, torch.cat(gallery.pixels), labels)
+    from harness.assess_published import PublishedAssessor, why_unscored
+
+    reason = why_unscored(cell)
+    if reason is not None:
+        return {}, {"quality": reason}
+    assessor = PublishedAssessor.of(cell, folder / "artifacts")
+    return assessor.fields(gallery.store.shards.parts("images"), labels.numpy())
+
+
 def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from harness.assess import Assessor
 
-    if cell.is_published:
-        return {}, {"quality": UNSCORED}
     return Assessor.of(cell, folder / "artifacts").fields(pixels, labels)
 
 

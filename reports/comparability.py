@@ -71,7 +71,7 @@ def quantity(name: str) -> Quantity:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric is a distance; everything else is a score."""
-    return metric.startswith(("fd", "fid", "kid", "cmmd", "mind"))
+    return metric.startswith(("fd", "fid", "sfd", "kid", "cmmd", "mind"))
 
 
 def row_keys(row: Row) -> dict[str, str]:

@@ -21,12 +21,18 @@ _METRICS = (
     "fd_mnist",
     "fd_mnist_inf",
     "fd_mnist_clean",
+    "fd_inception",
+    "fd_inception_inf",
+    "fd_inception_clean",
+    "sfd_inception",
     "fid",
     "fid_inf",
     "fid_clean",
     "kid_mnist",
+    "kid_inception",
     "kid",
     "is_mnist",
+    "is_inception",
     "is",
 )
 _LAST_METRICS = ("precision", "recall", "accuracy")

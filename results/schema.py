@@ -88,7 +88,8 @@ class Reference(TypedDict):
 
     name: str
     sha256: str
-    n: int
+    n: int | None
+    """Images behind its statistics; null where a published file doesn't say."""
 
 
 class Protocol(TypedDict):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import DTYPES, RANDOM, checked
+from harness.cell import DOWNLOAD, DTYPES, RANDOM, checked
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
     add_checkpoints_flag(command)
     add_zoo_flag(command)
     add_plugin_flag(command)
+
+
+def add_scoring_flags(command: argparse.ArgumentParser) -> None:
+    """--reference, --inception."""
+    command.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="judge published networks' images against this ADM npz, e.g. VIRTUAL_imagenet256_labeled.npz",
+    )
+    command.add_argument(
+        "--inception",
+        metavar="FILE|download",
+        help="Inception weights for it (default: torch-fidelity's file, where it is on disk)",
+    )
 
 
 def add_checkpoints_flag(command: argparse.ArgumentParser) -> None:
@@ -75,6 +89,10 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
             found[key] = checked(key, value, f"--{key}")
     if found.get("checkpoint") == RANDOM:
         found["tokenizer_checkpoint"] = RANDOM
+    for key in ("reference", "inception"):
+        value = getattr(options, key, None)
+        if value is not None:
+            found[key] = value if (key, value) == ("inception", DOWNLOAD) else str(Path(value).absolute())
     if options.checkpoints is not None:
         found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:

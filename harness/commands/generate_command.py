@@ -4,13 +4,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar, share_of
+from harness.commands.common import (
+    add_machine_flags,
+    add_scoring_flags,
+    overrides,
+    progress_bar,
+    share_of,
+)
 from harness.distributed import local_device, processes
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
     from harness.cell import Cell
-    from harness.shards import Shards, Share
+    from harness.image_store import ImageStore
+    from harness.shards import Shards
 
 SUMMARY = "generate the images of a cell into shards on disk; goes on where it was cut"
 
@@ -31,29 +38,31 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--against", type=Path, metavar="DIR", help="print the share of tokens that differ from another run's"
     )
+    add_scoring_flags(command)
     add_machine_flags(command)
 
 
 def run(options: argparse.Namespace) -> int:
     import torch
 
+    from harness.image_store import ImageStore
     from harness.prepare import check_tokenizer
     from harness.shards import Shards
 
     cell, share = _cell(options), share_of(options.shard)
-    if options.adm is not None or options.png is not None:
+    if options.adm is not None or options.png is not None or cell.reference is not None:
         check_tokenizer(cell)
-    chunk = 10 * cell.batch if options.chunk is None else options.chunk
-    if chunk < 1 or chunk % cell.batch:
+    chunk = options.chunk
+    if chunk is not None and (chunk < 1 or chunk % cell.batch):
         raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")
     other = None if options.against is None else Shards.read(options.against)
     torch.set_num_threads(cell.threads)
     shards = Shards.open(options.out, cell)
     with processes(cell.device) as group:
-        _generate(cell, shards, chunk, share)
+        _generate(cell, ImageStore.of(shards, cell, chunk, share))
         group.wait()
     if group.is_first:
-        _finish(shards, options, other)
+        _finish(cell, shards, options, other)
     return 0
 
 
@@ -70,31 +79,23 @@ def _cell(options: argparse.Namespace) -> "Cell":
     return finished(cell)
 
 
-def _generate(cell: "Cell", shards: "Shards", chunk: int, share: "Share") -> None:
+def _generate(cell: "Cell", store: "ImageStore") -> None:
     """Make what is missing of this process's part, a shard on disk before the next begins."""
-    import torch
-
     from harness.generate import load, run_batch
     from harness.prepare import prepare
 
-    missing = shards.missing(chunk, share)
-    if not missing:
+    if not store.images_missing:
         return
     subject = load(prepare(cell))
     with progress_bar() as bar:
-        task = bar.add_task(cell.describe(), total=sum(len(images) for images in missing))
-        for images in missing:
-            starts = range(images.start, images.stop, cell.batch)
-            batches = []
-            for start in starts:
-                batches.append(run_batch(subject, range(start, min(start + cell.batch, images.stop))))
-                bar.advance(task, len(batches[-1].images))
-            pixels = [batch.pixels for batch in batches if batch.pixels is not None]
-            tokens = torch.cat([batch.decoded.tokens for batch in batches]).cpu().numpy()
-            shards.write(images, tokens, torch.cat(pixels).numpy() if pixels else None)
+        task = bar.add_task(cell.describe(), total=store.images_missing)
+        for images in store.batches():
+            batch = run_batch(subject, images)
+            store.add(images, batch.decoded.tokens, batch.pixels)
+            bar.advance(task, len(images))
 
 
-def _finish(shards: "Shards", options: argparse.Namespace, other: "Shards | None") -> None:
+def _finish(cell: "Cell", shards: "Shards", options: argparse.Namespace, other: "Shards | None") -> None:
     """Say what is there; export and compare what was asked for once all images are."""
     from harness.shards import export_adm, export_png, flipped
 
@@ -108,5 +109,26 @@ def _finish(shards: "Shards", options: argparse.Namespace, other: "Shards | None
     if options.png is not None:
         export_png(shards, options.png)
         print(options.png)
+    if cell.reference is not None:
+        _score(cell, shards)
     if other is not None:
         print(f"tokens that differ from {other.folder}: {flipped(shards, other):.3g}")
+
+
+def _score(cell: "Cell", shards: "Shards") -> None:
+    """Print the quality of the images, or why there is none."""
+    import numpy as np
+
+    from harness.assess_published import PublishedAssessor, why_unscored
+    from harness.prepare import prepare
+    from reports.tables import with_interval
+
+    reason = why_unscored(cell)
+    if reason is not None:
+        print(f"quality: {reason}")
+        return
+    labels = np.arange(shards.total) % prepare(cell).config.classes
+    row, reasons = PublishedAssessor.of(cell, shards.folder).fields(shards.parts("images"), labels)
+    for name, metric in row["quality"].items():
+        found = with_interval(metric["value"], metric["low"], metric["high"])
+        print(f"{name}: {reasons[f'quality.{name}'] if metric['value'] is None else found}")

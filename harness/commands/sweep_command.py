@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.commands.common import RESULTS, add_machine_flags, add_scoring_flags, overrides
 
 SUMMARY = "run a sweep, or go on with it"
 
@@ -29,6 +29,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="at most N images per cell, generated once, every time taken once",
     )
     command.add_argument("--seed", type=int, help="seed, instead of what the file says")
+    add_scoring_flags(command)
     add_machine_flags(command)
 
 

@@ -20,21 +20,23 @@ Ours: images enter the extractor at their own size, so both implementations read
 differ by rounding alone; reference, colour rounding and labels are the same for all rows and stand in each.
 """
 
-from harness.quality.adm import adm_reference, read_adm, write_adm
+from harness.quality.adm import adm_reference, check_adm, read_adm, write_adm
 from harness.quality.errors import Unmeasurable
 from harness.quality.extractors import (
     clean_fid_folder_features,
+    download_inception,
     inception_extractor,
     inception_weights_file,
     register_pardec_extractor,
 )
-from harness.quality.score import Metric, quality, replicates, unmeasured
+from harness.quality.score import Metric, quality, replicates, spatial_distance, unmeasured
 from harness.quality.sets import (
     Extractor,
     Features,
     ReferenceStats,
     comparable,
     extract,
+    extract_parts,
     protocol,
     weights_sha256,
 )
@@ -46,9 +48,12 @@ __all__ = [
     "ReferenceStats",
     "Unmeasurable",
     "adm_reference",
+    "check_adm",
     "clean_fid_folder_features",
     "comparable",
+    "download_inception",
     "extract",
+    "extract_parts",
     "inception_extractor",
     "inception_weights_file",
     "protocol",
@@ -56,6 +61,7 @@ __all__ = [
     "read_adm",
     "register_pardec_extractor",
     "replicates",
+    "spatial_distance",
     "unmeasured",
     "weights_sha256",
     "write_adm",

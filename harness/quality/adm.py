@@ -3,11 +3,14 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.quality.sets import Extractor, ReferenceStats, extract, file_sha256
+from harness.quality.neighbours import NEIGHBOURS
+from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
 from strategies.decoding.errors import UserError
 
 
@@ -15,33 +18,79 @@ from strategies.decoding.errors import UserError
 class AdmBatch:
     """Content of an ADM npz: images, and the statistics of the whole training set if given.
 
-    images: uint8 [n, 3, H, W]; mu: [2048]; sigma: [2048, 2048] of pool_3 features.
+    images: uint8 [n, 3, H, W]; mu: [2048]; sigma: [2048, 2048] of pool_3 features; mu_s: [2023];
+    sigma_s: [2023, 2023] of spatial ones.
     """
 
     sha256: str
     images: NDArray[np.uint8] | None
     mu: NDArray[np.float64] | None
     sigma: NDArray[np.float64] | None
+    mu_s: NDArray[np.float64] | None = None
+    sigma_s: NDArray[np.float64] | None = None
 
 
-def read_adm(path: Path) -> AdmBatch:
-    """Read ``arr_0`` (uint8 [n, H, W, 3]), ``mu`` and ``sigma``, whichever are there."""
+_STATISTICS = {"mu": 1, "sigma": 2, "mu_s": 1, "sigma_s": 2}
+"""Arrays of a reference and their number of dimensions, each as long as the features are wide."""
+
+
+def check_adm(path: Path, width: int, spatial: int) -> None:
+    """UserError, from the headers alone, where a file is no reference for features of these widths."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name[:-4]: _header(archive, name) for name in archive.namelist()}
+    except FileNotFoundError:
+        raise UserError(f"reference '{path}': no such file") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"{path} can't be read as an npz of arrays: {detail}") from None
+    if "arr_0" in arrays:
+        _check_images(path, *arrays["arr_0"])
+        if arrays["arr_0"][1][0] <= NEIGHBOURS:
+            raise UserError(
+                f"{path}: arr_0 must hold at least {NEIGHBOURS + 1} images for precision and recall"
+            )
+    elif not {"mu", "sigma"} <= arrays.keys():
+        raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
+    for name, dimensions in _STATISTICS.items():
+        shape = (spatial if name.endswith("_s") else width,) * dimensions
+        if name in arrays and arrays[name][1] != shape:
+            raise UserError(f"{path}: {name} must be {list(shape)}, got {list(arrays[name][1])}")
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Type and shape of an array of an npz."""
+    with archive.open(name) as member:
+        version = npy.read_magic(member)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(member)
+        return dtype, shape
+
+
+def _check_images(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+        raise UserError(f"{path}: arr_0 must be uint8 [n, H, W, 3], got {dtype} {shape}")
+
+
+def read_adm(path: Path, images: bool = True) -> AdmBatch:
+    """Read ``arr_0`` (uint8 [n, H, W, 3]) and the statistics, whichever are there.
+
+    images: False for the statistics of a file whose images are known already.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
-            images = np.asarray(file["arr_0"]) if "arr_0" in file else None
-            mu = file["mu"].astype(np.float64) if "mu" in file else None
-            sigma = file["sigma"].astype(np.float64) if "sigma" in file else None
+            pixels = np.asarray(file["arr_0"]) if images and "arr_0" in file else None
+            found = {name: file[name].astype(np.float64) for name in _STATISTICS if name in file}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} can't be read as an npz of arrays: {' '.join(str(error).split())}"
         ) from error
-    if images is None and (mu is None or sigma is None):
+    if images and pixels is None and not {"mu", "sigma"} <= found.keys():
         raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
-    if images is not None:
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise UserError(f"{path}: arr_0 must be uint8 [n, H, W, 3], got {images.dtype} {images.shape}")
-        images = images.transpose(0, 3, 1, 2)  # [n, 3, H, W]
-    return AdmBatch(file_sha256(path), images, mu, sigma)
+    if pixels is not None:
+        _check_images(path, pixels.dtype, pixels.shape)
+        pixels = pixels.transpose(0, 3, 1, 2)  # [n, 3, H, W]
+    return AdmBatch(file_sha256(path), pixels, *(found.get(name) for name in _STATISTICS))
 
 
 def write_adm(path: Path, images: NDArray[np.uint8]) -> None:
@@ -63,14 +112,28 @@ def adm_reference(
     """
     found = read_adm(path)
     features = None if found.images is None else extract(found.images, extractor, batch, device)
-    if found.mu is None or found.sigma is None:
-        assert features is not None  # read_adm refuses a file with neither
+    stats = statistics_of(found, found.mu, found.sigma, features, extractor, name or path.stem)
+    assert stats is not None  # read_adm refuses a file with neither
+    return stats
+
+
+def statistics_of(
+    found: AdmBatch,
+    mu: NDArray[np.float64] | None,
+    sigma: NDArray[np.float64] | None,
+    features: Features | None,
+    extractor: Extractor,
+    name: str,
+) -> ReferenceStats | None:
+    """The file's own statistics where it has them, else those of features [n, D]; None where neither is."""
+    n = None
+    if mu is None or sigma is None:
+        if features is None:
+            return None
         own = ReferenceStats.of(features)
         mu, sigma, n = own.mu, own.sigma, own.n
-    else:
-        mu, sigma, n = found.mu, found.sigma, None
     return ReferenceStats(
-        name=name or path.stem,
+        name=name,
         sha256=found.sha256,
         n=n,
         mu=mu,

@@ -116,7 +116,7 @@ def inception_extractor(weights_path: Path | None = None) -> Extractor:
     weights_path: state dict (``.pth`` or ``.safetensors``) with torch-fidelity's keys; None: the file in
     :func:`inception_weights_file`, downloaded there if missing. Raises UserError in one line otherwise.
     """
-    path = _downloaded_inception() if weights_path is None else weights_path
+    path = download_inception() if weights_path is None else weights_path
     state = _state_dict(path)
     # torch-fidelity unpickles its file without restrictions, so it gets a file written
     # here, from tensors alone.
@@ -135,7 +135,8 @@ def inception_extractor(weights_path: Path | None = None) -> Extractor:
     return Extractor(INCEPTION, file_sha256(path), network)
 
 
-def _downloaded_inception() -> Path:
+def download_inception() -> Path:
+    """The file of :func:`inception_weights_file`, fetched if missing; UserError where that fails."""
     path = inception_weights_file()
     if not path.exists():
         expected_hash = path.stem.rsplit("-", 1)[1]

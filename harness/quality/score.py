@@ -25,8 +25,6 @@ EXTRAPOLATED_FROM = 200
 """Images below which no distance at infinity is read off: its line would rest on a few dozen."""
 _SIZES = 8
 """Points of that line."""
-_WIDEST = 512
-"""Feature width up to which the distance at infinity gets an interval (160 covariance roots)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,32 @@ def _frechet(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64
     }
 
 
+def spatial_distance(
+    fake: Features, reference: ReferenceStats | None, labels: ArrayLike
+) -> dict[str, Metric]:
+    """sFID, the Fréchet distance of spatial features (``quality.spatial``), as ``sfd_inception@N``.
+
+    By our own arithmetic: neither library has it, and the ADM evaluator's formula is the same.
+
+    fake: of the spatial features [n, 2023]; reference: None where its file has neither their statistics nor
+    images; labels: int [n], the classes asked for.
+    """
+    asked = np.asarray(labels)
+    name = f"sfd_{fake.extractor}@{fake.n}"
+    if reference is None:
+        reason = "the reference has neither mu_s and sigma_s nor images"
+        return {name: Metric(None, None, None, fake.n, None, reason)}
+    stats = reference
+    _check(fake, stats, asked)
+    groups = balanced_groups(asked, GROUPS)
+
+    def found() -> Found:
+        value = frechet.distance_of_images(fake.features, stats)
+        return _interval(value, frechet.jackknife(fake.features, stats, groups), fake.n, (0, np.inf))
+
+    return {name: _measured(found, fake.n, stats.name)}
+
+
 def _at_infinity(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Metric:
     points, n = fake.features, fake.n
 
@@ -117,7 +141,7 @@ def _at_infinity(fake: Features, reference: ReferenceStats, groups: NDArray[np.i
         return _interval(value, frechet.infinity_jackknife(points, reference, groups, _SIZES), n)
 
     width = points.shape[1]
-    if width <= _WIDEST or n < EXTRAPOLATED_FROM:
+    if width <= frechet.WIDEST or n < EXTRAPOLATED_FROM:
         return _measured(found, n, reference.name)
     value = frechet.distance_at_infinity(points, reference, _SIZES)
     reason = f"no interval: it would take 160 covariance roots of width {width}"

@@ -1,7 +1,7 @@
 """Image sets as the metrics see them: features read once, the reference, and which rows compare."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -97,26 +97,64 @@ def extract(
     images: uint8 [n, 3, H, W].
     """
     pixels = torch.as_tensor(images)
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
-        raise ValueError(f"images must be uint8 [n, 3, H, W], got {pixels.dtype} {tuple(pixels.shape)}")
+    return extract_parts([pixels.cpu().numpy()], len(pixels), extractor, batch, device)
+
+
+def extract_parts(
+    parts: Iterable[NDArray[np.uint8]],
+    total: int,
+    extractor: Extractor,
+    batch: int = 256,
+    device: str | torch.device = "cpu",
+) -> Features:
+    """:func:`extract` of ``total`` images that come in parts, one part in memory at a time.
+
+    The batches are those of the whole set, so features and hash are the same however it was cut.
+    parts: uint8 [n_i, 3, H, W].
+    """
     if isinstance(extractor.network, nn.Module):
         extractor.network.to(device)
-    features, logits = [], []
-    chunks = tqdm(
-        pixels.split(batch), desc=f"features ({extractor.name})", leave=False, disable=None, delay=2
-    )
-    with torch.inference_mode():
-        for chunk in chunks:
-            both = extractor.network(chunk.to(device))
+    digest = hashlib.sha256()
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    bar = tqdm(total=total, desc=f"features ({extractor.name})", leave=False, disable=None, delay=2)
+    with torch.inference_mode(), bar:
+        for pixels in _batches(parts, batch):
+            if not features:
+                digest.update(f"{pixels.dtype.str}{(total, *pixels.shape[1:])}".encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+            both = extractor.network(torch.as_tensor(pixels).to(device))
             features.append(both[0].float().cpu())
             logits.append(both[1].float().cpu())
+            bar.update(len(pixels))
+    if sum(map(len, features)) != total:
+        raise ValueError(f"{total} images expected, got {sum(map(len, features))}")
     return Features(
         features=torch.cat(features).numpy(),  # [n, D]
         logits=torch.cat(logits).numpy(),  # [n, C]
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
-        images_sha256=array_sha256(pixels.cpu().numpy()),
+        images_sha256=digest.hexdigest(),
     )
+
+
+def _batches(parts: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """The images of all parts in batches of one size, the last one shorter."""
+    waiting: list[NDArray[np.uint8]] = []
+    held = 0
+    for part in parts:
+        if part.dtype != np.uint8 or part.ndim != 4 or part.shape[1] != 3 or len(part) == 0:
+            raise ValueError(f"images must be uint8 [n, 3, H, W], got {part.dtype} {part.shape}")
+        waiting.append(part)
+        held += len(part)
+        if held < size:
+            continue
+        whole = np.concatenate(waiting) if len(waiting) > 1 else part
+        cut = held - held % size
+        yield from (whole[start : start + size] for start in range(0, cut, size))
+        waiting, held = ([whole[cut:]] if held > cut else []), held - cut
+    if held:
+        yield np.concatenate(waiting)
 
 
 @dataclass(frozen=True, eq=False)
