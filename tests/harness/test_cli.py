@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -46,11 +45,11 @@ def test_report_and_compare_import_no_torch(tmp_path):
         assert "torch" not in heavy_imports(*arguments)
 
 
-def test_list_answers_at_once(capsys):
-    started = time.perf_counter()
+def test_list_names_strategies_networks_and_sweeps(capsys):
     assert main(["list"]) == 0
-    assert time.perf_counter() - started < 0.5
-    assert "quick" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for name in ("quick", "zoo/lpd", "llamagen-l-256", "vq-maskgit", "randar"):
+        assert name in out
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
