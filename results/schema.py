@@ -9,13 +9,13 @@ import dataclasses
 import json
 import math
 import re
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
+from results.annotations import fault
 from results.errors import UserError
 
 SCHEMA = 2
@@ -357,9 +357,9 @@ def _and_more(missing: list[str]) -> str:
 def _problem(values: Mapping[str, Any]) -> str | None:
     """What is wrong with complete field values, or None."""
     for key, hint in _HINTS.items():
-        fault = _fault(values[key], hint)
-        if fault:
-            return f"key '{key}{fault}, not {values[key]!r:.80}"
+        found = fault(values[key], hint)
+        if found:
+            return f"key '{key}{found}, not {values[key]!r:.80}"
     if not re.fullmatch(r"[0-9a-f]{16}", values["cell"]):
         return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
     if values["status"] != "ok" and not values["reason"]:
@@ -385,48 +385,3 @@ def _nulls(values: Mapping[str, Any]) -> Iterator[str]:
                 numbers = [entry[k] for k in ("value", "low", "high")] if isinstance(entry, dict) else [entry]
                 if any(number is None for number in numbers):
                     yield f"{key}.{name}"
-
-
-def _fault(value: Any, hint: Any) -> str | None:
-    """None where ``value`` is of the annotated type, else the end of "key 'name..." that says what is due."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return None
-    if origin in (types.UnionType, typing.Union):
-        faults = [_fault(value, option) for option in arguments]
-        return None if None in faults else next(f for f in faults if f)
-    if origin is Literal:
-        return None if value in arguments else f"' must be one of {', '.join(arguments)}"
-    if origin is list:
-        if not isinstance(value, list | tuple):
-            return "' must be a list"
-        return next((f"[{i}]{f}" for i, v in enumerate(value) if (f := _fault(v, arguments[0]))), None)
-    if origin is dict:
-        if not isinstance(value, dict):
-            return "' must be an object"
-        return next((f".{k}{f}" for k, v in value.items() if (f := _fault(v, arguments[1]))), None)
-    if typing.is_typeddict(hint):
-        return _typed_dict_fault(value, hint)
-    if hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, hint)
-    return None if fits else f"' must be {_WORDS.get(hint, hint)}"
-
-
-_WORDS = {
-    int: "a whole number",
-    float: "a finite number",
-    str: "text",
-    bool: "true or false",
-    type(None): "null",
-}
-
-
-def _typed_dict_fault(value: Any, hint: Any) -> str | None:
-    fields = typing.get_type_hints(hint)
-    if not isinstance(value, dict) or set(value) != set(fields):
-        return f"' must have the keys {', '.join(fields)}"
-    return next((f".{k}{f}" for k, v in value.items() if (f := _fault(v, fields[k]))), None)

@@ -3,8 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags, overrides
+
+if TYPE_CHECKING:
+    from harness.regress.benchmarks import Benchmarks
+    from harness.sweep_file import Sweep
 
 SUMMARY = "record the baseline that 'pardec regress' compares with"
 
@@ -28,15 +33,22 @@ def add_gate_arguments(command: argparse.ArgumentParser, file_flag: str, file_he
     add_machine_flags(command)
 
 
-def run(options: argparse.Namespace) -> int:
+def gate_of(options: argparse.Namespace) -> "tuple[Sweep, Path, Benchmarks | None]":
+    """The checked cells, the baseline's file, and what pytest-benchmark measured, if it joins."""
     from harness.regress import benchmarks, gate
     from harness.sweep import sweep_cells
 
     sweep = sweep_cells(options.sweep, overrides=overrides(options))
-    path = gate.baseline_path(sweep, options.baseline)
     joined = None
     if options.benchmark_json is not None:
         joined = benchmarks.read_benchmark_json(options.benchmark_json)
+    return sweep, gate.baseline_path(sweep, options.baseline), joined
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.regress import benchmarks, gate
+
+    sweep, path, joined = gate_of(options)
     with gate.fresh_folder(options.results) as folder:
         summary = gate.record(sweep, folder, path)
     print(summary)

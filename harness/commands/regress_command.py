@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.baseline_command import add_gate_arguments
-from harness.commands.common import overrides
+from harness.commands.baseline_command import add_gate_arguments, gate_of
 
 SUMMARY = (
     "compare with the baseline. Exit status: 0 passed (warnings and a missing baseline included), 1 "
@@ -20,13 +19,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.regress import benchmarks, gate, judge, show
-    from harness.sweep import sweep_cells
 
-    sweep = sweep_cells(options.sweep, overrides=overrides(options))
-    path = gate.baseline_path(sweep, options.baseline)
-    joined = None
-    if options.benchmark_json is not None:
-        joined = benchmarks.read_benchmark_json(options.benchmark_json)
+    sweep, path, joined = gate_of(options)
     with gate.fresh_folder(options.results) as folder:
         summary, findings = gate.compare(sweep, folder, path)
     if joined is not None:
