@@ -1,9 +1,27 @@
 """Preallocated key/value cache: no concatenation, no reallocation, its bytes known before the run."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from backbones.config import TrunkConfig
+
+
+class LayerCache:
+    """Slots of one layer: keys and values [R, H, slots, D]."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+
+    def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [R, H, n, D] at slots start..start+n; return all up to there [R, H, S, D]."""
+        filled, slots = start + keys.shape[2], self.keys.shape[2]
+        if filled > slots:
+            raise IndexError(f"cache of {slots} slots asked to hold {filled}")
+        self.keys[:, :, start:filled] = keys
+        self.values[:, :, start:filled] = values
+        return self.keys[:, :, :filled], self.values[:, :, :filled]
 
 
 class KVCache:
@@ -11,6 +29,8 @@ class KVCache:
 
     Reading stops at the filled length, so no mask over empty slots is ever needed.
     """
+
+    layer_type: ClassVar[type[LayerCache]] = LayerCache
 
     def __init__(
         self,
@@ -24,17 +44,7 @@ class KVCache:
         layers = config.depth if layers is None else layers
         shape = (layers, 2, rows, config.shared_heads, slots, config.head_width)
         self.store = torch.empty(shape, dtype=dtype, device=device)
-        self.slots = slots
-
-    def extend(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [R, H, n, D] at slots start..start+n; return all up to there [R, H, S, D]."""
-        filled = start + keys.shape[2]
-        if filled > self.slots:
-            raise IndexError(f"cache of {self.slots} slots asked to hold {filled}")
-        store_k, store_v = self.store[layer].unbind(0)
-        store_k[:, :, start:filled] = keys
-        store_v[:, :, start:filled] = values
-        return store_k[:, :, :filled], store_v[:, :, :filled]
+        self.layers = [self.layer_type(keys, values) for keys, values in self.store]
 
     @property
     def nbytes(self) -> int:

@@ -50,5 +50,11 @@ def rotary_table(
 
 def rotate(x: Tensor, phases: Tensor) -> Tensor:
     """Turn adjacent channel pairs of x [..., n, heads, D] by phases [..., n, 1, D/2], in float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [..., n, heads, D/2]
+    pairs = x.float().unflatten(-1, (-1, 2))  # [..., n, heads, D/2, 2]
+    if torch.compiler.is_compiling():  # the compiler has no complex arithmetic
+        real, imaginary = pairs.unbind(-1)
+        cos, sin = torch.view_as_real(phases).unbind(-1)
+        turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+        return turned.flatten(-2).type_as(x)
+    pairs = torch.view_as_complex(pairs)  # [..., n, heads, D/2]
     return torch.view_as_real(pairs * phases).flatten(-2).type_as(x)

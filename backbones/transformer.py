@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.cache import KVCache
+from backbones.cache import KVCache, LayerCache
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.positions import rotary_table, rotate
 
@@ -61,8 +61,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-    on_cpu = queries.device.type == "cpu"
-    if on_cpu and not torch.is_grad_enabled() and view.mask is None and not view.causal:
+    by_products = queries.device.type == "cpu" and not torch.compiler.is_compiling()
+    if by_products and not torch.is_grad_enabled() and view.mask is None and not view.causal:
         product = attend_by_products
     else:
         product = attend_fused
@@ -130,8 +130,7 @@ class Attention(nn.Module):
         x: Tensor,
         phases: Tensor | None,
         view: View,
-        cache: KVCache | None,
-        layer: int,
+        cache: LayerCache | None,
         shared: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         if shared is not None:
@@ -142,7 +141,7 @@ class Attention(nn.Module):
         else:
             queries, keys, values = self.project(x, phases)
             if cache is not None:
-                keys, values = cache.extend(layer, view.start, keys, values)
+                keys, values = cache.extend(view.start, keys, values)
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -183,19 +182,16 @@ class Block(nn.Module):
         x: Tensor,
         phases: Tensor | None,
         view: View,
-        cache: KVCache | None = None,
-        layer: int = 0,
+        cache: LayerCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
         condition: Tensor | None = None,
     ) -> Tensor:
         if condition is None:
-            x = x + self.drop(self.attention(self.norm1(x), phases, view, cache, layer, shared))
+            x = x + self.drop(self.attention(self.norm1(x), phases, view, cache, shared))
             return x + self.drop(self.mlp(self.norm2(x)))
         # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).chunk(6, dim=-1)
-        attended = self.attention(
-            modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, layer, shared
-        )
+        attended = self.attention(modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, shared)
         x = x + gate_a * self.drop(attended)
         return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 
@@ -232,7 +228,7 @@ class Trunk(nn.Module):
         values [R, H, m, D] of a cross-attending trunk. condition: SiLU'd vectors [R, n, d] of adaLN.
         """
         for layer, block in enumerate(self.blocks):
-            x = block(x, phases, view, cache, layer, shared, condition)
+            x = block(x, phases, view, None if cache is None else cache.layers[layer], shared, condition)
         return x
 
 
@@ -242,6 +238,7 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self._kept: dict[tuple[int, int, int | None], KVCache] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -260,7 +257,17 @@ class Network(nn.Module):
         return table[rows].unsqueeze(-2)
 
     def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
-        return KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
+        made = None if self._kept is None else self._kept.get((rows, slots, layers))
+        if made is None:
+            made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
+        if self._kept is not None:
+            self._kept[rows, slots, layers] = made
+        return made
+
+    def keep_caches(self) -> None:
+        """Give every later decode of one shape the same cache: its address is fixed, and one decode runs at a
+        time."""
+        self._kept = {}
 
     def drop_embedded(self, x: Tensor) -> Tensor:
         rate = self.config.trunk.dropout.embedding

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.schema import SCHEMA
 from strategies.decoding.errors import UserError, nearest, unknown
 
 ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
@@ -29,6 +28,8 @@ _FILES = {
 """Fields that name a file, and the roles of their hashes."""
 DOWNLOAD = "download"
 """The ``inception`` that is fetched from its authors if it isn't there."""
+_KEY_VERSION = 2
+"""Raised where equal settings no longer give equal results, so that a sweep runs them again."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "size", "checkpoints")
 
 
@@ -74,6 +75,10 @@ class Cell:
     products: str = "plain"
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: that
     where device and dtype have it, else plain."""
+    compile: bool = False
+    """Run the trunk's blocks as compiled graphs."""
+    cuda_graphs: bool = False
+    """Record the trunk's passes on a CUDA device once, and replay them."""
     lossiness_images: int | None = None
     """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
     most 200 of a zoo network and none of a published one."""
@@ -113,7 +118,7 @@ class Cell:
     def key(self) -> str:
         """16 hexadecimal digits that name the result: equal for cells that measure the same thing."""
         content = self.content()
-        text = json.dumps({"schema": SCHEMA} | content, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({"schema": _KEY_VERSION} | content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def content(self) -> dict[str, Any]:
@@ -124,8 +129,14 @@ class Cell:
         for name, role in _FILES.items():
             if content[name] not in (None, RANDOM) and role in self.pins:
                 content[name] = "file"
-        for name in ("reference", "inception"):
-            if content[name] is None:
+        # Settings that came later are left out at their defaults, so that earlier results keep their names.
+        for name, default in (
+            ("reference", None),
+            ("inception", None),
+            ("compile", False),
+            ("cuda_graphs", False),
+        ):
+            if content[name] == default:
                 del content[name]
         return content
 
@@ -177,6 +188,8 @@ def normalised(cell: Cell) -> Cell:
             "top_p",
             "batch",
             "seed",
+            "compile",
+            "cuda_graphs",
         )
     elif cell.tokenizer_checkpoint == RANDOM and not cell.is_published:
         unused = ("tokenizer_checkpoint",)
@@ -258,6 +271,8 @@ RULES: dict[str, Rule] = {
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
     "products": _text(choices=PRODUCTS),
+    "compile": Rule("true or false", lambda value: isinstance(value, bool)),
+    "cuda_graphs": Rule("true or false", lambda value: isinstance(value, bool)),
     "seed": _whole(0),
     "threads": _whole(0),
     "timeout_s": _number("a number above 0", lambda value: value > 0),

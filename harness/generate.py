@@ -17,6 +17,7 @@ from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM, Cell
 from harness.clock import Clock, collector_paused
+from harness.compiled import NOTHING_RECORDED, Recorded, compile_blocks, record_passes
 from harness.image_store import ImageStore, cut
 from harness.pixels import cell_tokenizer, detokenize, film_of
 from harness.prepare import Prepared, dtype_of, on_meta
@@ -42,6 +43,8 @@ class Subject:
     """None for a published network without one: its tokens stay tokens."""
     device: torch.device
     clock: Clock
+    recorded: Recorded = NOTHING_RECORDED
+    """Passes recorded so far, where the cell asks for that."""
 
     def labels(self, images: Sequence[int]) -> Tensor:
         """The class of each image of the run: its index modulo the classes."""
@@ -79,7 +82,10 @@ def load(prepared: Prepared) -> Subject:
     if tokenizer is not None:
         _check_finite(tokenizer, "tokenizer weight")
         tokenizer.to(device)
-    return Subject(prepared, network, tokenizer, device, Clock.of(device))
+    if cell.compile:
+        compile_blocks(network)
+    recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
+    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
 
 
 def _check_finite(module: nn.Module, what: str) -> None:

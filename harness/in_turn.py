@@ -4,6 +4,7 @@ Peak memory and failures need a process per cell; ratios need one process for al
 by itself first, and the cells of a group are timed once more together, in ABBA order.
 """
 
+import dataclasses
 import gc
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,8 +47,7 @@ def load_all(prepared: Iterable[Prepared]) -> Iterator[Subject]:
     for one in prepared:
         weights = _weights(one)
         if weights in loaded:
-            first = loaded[weights]
-            yield Subject(one, first.network, first.tokenizer, first.device, first.clock)
+            yield dataclasses.replace(loaded[weights], prepared=one)
         else:
             loaded[weights] = load(one)
             yield loaded[weights]
@@ -59,6 +59,13 @@ def _weights(prepared: Prepared) -> str:
     packed_for = (cell.batch, cell.steps) if cell.products == "packed" else None
     seed = cell.seed if cell.checkpoint is not None else None
     dressing = repr(prepared.strategy)
-    return json.dumps(
-        [dressing, cell.network, cell.checkpoint, seed, cell.dtype, cell.device, cell.zoo, packed_for]
+    settings = (
+        cell.network,
+        cell.checkpoint,
+        cell.dtype,
+        cell.device,
+        cell.zoo,
+        cell.compile,
+        cell.cuda_graphs,
     )
+    return json.dumps([dressing, settings, seed, packed_for])

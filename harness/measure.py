@@ -72,13 +72,17 @@ def measure(
 ) -> Measurements:
     """Run the cell: count, warm up, time, and generate its images."""
     found = Measurements(gallery=gallery or Gallery())
-    once = subject.prepared.cell.once
-    if once:
+    cell = subject.prepared.cell
+    once = cell.once
+    if once or cell.compile or cell.cuda_graphs:  # torch's counter doesn't see into graphs
         found.note("flops_per_image", *_traced_flops(subject))
     else:
         report(0.0, "warm-up")
         run_batch(subject, [0])
         found.row["flops_per_image"] = float(count_flops(subject))
+    if once and (cell.compile or cell.cuda_graphs):
+        report(0.0, "compile")
+        run_batch(subject, range(min(cell.batch, cell.images)))
     workloads = Workloads(subject.device, subject.clock)
     workloads.sample()
     # What the libraries hold will never be garbage; without it a collection takes less than a millisecond.
@@ -96,17 +100,18 @@ def measure(
         "cache_bytes": predict(subject.prepared).cache_bytes,
         "peak_bytes_by_batch": found.peaks,
         "calibration_s": workloads.medians(),
-        "graphs": compiled.graphs(),
+        "graphs": compiled.graphs(subject.recorded),
         "tokens_sha256": found.gallery.tokens_sha256,
     }
-    own = str(subject.prepared.cell.batch)
+    own = str(cell.batch)
     found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
-    found.note("compile_s", compiled.compile_s(), "eager mode: nothing is compiled")
+    found.note("compile_s", compiled.compile_s(subject.recorded), "eager mode: nothing is compiled")
     return found
 
 
 def _measure_once(subject: Subject, found: Measurements, report: Report, budgets: Budgets) -> None:
-    """One pass over the images: every time is taken once, the first use of all code included."""
+    """One pass over the images: every time is taken once, the first use of all code included (but for graphs,
+    whose time is apart)."""
     own = subject.prepared.cell.batch
     memory = PeakMemory(subject.device)
     memory.settle()

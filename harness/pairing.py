@@ -9,7 +9,7 @@ from harness.executors import Progress, Turns, run_in_worker
 from results.schema import Row
 from results.store import ResultStore
 
-SAME_MACHINE = ("dtype", "products", "device", "threads", "batch", "zoo", "plugin")
+SAME_MACHINE = ("dtype", "products", "compile", "cuda_graphs", "device", "threads", "batch", "zoo", "plugin")
 SAME_NETWORK = ("network", "checkpoint", "data", *SAME_MACHINE)
 SHARED = {"network": SAME_NETWORK, "all": SAME_MACHINE}
 """What cells of a group have in common, by the sweep's ``in_turn``."""

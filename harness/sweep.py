@@ -247,6 +247,8 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "dtype": cell.dtype,
         "device": cell.device,
         "products": cell.products,
+        "compile": cell.compile,
+        "cuda_graphs": cell.cuda_graphs,
         "seed": cell.seed,
         "threads": cell.threads,
         "started_at": started_at,

@@ -84,7 +84,7 @@ def row_keys(row: Row) -> dict[str, str]:
         "hardware": str(hardware or UNKNOWN),
         "threads": str(row.threads) if row.threads is not None else UNKNOWN,
         "dtype": row.dtype,
-        "compile": "on" if row.compile else "off",
+        "compile": mode(row),
         "products": row.products,
         "tokenizer": row.tokenizer,
         "reference": (
@@ -102,6 +102,12 @@ def row_keys(row: Row) -> dict[str, str]:
         "judge": f"{row.network} ({(row.checkpoint or UNKNOWN)[:8]})",
         "temperature": str(row.temperature),
     }
+
+
+def mode(row: Row) -> str:
+    """How the passes ran: eager, compiled, as CUDA graphs, or both."""
+    modes = [name for name, on in (("compiled", row.compile), ("CUDA graphs", row.cuda_graphs)) if on]
+    return " and ".join(modes) or "eager"
 
 
 def facet_keys(row: Row) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Facet:
             f"device {self.keys['device']} ({self.keys['hardware']}; threads: {self.keys['threads']})",
             f"dtype {self.keys['dtype']}"
             + (", packed products" if self.keys["products"] == "packed" else "")
-            + (", compiled" if self.keys["compile"] == "on" else ""),
+            + ("" if self.keys["compile"] == "eager" else f", {self.keys['compile']}"),
             f"batch {', '.join(map(str, batches)) if batches else 'unknown'}",
             f"N = {self.keys['n']}",
             f"reference {self.keys['reference']}",

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 from results.annotations import fault
 from results.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 """The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
 
 _SINCE_2 = (
@@ -48,7 +48,12 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     return added | {"unmeasured": {key: why for key in _SINCE_2 if key in MEASURED} | known}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Schema 3 can tell recorded passes from compiled ones; before, there were none."""
+    return {"cuda_graphs": False} | values
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
 
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
@@ -171,6 +176,8 @@ class Row:
     top_p: float | None = None
     threads: int | None = None
     compile: bool = False
+    cuda_graphs: bool = False
+    """Passes recorded once and replayed."""
     products: str = "plain"
     """``packed``: weights in the layout of the CPU's product kernel."""
     throughput_images_per_s: float | None = None
@@ -201,9 +208,9 @@ class Row:
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
     paired: Paired | None = None
     compile_s: float | None = None
-    """Seconds spent compiling graphs, outside of every other time of the row."""
+    """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = None
-    """Graphs compiled for the cell; 0 in eager mode."""
+    """Graphs compiled and passes recorded for the cell; 0 in eager mode."""
     energy_per_image_j: float | None = None
     """Joules of the device for one image, where its counter is readable."""
     calibration_s: Numbers | None = None

@@ -72,7 +72,7 @@ class ARPGNetwork(Network):
         keys = rotate(self.key(x).unflatten(-1, heads), block_phases).transpose(1, 2)  # [R, H, m, D]
         values = self.value(x).unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
-            keys, values = cache.extend(len(self.content.blocks), content_view.start, keys, values)
+            keys, values = cache.layers[-1].extend(content_view.start, keys, values)
         if query_phases is None:
             return None
         mask = self.embeddings.weight[self.config.codes]

@@ -24,6 +24,18 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch", type=int, help="images per batch")
     command.add_argument("--threads", type=int, help="CPU threads (0: every core)")
     command.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="compile the trunk's blocks; its time is kept apart",
+    )
+    command.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        default=None,
+        help="record the trunk's passes on a CUDA device once, and replay them",
+    )
+    command.add_argument(
         "--random-weights",
         action="store_const",
         const=RANDOM,
@@ -83,7 +95,17 @@ def existing_folder(path: Path, flag: str) -> Path:
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The cell settings that flags ask for; loads the plug-ins, so that their names are known."""
     found: dict[str, Any] = {}
-    for key in ("device", "dtype", "batch", "threads", "images", "seed", "checkpoint"):
+    for key in (
+        "device",
+        "dtype",
+        "batch",
+        "threads",
+        "images",
+        "seed",
+        "checkpoint",
+        "compile",
+        "cuda_graphs",
+    ):
         value = getattr(options, key, None)
         if value is not None:
             found[key] = checked(key, value, f"--{key}")

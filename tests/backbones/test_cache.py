@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.cache import KVCache, cache_bytes
+from backbones.cache import KVCache, LayerCache, cache_bytes
 from strategies.arpg import ARPG
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
@@ -28,8 +28,8 @@ def block(length, seed, heads=4):
 def test_what_is_written_is_read_up_to_the_filled_length():
     cache = make()
     k0, v0, k1, v1 = (block(n, seed) for seed, n in enumerate((2, 2, 3, 3)))
-    cache.extend(1, 0, k0, v0)
-    keys, values = cache.extend(1, 2, k1, v1)
+    cache.layers[1].extend(0, k0, v0)
+    keys, values = cache.layers[1].extend(2, k1, v1)
     assert torch.equal(keys, torch.cat([k0, k1], dim=2))
     assert torch.equal(values, torch.cat([v0, v1], dim=2))
     assert cache.store[0].isnan().all(), "another layer was written"
@@ -38,12 +38,12 @@ def test_what_is_written_is_read_up_to_the_filled_length():
 
 def test_slots_can_be_written_over():
     cache = make()
-    cache.extend(0, 0, block(4, 0), block(4, 1))
+    cache.layers[0].extend(0, block(4, 0), block(4, 1))
     later = block(3, 2)
-    keys, _ = cache.extend(0, 2, later, later)
+    keys, _ = cache.layers[0].extend(2, later, later)
     assert torch.equal(keys[:, :, :2], block(4, 0)[:, :, :2])
     assert torch.equal(keys[:, :, 2:], later)
-    keys, _ = cache.extend(0, 0, block(1, 3), block(1, 3))
+    keys, _ = cache.layers[0].extend(0, block(1, 3), block(1, 3))
     assert keys.shape[2] == 1, "what lies beyond the last write is not read"
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_allocated_after_the_start():
     cache = make()
     start = cache.store.data_ptr()
     for slot in range(6):
-        keys, values = cache.extend(0, slot, block(1, slot), block(1, slot))
+        keys, values = cache.layers[0].extend(slot, block(1, slot), block(1, slot))
         for part in (keys, values):
             assert part.untyped_storage().data_ptr() == cache.store.untyped_storage().data_ptr()
     assert cache.store.data_ptr() == start
@@ -60,7 +60,7 @@ def test_nothing_is_allocated_after_the_start():
 @pytest.mark.parametrize(("start", "length"), [(6, 1), (5, 2), (0, 7)])
 def test_more_than_fits_is_an_error(start, length):
     with pytest.raises(IndexError, match=f"cache of 6 slots asked to hold {start + length}"):
-        make().extend(0, start, block(length, 0), block(length, 0))
+        make().layers[0].extend(start, block(length, 0), block(length, 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -82,13 +82,13 @@ def test_a_decode_makes_one_cache_of_the_declared_shape_and_fills_it(name, guida
         made.append(super(network_type, network).cache(*arguments))
         return made[-1]
 
-    def extend(cache, layer, start, keys, values):
+    def extend(layer, start, keys, values):
         furthest.append(start + keys.shape[2])
-        return original(cache, layer, start, keys, values)
+        return original(layer, start, keys, values)
 
-    original = KVCache.extend
+    original = LayerCache.extend
     monkeypatch.setattr(network_type, "cache", cache)
-    monkeypatch.setattr(KVCache, "extend", extend)
+    monkeypatch.setattr(LayerCache, "extend", extend)
     plan = case.plan((0, 1), case.strategy.allowed_steps((4, 4))[-1])
     run(case, plan, torch.tensor([0, 1]), ForcedSampler(case.tokens(2)), guidance)
     layers, slots = case.strategy.cache_shape(case.config)

@@ -142,7 +142,7 @@ def test_a_block_is_two_residual_branches_after_norms():
     block = random(Block(TRUNK, "self"))
     here = phases(torch.arange(5))
     view = View(causal=True)
-    h = X + block.attention(block.norm1(X), here, view, None, 0, None)
+    h = X + block.attention(block.norm1(X), here, view, None, None)
     assert torch.allclose(block(X, here, view), h + block.mlp(block.norm2(h)), atol=1e-6)
 
 
@@ -151,7 +151,7 @@ def test_modulation_is_shift_scale_gate_of_attention_then_of_the_mlp():
     condition = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
     parts = block.modulation(condition).unflatten(-1, (6, 32)).unbind(-2)
     view = View(causal=True)
-    attended = block.attention(block.norm1(X) * (1 + parts[1]) + parts[0], None, view, None, 0, None)
+    attended = block.attention(block.norm1(X) * (1 + parts[1]) + parts[0], None, view, None, None)
     h = X + parts[2] * attended
     expected = h + parts[5] * block.mlp(block.norm2(h) * (1 + parts[4]) + parts[3])
     assert torch.allclose(block(X, None, view, condition=condition), expected, atol=1e-5)
@@ -193,7 +193,7 @@ def test_a_trunk_is_its_blocks_in_turn(kind):
     view = View() if kind == "cross" else View(causal=True)
     expected = X
     for block in trunk.blocks:
-        expected = block(expected, here, view, None, 0, shared)
+        expected = block(expected, here, view, None, shared)
     assert len(trunk.blocks) == 3
     assert torch.allclose(trunk(X, here, view, shared=shared), expected, atol=1e-6)
 

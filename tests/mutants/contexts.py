@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from backbones.cache import KVCache
+from backbones.cache import KVCache, LayerCache
 from strategies.arpg import ARPG
 from strategies.lpd import LPD
 from strategies.raster import Raster
@@ -32,10 +32,14 @@ class LeaksBetweenImages(Raster):
         )
 
 
-class FirstRowForAll(KVCache):
-    def extend(self, layer, start, keys, values):
-        keys, values = super().extend(layer, start, keys, values)
+class FirstRowOfLayer(LayerCache):
+    def extend(self, start, keys, values):
+        keys, values = super().extend(start, keys, values)
         return keys[:1].expand_as(keys), values[:1].expand_as(values)
+
+
+class FirstRowForAll(KVCache):
+    layer_type = FirstRowOfLayer
 
 
 class ReadsAnotherImagesCache(Raster):
@@ -43,13 +47,18 @@ class ReadsAnotherImagesCache(Raster):
         return super().decode(Dressed(network, FirstRowForAll), plan, rows)
 
 
-class KeptPrefix(KVCache):
+class KeptPrefixOfLayer(LayerCache):
     kept: ClassVar[dict] = {}
 
-    def extend(self, layer, start, keys, values):
+    def extend(self, start, keys, values):
         if start == 0:
+            layer = self.keys.storage_offset()
             keys, values = self.kept.setdefault((layer, keys.shape), (keys.clone(), values.clone()))
-        return super().extend(layer, start, keys, values)
+        return super().extend(start, keys, values)
+
+
+class KeptPrefix(KVCache):
+    layer_type = KeptPrefixOfLayer
 
 
 class KeepsAnotherDecodesPrefix(ARPG):
@@ -57,14 +66,17 @@ class KeepsAnotherDecodesPrefix(ARPG):
         return super().decode(Dressed(network, KeptPrefix), plan, rows)
 
 
-class LosesSlotThree(KVCache):
-    def extend(self, layer, start, keys, values):
+class LosesSlotThreeOfLayer(LayerCache):
+    def extend(self, start, keys, values):
+        before = self.keys[:, :, 3].clone(), self.values[:, :, 3].clone()
+        found = super().extend(start, keys, values)
         if start == 3:
-            before = self.store[layer, :, :, :, 3].clone()
-            super().extend(layer, start, keys, values)
-            self.store[layer, :, :, :, 3] = before
-            return self.store[layer, 0, :, :, :4], self.store[layer, 1, :, :, :4]
-        return super().extend(layer, start, keys, values)
+            self.keys[:, :, 3], self.values[:, :, 3] = before
+        return found
+
+
+class LosesSlotThree(KVCache):
+    layer_type = LosesSlotThreeOfLayer
 
 
 class ReadsAnUnwrittenSlot(Raster):

@@ -1,0 +1,102 @@
+"""Recorded passes, replayed by a stand-in for CUDA graphs that bakes in every address and number as well."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from backbones.graphs import replay_trunks
+from strategies.decoding import registry
+from strategies.decoding.contract.recording import run, subject
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.streams import Streams
+
+
+class Log(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+
+def flat(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for part in value for t in flat(part)] if isinstance(value, (list, tuple)) else []
+
+
+class BakedPasses:
+    """Every kernel of a pass with the addresses that it had when it was recorded."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def record(self, run):
+        self.recorded += 1
+        with Log() as log:
+            output = run()
+
+        def replay():
+            for function, args, kwargs, results in log.calls:
+                inside = {t.untyped_storage().data_ptr() for t in (*flat(args), *flat(list(kwargs.values())))}
+                for old, new in zip(flat(results), flat(function(*args, **kwargs)), strict=True):
+                    if old.untyped_storage().data_ptr() not in inside:
+                        old.copy_(new)
+
+        return replay, output
+
+
+def decoded(case, images, steps, guidance):
+    labels = torch.tensor([image % 3 for image in images])
+    plan = case.plan(images, steps)
+    return run(case, plan, labels, StreamSampler(Streams(0, images)), guidance).decoded
+
+
+BATCHES = ((0, 1), (2, 3), (4, 5, 6), (0, 1))
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+@pytest.mark.parametrize("guidance", [None, Guidance(2.0)], ids=["plain", "guided"])
+def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
+    case = subject(registry.get(name))
+    steps = case.strategy.allowed_steps((4, 4))[-1]
+    expected = [decoded(case, images, steps, guidance) for images in BATCHES]
+    recorder = BakedPasses()
+    trunks = replay_trunks(case.network, recorder)
+    for images, eager in zip(BATCHES, expected, strict=True):
+        found = decoded(case, images, steps, guidance)
+        assert torch.equal(found.tokens, eager.tokens)
+        assert (found.forwards, found.tokens_processed) == (eager.forwards, eager.tokens_processed)
+    # The second and the last batch have the shapes of the first: all is replayed.
+    assert recorder.recorded == sum(len(trunk.recordings) for trunk in trunks)
+    before = recorder.recorded
+    decoded(case, (7, 8), steps, guidance)
+    assert recorder.recorded == before
+    assert sum(trunk.seconds for trunk in trunks) > 0
+
+
+def test_a_kept_cache_is_the_same_for_one_shape_and_new_for_another():
+    network = subject(registry.get("raster")).network
+    assert network.cache(2, 16) is not network.cache(2, 16)
+    network.keep_caches()
+    kept = network.cache(2, 16)
+    assert network.cache(2, 16) is kept
+    assert network.cache(4, 16) is not kept
+    assert network.cache(2, 16) is kept
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_graphs_give_the_same_tokens():
+    from backbones.graphs import CUDAGraphs
+
+    case = subject(registry.get("lpd"))
+    steps = case.strategy.allowed_steps((4, 4))[-1]
+    case.network.to("cuda")
+    expected = [decoded(case, images, steps, Guidance(2.0)).tokens for images in BATCHES]
+    replay_trunks(case.network, CUDAGraphs())
+    for images, tokens in zip(BATCHES, expected, strict=True):
+        assert torch.equal(decoded(case, images, steps, Guidance(2.0)).tokens, tokens)
