@@ -2,8 +2,8 @@
 
 What a pass computes is fixed by its shapes, its ``View`` and the cache it writes to, and a plan repeats them
 for every batch. So each is recorded when it first occurs and replayed from then on, its inputs copied to
-where the recording reads them: the same kernels in the same order, and so the same numbers as without. Keys and
-values stay where the cache has them; a network therefore keeps its caches (``Network.keep_caches``).
+where the recording reads them: the same kernels in the same order, and so the same numbers as without. Keys
+and values stay where the cache has them; a network therefore keeps its caches (``Network.keep_caches``).
 """
 
 import time
