@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +132,12 @@ class Given:
 
 
 @torch.inference_mode()
-def run_batch(subject: Subject, images: Sequence[int], given: Given | None = None) -> Batch:
+def run_batch(
+    subject: Subject,
+    images: Sequence[int],
+    given: Given | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> Batch:
     """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
     first_commit: list[float] = []
@@ -140,6 +145,8 @@ def run_batch(subject: Subject, images: Sequence[int], given: Given | None = Non
     def on_commit(commit: Commit) -> None:
         if not first_commit:
             first_commit.append(clock.now())
+        if after_step is not None:
+            after_step()
 
     with collector_paused():
         start = clock.now()

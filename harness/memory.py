@@ -20,10 +20,14 @@ class PeakMemory:
 
     CUDA: the allocator's own statistics. CPU: the process's peak resident size, reset before each piece of
     work where the kernel allows it; elsewhere the peak of the process's life, which counts once it grows.
+    What the process read meanwhile of files (pages of libraries that ran for the first time) is taken off.
+    Whoever calls ``release`` after each step takes off, too, the holes that earlier steps left in the heap:
+    steps that widen leave a hole each, and the sum of them says more of the C library than of the work.
     """
 
     device: torch.device
     loaded: int | None = field(default=None, init=False)
+    files_when_loaded: int = field(default=0, init=False)
     peak_when_loaded: int = field(default=0, init=False)
     resettable: bool = field(default=False, init=False)
 
@@ -36,6 +40,7 @@ class PeakMemory:
         release_freed_memory()
         self.resettable = _reset_resident_peak()
         self.loaded = _status_bytes("VmRSS")
+        self.files_when_loaded = _status_bytes("RssFile") or 0
         self.peak_when_loaded = _life_peak()
 
     def reset(self) -> None:
@@ -47,6 +52,11 @@ class PeakMemory:
         if self.resettable:
             _reset_resident_peak()
 
+    def release(self) -> None:
+        """Hand back what the heap holds and no tensor uses, after a step."""
+        if self.device.type == "cpu":
+            release_freed_memory()
+
     def over_loaded(self) -> tuple[int | None, str | None]:
         """Peak bytes since ``reset`` over the loaded state, or None and why."""
         if self.loaded is None:
@@ -56,7 +66,8 @@ class PeakMemory:
         if self.resettable:
             peak = _status_bytes("VmHWM")
             assert peak is not None
-            return max(0, peak - self.loaded), None
+            read = max(0, (_status_bytes("RssFile") or 0) - self.files_when_loaded)
+            return max(0, peak - read - self.loaded), None
         peak = _life_peak()
         if peak <= self.peak_when_loaded:
             return None, "the peak resident size can't be reset here, and loading took more than decoding"

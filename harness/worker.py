@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.cell import Cell, unscored
 from harness.failures import classify
+from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
     from harness.generate import Gallery, Subject
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 50
 """Images kept of every cell."""
+UNPREDICTED = "artifacts.cost"
+"""Where ``unmeasured`` says why the cost model predicted nothing."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -117,8 +120,9 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     found.unmeasured |= why_not
     trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
     if subject.tokenizer is None:
-        why = {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
-        artifacts = _store(cell, folder, **trace) | _predict(subject, folder)
+        predicted, unpredicted = _predict(subject, folder)
+        why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
+        artifacts = _store(cell, folder, **trace) | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
     labels = subject.labels(range(cell.images)).cpu()
@@ -126,8 +130,9 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     assert gallery.film is not None
     trace["film"] = gallery.film
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
-    artifacts = pictures | _predict(subject, folder)
-    return found.row | quality | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
+    predicted, unpredicted = _predict(subject, folder)
+    why = found.unmeasured | why | unpredicted
+    return found.row | quality | {"artifacts": pictures | predicted, "unmeasured": why}
 
 
 def _store_of(cell: Cell, folder: Path) -> "ImageStore":
@@ -153,8 +158,8 @@ def _first_pixels(gallery: "Gallery") -> Any:
     return torch.cat(parts)
 
 
-def _predict(subject: "Subject", folder: Path) -> dict[str, str]:
-    """Store what the cost model says of the cell, where this machine has a device card."""
+def _predict(subject: "Subject", folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Store what the cost model says of the cell: the row's artifact, or why there is none."""
     from harness.cost.model import predict_cost
     from harness.cost.sweep_hours import card_for
     from harness.cost.trace import Untraceable
@@ -162,14 +167,14 @@ def _predict(subject: "Subject", folder: Path) -> dict[str, str]:
     cell = subject.prepared.cell
     card = card_for(cell)
     if card is None:
-        return {}
+        return {}, {UNPREDICTED: "no device card of this machine and thread count; run 'pardec calibrate'"}
     try:
         cost = predict_cost(subject.prepared, card, subject.tokenizer)
-    except Untraceable:
-        return {}
+    except (Untraceable, UserError) as error:
+        return {}, {UNPREDICTED: str(error)}
     path = folder / "artifacts" / f"{cell.key}.cost.json"
     cost.write(path)
-    return {"cost": path.relative_to(folder).as_posix()}
+    return {"cost": path.relative_to(folder).as_posix()}, {}
 
 
 def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def load_edits(folder: Path) -> list[Edits]:
 
 COST_SECONDS = ("tokens_s", "guidance_s", "cache_s", "attention_s", "launch_s", "total_s", "latency_s")
 """What every stored prediction holds, in seconds of one batch (``latency_s``: of one image)."""
-_COST_NUMBERS = (*COST_SECONDS, "throughput_images_per_s", "weight_bytes", "cache_bytes", "activation_bytes")
+_COST_NUMBERS = (*COST_SECONDS, "throughput_images_per_s", "peak_bytes")
 
 
 def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:

@@ -111,7 +111,7 @@ def _quantity(one: Comparison, name: str) -> float | None:
 
 
 def _predicted_peak(cost: Mapping[str, Any]) -> float:
-    return float(cost["weight_bytes"] + cost["cache_bytes"] + cost["activation_bytes"])
+    return float(cost["peak_bytes"])
 
 
 def waterfall_table(facet: Facet, costs: Costs) -> ReportTable | None:

@@ -202,7 +202,8 @@ def _print_cost(cell: "Cell", card_name: str) -> None:
     print(f"latency      {1e3 * cost.latency_s:.4g} ms for one image at batch 1")
     print(
         f"memory       {cost.peak_bytes / 1e6:.2f} MB at most: weights {cost.weight_bytes / 1e6:.2f}, "
-        f"cache {cost.cache_bytes / 1e6:.2f}, activations {cost.activation_bytes / 1e6:.2f}"
+        f"cache {cost.cache_bytes / 1e6:.2f}, activations {cost.activation_bytes / 1e6:.2f}, "
+        f"kernels {cost.kernel_bytes / 1e6:.2f}"
     )
 
 

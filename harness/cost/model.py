@@ -88,6 +88,7 @@ class Cost:
     weight_bytes: int
     cache_bytes: int
     activation_bytes: int
+    kernel_bytes: int
 
     @property
     def total_s(self) -> float:
@@ -105,8 +106,8 @@ class Cost:
 
     @property
     def peak_bytes(self) -> int:
-        """Weights, cache and activations at the fullest moment."""
-        return self.weight_bytes + self.cache_bytes + self.activation_bytes
+        """Weights, cache, activations at the fullest moment, and what the product library keeps."""
+        return self.weight_bytes + self.cache_bytes + self.activation_bytes + self.kernel_bytes
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Fields and derived numbers, for storage."""
@@ -160,6 +161,7 @@ def predict_cost(
         weight_bytes=predict(prepared).weight_bytes,
         cache_bytes=traced.cache_bytes,
         activation_bytes=activations,
+        kernel_bytes=traced.kernel_bytes,
     )
 
 

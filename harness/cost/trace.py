@@ -7,10 +7,10 @@ say) can't be traced, since nothing is drawn.
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk, View, attend_by_products
 from harness.prepare import Prepared, dtype_of, on_meta
@@ -61,10 +62,22 @@ class Trace:
     cache_bytes: int
     activation_bytes: int
     """Most that lives at once beside weights and caches."""
+    kernel_bytes: int = 0
+    """What the CPU's product library keeps for the shapes that it has met by the end."""
 
     @property
     def flops(self) -> int:
         return sum(work.flops for step in self.steps for work in step)
+
+
+class Product(NamedTuple):
+    """A kind of matrix product; two of a kind share one kernel."""
+
+    name: str
+    dtype: torch.dtype
+    shapes: tuple[torch.Size, ...]
+    weighs: bool
+    """Whether one factor is a weight."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -78,6 +91,7 @@ class _Recorder(TorchDispatchMode):
         self.whole: set[Any] = set()
         self.in_attention = False
         self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
+        self.products: set[Product] = set()
         self.live: dict[int, weakref.ref[Any]] = {}
         self.live_bytes = self.peak_bytes = 0
 
@@ -117,6 +131,8 @@ class _Recorder(TorchDispatchMode):
             if made[0].dim() == 3:
                 rows //= made[0].shape[0]  # a batch of products
             kind = "product"
+            weighs = not sources.isdisjoint(self.weights)
+            self.products.add(Product(name, made[0].dtype, tuple(one.shape for one in read), weighs))
         if self.in_attention:
             kind = "attention"
         gathers = name in _GATHERS
@@ -235,7 +251,14 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
     *steps, after = recorder.steps
     merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
     cached = sum(recorder.cache_sizes)
-    return Trace(tuple(merged), cached, recorder.peak_bytes - cached)
+    kernels = _kernel_bytes(recorder.products, cell.products == "packed") if on_cpu else 0
+    return Trace(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
+
+
+def _kernel_bytes(products: Iterable[Product], packed: bool) -> int:
+    """What oneDNN keeps for these products on a CPU: float32 ones are its own where they are packed."""
+    kept = sum(1 for one in products if one.dtype != torch.float32 or (packed and one.weighs))
+    return KERNEL_BYTES * min(kept, KERNELS_KEPT)
 
 
 def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.config import Dropout, TrunkConfig, round_up, swiglu_width
 from backbones.positions import rotary_table
@@ -75,6 +76,32 @@ def test_attention_by_definition(shared, grad, view):
     with torch.set_grad_enabled(grad):
         found = attend(q, k, v, seen)
     assert torch.allclose(found, plain_attention(q, k, v, allowed), atol=1e-5)
+
+
+class ProductShapes(TorchDispatchMode):
+    """The shapes of all batched products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[tuple[torch.Size, ...]] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm):
+            self.met.add(tuple(one.shape for one in args))
+        return func(*args, **(kwargs or {}))
+
+
+def test_bfloat16_attends_to_growing_keys_in_few_shapes_and_to_nothing_behind_them():
+    q, k, v = (t.bfloat16() for t in qkv(rows=2, slots=64))
+    with torch.inference_mode(), ProductShapes() as shapes:
+        for filled in range(1, 65):
+            cache_k, cache_v = k.clone(), v.clone()
+            cache_k[:, :, filled:] = cache_v[:, :, filled:] = torch.nan
+            found = attend(q, cache_k[:, :, :filled], cache_v[:, :, :filled], View())
+            allowed = torch.ones(2, filled, dtype=torch.bool)
+            exact = plain_attention(q.float(), k[:, :, :filled].float(), v[:, :, :filled].float(), allowed)
+            assert torch.allclose(found.float(), exact, atol=0.03)
+    assert len(shapes.met) == 4  # two products over 32 and over 64 keys
 
 
 def test_each_key_head_serves_consecutive_query_heads():

@@ -1,12 +1,14 @@
 """The cost model: counted work equals what a real decode counts, rooflines by hand, cards and commands."""
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from backbones.products import KERNEL_BYTES
 from harness.cell import Cell, normalised
 from harness.cli import main
 from harness.cost import cards, published
@@ -17,7 +19,8 @@ from harness.cost.sweep_hours import predicted_hours
 from harness.cost.trace import Untraceable, Work, trace, unguided
 from harness.generate import load
 from harness.measure import count_flops
-from harness.prepare import Prepared, on_meta, predict, prepare
+from harness.prepare import Prepared, finished, on_meta, predict, prepare
+from harness.worker import Channel, measure_cell
 from strategies.decoding.decode import Ask
 from strategies.decoding.errors import UserError
 from strategies.raster import Raster
@@ -137,6 +140,44 @@ def test_activations_hold_at_least_the_logits_and_grow_with_the_batch(cell):
     activations = [trace(prepared, batch).activation_bytes for batch in (3, 6)]
     assert activations[0] >= 2 * logits
     assert activations[1] == pytest.approx(2 * activations[0], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "products", "shapes"),
+    [("float32", "plain", 0), ("float32", "packed", 5), ("bfloat16", "plain", 9), ("bfloat16", "packed", 9)],
+)
+def test_the_product_library_keeps_every_shape_once(cell, dtype, products, shapes):
+    """Five weights; in bfloat16 also two products of attention, over 32 and over 64 keys."""
+    prepared = cell("raster", dtype=dtype, products=products)
+    assert trace(prepared, on_cpu=True).kernel_bytes == shapes * KERNEL_BYTES
+    assert trace(prepared, on_cpu=False).kernel_bytes == 0
+
+
+def test_predicted_peak_is_the_sum_of_its_parts(cell):
+    prepared = cell("lpd", steps=7, dtype="bfloat16")
+    traced, cost = trace(prepared), predict_cost(prepared, CARD)
+    assert cost.kernel_bytes == traced.kernel_bytes > 0
+    assert cost.peak_bytes == (
+        predict(prepared).weight_bytes + traced.cache_bytes + traced.activation_bytes + traced.kernel_bytes
+    )
+    assert cost.to_dict()["peak_bytes"] == cost.peak_bytes
+
+
+def test_a_row_without_a_prediction_says_why(cell, tmp_path, own_cards):
+    chosen = finished(cell("raster", images=3, once=True).cell)
+    found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
+    assert "cost" not in found["artifacts"]
+    assert found["unmeasured"]["artifacts.cost"] == (
+        "no device card of this machine and thread count; run 'pardec calibrate'"
+    )
+    here = dataclasses.replace(CARD, name="here-1", hardware=("",), threads=1)
+    write_card(here, own_cards)
+    found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
+    assert (tmp_path / found["artifacts"]["cost"]).is_file()
+    assert "artifacts.cost" not in found["unmeasured"]
+    write_card(dataclasses.replace(here, product_flops_per_s={"int8": {1: 1.0}}), own_cards)
+    found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
+    assert "has no rate for 'float32'" in found["unmeasured"]["artifacts.cost"]
 
 
 # Seconds --------------------------------------------------------------------------------------------------

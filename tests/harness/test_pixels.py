@@ -137,7 +137,9 @@ def test_one_pass_times_every_number_once_and_says_so(tmp_path, monkeypatch):
     chosen = finished(cell("par", images=2, batch=2, once=True))
     calls = []
     real = measure.run_batch
-    monkeypatch.setattr(measure, "run_batch", lambda *args: calls.append(args[1]) or real(*args))
+    monkeypatch.setattr(
+        measure, "run_batch", lambda *args, **named: calls.append(args[1]) or real(*args, **named)
+    )
     found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
     row = make_row(chosen, Outcome("ok", None, found, 1.0), "2026-01-01T00:00:00Z")
     assert calls == [range(2)]

@@ -36,9 +36,7 @@ def cost(row: Row, **changes) -> dict:
         "total_s": half,
         "latency_s": 2 * (row.latency_s or 1.0),
         "throughput_images_per_s": row.batch / half,
-        "weight_bytes": row.weight_bytes,
-        "cache_bytes": row.cache_bytes,
-        "activation_bytes": 1_000_000,
+        "peak_bytes": (row.weight_bytes or 0) + (row.cache_bytes or 0) + 1_000_000,
         **changes,
     }
 
