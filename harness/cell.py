@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from results.annotations import is_whole
 from results.schema import SCHEMA
 from strategies.decoding.errors import UserError, nearest, unknown
 
@@ -204,7 +206,7 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value of a sweep file must be."""
+    """What a value of a sweep file must be. Text is printable: it goes to terminals and into file names."""
 
     expectation: str
     fits: Callable[[Any], bool]
@@ -212,12 +214,12 @@ class Rule:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _whole(least: int) -> Rule:
     def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return is_whole(value) and value >= least
 
     return Rule(f"a whole number of at least {least}", fits)
 
@@ -228,14 +230,21 @@ def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
 
 def _text(expectation: str = "text", choices: tuple[str, ...] = ()) -> Rule:
     def fits(value: Any) -> bool:
-        return isinstance(value, str) and (not choices or value in choices)
+        return isinstance(value, str) and value.isprintable() and (not choices or value in choices)
 
     return Rule(f"one of {', '.join(choices)}" if choices else expectation, fits, choices)
 
 
+def _is_options(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, bool) or _is_number(one) or (isinstance(one, str) and one.isprintable())
+        for one in value.values()
+    )
+
+
 RULES: dict[str, Rule] = {
     "strategy": _text("the name of a strategy or anchor"),
-    "options": Rule("a table of strategy options", lambda value: isinstance(value, dict)),
+    "options": Rule("a table of strategy options: numbers, texts, true or false", _is_options),
     "network": _text("zoo/NAME or a published preset"),
     "checkpoint": _text("the path of a published file, or random"),
     "tokenizer_checkpoint": _text("the path of a published tokenizer's file, or random"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from strategies.decoding.errors import UserError, unknown
+from strategies.decoding.errors import UserError, one_line, unknown
 
 COMMANDS = (
     "list",
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _mistakes_known_by_now() as error:
-        print(f"pardec: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pardec: {one_line(error)}", file=sys.stderr)
         return 2
 
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, initialise, parameter_count
+from harness.codes import Codes as EncodedCodes
 from harness.codes import generator_of
 from harness.distributed import Group
 from harness.learner import Learner, SharedLearner, forward_flops
@@ -62,8 +62,8 @@ class Codes:
 
     @classmethod
     def from_npz(cls, path: Path) -> "Codes":
-        with np.load(path) as file:
-            return cls(torch.from_numpy(file["codes"]), torch.from_numpy(file["labels"]).long())
+        stored = EncodedCodes.load(path)
+        return cls(torch.from_numpy(stored.codes), torch.from_numpy(stored.labels).long())
 
     @property
     def images(self) -> int:

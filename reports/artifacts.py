@@ -1,14 +1,14 @@
 """What is stored beside the rows: pictures, bits lost and predicted cost of a cell, and edited images."""
 
 import json
-import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from results.annotations import fault
+from results.arrays import read_arrays
 from results.errors import UserError
 from results.schema import Row
 
@@ -45,17 +45,39 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     problems = [] if row.artifacts else ["no artifacts recorded"]
     pictures = [relative for kind, relative in row.artifacts.items() if kind != "cost"]
     for relative in dict.fromkeys(pictures):
-        try:
-            with np.load(folder / relative, allow_pickle=False) as stored:
-                arrays |= {name: stored[name] for name in _RANKS if name in stored.files}
-        except FileNotFoundError:
+        path = _inside(folder, relative)
+        if path is None:
+            problems.append(f"{relative} lies outside the results")
+        elif not path.is_file():
             problems.append(f"{relative} is missing")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            problems.append(f"{relative} can't be read ({error})")
+        else:
+            try:
+                arrays |= read_arrays(path, _RANKS)
+            except UserError as error:
+                problems.append(str(error))
     for name, rank in _RANKS.items():
-        if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
-            problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
+        if name in arrays and not _drawable(name, arrays[name], rank):
+            array = arrays.pop(name)
+            problems.append(f"{name} is {array.dtype} {list(array.shape)}")
     return Artifacts(**arrays, problems=tuple(problems))
+
+
+def _inside(folder: Path, relative: str) -> Path | None:
+    """The file that a row names, None where it is outside ``folder``: rows come from anywhere."""
+    try:
+        path = (folder / relative).resolve()
+        return path if path.is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _drawable(name: str, array: np.ndarray, rank: int) -> bool:
+    """Whether an array has the type and shape that pictures are made of."""
+    if array.ndim != rank or array.size == 0:
+        return False
+    if name in ("film", "samples"):
+        return array.dtype == np.uint8 and array.shape[-1] == 3
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
 
 
 @dataclass(frozen=True)
@@ -86,16 +108,14 @@ def load_edits(folder: Path) -> list[Edits]:
     """All edited images of a folder of results; a file that can't be read raises a one-line ``UserError``."""
     found = []
     for path in sorted((folder / "artifacts").glob("editing-*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                labels, heads = (tuple(stored[name].tolist()) for name in ("labels", "heads"))
-                edits = Edits(
-                    str(stored["strategy"]), str(stored["caption"]), labels, heads, stored["images"]
-                )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"'{path}' can't be read: {' '.join(str(error).split())}") from None
-        if edits.images.ndim != 5 or edits.images.shape[:2] != (len(labels), len(heads)):
-            raise UserError(f"'{path}' holds images of shape {list(edits.images.shape)}; make it anew")
+        stored = read_arrays(path)
+        if not {"strategy", "caption", "labels", "heads", "images"} <= stored.keys():
+            raise UserError(f"'{path}' holds no edited images; make it anew")
+        images = stored["images"]
+        labels, heads = (tuple(map(str, stored[name].ravel().tolist())) for name in ("labels", "heads"))
+        edits = Edits(str(stored["strategy"]), str(stored["caption"]), labels, heads, images)
+        if images.shape[:2] != (len(labels), len(heads)) or not _drawable("film", images, 5):
+            raise UserError(f"'{path}' holds images {images.dtype} {list(images.shape)}; make it anew")
         found.append(edits)
     return found
 
@@ -109,12 +129,13 @@ def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
     """What the cost model predicted for ``row``; None where nothing readable was stored."""
     if "cost" not in row.artifacts:
         return None
+    path = _inside(folder, row.artifacts["cost"])
     try:
-        values = json.loads((folder / row.artifacts["cost"]).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(values.get("card"), str):
         return None
     numbers = [values.get(name) for name in _COST_NUMBERS]
-    whole = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+    whole = all(fault(number, float) is None for number in numbers)
     return values if whole and values["throughput_images_per_s"] > 0 else None

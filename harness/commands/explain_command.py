@@ -161,6 +161,7 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
 
 def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from harness.prepare import predict, prepare
 
@@ -169,7 +170,8 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{cell.describe()}[/]  on {cell.network}, {cell.device}, {cell.dtype}")
+    title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
+    console.print(title)
     plan = prepared.plan([image])
     console.print(f"steps        {plan.steps}")
     console.print(f"group sizes  {short_sizes(plan.sizes)}")

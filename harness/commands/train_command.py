@@ -149,12 +149,10 @@ def _codes(
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
     import hashlib
 
-    from harness.codes import Codes as Encoded
     from harness.codes import encode_variants
     from harness.train import Codes
 
     if given is not None:
-        Encoded.load(given)
         return Codes.from_npz(given)
     content = f"{zoo.file_hash(tokenizer_file)} {dataset.sha256} {variants}"
     path = runs / f"codes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"

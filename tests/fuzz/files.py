@@ -25,6 +25,7 @@ from harness.inspection import inspect_file
 from harness.quality.adm import check_adm, read_adm
 from harness.shards import Shards, flipped
 from reports.artifacts import load_artifacts, load_edits
+from results.schema import Row
 from strategies.decoding import registry
 from tests.backbones.published_files import published, save_legacy
 from tests.fuzz.target import target, write
@@ -46,7 +47,11 @@ def _checkpoints(folder: Path) -> list[bytes]:
     return seeds
 
 
-@target("checkpoint", _checkpoints, ("backbones.checkpoints", "harness.inspection", "torch._weights_only_unpickler"))
+@target(
+    "checkpoint",
+    _checkpoints,
+    ("backbones.checkpoints", "harness.inspection", "torch._weights_only_unpickler"),
+)
 def checkpoint(data: bytes, folder: Path) -> None:
     path = write(folder, f"x{SUFFIXES.get(data[:1], '.bin')}", data[1:])
     read_checkpoint(path, with_values=False)
@@ -94,7 +99,14 @@ def objects() -> bytes:
     return npz(arr_0=np.array([{"a": 1}], dtype=object), samples=np.array([None, {}], dtype=object))
 
 
-_NPY = ("'descr': '|O'", "'shape': (9999999999,)", "'fortran_order': True", "\x93NUMPY\x02\x00", "(0,)", "(-1,)")
+_NPY = (
+    "'descr': '|O'",
+    "'shape': (9999999999,)",
+    "'fortran_order': True",
+    "\x93NUMPY\x02\x00",
+    "(0,)",
+    "(-1,)",
+)
 
 
 @target("adm-reference", _references, ("harness.quality.adm", "results.arrays", "zipfile", "numpy.lib"), _NPY)
@@ -102,6 +114,11 @@ def adm_reference(data: bytes, folder: Path) -> None:
     path = write(folder, "x.npz", data)
     check_adm(path, 12, 6)
     read_adm(path)
+
+
+@lru_cache(maxsize=1)
+def _row() -> Row:
+    return sweep_rows()[3]
 
 
 def _artifacts(folder: Path) -> list[bytes]:
@@ -119,7 +136,7 @@ def artifacts(data: bytes, folder: Path) -> None:
     place = folder / "artifacts"
     place.mkdir(exist_ok=True)
     write(place, "editing-x.npz", data)
-    row = dataclasses.replace(sweep_rows()[3], artifacts={"samples": "artifacts/editing-x.npz"})
+    row = dataclasses.replace(_row(), artifacts={"samples": "artifacts/editing-x.npz"})
     load_artifacts(row, folder)
     load_edits(folder)
 
@@ -194,7 +211,12 @@ def _plugins(folder: Path) -> list[bytes]:
             template.replace("@NAME@", "mine").replace("@TITLE@", "Mine").encode()]  # fmt: skip
 
 
-@target("plug-in", _plugins, ("strategies.decoding.registry",), ("raise SystemExit", "name = 3", "\x00", "(" * 300))
+@target(
+    "plug-in",
+    _plugins,
+    ("strategies.decoding.registry",),
+    ("raise SystemExit", "name = 3", "\x00", "(" * 300),
+)
 def plugin(data: bytes, folder: Path) -> None:
     before = dict(registry._plugins)
     path = write(folder, f"plugin_{len(data)}_{hash(data) & 0xFFFF:x}.py", data)
@@ -214,7 +236,10 @@ def bomb(name: str = "arr_0", megabytes: int = 4096) -> bytes:
     shape = (megabytes << 20,)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{name}.npy", "w", force_zip64=True) as file,
+    ):
         file.write(header.getvalue())
         for _ in range(megabytes):
             file.write(bytes(1 << 20))

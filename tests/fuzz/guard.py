@@ -24,7 +24,16 @@ MOST_BYTES = 1 << 30
 """Data that reading one input may ask for, over what the process holds."""
 _RUNS = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.spawn", "os.posix_spawn", "pty.spawn")
 _FORBIDDEN = (*_RUNS, "subprocess.Popen", "pickle.find_class", "socket.connect", "webbrowser.open")
-_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_CHANGES = (
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,15 +22,16 @@ from harness.shards import Shards
 from reports import claim_tables, selftest, tables
 from reports.artifacts import load_cost
 from reports.claims import claims
-from reports.compare import compare, comparison_markdown, compare_within, print_comparison, print_text_tables
+from reports.compare import compare, compare_within, comparison_markdown, print_comparison, print_text_tables
 from reports.contests import contests
 from reports.frame import facets, frame
+from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows
 from strategies.decoding import registry
+from strategies.decoding.errors import UserError
 from tests.fuzz.target import target, write
 from tests.harness.small_codes import write_codes
 from tests.reports.synthetic_rows import sweep_rows
-from results.schema import row_to_json
 
 ROOT = Path(__file__).parents[2]
 _TOML = ("[grid]", "[[include]]", "[[exclude]]", "[defaults]", "[sweep]", "name = '../../x'", "1979-05-27", "nan",
@@ -138,12 +140,14 @@ def show_rows(path: Path) -> str:
     claim_tables.to_markdown(seen)
     claim_tables.to_csv(seen)
     tune.grids(found)
-    if len(parts) > 1 or len(found) > 1:
-        try:
-            print_text_tables(compare_within(path), console)
-        finally:
-            pass
+    with suppress(UserError):  # no two cells that can be compared
+        print_text_tables(compare_within(path), console)
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=1)
+def _row() -> Row:
+    return sweep_rows()[3]
 
 
 def _cost(folder: Path) -> list[bytes]:
@@ -155,7 +159,7 @@ def _cost(folder: Path) -> list[bytes]:
 @target("cost", _cost, ("reports.artifacts",), _JSON)
 def cost(data: bytes, folder: Path) -> None:
     write(folder, "cost.json", data)
-    row = dataclasses.replace(sweep_rows()[3], artifacts={"cost": "cost.json"})
+    row = dataclasses.replace(_row(), artifacts={"cost": "cost.json"})
     load_cost(row, folder)
 
 
@@ -235,8 +239,22 @@ def shards_run(data: bytes, folder: Path) -> None:
 
 
 def _selftest(folder: Path) -> list[bytes]:
-    rate = {"name": "a", "flagged": 1, "n": 20, "low": 0.1, "high": 0.2, "most": 0.1, "least": None, "met": True}
-    found = {"started_at": "now", "threads": 2, "environment": {"host_cpu": "c", "torch": "t"}, "rates": [rate]}
+    rate = {
+        "name": "a",
+        "flagged": 1,
+        "n": 20,
+        "low": 0.1,
+        "high": 0.2,
+        "most": 0.1,
+        "least": None,
+        "met": True,
+    }
+    found = {
+        "started_at": "now",
+        "threads": 2,
+        "environment": {"host_cpu": "c", "torch": "t"},
+        "rates": [rate],
+    }
     return [json.dumps(found).encode()]
 
 
