@@ -1,5 +1,6 @@
 """What is stored beside the rows: pictures, bits lost and predicted cost of a cell, and edited images."""
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from results.annotations import fault
-from results.arrays import read_arrays
+from results.arrays import ArraysError, read_arrays
 from results.errors import UserError
 from results.schema import Row
 
@@ -30,6 +31,9 @@ class Artifacts:
     problems: tuple[str, ...] = ()
 
 
+_MOST_SIDE = 4096
+"""Pixels, or positions, along a side of what pictures show."""
+_MOST_NUMBER = 1e9
 _RANKS = {
     "step_of_position": 2,
     "film": 4,
@@ -45,30 +49,30 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     problems = [] if row.artifacts else ["no artifacts recorded"]
     pictures = [relative for kind, relative in row.artifacts.items() if kind != "cost"]
     for relative in dict.fromkeys(pictures):
-        path = _inside(folder, relative)
-        if path is None:
-            problems.append(f"{relative} lies outside the results")
-        elif not path.is_file():
+        try:
+            path = _inside(folder, relative)
+            arrays |= read_arrays(path, _RANKS)
+        except FileNotFoundError:
             problems.append(f"{relative} is missing")
-        else:
-            try:
-                arrays |= read_arrays(path, _RANKS)
-            except UserError as error:
-                problems.append(str(error))
+        except (OSError, ArraysError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.reason
+            problems.append(f"{relative:.200} can't be read ({reason})")
     for name, rank in _RANKS.items():
         if name in arrays and not _drawable(name, arrays[name], rank):
             array = arrays.pop(name)
-            problems.append(f"{name} is {array.dtype} {list(array.shape)}")
+            problems.append(f"{name} has shape {list(array.shape)} of {array.dtype}")
     return Artifacts(**arrays, problems=tuple(problems))
 
 
-def _inside(folder: Path, relative: str) -> Path | None:
-    """The file that a row names, None where it is outside ``folder``: rows come from anywhere."""
+def _inside(folder: Path, relative: str) -> Path:
+    """The file that a row names. OSError where it is none, or outside ``folder``: rows come from anywhere."""
     try:
-        path = (folder / relative).resolve()
-        return path if path.is_relative_to(folder.resolve()) else None
-    except (OSError, ValueError, RuntimeError):
-        return None
+        path = (folder / relative).resolve(strict=True)
+    except (ValueError, RuntimeError) as error:  # a null byte; links in a circle
+        raise OSError(errno.EINVAL, str(error)) from None
+    if not path.is_relative_to(folder.resolve()):
+        raise OSError(errno.EPERM, "it lies outside the results")
+    return path
 
 
 def _drawable(name: str, array: np.ndarray, rank: int) -> bool:
@@ -76,8 +80,13 @@ def _drawable(name: str, array: np.ndarray, rank: int) -> bool:
     if array.ndim != rank or array.size == 0:
         return False
     if name in ("film", "samples"):
-        return array.dtype == np.uint8 and array.shape[-1] == 3
-    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
+        return array.dtype == np.uint8 and array.shape[-1] == 3 and max(array.shape[-3:-1]) <= _MOST_SIDE
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all() or np.abs(array).max() > _MOST_NUMBER:
+        return False
+    return name != "step_of_position" or max(array.shape) <= _MOST_SIDE
+
+
+_MOST_EDITS, _MOST_CHARACTERS = 60, 300
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,9 @@ def load_edits(folder: Path) -> list[Edits]:
         images = stored["images"]
         labels, heads = (tuple(map(str, stored[name].ravel().tolist())) for name in ("labels", "heads"))
         edits = Edits(str(stored["strategy"]), str(stored["caption"]), labels, heads, images)
+        texts = [*labels, *heads, str(stored["caption"]), str(stored["strategy"])]
+        if max(len(labels), len(heads)) > _MOST_EDITS or max(map(len, texts)) > _MOST_CHARACTERS:
+            raise UserError(f"'{path}' holds too much for a picture; make it anew")
         if images.shape[:2] != (len(labels), len(heads)) or not _drawable("film", images, 5):
             raise UserError(f"'{path}' holds images {images.dtype} {list(images.shape)}; make it anew")
         found.append(edits)
@@ -129,9 +141,8 @@ def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
     """What the cost model predicted for ``row``; None where nothing readable was stored."""
     if "cost" not in row.artifacts:
         return None
-    path = _inside(folder, row.artifacts["cost"])
     try:
-        values = None if path is None else json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_inside(folder, row.artifacts["cost"]).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(values.get("card"), str):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from results.errors import UserError
+from results.errors import UserError, one_line
 
 UNREADABLE = (
     OSError,
@@ -42,6 +42,14 @@ LARGEST_EXPANSION = 100
 """A file of more than ``UNSUSPECTED_BYTES`` once unpacked may not be over so many times its own size."""
 
 
+class ArraysError(UserError):
+    """A file that is missing, damaged or not to be trusted; ``reason`` says so without its name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"'{path}' can't be read as an npz of arrays: {reason}")
+
+
 @dataclass(frozen=True)
 class Header:
     """Type and shape of an array that has not been read."""
@@ -51,7 +59,7 @@ class Header:
 
 
 def array_headers(path: Path) -> dict[str, Header]:
-    """Name -> header of every array of an npz; UserError where it is missing, damaged or not to be trusted."""
+    """Name -> header of every array of an npz; raises ArraysError."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _header(archive, f"{name}.npy") for name in _names(archive)}
@@ -104,8 +112,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         return np.asarray(npy.read_array(member, allow_pickle=False))
 
 
-def _mistake(path: Path, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"'{path}': no such file")
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"'{path}' can't be read as an npz of arrays: {reason}")
+def _mistake(path: Path, error: Exception) -> ArraysError:
+    if isinstance(error, OSError) and error.strerror:
+        return ArraysError(path, error.strerror)
+    return ArraysError(path, one_line(error)[:200] or type(error).__name__)

@@ -50,7 +50,6 @@ def _checkpoints(folder: Path) -> list[bytes]:
 @target(
     "checkpoint",
     _checkpoints,
-    ("backbones.checkpoints", "harness.inspection", "torch._weights_only_unpickler"),
 )
 def checkpoint(data: bytes, folder: Path) -> None:
     path = write(folder, f"x{SUFFIXES.get(data[:1], '.bin')}", data[1:])
@@ -68,7 +67,6 @@ def _tokenizers(folder: Path) -> list[bytes]:
 @target(
     "weights",
     _tokenizers,
-    ("backbones.weights", "backbones.tokenizers", "harness.features"),
     ('"kind": "fsq"', '\\"architecture\\"', "null", "-1", "1e9", "[]", "{}", "99999999"),
 )
 def weights(data: bytes, folder: Path) -> None:
@@ -109,7 +107,7 @@ _NPY = (
 )
 
 
-@target("adm-reference", _references, ("harness.quality.adm", "results.arrays", "zipfile", "numpy.lib"), _NPY)
+@target("adm-reference", _references, _NPY)
 def adm_reference(data: bytes, folder: Path) -> None:
     path = write(folder, "x.npz", data)
     check_adm(path, 12, 6)
@@ -131,7 +129,7 @@ def _artifacts(folder: Path) -> list[bytes]:
     return [known, edits, objects()]
 
 
-@target("artifacts", _artifacts, ("reports.artifacts", "results.arrays", "zipfile", "numpy.lib"), _NPY)
+@target("artifacts", _artifacts, _NPY)
 def artifacts(data: bytes, folder: Path) -> None:
     place = folder / "artifacts"
     place.mkdir(exist_ok=True)
@@ -145,7 +143,7 @@ def _codes(folder: Path) -> list[bytes]:
     return [npz(codes=np.zeros((2, 3, 4), np.uint8), labels=np.zeros(3, np.int64)), objects()]
 
 
-@target("codes", _codes, ("harness.codes", "results.arrays", "zipfile", "numpy.lib"), _NPY)
+@target("codes", _codes, _NPY)
 def codes(data: bytes, folder: Path) -> None:
     Codes.load(write(folder, "x.npz", data))
 
@@ -154,7 +152,7 @@ def _code_shards(folder: Path) -> list[bytes]:
     return [(write_codes(folder / "codes") / "codes-00000000-00000008.npy").read_bytes()]
 
 
-@target("code-shard", _code_shards, ("harness.code_shards", "numpy.lib"), _NPY)
+@target("code-shard", _code_shards, _NPY)
 def code_shard(data: bytes, folder: Path) -> None:
     place = folder / "codes"
     if not place.is_dir():
@@ -167,7 +165,7 @@ def _image_shards(folder: Path) -> list[bytes]:
     return [npz(tokens=np.zeros((2, 4), np.int32), images=np.zeros((2, 3, 4, 4), np.uint8)), objects()]
 
 
-@target("image-shard", _image_shards, ("harness.shards", "results.arrays", "zipfile", "numpy.lib"), _NPY)
+@target("image-shard", _image_shards, _NPY)
 def image_shard(data: bytes, folder: Path) -> None:
     write(folder, "shard-00000000-00000002.npz", data)
     shards = Shards(folder, 2)
@@ -192,7 +190,7 @@ def _images(folder: Path) -> list[bytes]:
     return [*seeds, eps.getvalue()]
 
 
-@target("image", _images, ("harness.data", "harness.editing", "PIL"), ("IHDR", "IDAT", "\x7f\xff\xff\xff"))
+@target("image", _images, ("IHDR", "IDAT", "\x7f\xff\xff\xff"))
 def image(data: bytes, folder: Path) -> None:
     path = write(folder, "x.png", data)
     read_image(path, 8)
@@ -214,7 +212,6 @@ def _plugins(folder: Path) -> list[bytes]:
 @target(
     "plug-in",
     _plugins,
-    ("strategies.decoding.registry",),
     ("raise SystemExit", "name = 3", "\x00", "(" * 300),
 )
 def plugin(data: bytes, folder: Path) -> None:

@@ -17,8 +17,6 @@ class Target:
     name: str
     check: Check
     seeds: Seeds
-    instrumented: tuple[str, ...]
-    """Packages whose branches guide the search."""
     words: tuple[str, ...] = ()
     """What mutation may put in beside random bytes."""
 
@@ -34,13 +32,11 @@ class Target:
 TARGETS: dict[str, Target] = {}
 
 
-def target(
-    name: str, seeds: Seeds, instrumented: tuple[str, ...], words: tuple[str, ...] = ()
-) -> Callable[[Check], Check]:
+def target(name: str, seeds: Seeds, words: tuple[str, ...] = ()) -> Callable[[Check], Check]:
     """Registers a check under a name."""
 
     def register(check: Check) -> Check:
-        TARGETS[name] = Target(name, check, seeds, instrumented, words)
+        TARGETS[name] = Target(name, check, seeds, words)
         return check
 
     return register

@@ -34,9 +34,9 @@ from tests.harness.small_codes import write_codes
 from tests.reports.synthetic_rows import sweep_rows
 
 ROOT = Path(__file__).parents[2]
-_TOML = ("[grid]", "[[include]]", "[[exclude]]", "[defaults]", "[sweep]", "name = '../../x'", "1979-05-27", "nan",
+TOML_WORDS = ("[grid]", "[[include]]", "[[exclude]]", "[defaults]", "[sweep]", "name = '../../x'", "1979-05-27", "nan",
          "inf", "-1", "1e400", "[[1]]", "{a = 1}", '"\\u0000"')  # fmt: skip
-_JSON = ("null", "NaN", "1e999", "-0", "{}", "[]", '"../../x"', '"/etc/passwd"', "true", "9" * 400, '"\\u001b[2J"',
+JSON_WORDS = ("null", "NaN", "1e999", "-0", "{}", "[]", '"../../x"', '"/etc/passwd"', "true", "9" * 400, '"\\u001b[2J"',
          '"\\ud800"', "[" * 200, "1" * 5000)  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def _sweeps(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(sweep_file.SHIPPED.glob("*.toml"))]
 
 
-@target("sweep-file", _sweeps, ("harness.sweep_file", "harness.cell", "tomllib"), (*_TOML, *RULES))
+@target("sweep-file", _sweeps, (*TOML_WORDS, *RULES))
 def sweep_file_text(data: bytes, folder: Path) -> None:
     sweep = sweep_file.load(str(write(folder, "x.toml", data)))
     assert "/" not in sweep.name
@@ -62,7 +62,6 @@ def _cells() -> tuple[Cell, ...]:
 @target(
     "selection",
     lambda folder: [b"strategy=lpd|arpg,steps<=8", b"guidance!=none,dtype=float32", b"seed>=0,order=random"],
-    ("harness.sweep_file",),
     (*RULES, "<=", ">=", "!=", "==", "|", ",", "none", "nan", "1e999", "order"),
 )
 def selection(data: bytes, folder: Path) -> None:
@@ -75,7 +74,6 @@ def selection(data: bytes, folder: Path) -> None:
     "inline-cell",
     lambda folder: [b"strategy=lpd,steps=10,guidance=2", b"strategy=par,seed=3,top_p=0.5,dtype=bfloat16",
                     b"strategy=arpg,network=arpg-l,checkpoint=random,order=random", b"quick:0123", b"abcdef"],
-    ("harness.commands.explain_command", "harness.cell"),
     (*RULES, *ORDERS, *registry.BUILT_IN, "nan", "inf", "1e999", "true", "none", "=", ","),
 )  # fmt: skip
 def inline(data: bytes, folder: Path) -> None:
@@ -92,7 +90,7 @@ def _rows(folder: Path) -> list[bytes]:
     return [b"".join(old[:2]), old[2], new[0], b"".join(new[1:3]), *lines]
 
 
-@target("rows", _rows, ("results", "json"), _JSON)
+@target("rows", _rows, JSON_WORDS)
 def rows(data: bytes, folder: Path) -> None:
     found = load_rows(write(folder, "rows.jsonl", data))
     assert len({row.cell for row in found}) == len(found)
@@ -101,7 +99,7 @@ def rows(data: bytes, folder: Path) -> None:
     assert load_rows(again) == found, "a row that is written and read is another row"
 
 
-@target("stored-rows", _rows, ("results", "json"), _JSON)
+@target("stored-rows", _rows, JSON_WORDS)
 def stored_rows(data: bytes, folder: Path) -> None:
     write(folder, "rows.jsonl", data)
     store = ResultStore(folder)
@@ -109,7 +107,7 @@ def stored_rows(data: bytes, folder: Path) -> None:
         store.append(row)
 
 
-@target("row-tables", _rows, ("results", "reports", "harness.tune", "harness.regress.judge"), _JSON)
+@target("row-tables", _rows, JSON_WORDS)
 def row_tables(data: bytes, folder: Path) -> None:
     path = write(folder, "rows.jsonl", data)
     show_rows(path)
@@ -156,14 +154,14 @@ def _cost(folder: Path) -> list[bytes]:
     return [json.dumps({"card": "here", **dict.fromkeys(_COST_NUMBERS, 1.5)}).encode()]
 
 
-@target("cost", _cost, ("reports.artifacts",), _JSON)
+@target("cost", _cost, JSON_WORDS)
 def cost(data: bytes, folder: Path) -> None:
     write(folder, "cost.json", data)
     row = dataclasses.replace(_row(), artifacts={"cost": "cost.json"})
     load_cost(row, folder)
 
 
-@target("device-cards", lambda folder: [SHEETS.read_bytes()], ("harness.cost.cards", "tomllib"), _TOML)
+@target("device-cards", lambda folder: [SHEETS.read_bytes()], TOML_WORDS)
 def device_cards(data: bytes, folder: Path) -> None:
     for card in read_cards(write(folder, "cards.toml", data)).values():
         card.is_of("NVIDIA H100", 2)
@@ -177,7 +175,7 @@ def _cards(folder: Path) -> list[bytes]:
     return [(zoo.SHIPPED / f"{name}.json").read_bytes() for name in ("lpd", "raster")]
 
 
-@target("zoo-card", _cards, ("harness.zoo", "harness.commands.list_command", "backbones.config"), _JSON)
+@target("zoo-card", _cards, JSON_WORDS)
 def zoo_card(data: bytes, folder: Path) -> None:
     from harness.commands.list_command import _describe
 
@@ -193,7 +191,7 @@ def _benchmarks(folder: Path) -> list[bytes]:
     return [json.dumps({"benchmarks": [one, one]}).encode(), b'{"a": [0.1, 0.2]}']
 
 
-@target("benchmark-json", _benchmarks, ("harness.regress.benchmarks", "harness.regress.judge"), _JSON)
+@target("benchmark-json", _benchmarks, JSON_WORDS)
 def benchmark_json(data: bytes, folder: Path) -> None:
     from harness.regress.judge import benchmarks
 
@@ -207,7 +205,7 @@ def _manifest(folder: Path) -> list[bytes]:
     return [(write_codes(folder / "codes") / "manifest.json").read_bytes()]
 
 
-@target("code-manifest", _manifest, ("harness.code_shards", "json"), _JSON)
+@target("code-manifest", _manifest, JSON_WORDS)
 def code_manifest(data: bytes, folder: Path) -> None:
     codes = folder / "codes"
     if not codes.is_dir():
@@ -229,7 +227,7 @@ def _run(folder: Path) -> list[bytes]:
     return [(folder / "run" / "run.json").read_bytes()]
 
 
-@target("shards-run", _run, ("harness.shards", "json"), _JSON)
+@target("shards-run", _run, JSON_WORDS)
 def shards_run(data: bytes, folder: Path) -> None:
     write(folder, "run.json", data)
     shards = Shards.read(folder)
@@ -258,7 +256,7 @@ def _selftest(folder: Path) -> list[bytes]:
     return [json.dumps(found).encode()]
 
 
-@target("selftest-json", _selftest, ("reports.selftest",), _JSON)
+@target("selftest-json", _selftest, JSON_WORDS)
 def selftest_json(data: bytes, folder: Path) -> None:
     write(folder, "selftest.json", data)
     selftest.beside(folder)
