@@ -217,11 +217,11 @@ def _is_number(value: Any) -> bool:
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _whole(least: int) -> Rule:
+def _whole(least: int, most: int | None = None) -> Rule:
     def fits(value: Any) -> bool:
-        return is_whole(value) and value >= least
+        return is_whole(value) and value >= least and (most is None or value <= most)
 
-    return Rule(f"a whole number of at least {least}", fits)
+    return Rule(f"a whole number of at least {least}" + (f" and at most {most:,}" if most else ""), fits)
 
 
 def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
@@ -259,16 +259,16 @@ RULES: dict[str, Rule] = {
     "temperature": _number("a number above 0", lambda value: value > 0),
     "top_k": _whole(0),
     "top_p": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
-    "batch": _whole(1),
-    "images": _whole(1),
+    "batch": _whole(1, 10**6),
+    "images": _whole(1, 10**8),
     "once": Rule("true or false", lambda value: isinstance(value, bool)),
-    "evaluation_size": _whole(1),
-    "lossiness_images": _whole(0),
+    "evaluation_size": _whole(1, 4096),
+    "lossiness_images": _whole(0, 10**8),
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
     "products": _text(choices=PRODUCTS),
     "seed": _whole(0),
-    "threads": _whole(0),
+    "threads": _whole(0, 4096),
     "timeout_s": _number("a number above 0", lambda value: value > 0),
     "memory_limit_gb": _number("a number above 0", lambda value: value > 0),
     "gated": Rule("true or false", lambda value: isinstance(value, bool)),

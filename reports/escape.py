@@ -19,7 +19,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def markdown(text: str) -> str:
-    """``text`` on one line of GitHub Markdown, in a paragraph or a table, with no effect on what is around."""
+    """``text`` on one line of GitHub Markdown, in a paragraph or table, without effect on what is around."""
     return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(text.split()))
 
 

@@ -133,7 +133,7 @@ def _value(text: str, key: str) -> Any:
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
     """Cells of recorded rows, as far as a row tells."""
-    from harness.cell import Cell, normalised
+    from harness.cell import Cell, checked, normalised
     from results.store import load_rows
 
     folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
@@ -155,6 +155,9 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
             "seed": row.seed,
             "label": row.label,
         }
+        for key, value in known.items():
+            if value is not None:
+                checked(key, value, f"row of cell '{row.cell}'")
         cells.append(normalised(Cell(**{**known, **changes})))
     return cells
 

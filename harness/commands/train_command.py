@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import zoo
-from harness.cell import usable_cores
+from harness.cell import checked, usable_cores
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
 from strategies.decoding import registry
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         value = getattr(options, key)
         if value is not None and value < least:
             raise UserError(f"--{key} {value}: expected at least {least}")
+    checked("threads", options.threads, "--threads")
     import torch
 
     from harness.prepare import check_device

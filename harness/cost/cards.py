@@ -139,10 +139,7 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
                 raise UserError(f"{where}: key '{key}' is missing")
             continue
         value = values[key]
-        if kind is float:
-            fits = _is_rate(value)
-        else:
-            fits = isinstance(value, kind)
+        fits = _is_rate(value) if kind is float else isinstance(value, kind)
         if not fits:
             raise UserError(f"{where}: {key} = {value!r}: expected {_WORDS[kind]}")
     rates = {

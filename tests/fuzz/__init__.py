@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads what a user hands in: hypothesis in the suite, atheris by ``python -m``."""
+"""Fuzzing of all that reads what a user hands in: hypothesis in the suite, atheris by ``python -m``."""

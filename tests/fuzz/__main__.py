@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of one target: ``python -m tests.fuzz TARGET -runs=N`` (pip install 'pardec[fuzz]').
+"""Coverage-guided fuzzing with atheris (extra ``fuzz``): ``python -m tests.fuzz TARGET -runs=N``.
 
 Other flags are libFuzzer's, e.g. ``-max_total_time=60``. Without a target: their names.
 """

@@ -31,12 +31,40 @@ HEAVY = (
     "harness.encode.open_tokenizer",
 )
 """Where a command line that was understood begins to compute; nothing of it is part of these tests."""
-CELLS = ("strategy=lpd,steps=10", "strategy=par", "strategy=lpd,steps=999999999999", "strategy=raster,batch=1000000000000",
-         "strategy=arpg,guidance=nan", "strategy=lpd,network=lpd-xl-256,checkpoint=random,guidance=2", "0123456789abcdef",
-         "strategy=lpd,options=3", "strategy=real", "strategy=lpd,seed=1e999", "quick:ab", "x=", "strategy=lpd,label=[red]",
-         "strategy=lpd,network=zoo/../../x", "strategy=rar,network=rar-b,checkpoint=random,steps=1")  # fmt: skip
-FILES = ("rows.jsonl", "garbage", "folder", "missing", "missing/deeper/x.png", "empty.toml", "sweep.toml", "loop",
-         "rows.jsonl/x", "x.png", "out", "out.json", "y" * 300, "plugin.py", "run")  # fmt: skip
+CELLS = (
+    "strategy=lpd,steps=10",
+    "strategy=par",
+    "strategy=lpd,steps=999999999999",
+    "strategy=raster,batch=1000000000000",
+    "strategy=arpg,guidance=nan",
+    "strategy=lpd,network=lpd-xl-256,checkpoint=random,guidance=2",
+    "0123456789abcdef",
+    "strategy=lpd,options=3",
+    "strategy=real",
+    "strategy=lpd,seed=1e999",
+    "quick:ab",
+    "x=",
+    "strategy=lpd,label=[red]",
+    "strategy=lpd,network=zoo/../../x",
+    "strategy=rar,network=rar-b,checkpoint=random,steps=1",
+)
+FILES = (
+    "rows.jsonl",
+    "garbage",
+    "folder",
+    "missing",
+    "missing/deeper/x.png",
+    "empty.toml",
+    "sweep.toml",
+    "loop",
+    "rows.jsonl/x",
+    "x.png",
+    "out",
+    "out.json",
+    "y" * 300,
+    "plugin.py",
+    "run",
+)
 NUMBERS = (
     "0",
     "-1",
@@ -52,9 +80,39 @@ NUMBERS = (
     "x",
     "",
 )
-NAMES = ("lpd", "raster", "quick", "gate", "cpu", "cuda:99", "meta", "float16", "float32", "h200", "here", "2x2", "99x99",
-         "0/2", "2/0", "random", "halton", "steps<=8", "strategy=lpd|par", "0,1", "3", "mnist", "imagefolder:folder",
-         "imagefolder:", "vq-llamagen", "fsq", "download", "common", "llamagen-b", "1.1,9", "causality")  # fmt: skip
+NAMES = (
+    "lpd",
+    "raster",
+    "quick",
+    "gate",
+    "cpu",
+    "cuda:99",
+    "meta",
+    "float16",
+    "float32",
+    "h200",
+    "here",
+    "2x2",
+    "99x99",
+    "0/2",
+    "2/0",
+    "random",
+    "halton",
+    "steps<=8",
+    "strategy=lpd|par",
+    "0,1",
+    "3",
+    "mnist",
+    "imagefolder:folder",
+    "imagefolder:",
+    "vq-llamagen",
+    "fsq",
+    "download",
+    "common",
+    "llamagen-b",
+    "1.1,9",
+    "causality",
+)
 TEXTS = tuple(text for text in ODD_TEXTS if "\x00" not in text and "\ud800" not in text and len(text) < 1000)
 
 
@@ -130,7 +188,7 @@ def nothing_computed() -> Iterator[None]:
 
 
 def check_line(words: list[str], folder: Path, run: Callable[[list[str]], int] = main) -> str:
-    """Runs a command line in ``folder``: it ends well, or in exit status 2 and one line. Returns that line."""
+    """Runs a command line in ``folder``: it ends well, or with 2 and one line, which is returned."""
     out, err = io.StringIO(), io.StringIO()
     before = Path.cwd()
     os.chdir(folder)

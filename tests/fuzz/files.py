@@ -122,10 +122,20 @@ def _row() -> Row:
 def _artifacts(folder: Path) -> list[bytes]:
     pictures = np.zeros((2, 4, 4, 3), np.uint8)
     bits = np.zeros((2, 3), np.float32)
-    known = npz(step_of_position=np.zeros((2, 2)), film=pictures, samples=pictures, classes=np.arange(2),
-                lossiness_bits=bits)  # fmt: skip
-    edits = npz(images=pictures[None, :, :, :, :], strategy=np.array("lpd"), caption=np.array("c"),
-                labels=np.array(["a"]), heads=np.array(["b", "c"]))  # fmt: skip
+    known = npz(
+        step_of_position=np.zeros((2, 2)),
+        film=pictures,
+        samples=pictures,
+        classes=np.arange(2),
+        lossiness_bits=bits,
+    )
+    edits = npz(
+        images=pictures[None, :, :, :, :],
+        strategy=np.array("lpd"),
+        caption=np.array("c"),
+        labels=np.array(["a"]),
+        heads=np.array(["b", "c"]),
+    )
     return [known, edits, objects()]
 
 
@@ -205,8 +215,10 @@ def image(data: bytes, folder: Path) -> None:
 def _plugins(folder: Path) -> list[bytes]:
     root = Path(__file__).parents[2]
     template = (root / "harness/templates/strategy.py.txt").read_text()
-    return [(root / "tests/plugins/spiral.py").read_bytes(),
-            template.replace("@NAME@", "mine").replace("@TITLE@", "Mine").encode()]  # fmt: skip
+    return [
+        (root / "tests/plugins/spiral.py").read_bytes(),
+        template.replace("@NAME@", "mine").replace("@TITLE@", "Mine").encode(),
+    ]
 
 
 @target(

@@ -72,11 +72,12 @@ def harmless(folder: Path, secret: Path | None = None, limited: bool = True) -> 
 
 @contextmanager
 def one_mistake() -> Iterator[None]:
-    """Lets through what a user's mistake raises, and nothing else; it must say something."""
+    """Ends quietly on what a user's mistake raises, and on nothing else; it must say something."""
     try:
         yield
     except MISTAKES as error:
-        assert str(error).strip(), "a mistake without a word"
+        if not str(error).strip():
+            raise Harm("a mistake without a word") from error
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:

@@ -7,8 +7,30 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-ODD_TEXTS = ("", " ", "nan", "../../x", "/abs/x", "a\nb", "<script>x</script>", "</title>", "a|b", "[x](y)", "$x$", "$",
-             "\\", "[red]", "[/red]", "\x1b[2J", "\x00", "\ud800", "é" * 300, "x" * 5000, "{i}", "%s")  # fmt: skip
+ODD_TEXTS = (
+    "",
+    " ",
+    "nan",
+    "../../x",
+    "/abs/x",
+    "a\nb",
+    "<script>x</script>",
+    "</title>",
+    "a|b",
+    "[x](y)",
+    "$x$",
+    "$",
+    "\\",
+    "[red]",
+    "[/red]",
+    "\x1b[2J",
+    "\x00",
+    "\ud800",
+    "é" * 300,
+    "x" * 5000,
+    "{i}",
+    "%s",
+)
 ODD_NUMBERS = (0, -1, 1, 2, 1e308, -1e308, 5e-324, 0.5, 10**9, 10**12, 10**30, 10**400, 2**63, -(2**63), 255)
 ODD_VALUES = (None, True, False, *ODD_NUMBERS, *ODD_TEXTS, [], {}, [[]], [None], {"a": 1}, [1, "a"])
 
@@ -125,8 +147,20 @@ def _in_archive(data: bytes, random: Random, words: Sequence[str]) -> bytes:
 
 
 _TYPES = (b"|O", b"<i8", b"<f4", b"|u1", b"<U9", b"|S3", b"<M8[s]", b"|V8", b"<c16", b"|b1", b">f2", b"<f16")
-_SHAPES = (b"()", b"(0,)", b"(1,)", b"(9999999999,)", b"(3, 3)", b"(2, 0, 4)", b"(1, 1, 1, 1)", b"(-1,)",
-           b"(99999999999999999999,)", b"(4294967296, 4294967296)", b"(True,)", b"(1, 4, 4, 3)")  # fmt: skip
+_SHAPES = (
+    b"()",
+    b"(0,)",
+    b"(1,)",
+    b"(9999999999,)",
+    b"(3, 3)",
+    b"(2, 0, 4)",
+    b"(1, 1, 1, 1)",
+    b"(-1,)",
+    b"(99999999999999999999,)",
+    b"(4294967296, 4294967296)",
+    b"(True,)",
+    b"(1, 4, 4, 3)",
+)
 
 
 def _in_header(content: bytes, random: Random) -> bytes:

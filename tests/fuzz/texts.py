@@ -34,10 +34,38 @@ from tests.harness.small_codes import write_codes
 from tests.reports.synthetic_rows import sweep_rows
 
 ROOT = Path(__file__).parents[2]
-TOML_WORDS = ("[grid]", "[[include]]", "[[exclude]]", "[defaults]", "[sweep]", "name = '../../x'", "1979-05-27", "nan",
-         "inf", "-1", "1e400", "[[1]]", "{a = 1}", '"\\u0000"')  # fmt: skip
-JSON_WORDS = ("null", "NaN", "1e999", "-0", "{}", "[]", '"../../x"', '"/etc/passwd"', "true", "9" * 400, '"\\u001b[2J"',
-         '"\\ud800"', "[" * 200, "1" * 5000)  # fmt: skip
+TOML_WORDS = (
+    "[grid]",
+    "[[include]]",
+    "[[exclude]]",
+    "[defaults]",
+    "[sweep]",
+    "name = '../../x'",
+    "1979-05-27",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "[[1]]",
+    "{a = 1}",
+    '"\\u0000"',
+)
+JSON_WORDS = (
+    "null",
+    "NaN",
+    "1e999",
+    "-0",
+    "{}",
+    "[]",
+    '"../../x"',
+    '"/etc/passwd"',
+    "true",
+    "9" * 400,
+    '"\\u001b[2J"',
+    '"\\ud800"',
+    "[" * 200,
+    "1" * 5000,
+)
 
 
 def _sweeps(folder: Path) -> list[bytes]:
@@ -72,10 +100,15 @@ def selection(data: bytes, folder: Path) -> None:
 
 @target(
     "inline-cell",
-    lambda folder: [b"strategy=lpd,steps=10,guidance=2", b"strategy=par,seed=3,top_p=0.5,dtype=bfloat16",
-                    b"strategy=arpg,network=arpg-l,checkpoint=random,order=random", b"quick:0123", b"abcdef"],
+    lambda folder: [
+        b"strategy=lpd,steps=10,guidance=2",
+        b"strategy=par,seed=3,top_p=0.5,dtype=bfloat16",
+        b"strategy=arpg,network=arpg-l,checkpoint=random,order=random",
+        b"quick:0123",
+        b"abcdef",
+    ],
     (*RULES, *ORDERS, *registry.BUILT_IN, "nan", "inf", "1e999", "true", "none", "=", ","),
-)  # fmt: skip
+)
 def inline(data: bytes, folder: Path) -> None:
     text = data.decode(errors="surrogateescape")
     cell = inline_cell(text, {}) if b"=" in data else find_cell(text, {}, folder / "none")
