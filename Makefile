@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup sweep test test-slow check train bench regress baseline clean
+.PHONY: setup sweep test test-slow check train bench fuzz regress baseline clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,14 @@ train: setup
 
 bench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -q
+
+# Inputs that every test of tests/fuzz tries, and every coverage-guided target runs.
+FUZZ ?= 20000
+
+fuzz: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m pytest -q tests/fuzz --fuzz-examples $(FUZZ)
+	for target in $$($(BIN)/python -m tests.fuzz); do $(BIN)/python -m tests.fuzz $$target -runs=$(FUZZ) || exit 1; done
 
 regress: setup
 	$(BIN)/pardec regress

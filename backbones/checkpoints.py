@@ -5,6 +5,7 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ UNREADABLE = (
     AttributeError,
     ArithmeticError,
     AssertionError,
+    MemoryError,
     struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What readers of damaged files raise."""
 
@@ -149,7 +153,7 @@ def read_checkpoint(path: Path, with_values: bool = True) -> Checkpoint:
             ) from error
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: broken pickle") from error
     except UNREADABLE as error:
-        reason = str(error).split("\n")[0][:120]
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise CheckpointError(f"{path}: truncated or not a checkpoint file: {reason}") from error
     state, wrapper = _unwrapped(content, path)
     tensors, prefix = _stripped(state)

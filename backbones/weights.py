@@ -73,7 +73,15 @@ def load_half(path: Path) -> Weights:
     whole = {
         name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
     }
-    return Weights(whole, json.loads(header[HEADER]), sha256_of(path))
+    try:
+        config = json.loads(header[HEADER])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"weights file '{path}' has a '{HEADER}' entry that is no JSON: {error}"
+        ) from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"weights file '{path}' has a '{HEADER}' entry that is no JSON object")
+    return Weights(whole, config, sha256_of(path))
 
 
 def load_into(module: nn.Module, weights: Weights, path: Path) -> None:

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from results.annotations import is_whole
 from strategies.decoding.errors import UserError, nearest, unknown
 
 ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
@@ -217,7 +219,7 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value of a sweep file must be."""
+    """What a value of a sweep file must be. Text is printable: it goes to terminals and into file names."""
 
     expectation: str
     fits: Callable[[Any], bool]
@@ -225,14 +227,14 @@ class Rule:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _whole(least: int) -> Rule:
+def _whole(least: int, most: int | None = None) -> Rule:
     def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return is_whole(value) and value >= least and (most is None or value <= most)
 
-    return Rule(f"a whole number of at least {least}", fits)
+    return Rule(f"a whole number of at least {least}" + (f" and at most {most:,}" if most else ""), fits)
 
 
 def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
@@ -241,14 +243,21 @@ def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
 
 def _text(expectation: str = "text", choices: tuple[str, ...] = ()) -> Rule:
     def fits(value: Any) -> bool:
-        return isinstance(value, str) and (not choices or value in choices)
+        return isinstance(value, str) and value.isprintable() and (not choices or value in choices)
 
     return Rule(f"one of {', '.join(choices)}" if choices else expectation, fits, choices)
 
 
+def _is_options(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, bool) or _is_number(one) or (isinstance(one, str) and one.isprintable())
+        for one in value.values()
+    )
+
+
 RULES: dict[str, Rule] = {
     "strategy": _text("the name of a strategy or anchor"),
-    "options": Rule("a table of strategy options", lambda value: isinstance(value, dict)),
+    "options": Rule("a table of strategy options: numbers, texts, true or false", _is_options),
     "network": _text("zoo/NAME or a published preset"),
     "checkpoint": _text("the path of a published file, or random"),
     "tokenizer_checkpoint": _text("the path of a published tokenizer's file, or random"),
@@ -263,18 +272,18 @@ RULES: dict[str, Rule] = {
     "temperature": _number("a number above 0", lambda value: value > 0),
     "top_k": _whole(0),
     "top_p": _number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
-    "batch": _whole(1),
-    "images": _whole(1),
+    "batch": _whole(1, 10**6),
+    "images": _whole(1, 10**8),
     "once": Rule("true or false", lambda value: isinstance(value, bool)),
-    "evaluation_size": _whole(1),
-    "lossiness_images": _whole(0),
+    "evaluation_size": _whole(1, 4096),
+    "lossiness_images": _whole(0, 10**8),
     "dtype": _text(choices=DTYPES),
     "device": _text("cpu, cuda or cuda:N"),
     "products": _text(choices=PRODUCTS),
     "compile": Rule("true or false", lambda value: isinstance(value, bool)),
     "cuda_graphs": Rule("true or false", lambda value: isinstance(value, bool)),
     "seed": _whole(0),
-    "threads": _whole(0),
+    "threads": _whole(0, 4096),
     "timeout_s": _number("a number above 0", lambda value: value > 0),
     "memory_limit_gb": _number("a number above 0", lambda value: value > 0),
     "gated": Rule("true or false", lambda value: isinstance(value, bool)),

@@ -2,12 +2,13 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from strategies.decoding.errors import UserError, unknown
+from strategies.decoding.errors import UserError, one_line, unknown
 
 COMMANDS = (
     "list",
@@ -61,6 +62,8 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line: 0, 1 where a cell failed, 2 for a user's mistake, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     try:
         top = parser()
         first = next((word for word in words if not word.startswith("-")), None)
@@ -82,8 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A file that a flag named, or the disk it lies on.
+        print(f"pardec: '{one_line(error.filename)}': {error.strerror}", file=sys.stderr)
+        return 2
     except _mistakes_known_by_now() as error:
-        print(f"pardec: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pardec: {one_line(error)}", file=sys.stderr)
         return 2
 
 

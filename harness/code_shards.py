@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from harness.shards import Share, write_whole
 from harness.zoo import file_hash
+from results.annotations import fault
+from results.arrays import UNREADABLE
 from strategies.decoding.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -79,9 +81,17 @@ class CodesInfo:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "CodesInfo":
-        names = {field.name for field in dataclasses.fields(cls)}
-        values = {key: _tuples(value) for key, value in content.items() if key in names}
-        return cls(**values)
+        """What ``content`` gave; ValueError or TypeError for values that no codes have."""
+        hints = get_type_hints(cls)
+        values = {key: _tuples(value) for key, value in content.items() if key in hints}
+        for key, value in values.items():
+            if found := fault(value, hints[key]):
+                raise ValueError(f"key '{key}{found}, not {value!r:.80}")
+        info = cls(**values)
+        sizes = (info.codes, *info.grid, *info.image_size, info.variants, info.chunk, info.batch, info.images)
+        if min(sizes) < 1 or min((count for _, count in info.classes), default=0) < 0:
+            raise ValueError("codes, grid, image_size, variants, classes, chunk and batch must be at least 1")
+        return info
 
 
 def _tuples(value: Any) -> Any:
@@ -106,7 +116,7 @@ class CodesWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if path.is_file():
-                stored = json.loads(path.read_text())
+                stored = _stored_run(path)
                 differing = [key for key, value in info.content().items() if stored.get(key) != value]
                 if differing:
                     raise UserError(f"'{folder}' holds codes of another run: {', '.join(differing)} differ")
@@ -143,6 +153,16 @@ class CodesWriter:
         content = {**self.info.content(), "shards": shards}
         write_whole(self.folder / MANIFEST, lambda file: file.write(_json(content)))
         return True
+
+
+def _stored_run(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' can't be read: expected an object")
+    return content
 
 
 def _json(content: dict[str, Any]) -> bytes:
@@ -237,8 +257,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise UserError(f"codes manifest '{path}' has format {content['format']}; expected {FORMAT}")
         info = CodesInfo.of(content)
         named = [(shard["images"], shard["file"]) for shard in content["shards"] if shard["sha256"]]
-        matches = named == [(len(images), _name(images)) for images in info.chunks()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # The count first: a damaged number of images may make more chunks than memory holds.
+        matches = len(named) == -(-info.images // info.chunk) and named == [
+            (len(images), _name(images)) for images in info.chunks()
+        ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise UserError(f"codes manifest '{path}' can't be read: {cause}") from None
     if not matches:
@@ -251,7 +274,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"codes '{path}' are missing; run pardec encode again") from None
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise UserError(f"codes '{path}' are torn: {error}; {_MEND}") from None
     if array.shape != shape or array.dtype != dtype:
         raise UserError(

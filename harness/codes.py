@@ -12,6 +12,7 @@ from tqdm import tqdm
 from backbones.tokenizers.base import Tokenizer
 from harness.data import Augmentation, Dataset, to_float
 from harness.pixels import detokenize
+from results.arrays import read_arrays
 from strategies.decoding.errors import UserError
 
 BATCH = 50  # activations of more images fall out of a core's cache
@@ -36,11 +37,18 @@ class Codes:
 
     @classmethod
     def load(cls, path: Path) -> "Codes":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(file["codes"], file["labels"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"'{path}' is not a file of codes: {error}") from error
+        """What ``save`` wrote; UserError for anything else."""
+        arrays = read_arrays(path, ("codes", "labels"))
+        if len(arrays) < 2:
+            raise UserError(f"'{path}' is not a file of codes: expected the arrays codes and labels")
+        codes, labels = arrays["codes"], arrays["labels"]
+        whole = all(array.dtype.kind in "iu" and array.size for array in arrays.values())
+        if not whole or codes.ndim != 3 or labels.shape != codes.shape[1:2]:
+            shapes = f"{codes.dtype} {list(codes.shape)} and {labels.dtype} {list(labels.shape)}"
+            raise UserError(
+                f"'{path}' is not a file of codes: expected [variants, n, N] and [n], got {shapes}"
+            )
+        return cls(codes, labels)
 
 
 @torch.inference_mode()

@@ -7,21 +7,28 @@ are rounded back to bytes by ``to_uint8``.
 import gzip
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from strategies.decoding.errors import UserError, unknown
+from results.arrays import UNREADABLE
+from strategies.decoding.errors import UserError, one_line, unknown
 
 SPLITS = ("train", "held-out")
 SPLIT_SEED = 0
 HELD_OUT_SHARE = 0.2
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are tried, whatever the file's name. Others run programs: Ghostscript for EPS."""
+MOST_PIXELS = 1 << 26
+"""Of an image, by its header: what claims more is taken for a decompression bomb."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -186,10 +193,12 @@ def _extent(image: np.ndarray) -> str:
 def open_image(file: Path) -> Image.Image:
     """A file as an RGB image; UserError where it can't be decoded."""
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width}x{opened.height} pixels, at most {MOST_PIXELS:,} are read")
             return opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"image '{file}' can't be decoded: {' '.join(str(error).split())}") from error
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise UserError(f"image '{file}' can't be decoded: {one_line(error)}") from error
 
 
 def read_image(file: Path, size: int | None) -> np.ndarray:

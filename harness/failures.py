@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from strategies.decoding.errors import one_line
+
 _SHORT_OF_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -27,7 +29,7 @@ def says_out_of_memory(text: str) -> bool:
 
 def classify(error: BaseException) -> tuple[Literal["oom", "invalid", "error"], str]:
     """Status and one-line cause of a cell that raised."""
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_REASON_LENGTH]
+    cause = f"{type(error).__name__}: {one_line(error)}"[:_REASON_LENGTH]
     if is_out_of_memory(error):
         return "oom", cause
     if isinstance(error, FloatingPointError):

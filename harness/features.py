@@ -111,7 +111,7 @@ def _load(path: Path) -> FeatureNetwork:
         with torch.random.fork_rng(devices=[]):  # the first values, soon replaced, are drawn at random
             network = FeatureNetwork(ClassifierConfig(**weights.config))
         load_into(network, weights, path)
-    except (CheckpointError, TypeError) as error:
+    except (CheckpointError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error
     network.sha256 = weights.sha256
     return network

@@ -19,6 +19,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.cell import Cell, unscored
+from results.annotations import is_whole
+from results.arrays import read_arrays
 from strategies.decoding.errors import UserError
 
 RUN = "run.json"
@@ -56,7 +58,7 @@ class Shards:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if path.is_file():
-                stored = json.loads(path.read_text())["identity"]
+                stored = _run_of(folder)["identity"]
                 differing = sorted(
                     key
                     for key in stored.keys() | content["identity"].keys()
@@ -73,11 +75,7 @@ class Shards:
     @classmethod
     def read(cls, folder: Path) -> "Shards":
         """A finished folder; UserError where there is none."""
-        try:
-            content = json.loads((folder / RUN).read_text())
-        except OSError:
-            raise UserError(f"'{folder}' holds no images of a run ({RUN} is missing)") from None
-        return cls(folder, content["cell"]["images"])
+        return cls(folder, _run_of(folder)["cell"]["images"])
 
     def files(self) -> list[tuple[range, Path]]:
         """Ranges on disk and their files, by first image."""
@@ -116,10 +114,11 @@ class Shards:
                 break
             if images.stop <= done:
                 continue
-            with np.load(path, allow_pickle=False) as file:
-                if name not in file:
-                    raise UserError(f"'{path}' holds no {name}: the run had no tokenizer")
-                yield file[name][done - images.start : self.total - images.start]
+            array = read_arrays(path, (name,)).get(name)
+            if array is None:
+                raise UserError(f"'{path}' holds no {name}: the run had no tokenizer")
+            _check_part(path, name, array, len(images))
+            yield array[done - images.start : self.total - images.start]
             done = images.stop
         if done < self.total:
             raise UserError(f"'{self.folder}' holds no image {done} of {self.total}: generate again to go on")
@@ -127,6 +126,30 @@ class Shards:
     def tokens(self) -> NDArray[np.int32]:
         """Tokens of all images [total, N], raster order."""
         return np.concatenate(list(self.parts("tokens")))
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    """What ``Shards.open`` wrote about a run; UserError where it is missing or something else."""
+    path = folder / RUN
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        whole = isinstance(content["identity"], dict) and is_whole(content["cell"]["images"])
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' holds no images of a run ({RUN} is missing)") from None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"'{path}' can't be read: {type(error).__name__}: {error}") from None
+    if not whole:
+        raise UserError(f"'{path}' is no account of a run: expected cell.images and identity")
+    return content
+
+
+def _check_part(path: Path, name: str, array: NDArray[Any], images: int) -> None:
+    """UserError for an array that is not that of ``images`` images."""
+    rank, kinds = (2, "iu") if name == "tokens" else (4, "u")
+    if array.ndim != rank or array.dtype.kind not in kinds or len(array) != images:
+        raise UserError(
+            f"'{path}' holds {name} {array.dtype} {list(array.shape)}, not those of {images} images"
+        )
 
 
 def identity(cell: Cell) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from harness.sweep_file import Sweep
 from results.schema import Attempt, Row, reasons
 from results.store import ResultStore
 from strategies.decoding import presets
-from strategies.decoding.errors import UserError
+from strategies.decoding.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -72,7 +72,7 @@ def dry_run(sweep: Sweep, console: Console | None = None) -> None:
         table.add_column(heading, justify="left" if heading in ("cell", "setting") else "right", no_wrap=True)
     for cell in sweep.cells:
         if cell.is_anchor:
-            table.add_row(cell.key, cell.label, "–", "–", str(cell.images), "–", "–")
+            table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
             continue
         memory = predict(prepare(cell))
         table.add_row(
@@ -277,7 +277,7 @@ def tokenizer_name(cell: Cell) -> str:
 def _line(row: Row, cell: Cell, number: int, count: int) -> str:
     text = f"\\[{number}/{count}] {escape(cell.describe())}: {row.status}, {row.wall_s or 0:.1f} s"
     if row.status != "ok":
-        return f"{text}: {escape(' '.join((row.reason or '').split()))}"
+        return f"{text}: {escape(one_line(row.reason or ''))}"
     if row.throughput_images_per_s is not None:
         text += f", {row.throughput_images_per_s:.0f} images/s"
     distance = next((m for name, m in (row.quality or {}).items() if name.startswith("fd_")), None)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +21,27 @@ ROUNDS = 6
 """From six rounds the range of the samples covers the median at 95 %."""
 
 
+MOST_CELLS = 100_000
+"""A grid is a product, so a few long lists make more cells than any machine runs."""
+
+
+def _names_folder(value: Any) -> bool:
+    # Results go into a folder of this name, which has to stay below that of all results.
+    return isinstance(value, str) and re.fullmatch(r"\w[\w .,+=@-]{0,99}", value) is not None
+
+
 _HEAD = {
-    "name": Rule("text", lambda value: isinstance(value, str) and value != ""),
-    "title": Rule("text", lambda value: isinstance(value, str) and value != ""),
+    "name": Rule(
+        "a folder's name: at most 100 letters, digits, spaces and . , + = @ _ -, first a letter or digit",
+        _names_folder,
+    ),
+    "title": Rule(
+        "printable text", lambda value: isinstance(value, str) and value != "" and value.isprintable()
+    ),
     "in_turn": Rule(f"one of {', '.join(IN_TURN)}", lambda value: value in IN_TURN),
-    "rounds": Rule("a whole number of at least 2", lambda value: type(value) is int and value >= 2),
+    "rounds": Rule(
+        "a whole number from 2 to 10000", lambda value: type(value) is int and 2 <= value <= 10_000
+    ),
 }
 
 
@@ -73,17 +90,19 @@ def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep
         if section not in _SECTIONS:
             raise unknown("section", section, _SECTIONS, f"sweep file '{path}'")
     head = _table(content, "sweep", path)
-    for key, value in head.items():
+    for key in head:
         if key not in _HEAD:
             raise unknown("key", key, _HEAD, f"sweep file '{path}' [sweep]")
+    head = {"name": path.stem, "title": path.stem, **head}
+    for key, value in head.items():
         if not _HEAD[key].fits(value):
             expected = _HEAD[key].expectation
-            raise UserError(f"sweep file '{path}' [sweep]: {key} = {value!r}: expected {expected}")
+            raise UserError(f"sweep file '{path}' [sweep]: {key} = {value!r:.200}: expected {expected}")
     cells = [_cell(values, path, overrides or {}) for values in _combinations(content, path)]
     unique = _first_of_each(cells)
     if not unique:
         raise UserError(f"sweep file '{path}' describes no cell: expected [grid] or [[include]] tables")
-    return Sweep(**{"name": path.stem, "title": path.stem, **head}, cells=unique)
+    return Sweep(**head, cells=unique)
 
 
 def _first_of_each(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -108,11 +127,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
         return tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"sweep file '{path}' is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         end = f"at line {text.count(chr(10)) + 1}, column {len(text.rpartition(chr(10))[2]) + 1}"
         reason = str(error).replace("at end of document", end)
         raise UserError(f"sweep file '{path}' is not TOML: {reason}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"sweep file '{path}' can't be read: {error}") from None
 
 
@@ -154,6 +175,9 @@ def _combinations(content: Mapping[str, Any], path: Path) -> Iterator[dict[str, 
         if "strategy" not in table and "strategy" not in defaults:
             raise UserError(f"{where}: no strategy; valid: {', '.join([*registry.names(), *ANCHORS])}")
         lists = _lists(table, where)
+        count = math.prod(map(len, lists.values()))
+        if count > MOST_CELLS:
+            raise UserError(f"{where}: {count:,} cells; expected at most {MOST_CELLS:,}")
         for values in itertools.product(*lists.values()):
             settings = defaults | dict(zip(lists, values, strict=True))
             if not any(_matches(settings, pattern) for pattern in excluded):

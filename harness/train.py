@@ -7,6 +7,7 @@ several that each learn from their rows of a step's batch.
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +15,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, initialise, parameter_count
+from harness.codes import Codes as EncodedCodes
 from harness.codes import generator_of
 from harness.distributed import Group
 from harness.learner import Learner, SharedLearner, forward_flops
 from harness.recipes import Recipe
 from harness.training_log import Log, LogFile, Speed, Window
 from strategies.decoding.base import Lesson, Strategy, drop_labels
-from strategies.decoding.errors import UserError
+from strategies.decoding.errors import UserError, one_line
 
 ALONE = Group()
 VALIDATION_BATCH = 100
@@ -62,8 +64,8 @@ class Codes:
 
     @classmethod
     def from_npz(cls, path: Path) -> "Codes":
-        with np.load(path) as file:
-            return cls(torch.from_numpy(file["codes"]), torch.from_numpy(file["labels"]).long())
+        stored = EncodedCodes.load(path)
+        return cls(torch.from_numpy(stored.codes), torch.from_numpy(stored.labels).long())
 
     @property
     def images(self) -> int:
@@ -158,7 +160,12 @@ class Trainer:
         """Take up a saved run of the same recipe; False where there is none."""
         if not self.path.is_file():
             return False
-        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.path, map_location=self.device, weights_only=True)
+        except (pickle.UnpicklingError, *UNREADABLE) as error:
+            raise ValueError(f"{self.path} can't be read as a saved run: {one_line(error)[:120]}") from None
+        if not isinstance(state, dict) or not isinstance(state.get("recipe"), str):
+            raise ValueError(f"{self.path} is no saved run")
         if not self.recipe.trains_like(state["recipe"]):
             raise ValueError(f"{self.path} was trained by another recipe: {state['recipe']}")
         self.step = state["step"]

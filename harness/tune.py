@@ -1,12 +1,12 @@
 """From the rows of a guidance sweep to the scale that each strategy's card records."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.zoo import folder_of
+from backbones.weights import write_card
+from harness.zoo import read_card
 from results.schema import Row
 from strategies.decoding.errors import UserError
 
@@ -20,6 +20,8 @@ def grids(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         if row.status != "ok" or row.guidance is None or not row.quality:
             continue
         metrics = {name.partition("@")[0]: metric for name, metric in row.quality.items()}
+        if not {"fd_mnist", "accuracy"} <= metrics.keys() or metrics["fd_mnist"]["value"] is None:
+            continue
         found[row.network].append(
             {
                 "guidance": row.guidance,
@@ -54,9 +56,8 @@ def record(rows: Sequence[Row], zoo: Path | None) -> dict[str, float]:
         )
     choices = {}
     for network, grid in found.items():
-        path = folder_of(zoo) / f"{network.removeprefix('zoo/')}.json"
-        card = json.loads(path.read_text())
+        card = read_card(network, zoo)
         choices[network] = chosen(grid)
-        card["guidance"] = {"chosen": choices[network], "rule": RULE, "grid": grid}
-        path.write_text(json.dumps(card, indent=1) + "\n")
+        guidance = {"chosen": choices[network], "rule": RULE, "grid": grid}
+        write_card(card.weights.with_suffix(".json"), {**card.content, "guidance": guidance})
     return choices

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell import ZOO_PREFIX
+from results.annotations import is_whole
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def names(zoo: str | Path | None = None) -> list[str]:
 def read_card(network: str, zoo: str | Path | None = None) -> Card:
     """The card of ``zoo/NAME``; UserError where it or its weights are missing or can't be read."""
     name = network.removeprefix(ZOO_PREFIX)
+    if Path(name).name != name:
+        raise UserError(f"network '{network}': expected {ZOO_PREFIX}NAME without folders")
     weights = folder_of(zoo) / f"{name}.safetensors"
     path = weights.with_suffix(".json")
     for file in (weights, path):
@@ -59,9 +62,24 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
     try:
         content = json.loads(path.read_text())
         config = network_config(content["network"])
-        return Card(name, weights, content["strategy"], dict(content["options"]), config, content)
-    except (ValueError, KeyError, TypeError) as error:
+        card = Card(name, weights, content["strategy"], dict(content["options"]), config, content)
+        _check_card(card)
+        return card
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"card '{path}' can't be read: {type(error).__name__}: {error}") from None
+
+
+def _check_card(card: Card) -> None:
+    """ValueError for values that a card can't have."""
+    counts = {"parameters": card.content["parameters"], "steps_trained": card.content.get("steps_trained", 0)}
+    counts |= {key: getattr(card.network.trunk, key) for key in ("depth", "width", "heads", "mlp_width")}
+    counts |= {key: getattr(card.network, key) for key in ("codes", "classes")}
+    counts |= dict(zip(("rows of the grid", "columns of the grid"), card.network.grid, strict=True))
+    for key, value in counts.items():
+        if not is_whole(value) or value < 0:
+            raise ValueError(f"{key} must be a whole number of at least 0, not {value!r:.80}")
+    if not isinstance(card.strategy, str):
+        raise ValueError(f"strategy must be a name, not {card.strategy!r:.80}")
 
 
 def network_config(values: Mapping[str, Any]) -> NetworkConfig:

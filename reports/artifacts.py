@@ -1,14 +1,15 @@
 """What is stored beside the rows: pictures, bits lost and predicted cost of a cell, and edited images."""
 
+import errno
 import json
-import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from results.annotations import fault
+from results.arrays import ArraysError, read_arrays
 from results.errors import UserError
 from results.schema import Row
 
@@ -30,6 +31,9 @@ class Artifacts:
     problems: tuple[str, ...] = ()
 
 
+_MOST_SIDE = 4096
+"""Pixels, or positions, along a side of what pictures show."""
+_MOST_NUMBER = 1e9
 _RANKS = {
     "step_of_position": 2,
     "film": 4,
@@ -46,16 +50,43 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
     pictures = [relative for kind, relative in row.artifacts.items() if kind != "cost"]
     for relative in dict.fromkeys(pictures):
         try:
-            with np.load(folder / relative, allow_pickle=False) as stored:
-                arrays |= {name: stored[name] for name in _RANKS if name in stored.files}
+            path = _inside(folder, relative)
+            arrays |= read_arrays(path, _RANKS)
         except FileNotFoundError:
             problems.append(f"{relative} is missing")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            problems.append(f"{relative} can't be read ({error})")
+        except (OSError, ArraysError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.reason
+            problems.append(f"{relative:.200} can't be read ({reason})")
     for name, rank in _RANKS.items():
-        if name in arrays and (arrays[name].ndim != rank or arrays[name].size == 0):
-            problems.append(f"{name} has shape {list(arrays.pop(name).shape)}")
+        if name in arrays and not _drawable(name, arrays[name], rank):
+            array = arrays.pop(name)
+            problems.append(f"{name} has shape {list(array.shape)} of {array.dtype}")
     return Artifacts(**arrays, problems=tuple(problems))
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    """The file that a row names. OSError where it is none, or outside ``folder``: rows come from anywhere."""
+    try:
+        path = (folder / relative).resolve(strict=True)
+    except (ValueError, RuntimeError) as error:  # a null byte; links in a circle
+        raise OSError(errno.EINVAL, str(error)) from None
+    if not path.is_relative_to(folder.resolve()):
+        raise OSError(errno.EPERM, "it lies outside the results")
+    return path
+
+
+def _drawable(name: str, array: np.ndarray, rank: int) -> bool:
+    """Whether an array has the type and shape that pictures are made of."""
+    if array.ndim != rank or array.size == 0:
+        return False
+    if name in ("film", "samples"):
+        return array.dtype == np.uint8 and array.shape[-1] == 3 and max(array.shape[-3:-1]) <= _MOST_SIDE
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all() or np.abs(array).max() > _MOST_NUMBER:
+        return False
+    return name != "step_of_position" or max(array.shape) <= _MOST_SIDE
+
+
+_MOST_EDITS, _MOST_CHARACTERS = 60, 300
 
 
 @dataclass(frozen=True)
@@ -86,16 +117,17 @@ def load_edits(folder: Path) -> list[Edits]:
     """All edited images of a folder of results; a file that can't be read raises a one-line ``UserError``."""
     found = []
     for path in sorted((folder / "artifacts").glob("editing-*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                labels, heads = (tuple(stored[name].tolist()) for name in ("labels", "heads"))
-                edits = Edits(
-                    str(stored["strategy"]), str(stored["caption"]), labels, heads, stored["images"]
-                )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"'{path}' can't be read: {' '.join(str(error).split())}") from None
-        if edits.images.ndim != 5 or edits.images.shape[:2] != (len(labels), len(heads)):
-            raise UserError(f"'{path}' holds images of shape {list(edits.images.shape)}; make it anew")
+        stored = read_arrays(path)
+        if not {"strategy", "caption", "labels", "heads", "images"} <= stored.keys():
+            raise UserError(f"'{path}' holds no edited images; make it anew")
+        images = stored["images"]
+        labels, heads = (tuple(map(str, stored[name].ravel().tolist())) for name in ("labels", "heads"))
+        edits = Edits(str(stored["strategy"]), str(stored["caption"]), labels, heads, images)
+        texts = [*labels, *heads, str(stored["caption"]), str(stored["strategy"])]
+        if max(len(labels), len(heads)) > _MOST_EDITS or max(map(len, texts)) > _MOST_CHARACTERS:
+            raise UserError(f"'{path}' holds too much for a picture; make it anew")
+        if images.shape[:2] != (len(labels), len(heads)) or not _drawable("film", images, 5):
+            raise UserError(f"'{path}' holds images {images.dtype} {list(images.shape)}; make it anew")
         found.append(edits)
     return found
 
@@ -110,11 +142,11 @@ def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
     if "cost" not in row.artifacts:
         return None
     try:
-        values = json.loads((folder / row.artifacts["cost"]).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(_inside(folder, row.artifacts["cost"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(values.get("card"), str):
         return None
     numbers = [values.get(name) for name in _COST_NUMBERS]
-    whole = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+    whole = all(fault(number, float) is None for number in numbers)
     return values if whole and values["throughput_images_per_s"] > 0 else None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from reports import style
 from reports.claims import Claim, Verdict, counts
-from reports.tables import DASH
+from reports.escape import markdown, terminal
+from reports.tables import DASH, markdown_of
 
 NOTE = (
     "reproduced: the printed figure, to its last digit, meets the 95 % interval of a row made in the same "
@@ -36,7 +36,7 @@ def print_claims(found: Sequence[Claim], console: Console | None = None) -> None
     for claim in found:
         if claim.verdict != "untested" or claim.cell is not None:
             table.add_row(
-                *(Text(cell or DASH) for cell in cells_of(claim)[:-1]), style=COLOURS[claim.verdict]
+                *(terminal(cell or DASH) for cell in cells_of(claim)[:-1]), style=COLOURS[claim.verdict]
             )
     if not console.is_terminal:
         needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
@@ -63,11 +63,8 @@ def summary(found: Sequence[Claim]) -> str:
 
 def to_markdown(found: Sequence[Claim]) -> str:
     """All figures as GitHub Markdown."""
-    lines = [summary(found), "", NOTE, "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    for claim in found:
-        cells = (cell.replace("|", "\\|") or DASH for cell in cells_of(claim))
-        lines += ["| " + " | ".join(cells) + " |"]
-    return "\n".join([*lines, ""])
+    cells = [[cell or DASH for cell in cells_of(claim)] for claim in found]
+    return "\n".join([markdown(summary(found)), "", NOTE, "", markdown_of(HEADINGS, cells), ""])
 
 
 def to_csv(found: Sequence[Claim]) -> str:

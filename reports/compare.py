@@ -14,13 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from reports import style
 from reports.artifacts import load_artifacts
 from reports.comparability import row_keys
 from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
+from reports.escape import markdown, terminal
 from reports.frame import facets
 from reports.tables import DASH, markdown_of, print_plain
 from results.errors import UserError
@@ -98,15 +98,16 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """The comparison on the terminal."""
     console = console or Console()
-    table = Table(title=f"A = {comparison.name_a}   B = {comparison.name_b}", title_justify="left")
+    title = terminal(f"A = {comparison.name_a}   B = {comparison.name_b}")
+    table = Table(title=title, title_justify="left")
     for heading in _HEADINGS:
         table.add_column(
             heading, justify="left" if heading in ("setting", "quantity", "verdict") else "right"
         )
     for pair in comparison.pairs:
         for index, cells in enumerate(_lines(pair)):
-            name = Text(cells[0] if index == 0 else "", style=style.colour(pair.a.strategy))
-            table.add_row(name, *map(Text, cells[1:]))
+            name = terminal(cells[0] if index == 0 else "", style.colour(pair.a.strategy))
+            table.add_row(name, *map(terminal, cells[1:]))
         table.add_section()
     if not console.is_terminal:
         needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
@@ -146,15 +147,12 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
 
 def comparison_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub Markdown."""
-    lines = [f"A = {comparison.name_a}, B = {comparison.name_b}", ""]
-    lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
-    for pair in comparison.pairs:
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in _lines(pair)
-        ]
+    lines = [markdown(f"A = {comparison.name_a}, B = {comparison.name_b}"), ""]
+    lines.append(markdown_of(_HEADINGS, [cells for pair in comparison.pairs for cells in _lines(pair)]))
     for extra in comparison.tables:
-        lines += ["", f"{extra.title}", "", markdown_of(extra.headings, extra.lines), "", extra.note]
-    return "\n".join([*lines, "", *(f"- {line}" for line in _remarks(comparison)), ""])
+        lines += ["", markdown(extra.title), "", markdown_of(extra.headings, extra.lines), ""]
+        lines.append(markdown(extra.note))
+    return "\n".join([*lines, "", *(f"- {markdown(line)}" for line in _remarks(comparison)), ""])
 
 
 PAIRED_NOTE = (

@@ -93,7 +93,7 @@ def memory_against_batch(facet: Facet) -> Figure | None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         _plain_ticks(axes.xaxis, batches)
-        _log_ticks(axes.yaxis)
+        log_ticks(axes.yaxis)
         axes.set_xlabel("batch size (log scale)")
         axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
         axes.set_title("Memory against batch")
@@ -221,11 +221,11 @@ def _scale(axes: Axes, cloud: np.ndarray, facet: Facet, metric: str) -> None:
     room = max((high / low) ** 0.14, 1.25)
     axes.set_xscale("log", base=2 if low >= 1 and high <= 4096 else 10)
     axes.set_xlim(low / room, high * room)
-    _log_ticks(axes.xaxis)
+    log_ticks(axes.xaxis)
     values = [*cloud[:, 1], *(v for row in facet.anchors if (v := _value(row, metric)) is not None)]
     if lower_is_better(metric) and min(values) > 0 and max(values) > 8 * min(values):
         axes.set_yscale("log")
-        _log_ticks(axes.yaxis)
+        log_ticks(axes.yaxis)
         axes.set_ylim(min(values) / 1.35, max(values) * 1.6)
         axes.set_ylabel(axes.get_ylabel() + ", log scale")
     else:
@@ -307,7 +307,8 @@ def _plain_ticks(axis: matplotlib.axis.Axis, values: Sequence[int]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _log_ticks(axis: matplotlib.axis.Axis) -> None:
+def log_ticks(axis: matplotlib.axis.Axis) -> None:
+    """Plain numbers at 1, 2 and 5 times the powers of ten."""
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

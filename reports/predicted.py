@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.frame import Facet, series_label
-from reports.plots import caption
+from reports.plots import caption, log_ticks
 from reports.tables import Column, Entry, ReportTable
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, Waterfall, waterfalls
 from results.schema import Row
@@ -161,6 +161,8 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
         axes.plot([low, high], [low, high], color=style.FRONT, zorder=1)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        log_ticks(axes.xaxis)
+        log_ticks(axes.yaxis)
         axes.set_xlabel("measured throughput (images/s, log scale)")
         axes.set_ylabel("predicted throughput (images/s, log scale)")
         axes.set_title("Predicted against measured")
@@ -209,6 +211,7 @@ def _draw_steps(axes: Any, one: Waterfall) -> None:
         axes.annotate(text, (index, max(start, end)), ha="center", va="bottom", fontsize=8)
     axes.axhline(1.0, color=style.INK, lw=0.8)
     axes.set_yscale("log")
+    log_ticks(axes.yaxis)
     axes.margins(y=0.2)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=8)
     axes.set_ylabel("speed-up\n(log scale)")

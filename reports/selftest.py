@@ -15,7 +15,15 @@ def beside(results: Path) -> list[str]:
         if path.is_file():
             try:
                 return lines(json.loads(path.read_text()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                OSError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+            ) as error:
                 return [f"the self-test '{path.name}' can't be read: {type(error).__name__}: {error}"]
     return []
 

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from reports import lossiness, pictures, plots, predicted, published, selftest, style, tables, waterfall
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
+from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
 from results.schema import Row
@@ -112,7 +113,7 @@ def _edited(source: Path, figures: Path) -> list[Picture]:
     """Pictures of what was drawn around given tokens, where a demonstration was stored with the results."""
     found = []
     for edits in load_edits(source):
-        stem = f"editing-{edits.strategy}"
+        stem = f"editing-{file_stem(edits.strategy)}"
         png, _ = plots.save_figure(pictures.edit_grid(edits), figures, stem)
         found.append(Picture(stem, f"Around given tokens: {edits.strategy}", png, edits.caption))
     return found
@@ -126,7 +127,7 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Co
     over_throughput, over_steps = plots.quality_against_throughput, plots.quality_against_steps
     names = metrics(facet.cells)
     for metric in names[:1] + [name for name in names[1:] if name.startswith("accuracy")]:
-        stem = "".join(c if c.isalnum() else "-" for c in metric)
+        stem = file_stem(metric)
         against = f"{metric} against"
         for part in (parts := facet.by_batch()):
             end, where = (f"-batch-{part.cells[0].batch}", f", batch {part.cells[0].batch}")
@@ -183,32 +184,34 @@ def _html(rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str])
 def _markdown(rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str]) -> str:
     lines = ["# pardec report", "", _summary(rows), ""]
     if gate:
-        lines += [f"{_GATE}:", "", *(f"- {line}" for line in gate), ""]
+        lines += [f"{_GATE}:", "", *_listed(gate), ""]
     for section in sections:
-        lines += [f"## {section.facet.caption}", ""]
+        lines += [f"## {markdown(section.facet.caption)}", ""]
         for contest in section.contests:
-            lines += [f"### {contest.title}", "", tables.markdown_of(contest.headings, contest.lines), ""]
-            lines += [contest.note, ""]
+            lines += [f"### {markdown(contest.title)}", ""]
+            lines += [tables.markdown_of(contest.headings, contest.lines), "", markdown(contest.note), ""]
         for table in section.tables:
-            lines += [f"### {table.title}", "", tables.to_markdown(table), ""]
-        lines += [f"- failed: {line}" for line in section.failures]
-        lines += [f"- not shown: {line}" for line in section.missing]
+            lines += [f"### {markdown(table.title)}", "", tables.to_markdown(table), ""]
+        lines += _listed(f"failed: {line}" for line in section.failures)
+        lines += _listed(f"not shown: {line}" for line in section.missing)
         lines += [""] * bool(section.failures or section.missing)
         for picture in section.pictures:
-            lines += [f"![{picture.title}](figures/{picture.name}.png)", "", f"*{picture.caption}*", ""]
+            title, caption = markdown(picture.title), markdown(picture.caption)
+            lines += [f"![{title}](figures/{picture.name}.png)", "", f"*{caption}*", ""]
     figures = published.beside(rows)
     if figures:
-        lines += ["## In the papers", "", published.NOTE, "", "| " + " | ".join(published.HEADINGS) + " |"]
-        lines += ["|" + "---|" * len(published.HEADINGS)]
-        lines += ["| " + " | ".join(figure.cells) + " |" for figure in figures] + [""]
-    if figures:
+        lines += ["## In the papers", "", published.NOTE, ""]
+        lines += [tables.markdown_of(published.HEADINGS, [figure.cells for figure in figures]), ""]
         lines += ["## Predicted for the papers' devices", "", predicted.PUBLISHED_NOTE, ""]
-        lines += ["| " + " | ".join(predicted.PUBLISHED_HEADINGS) + " |"]
-        lines += ["|" + "---|" * len(predicted.PUBLISHED_HEADINGS)]
-        lines += ["| " + " | ".join(cells) + " |" for _, cells in predicted.published_predictions()] + [""]
+        found = [cells for _, cells in predicted.published_predictions()]
+        lines += [tables.markdown_of(predicted.PUBLISHED_HEADINGS, found), ""]
     lines += [tables.EXACT_NOTE, "", "## How to read this", "", *(f"- {trap}" for trap in _TRAPS), ""]
-    lines += ["## Environment", "", *(f"- {line}" for line in hardware_notes(rows)), ""]
+    lines += ["## Environment", "", *_listed(hardware_notes(rows)), ""]
     return "\n".join(lines)
+
+
+def _listed(lines: Iterable[str]) -> list[str]:
+    return [f"- {markdown(line)}" for line in lines]
 
 
 def _summary(rows: Sequence[Row]) -> str:

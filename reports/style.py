@@ -91,6 +91,7 @@ RC: Any = {
     "lines.markersize": 6.5,
     "image.composite_image": False,  # an SVG then keeps each small image as it is
     "svg.hashsalt": "pardec",
+    "text.parse_math": False,  # a label's dollar signs are no formula
 }
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from reports import style
+from reports.escape import markdown, terminal
 from reports.frame import Facet, frame, metrics, series_label
 from results.schema import Row
 
@@ -118,12 +118,16 @@ def print_tables(facets: Sequence[Facet], console: Console | None = None) -> Non
 def to_rich(table: ReportTable, columns: Sequence[int] | None = None) -> Table:
     """The table (or some of its columns) for a terminal; strategies in their colours, anchors dim."""
     chosen = range(len(table.columns)) if columns is None else columns
-    rich_table = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
+    rich_table = Table(
+        title=terminal(table.title), title_justify="left", title_style="bold", header_style="bold"
+    )
     for index in chosen:
         column = table.columns[index]
-        rich_table.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
+        rich_table.add_column(
+            terminal(column.heading), justify="right" if column.numeric else "left", no_wrap=True
+        )
     for row, entries in zip(table.rows, table.entries, strict=True):
-        cells = [Text(entries[index].text.split(":")[0]) for index in chosen]
+        cells = [terminal(entries[index].text.split(":")[0]) for index in chosen]
         cells[0].stylize(style.colour(row.strategy))
         rich_table.add_row(*cells, style="dim" if row.tier == "anchor" else None)
     return rich_table
@@ -136,9 +140,9 @@ def print_plain(
     console = console or Console()
     table = Table(header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(terminal(heading), no_wrap=True)
     for line in lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*map(terminal, line))
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     console.width = max(console.width, needed)
     console.print(table, crop=False)
@@ -170,17 +174,20 @@ def _print_line(console: Console, text: str, look: str) -> None:
 def to_markdown(table: ReportTable) -> str:
     """The table as GitHub Markdown."""
     lines = [
-        "| " + " | ".join(column.heading for column in table.columns) + " |",
+        "| " + " | ".join(markdown(column.heading) for column in table.columns) + " |",
         "|" + "|".join("---:" if column.numeric else ":---" for column in table.columns) + "|",
     ]
-    lines += ["| " + " | ".join(_plain(entry.text) for entry in entries) + " |" for entries in table.entries]
+    lines += [
+        "| " + " | ".join(markdown(entry.text) for entry in entries) + " |" for entries in table.entries
+    ]
     return "\n".join(lines)
 
 
 def markdown_of(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table of finished text as GitHub Markdown."""
-    rows = [headings, ["---"] * len(headings), *([_plain(text) for text in line] for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    texts = [[markdown(text) for text in line] for line in (headings, *lines)]
+    rows = ["| " + " | ".join(row) + " |" for row in texts]
+    return "\n".join([rows[0], "|" + "---|" * len(headings), *rows[1:]])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -302,7 +309,3 @@ def _significant(value: float, digits: int) -> str:
 
 def _one_line(text: str | None) -> str:
     return " ".join((text or "no cause recorded").split())
-
-
-def _plain(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

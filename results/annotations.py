@@ -16,6 +16,16 @@ def fault(value: Any, hint: Any) -> str | None:
         return None if None in faults else next(f for f in faults if f)
     if origin is Literal:
         return None if value in arguments else f"' must be one of {', '.join(arguments)}"
+    if origin is tuple and isinstance(value, tuple):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(value) != len(kinds):
+            return f"' must have {len(kinds)} entries"
+        return next(
+            (f"[{i}]{f}" for i, (v, k) in enumerate(zip(value, kinds, strict=True)) if (f := fault(v, k))),
+            None,
+        )
+    if origin is tuple:
+        return "' must be a list"
     if origin is list:
         if not isinstance(value, list | tuple):
             return "' must be a list"
@@ -27,12 +37,17 @@ def fault(value: Any, hint: Any) -> str | None:
     if typing.is_typeddict(hint):
         return _typed_dict_fault(value, hint)
     if hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fits = is_whole(value) or (isinstance(value, float) and math.isfinite(value))
     elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits = is_whole(value)
     else:
         fits = isinstance(value, hint)
     return None if fits else f"' must be {_WORDS.get(hint, hint)}"
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is an int of 64 bits: JSON's may have any number of digits, which no array holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
 
 
 _WORDS = {

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
 from results.annotations import fault
+from results.consistency import contradiction
 from results.errors import UserError
 
 SCHEMA = 3
@@ -288,7 +289,6 @@ MEASURED = (
 """Fields that should hold numbers: a null among them, or inside them, needs a reason in ``unmeasured``."""
 
 _HINTS = typing.get_type_hints(Row)
-_INTERVALS = ("throughput_interval", "latency_interval_s")
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -319,7 +319,7 @@ def row_from_json(line: str, where: str = "row") -> Row:
     """The row of one line; ``where`` (file and line) opens the UserError of a line that is no valid row."""
     try:
         values = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not a JSON row ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{where}: a row is a JSON object, not {type(values).__name__}")
@@ -371,10 +371,9 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
     if values["status"] != "ok" and not values["reason"]:
         return f"key 'reason' must say why the status is {values['status']}"
-    for key in _INTERVALS:
-        bounds = values[key]
-        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
-            return f"key '{key}' must be [low, high], not {bounds!r}"
+    found = contradiction(values)
+    if found:
+        return found
     silent = [name for name in _nulls(values) if not values["unmeasured"].get(name)]
     if silent:
         return f"key '{silent[0]}' is null without a reason in 'unmeasured'" + _and_more(silent)

@@ -19,7 +19,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from results.consistency import implausible
 from results.errors import UserError
+from results.legible import legible
 from results.schema import Row, row_from_json, row_to_json
 
 ROWS = "rows.jsonl"
@@ -150,9 +152,10 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a JSON Lines file, or of all such files of a folder, one per cell.
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell, ``legible``.
 
-    UserError where nothing is there, or where the folder or its files hold no row.
+    UserError where nothing is there, where the folder or its files hold no row, or one with numbers that
+    nothing can have measured.
     """
     place = Path(path)
     if place.is_dir():
@@ -171,7 +174,10 @@ def load_rows(path: str | os.PathLike[str]) -> list[Row]:
             cells[row.cell] = _latest(cells[row.cell], row) if row.cell in cells else row
     if not cells:
         raise UserError(f"no result rows in '{path}': it is empty; 'pardec sweep quick' makes some")
-    return list(cells.values())
+    for row in cells.values():
+        if problem := implausible(dataclasses.asdict(row)):
+            raise UserError(f"results '{path}': row of cell {row.cell}: {problem}")
+    return [legible(row) for row in cells.values()]
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:
@@ -219,5 +225,5 @@ def _is_json(tail: bytes) -> bool:
     """Whether an unfinished last line is a whole row that lacks only its line end."""
     try:
         return isinstance(json.loads(tail), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -14,6 +14,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "goldens",
         help="folder of recordings to replay (default: tests/goldens)",
     )
+    parser.addoption(
+        "--fuzz-examples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="inputs that every test of tests/fuzz tries, new ones each time (default: 25, the same ones)",
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,6 +26,13 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     if kind != "fsq":
         raise CheckpointError(f"weights file '{path}' holds '{kind}', not a tokenizer of kind 'fsq'")
     with torch.random.fork_rng(devices=[]):  # the first values, soon replaced, are drawn at random
-        tokenizer = FSQTokenizer(FSQConfig(**options))
+        tokenizer = _built(options, path)
     load_into(tokenizer, weights, path)
     return tokenizer.to(memory_format=torch.channels_last)  # a third faster on a CPU
+
+
+def _built(options: dict[str, Any], path: Path) -> FSQTokenizer:
+    try:
+        return FSQTokenizer(FSQConfig(**options))
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"weights file '{path}' describes no tokenizer: {error}") from None

@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.cell import usable_cores
+    from harness.cell import checked, usable_cores
     from harness.code_shards import CodesWriter
     from harness.encode import Cropping, Pictures, open_tokenizer
     from harness.prepare import check_device
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     for key, least in (("chunk", 1), ("batch", 1), ("threads", 0)):
         if getattr(options, key) < least:
             raise UserError(f"--{key} {getattr(options, key)}: expected at least {least}")
+    checked("threads", options.threads, "--threads")
     share, device = share_of(options.shard), local_device(options.device)
     check_device(device, "float32")
     torch.set_num_threads(options.threads or usable_cores())

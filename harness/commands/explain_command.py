@@ -133,7 +133,7 @@ def _value(text: str, key: str) -> Any:
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
     """Cells of recorded rows, as far as a row tells."""
-    from harness.cell import Cell, normalised
+    from harness.cell import Cell, checked, normalised
     from results.store import load_rows
 
     folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
@@ -155,12 +155,16 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
             "seed": row.seed,
             "label": row.label,
         }
+        for key, value in known.items():
+            if value is not None:
+                checked(key, value, f"row of cell '{row.cell}'")
         cells.append(normalised(Cell(**{**known, **changes})))
     return cells
 
 
 def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from harness.prepare import predict, prepare
 
@@ -169,7 +173,8 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{cell.describe()}[/]  on {cell.network}, {cell.device}, {cell.dtype}")
+    title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
+    console.print(title)
     plan = prepared.plan([image])
     console.print(f"steps        {plan.steps}")
     console.print(f"group sizes  {short_sizes(plan.sizes)}")

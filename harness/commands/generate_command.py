@@ -81,6 +81,8 @@ def _cell(options: argparse.Namespace) -> "Cell":
 
 def _generate(cell: "Cell", store: "ImageStore") -> None:
     """Make what is missing of this process's part, a shard on disk before the next begins."""
+    from rich.markup import escape
+
     from harness.generate import load, run_batch
     from harness.prepare import prepare
 
@@ -88,7 +90,7 @@ def _generate(cell: "Cell", store: "ImageStore") -> None:
         return
     subject = load(prepare(cell))
     with progress_bar() as bar:
-        task = bar.add_task(cell.describe(), total=store.images_missing)
+        task = bar.add_task(escape(cell.describe()), total=store.images_missing)
         for images in store.batches():
             batch = run_batch(subject, images)
             store.add(images, batch.decoded.tokens, batch.pixels)

@@ -87,9 +87,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """UserError for flags that can't go together, before anything is loaded."""
-    for name in ("per_class", "scale"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least 1")
+    for name, most in (("per_class", 1000), ("scale", 64)):
+        if not 1 <= getattr(options, name) <= most:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} {getattr(options, name)}: expected at least 1 and at most {most}")
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out '{options.out}': expected a name that ends with .png")
     if (options.image is None) != (options.mask is None):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import zoo
-from harness.cell import usable_cores
+from harness.cell import checked, usable_cores
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
 from strategies.decoding import registry
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         value = getattr(options, key)
         if value is not None and value < least:
             raise UserError(f"--{key} {value}: expected at least {least}")
+    checked("threads", options.threads, "--threads")
     import torch
 
     from harness.prepare import check_device
@@ -149,12 +150,10 @@ def _codes(
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
     import hashlib
 
-    from harness.codes import Codes as Encoded
     from harness.codes import encode_variants
     from harness.train import Codes
 
     if given is not None:
-        Encoded.load(given)
         return Codes.from_npz(given)
     content = f"{zoo.file_hash(tokenizer_file)} {dataset.sha256} {variants}"
     path = runs / f"codes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cell import usable_cores
+from harness.cell import checked, usable_cores
 from harness.distributed import local_device, processes
 from strategies.decoding import registry
 from strategies.decoding.errors import UserError, unknown
@@ -133,6 +133,7 @@ def _checked(options: argparse.Namespace) -> str:
         value = getattr(options, key)
         if value is not None and not value >= least:
             raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {least}")
+    checked("threads", options.threads, "--threads")
     if options.average is not None and not 0 <= options.average < 1:
         raise UserError(f"--average {options.average}: expected a decay from 0 to below 1")
     if options.precision not in (None, *PRECISIONS):

@@ -139,10 +139,7 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
                 raise UserError(f"{where}: key '{key}' is missing")
             continue
         value = values[key]
-        if kind is float:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-        else:
-            fits = isinstance(value, kind)
+        fits = _is_rate(value) if kind is float else isinstance(value, kind)
         if not fits:
             raise UserError(f"{where}: {key} = {value!r}: expected {_WORDS[kind]}")
     rates = {
@@ -153,8 +150,13 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
     return DeviceCard(**{**values, "name": name, "product_flops_per_s": rates, **lists})
 
 
+def _is_rate(value: Any) -> bool:
+    """Whether ``value`` is a number of a size that any device may have, so that its logarithm is harmless."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-15 <= value <= 1e30
+
+
 _WORDS = {
-    float: "a number above 0",
+    float: "a number above 0 (1e-15 to 1e30)",
     int: "a whole number",
     str: "text",
     list: "a list",
@@ -167,9 +169,9 @@ def _rates(value: Any, where: str) -> dict[int, float]:
     table = value if isinstance(value, dict) else {"1": value}
     try:
         rates = {int(rows): float(rate) for rows, rate in table.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rates = {}
-    if not rates or min(rates) < 1 or min(rates.values()) <= 0:
+    if not rates or min(rates) < 1 or not all(map(_is_rate, rates.values())):
         raise UserError(f"{where} = {value!r}: expected FLOP/s, or a table of rows = FLOP/s")
     return rates
 

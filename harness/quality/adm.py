@@ -1,16 +1,15 @@
 """The ADM evaluator's files: samples for it, and its references for us."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.quality.neighbours import NEIGHBOURS
 from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
+from results.arrays import array_headers, read_arrays
 from strategies.decoding.errors import UserError
 
 
@@ -36,17 +35,10 @@ _STATISTICS = {"mu": 1, "sigma": 2, "mu_s": 1, "sigma_s": 2}
 
 def check_adm(path: Path, width: int, spatial: int) -> None:
     """UserError, from the headers alone, where a file is no reference for features of these widths."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {name[:-4]: _header(archive, name) for name in archive.namelist()}
-    except FileNotFoundError:
-        raise UserError(f"reference '{path}': no such file") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path} can't be read as an npz of arrays: {detail}") from None
+    arrays = array_headers(path)
     if "arr_0" in arrays:
-        _check_images(path, *arrays["arr_0"])
-        if arrays["arr_0"][1][0] <= NEIGHBOURS:
+        _check_images(path, arrays["arr_0"].dtype, arrays["arr_0"].shape)
+        if arrays["arr_0"].shape[0] <= NEIGHBOURS:
             raise UserError(
                 f"{path}: arr_0 must hold at least {NEIGHBOURS + 1} images for precision and recall"
             )
@@ -54,17 +46,9 @@ def check_adm(path: Path, width: int, spatial: int) -> None:
         raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
     for name, dimensions in _STATISTICS.items():
         shape = (spatial if name.endswith("_s") else width,) * dimensions
-        if name in arrays and arrays[name][1] != shape:
-            raise UserError(f"{path}: {name} must be {list(shape)}, got {list(arrays[name][1])}")
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Type and shape of an array of an npz."""
-    with archive.open(name) as member:
-        version = npy.read_magic(member)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(member)
-        return dtype, shape
+        if name in arrays and not (arrays[name].shape == shape and arrays[name].dtype.kind == "f"):
+            got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
+            raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
 
 
 def _check_images(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -77,14 +61,12 @@ def read_adm(path: Path, images: bool = True) -> AdmBatch:
 
     images: False for the statistics of a file whose images are known already.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            pixels = np.asarray(file["arr_0"]) if images and "arr_0" in file else None
-            found = {name: file[name].astype(np.float64) for name in _STATISTICS if name in file}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} can't be read as an npz of arrays: {' '.join(str(error).split())}"
-        ) from error
+    names = [*_STATISTICS, *(["arr_0"] if images else [])]
+    arrays = read_arrays(path, names)
+    pixels = arrays.pop("arr_0", None)
+    if any(array.dtype.kind not in "fiu" for array in arrays.values()):
+        raise UserError(f"{path}: statistics must be numbers")
+    found = {name: array.astype(np.float64) for name, array in arrays.items()}
     if images and pixels is None and not {"mu", "sigma"} <= found.keys():
         raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
     if pixels is not None:

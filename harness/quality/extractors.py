@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from cleanfid.fid import get_folder_features
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from backbones.checkpoints import UNREADABLE
 from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
 from strategies.decoding.errors import UserError
 
@@ -159,7 +159,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, *UNREADABLE) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"{path} can't be read as a state dict of tensors: {detail}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

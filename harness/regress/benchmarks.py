@@ -1,6 +1,7 @@
 """Results of pytest-benchmark, read from the file that ``--benchmark-json`` writes."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def read_benchmark_json(path: Path) -> Benchmarks:
     content = _json(path)
     try:
         found = {one["fullname"]: _seconds(one["stats"]["data"]) for one in content["benchmarks"]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(
             f"'{path}' is no file of pytest-benchmark: expected benchmarks with fullname and stats.data "
             "(pytest --benchmark-json FILE)"
@@ -30,7 +31,7 @@ def read_recorded(path: Path) -> Benchmarks:
     content = _json(path)
     try:
         return {str(name): _seconds(data) for name, data in content.items()}
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise UserError(f"'{path}' is no record of benchmarks: expected name -> seconds") from None
 
 
@@ -41,7 +42,7 @@ def beside(baseline: Path) -> Path:
 
 def _seconds(data: Any) -> list[float]:
     seconds = [float(value) for value in data]
-    if not seconds or min(seconds) <= 0:
+    if not seconds or not all(0 < value < math.inf for value in seconds):
         raise ValueError("no seconds")
     return seconds
 
@@ -49,5 +50,5 @@ def _seconds(data: Any) -> list[float]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' can't be read: {error}") from None

@@ -195,6 +195,9 @@ def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding | None:
         return None
     low, high = difference(name, old, new, 1 - (1 - QUALITY_LEVEL) / comparisons)
     worse, allowed = (now - before if lower_is_better(name) else before - now), margin(name, before)
+    if allowed is None:
+        text = f"difference {now - before:+.3g}, no margin is stated for this metric"
+        return Finding(display_name(new), "quality", name, f"{before:.4g}", f"{now:.4g}", "notice", text)
     verdict: Verdict = "pass"
     text = f"difference {now - before:+.3g}, margin {allowed:.3g}"
     if low is None or high is None:
@@ -222,9 +225,12 @@ def difference(name: str, old: Row, new: Row, level: float) -> tuple[float | Non
     return found.low, found.high
 
 
-def margin(name: str, value: float) -> float:
-    """How much worse a metric may become before a sure difference fails."""
-    relative, absolute = MARGINS[name.partition("@")[0].partition("_")[0]]
+def margin(name: str, value: float) -> float | None:
+    """How much worse a metric may become before a sure difference fails; None where none is stated."""
+    stated = MARGINS.get(name.partition("@")[0].partition("_")[0])
+    if stated is None:
+        return None
+    relative, absolute = stated
     return max(relative * abs(value), absolute)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from harness.regress.judge import Finding, Verdict, worst
+from reports.escape import terminal
+from reports.tables import markdown_of
 
 _HEADINGS = ("verdict", "setting", "quantity", "baseline", "now", "why")
 _STYLES: dict[Verdict, str] = {"fail": "bold red", "warn": "yellow", "notice": "cyan", "pass": "green"}
@@ -38,7 +39,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         table.add_column(heading, justify="right" if heading in ("baseline", "now") else "left")
     for finding in notable(findings):
         verdict, *rest = _entries(finding)
-        table.add_row(Text(verdict, style=_STYLES[finding.verdict]), *map(Text, rest))
+        table.add_row(terminal(verdict, _STYLES[finding.verdict]), *map(terminal, rest))
     if not console.is_terminal:
         console.width = max(console.width, 180)
     console.print(table)
@@ -48,10 +49,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
 def to_markdown(findings: Sequence[Finding]) -> str:
     """For a comment on a pull request."""
     lines = ["## pardec regress", "", summary(findings), ""]
-    lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
-    for finding in notable(findings):
-        lines.append("| " + " | ".join(entry.replace("|", "\\|") for entry in _entries(finding)) + " |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, markdown_of(_HEADINGS, list(map(_entries, notable(findings)))), ""])
 
 
 def to_json(findings: Sequence[Finding]) -> str:

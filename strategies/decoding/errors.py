@@ -4,6 +4,18 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def visible(text: str) -> str:
+    """``text`` with what a terminal would obey (escape sequences, other controls) as readable escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(error: object) -> str:
+    """The text of an error on one line that is safe to print."""
+    return visible(" ".join(str(error).split()))
+
+
 class UserError(Exception):
     """A user's mistake; the command line prints its text on one line and exits with 2."""
 

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import re
 import sys
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 from zlib import crc32
 
-from strategies.decoding.errors import UserError, closest, unknown
+from strategies.decoding.errors import UserError, closest, one_line, unknown, visible
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
@@ -42,8 +43,8 @@ def describe(name: str) -> str:
     if path is None:
         spec = importlib.util.find_spec(_entry_points()[name].partition(":")[0])
         path = Path(spec.origin) if spec and spec.origin else None
-    docstring = ast.get_docstring(ast.parse(path.read_text())) if path else None
-    return (docstring or name).splitlines()[0]
+    docstring = ast.get_docstring(ast.parse(path.read_bytes())) if path else None
+    return visible((docstring or name).strip().splitlines()[0])
 
 
 def get(name: str, **options: Any) -> Strategy:
@@ -86,8 +87,11 @@ def add_plugin(path: Path) -> str:
         raise UserError(f"plug-in {path}: no such file")
     kind = _class_in(_module_from(path), f"plug-in {path}")
     name = getattr(kind, "name", None)
-    if not isinstance(name, str) or not name:
-        raise UserError(f"plug-in {path}: class {kind.__name__} has no name; expected a ClassVar 'name'")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
+        raise UserError(
+            f"plug-in {path}: class {kind.__name__} has no name; expected a ClassVar 'name' of letters, "
+            "digits, '-', '_' and '.'"
+        )
     if name in BUILT_IN or name in _entry_points() or _plugins.get(name, path) != path:
         raise UserError(f"plug-in {path}: the name '{name}' is taken ({origin(name)})")
     _plugins[name] = path
@@ -126,7 +130,7 @@ def _load(name: str) -> type[Strategy]:
     where = f"strategy '{name}' ({origin(name)})"
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{where} cannot be imported: {_one_line(error)}") from error
     kind = _class_in(module, where, attribute)
     if kind.name != name:
@@ -134,8 +138,8 @@ def _load(name: str) -> type[Strategy]:
     return kind
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _module_from(path: Path) -> Any:
@@ -150,7 +154,7 @@ def _module_from(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plug-in {path}: {_one_line(error)}") from error
     return module

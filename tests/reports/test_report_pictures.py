@@ -168,7 +168,7 @@ def test_missing_artifacts_and_wrong_shapes_are_named(tmp_path: Path, rows: Sequ
     np.savez(tmp_path / "a.npz", samples=np.zeros(3), classes=np.zeros(3, int))
     row = dataclasses.replace(rows[2], artifacts={"trace": "gone.npz", "samples": "a.npz"})
     found = load_artifacts(row, tmp_path)
-    assert found.problems == ("gone.npz is missing", "samples has shape [3]")
+    assert found.problems == ("gone.npz is missing", "samples has shape [3] of float64")
     assert found.classes is not None
 
 
