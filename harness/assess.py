@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from harness.quality import (
     unmeasured,
 )
 from harness.train_classifier import predictions
+from results.files import write_whole
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
 LABELS = "class i % C for image i"
@@ -112,9 +112,4 @@ def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

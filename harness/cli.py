@@ -1,6 +1,7 @@
 """The ``pardec`` command. Modules that take long to import are imported by the commands that need them."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -33,6 +34,7 @@ COMMANDS = (
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,13 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is None:
             top.print_help()
             return 0
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("pardec: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be the file in question
+        where = f"'{error.filename}'" if error.filename else "a file, or the output,"
+        print(f"pardec: {where} can't be written: {error.strerror}", file=sys.stderr)
+        return 2
     except _mistakes_known_by_now() as error:
         print(f"pardec: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
