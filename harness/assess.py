@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness import zoo
+from harness.arrays import write_npz
 from harness.cell import Cell
 from harness.data import Dataset, load_dataset
 from harness.features import FeatureNetwork, load_features, load_judge
@@ -25,7 +26,6 @@ from harness.quality import (
     unmeasured,
 )
 from harness.train_classifier import predictions
-from results.files import write_whole
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
 LABELS = "class i % C for image i"
@@ -107,9 +107,3 @@ def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
     deepest = max(len(rows) for rows in by_class)
     rows = [rows[depth] for depth in range(deepest) for rows in by_class if depth < len(rows)][:count]
     return dataset.images[rows], dataset.labels[rows]
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

@@ -245,7 +245,7 @@ def _samples(pixels: Any, labels: Any) -> dict[str, Any]:
 
 def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     """Write the pictures beside the rows; returns the row's ``artifacts``."""
-    from harness.assess import write_npz
+    from harness.arrays import write_npz
 
     path = folder / "artifacts" / f"{cell.key}.npz"
     write_npz(path, **arrays)

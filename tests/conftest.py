@@ -14,6 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(__file__).parent / "goldens",
         help="folder of recordings to replay (default: tests/goldens)",
     )
+    parser.addoption("--kills", type=int, default=50, help="kills of the slow kill test (default: 50)")
 
 
 @pytest.fixture(autouse=True, scope="session")
