@@ -38,7 +38,7 @@ class Kill:
 
 
 def kill_one(run: Running, victim: str, after_s: float) -> bool:
-    """Kill the sweep or its worker at an instant, or as soon after it as there is one; False: it had ended."""
+    """Kill the sweep or its worker at an instant, or as soon after as there is one; False: it had ended."""
     time.sleep(after_s)
     if victim == "sweep":
         if run.process.poll() is not None:
@@ -62,7 +62,7 @@ def disturbed(
     with running(command(folder), f"{folder}-0") as run:
         if not kill_one(run, kill.victim, kill.after_s):
             return None
-        before = lines_in(folder)
+        at_kill = lines_in(folder)
         exit_status, stderr = run.ended()
         assert run.survivors() == []
     if kill.victim == "sweep":
@@ -80,17 +80,17 @@ def disturbed(
             assert (all(row.status == "ok" for row in pairs), exit_status) == (True, calm_exit)
         else:  # its result was out already
             assert exit_status == calm_exit
-    attempts = {row.cell: len(row.attempts) for row in (load_rows(folder) if lines_in(folder) else ())}
-    failed = {row.cell for row in (load_rows(folder) if lines_in(folder) else ()) if row.status != "ok"}
+    recorded = load_rows(folder) if lines_in(folder) else []
+    attempts = {row.cell: len(row.attempts) for row in recorded}
+    again = {row.cell for row in recorded if row.status != "ok"}
     with running(command(folder), f"{folder}-1") as run:
         assert run.ended()[0] == calm_exit
         assert run.survivors() == []
     assert content_of(folder) == calm
-    for row in load_rows(folder):  # what was tried before is kept, and tried again only where it failed
-        assert len(row.attempts) == attempts.get(row.cell, 0) + (
-            row.cell in failed or row.cell not in attempts
-        )
-    return Kill(kill.victim, kill.after_s, before, exit_status, 1)
+    for row in load_rows(folder):  # every attempt is kept, and only what was missing or not ok tried again
+        earlier = attempts.get(row.cell, 0)
+        assert len(row.attempts) == earlier + (earlier == 0 or row.cell in again)
+    return Kill(kill.victim, kill.after_s, at_kill, exit_status, 1)
 
 
 def kill_often(
@@ -150,8 +150,8 @@ def test_many_kills_of_a_sweep_of_real_cells(small_presets, small_zoo, tmp_path,
         module = [sys.executable, "-m", "tests.harness.small_sweep"]
         return [*module, str(small_presets), str(file), str(folder), str(small_zoo)]
 
-    count = request.config.getoption("--kills")
-    calm_s, kills = kill_often(command, tmp_path, count)
+    count, seed = request.config.getoption("--kills"), request.config.getoption("--kill-seed")
+    calm_s, kills = kill_often(command, tmp_path, count, seed)
     print(f"\n{len(kills)} kills of a sweep that takes {calm_s:.1f} s undisturbed")
     print(Counter((kill.victim, kill.rows_before) for kill in kills))
     if count >= 20:
