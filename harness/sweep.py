@@ -23,7 +23,7 @@ from harness.failures import says_disk_full
 from harness.stopping import Stop, stop_on_signals
 from harness.sweep_file import Sweep
 from results.files import remove_partials
-from results.schema import Attempt, Row, reasons
+from results.schema import Attempt, Row, reasons, row_to_json
 from results.store import ResultStore
 from strategies.decoding import presets
 from strategies.decoding.errors import UserError
@@ -229,6 +229,7 @@ def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str])
         outcome = run_in_worker(cell, store.folder, log, show, command)
     try:
         row = make_row(cell, outcome, started_at)
+        row_to_json(row)
     except (TypeError, ValueError) as error:
         unsound = Outcome("error", f"what the worker measured makes no row: {error}", {}, outcome.wall_s)
         row = make_row(cell, unsound, started_at)

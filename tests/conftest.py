@@ -15,9 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of recordings to replay (default: tests/goldens)",
     )
     parser.addoption("--kills", type=int, default=50, help="kills of the slow kill test (default: 50)")
-    parser.addoption(
-        "--kill-seed", type=int, default=0, help="chooses their victims and instants (default: 0)"
-    )
+    parser.addoption("--kill-seed", type=int, default=0, help="chooses victims and instants (default: 0)")
 
 
 @pytest.fixture(autouse=True, scope="session")

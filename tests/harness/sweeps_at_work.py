@@ -113,6 +113,20 @@ def running(command: list[str], mark: str) -> Iterator[Running]:
             os.kill(left, 9)
 
 
+def gone(pid: int, patience_s: float = 10.0) -> bool:
+    """Whether the process ends in time; a zombie has ended."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_result_schema import make_row
 
 from results.errors import UserError
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows, results_folder
+from tests.results.test_result_schema import make_row
 
 
 def cell(number: int, status: str = "ok", started: int = 0, **changes: Any) -> Row:
