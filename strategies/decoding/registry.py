@@ -150,7 +150,7 @@ def _module_from(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plug-in {path}: {_one_line(error)}") from error
     return module
