@@ -134,7 +134,7 @@ def _load(name: str) -> type[Strategy]:
     return kind
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -46,19 +46,20 @@ TAKEN = (
 """Fields of a row that are read off a clock, a meter or the resident size: two runs agree in which of them
 are null, and of mappings in the keys. All others are equal."""
 SWEEP = """
-import sys
+import signal, sys
 from pathlib import Path
 from harness.cell import Cell
 from harness.sweep import run_sweep
 from harness.sweep_file import Sweep
+signal.signal(signal.SIGHUP, signal.{hangup})
 cells = [Cell("lpd", label=label, seed=seed, threads=1) for seed, label in enumerate({labels})]
 sys.exit(run_sweep(Sweep("test", "test", tuple(cells)), Path(sys.argv[1]), sys.argv[2:]).exit_code)
 """
 
 
-def stand_in_sweep(labels: list[str], folder: Path) -> list[str]:
-    """The command of a sweep of stand-in cells with these labels."""
-    return [sys.executable, "-c", SWEEP.format(labels=labels), str(folder), *STAND_IN]
+def stand_in_sweep(labels: list[str], folder: Path, hangup: str = "SIG_DFL") -> list[str]:
+    """The command of a sweep of stand-in cells with these labels; hangup: what it inherits for SIGHUP."""
+    return [sys.executable, "-c", SWEEP.format(labels=labels, hangup=hangup), str(folder), *STAND_IN]
 
 
 @dataclass(frozen=True)

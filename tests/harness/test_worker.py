@@ -298,6 +298,24 @@ def test_stopping_now_leaves_whole_rows_and_no_process(tmp_path, stop, status, w
     assert [status for _, status in statuses(tmp_path)] == ["ok"]
 
 
+def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path):
+    with running(stand_in_sweep(["ok", "ok 0.5"], tmp_path, "SIG_IGN"), str(tmp_path)) as sweep:
+        wait_until(lambda: lines_in(tmp_path) == 1)
+        sweep.process.send_signal(signal.SIGHUP)
+        assert sweep.ended()[0] == 0
+    assert [status for _, status in statuses(tmp_path)] == ["ok", "ok"]
+
+
+def test_the_command_line_ends_on_one_line_when_interrupted(capsys, monkeypatch, tmp_path, small_zoo):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "run_in_worker", interrupted)
+    words = ["sweep", "quick", "-k", "strategy=real", "--zoo", str(small_zoo), "--results", str(tmp_path)]
+    assert main(words) == 130
+    assert capsys.readouterr().err == "pardec: interrupted\n"
+
+
 def test_a_killed_sweep_leaves_no_child_of_its_worker(tmp_path):
     """The kernel ends the worker with the sweep; its children, in other groups too, have to be seen to."""
     with running(stand_in_sweep(["scattered"], tmp_path), str(tmp_path)) as sweep:
