@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness import zoo
+from harness.arrays import write_npz
 from harness.cell import Cell
 from harness.data import Dataset, load_dataset
 from harness.features import FeatureNetwork, load_features, load_judge
@@ -107,14 +107,3 @@ def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
     deepest = max(len(rows) for rows in by_class)
     rows = [rows[depth] for depth in range(deepest) for rows in by_class if depth < len(rows)][:count]
     return dataset.images[rows], dataset.labels[rows]
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

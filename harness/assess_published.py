@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import zoo
-from harness.assess import COLOUR, LABELS, write_npz
+from harness.arrays import write_npz
+from harness.assess import COLOUR, LABELS
 from harness.cell import DOWNLOAD, Cell
 from harness.quality import (
     Extractor,

@@ -1,6 +1,7 @@
 """The ``pardec`` command. Modules that take long to import are imported by the commands that need them."""
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -34,6 +35,7 @@ COMMANDS = (
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is None:
             top.print_help()
             return 0
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("pardec: interrupted", file=sys.stderr)
         return 130
@@ -86,10 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _UNWRITABLE:
             raise
-        # A file that a flag named, or the disk it lies on.
-        print(f"pardec: '{one_line(error.filename)}': {error.strerror}", file=sys.stderr)
+        if error.errno in _UNWRITABLE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be the file in question
+            where = f"'{one_line(error.filename)}'" if error.filename else "a file, or the output,"
+            print(f"pardec: {where} can't be written: {error.strerror}", file=sys.stderr)
+        else:  # a file that a flag named
+            print(f"pardec: '{one_line(error.filename)}': {error.strerror}", file=sys.stderr)
         return 2
     except _mistakes_known_by_now() as error:
         print(f"pardec: {one_line(error)}", file=sys.stderr)

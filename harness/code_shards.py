@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.shards import Share, write_whole
+from harness.shards import Share
 from harness.zoo import file_hash
 from results.annotations import fault
 from results.arrays import UNREADABLE
+from results.files import write_whole
 from strategies.decoding.errors import UserError
 
 MANIFEST = "manifest.json"

@@ -1,5 +1,7 @@
 """Runs one cell in a fresh process of its own group, and turns whatever happens to it into an outcome.
 
+Whatever the cell has started ends with it (``harness.processes``).
+
 Time is limited by the parent's clock, which waits on the pipe without spinning. Memory is limited by the
 kernel (``RLIMIT_DATA``, set from outside before the worker imports anything), so that an allocation fails the
 moment it asks for too much: sampling the resident size would miss short peaks and disturb the timing.
@@ -8,19 +10,21 @@ moment it asks for too much: sampling the resident size would miss short peaks a
 import json
 import os
 import resource
-import selectors
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.cell import Cell
 from harness.failures import says_out_of_memory
+from harness.messages import Garbled, messages
+from harness.processes import MARK, end_all
 from results.schema import Status
 
 WORKER = (sys.executable, "-m", "harness.worker")
@@ -60,6 +64,8 @@ def run_in_worker(
 ) -> Outcome:
     """Run ``cell`` and wait for it, at most ``cell.timeout_s`` seconds; nothing it does is raised here.
 
+    OSError where the log can't be written.
+
     folder: where its artifacts and the reference go. log: where its stderr goes. turns: cells, ``cell`` the
     first of them, that are timed together instead of one being measured. The worker writes JSON lines
     to a pipe of its own, so no library's print can spoil them, and its standard input stays open as long as
@@ -67,30 +73,18 @@ def run_in_worker(
     """
     started = time.monotonic()
     kills_before = out_of_memory_kills()
-    reading, writing = os.pipe()
+    mark = secrets.token_hex(8)
     with log.open("wb") as stderr:
-        worker = subprocess.Popen(
-            [*command, str(writing), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=stderr,
-            stderr=stderr,
-            pass_fds=(writing,),
-            start_new_session=True,
-            env=worker_environment(cell.threads),
-        )
-    os.close(writing)
-    limit_memory(worker.pid, cell)
+        try:
+            worker, reading = _start(cell, command, stderr, mark)
+        except OSError as error:
+            return Outcome("error", f"no worker could be started: {error.strerror}", {}, 0.0)
     known: dict[str, Any] = {}
-    final, timed_out = None, False
+    final, broken = None, None
     try:
-        with suppress(BrokenPipeError):
-            assert worker.stdin is not None
-            order: dict[str, Any] = {"folder": str(folder), "cell": cell.to_json()}
-            if turns is not None:
-                order |= {"in_turn": [one.to_json() for one in turns.cells], "rounds": turns.rounds}
-            worker.stdin.write((json.dumps(order) + "\n").encode())
-            worker.stdin.flush()
-        for message in _messages(reading, started + cell.timeout_s):
+        limit_memory(worker.pid, cell)
+        _send_order(worker, cell, folder, turns)
+        for message in messages(reading, worker, started + cell.timeout_s):
             known |= message.get("measured", {})
             if "status" in message:
                 final = message
@@ -98,22 +92,57 @@ def run_in_worker(
             on_progress(message["share"], message["doing"])
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_GRACE_S)
-    except TimeoutError:
-        timed_out = True
+    except (TimeoutError, Garbled) as error:
+        broken = error
     finally:
         os.close(reading)
-        _end_group(worker)
+        _end(worker, mark)
     wall_s = time.monotonic() - started
     status: Status
     if final is not None:
         status, reason = final["status"], final["reason"]
-    elif timed_out:
+    elif isinstance(broken, TimeoutError):
         status, reason = "timeout", f"took longer than {cell.timeout_s:g} s and was stopped"
+    elif broken is not None:
+        status, reason = "error", str(broken)
     else:
         status, reason = _silent_death(worker.returncode, log, kills_before)
     if status == "oom" and cell.memory_limit_gb is not None:
         reason = f"{reason} (memory_limit_gb = {cell.memory_limit_gb:g})"
     return Outcome(status, reason, known, wall_s)
+
+
+def _start(
+    cell: Cell, command: Sequence[str], log: BinaryIO, mark: str
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The worker, and the end of its pipe from which its messages are read."""
+    reading, writing = os.pipe()
+    try:
+        worker = subprocess.Popen(
+            [*command, str(writing), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(writing,),
+            start_new_session=True,
+            env=worker_environment(cell.threads) | {MARK: mark},
+        )
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return worker, reading
+
+
+def _send_order(worker: subprocess.Popen[bytes], cell: Cell, folder: Path, turns: Turns | None) -> None:
+    order: dict[str, Any] = {"folder": str(folder), "cell": cell.to_json()}
+    if turns is not None:
+        order |= {"in_turn": [one.to_json() for one in turns.cells], "rounds": turns.rounds}
+    assert worker.stdin is not None
+    with suppress(BrokenPipeError):
+        worker.stdin.write((json.dumps(order) + "\n").encode())
+        worker.stdin.flush()
 
 
 def limit_memory(pid: int, cell: Cell) -> None:
@@ -131,24 +160,9 @@ def worker_environment(threads: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
 
 
-def _messages(reading: int, deadline: float) -> Iterator[dict[str, Any]]:
-    """The worker's lines until the end of the pipe; TimeoutError after the deadline."""
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(reading, selectors.EVENT_READ)
-        while selector.select(max(0.0, deadline - time.monotonic())):
-            chunk = os.read(reading, 65536)
-            if not chunk:
-                return
-            *lines, pending = (pending + chunk).split(b"\n")
-            yield from map(json.loads, lines)
-    raise TimeoutError
-
-
-def _end_group(worker: subprocess.Popen[bytes]) -> None:
-    """Leave nobody of the worker's group behind."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(worker.pid, signal.SIGKILL)
+def _end(worker: subprocess.Popen[bytes], mark: str) -> None:
+    """Leave nobody behind whom the worker started."""
+    end_all(worker.pid, mark)
     if worker.stdin is not None:
         with suppress(BrokenPipeError):
             worker.stdin.close()

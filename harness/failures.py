@@ -1,7 +1,10 @@
 """What an exception says about a cell: its status and its cause on one line."""
 
+import errno
+import os
 from typing import Literal
 
+from results.files import OUT_OF_ROOM
 from strategies.decoding.errors import one_line
 
 _SHORT_OF_MEMORY = (
@@ -27,9 +30,15 @@ def says_out_of_memory(text: str) -> bool:
     return any(words in text.lower() for words in _SHORT_OF_MEMORY)
 
 
+def says_disk_full(text: str) -> bool:
+    """Whether a message is the system's for a disk without room, or one that can't be written at all."""
+    return any(os.strerror(number) in text for number in (*OUT_OF_ROOM, errno.EROFS))
+
+
 def classify(error: BaseException) -> tuple[Literal["oom", "invalid", "error"], str]:
     """Status and one-line cause of a cell that raised."""
-    cause = f"{type(error).__name__}: {one_line(error)}"[:_REASON_LENGTH]
+    text = one_line(error)
+    cause = f"{type(error).__name__}: {text}"[:_REASON_LENGTH] if text else type(error).__name__
     if is_out_of_memory(error):
         return "oom", cause
     if isinstance(error, FloatingPointError):

@@ -48,9 +48,11 @@ def pair_rows(
     """The rows of the cells with their times in turn, recorded; without them, and why, where that fails."""
     first = turns.cells[0]
     log = store.artifact(f"in-turn-{first.key}", ".log")
-    outcome = run_in_worker(first, store.folder, log, show, command, turns)
+    with store.writing():
+        outcome = run_in_worker(first, store.folder, log, show, command, turns)
     if outcome.status == "ok":
-        log.unlink(missing_ok=True)
+        for cell in turns.cells:  # another may have been the first before
+            store.artifact(f"in-turn-{cell.key}", ".log").unlink(missing_ok=True)
     found = outcome.measured.get("paired", {})
     why = f"timing in turn: {outcome.status}: {outcome.reason}"
     return [store.append(_with_pair(rows[cell.key], found.get(cell.key), why)) for cell in turns.cells]

@@ -6,7 +6,6 @@ the same however the run was cut, as long as every cut is a multiple of the batc
 """
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from harness.cell import Cell, unscored
 from results.annotations import is_whole
 from results.arrays import read_arrays
+from results.files import write_whole
 from strategies.decoding.errors import UserError
 
 RUN = "run.json"
@@ -197,13 +197,3 @@ def export_png(shards: Shards, folder: Path) -> None:
         for pixels in part:
             Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{index:08d}.png")
             index += 1
-
-
-def write_whole(path: Path, fill: Any) -> None:
-    """Write beside the file, flush to the disk, take its name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -3,13 +3,11 @@
 import dataclasses
 import fcntl
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,8 +19,11 @@ from harness.cell import RANDOM, Cell
 from harness.commands.common import progress_bar
 from harness.environment import environment
 from harness.executors import WORKER, Outcome, Turns, run_in_worker
+from harness.failures import says_disk_full
+from harness.stopping import Stop, stop_on_signals
 from harness.sweep_file import Sweep
-from results.schema import Attempt, Row, reasons
+from results.files import remove_partials
+from results.schema import Attempt, Row, reasons, row_to_json
 from results.store import ResultStore
 from strategies.decoding import presets
 from strategies.decoding.errors import UserError, one_line
@@ -100,6 +101,8 @@ class Summary:
     """Keys of the cells whose failure the exit status leaves out."""
     skipped: int = 0
     left: int = 0
+    untimed: int = 0
+    """Groups of cells that an interrupt left without their times in turn."""
     interrupted: bool = False
 
     @property
@@ -122,25 +125,31 @@ class Summary:
         if self.failed:
             parts.append(f"{len(self.failed)} not ok")
         if self.left:
-            parts.append(f"{self.left} left; start again to go on")
+            parts.append(f"{self.left} left")
+        if self.untimed:
+            parts.append("timing in turn left")
+        if self.interrupted:
+            parts[-1] += "; start again to go on"
         return ("interrupted: " if self.interrupted else "") + ", ".join(parts)
 
 
 def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Summary:
     """Run what has no ok row in ``folder`` yet, then time in turn what belongs together.
 
-    The first SIGINT stops after the current cell, a second now. Raises UserError where the folder can't be
-    written or another sweep runs in it.
+    The first SIGINT stops after the current cell, a second now; SIGTERM and SIGHUP, a batch system's, raise
+    SystemExit now. Raises UserError where the folder can't be written or another sweep runs in it.
     """
     store = ResultStore(folder)
-    with _only_sweep_in(folder), _stop_on_interrupt() as stop, progress_bar() as bar:
+    with _only_sweep_in(store), stop_on_signals() as stop, progress_bar() as bar:
+        with store.writing():
+            remove_partials(folder, deep=True)
         summary = _run_cells(sweep, store, stop, bar, command)
         _time_in_turn(sweep, store, summary, stop, bar, command)
     return summary
 
 
 def _run_cells(
-    sweep: Sweep, store: ResultStore, stop: "_Stop", bar: "Progress", command: Sequence[str]
+    sweep: Sweep, store: ResultStore, stop: "Stop", bar: "Progress", command: Sequence[str]
 ) -> Summary:
     """Each cell by itself, in the order of the sweep."""
     summary = Summary(ungated=frozenset(cell.key for cell in sweep.cells if not cell.gated))
@@ -168,19 +177,28 @@ def _run_cells(
                 short_of_memory[others] = min(cell.batch, short_of_memory.get(others, cell.batch))
             summary.rows.append(row)
             bar.console.print(_line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True)
+            if row.status == "error" and says_disk_full(row.reason or ""):
+                raise UserError(
+                    f"cell '{cell.describe()}' could not write: {row.reason}; the rows in '{store.folder}' "
+                    "are whole: make room and start again to go on"
+                )
         bar.update(task, completed=number + 1)
     summary.interrupted = stop.requested and summary.left > 0
     return summary
 
 
 def _time_in_turn(
-    sweep: Sweep, store: ResultStore, summary: Summary, stop: "_Stop", bar: "Progress", command: Sequence[str]
+    sweep: Sweep, store: ResultStore, summary: Summary, stop: "Stop", bar: "Progress", command: Sequence[str]
 ) -> None:
     """The cells of each group once more, unless they have been; their rows replace those of the summary."""
     rows = {row.cell: row for row in summary.rows}
     for group in pairing.groups(sweep.cells, sweep.in_turn):
         cells = pairing.waiting(group, rows)
-        if not cells or stop.requested:
+        if not cells:
+            continue
+        if stop.requested:
+            summary.untimed += 1
+            summary.interrupted = True
             continue
         task = bar.add_task(f"{len(cells)} cells in turn", total=None)
         turns = Turns(cells, sweep.rounds)
@@ -207,10 +225,17 @@ def _skip_cell(cell: Cell, store: ResultStore, reason: str) -> Row:
 def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str]) -> Row:
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     log = store.artifact(cell.key, ".log")
-    outcome = run_in_worker(cell, store.folder, log, show, command)
-    if outcome.status == "ok":
+    with store.writing():
+        outcome = run_in_worker(cell, store.folder, log, show, command)
+    try:
+        row = make_row(cell, outcome, started_at)
+        row_to_json(row)
+    except (TypeError, ValueError) as error:
+        unsound = Outcome("error", f"what the worker measured makes no row: {error}", {}, outcome.wall_s)
+        row = make_row(cell, unsound, started_at)
+    if row.status == "ok":
         log.unlink(missing_ok=True)
-    return store.append(make_row(cell, outcome, started_at))
+    return store.append(row)
 
 
 def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
@@ -286,37 +311,17 @@ def _line(row: Row, cell: Cell, number: int, count: int) -> str:
     return text
 
 
-@dataclass
-class _Stop:
-    requested: bool = False
-
-
 @contextmanager
-def _stop_on_interrupt() -> Iterator[_Stop]:
-    stop = _Stop()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _only_sweep_in(folder: Path) -> Iterator[None]:
+def _only_sweep_in(store: ResultStore) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it with the process."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    with store.writing():
+        descriptor = os.open(store.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another sweep is running in '{folder}': wait for it, or choose another --results"
+                f"another sweep is running in '{store.folder}': wait for it, or choose another --results"
             ) from None
         yield
     finally:

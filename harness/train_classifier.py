@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from backbones.weights import count_parameters, save_half, write_card
 from harness.data import Augmentation, Dataset, epochs, load_dataset, to_float
 from harness.features import ClassifierConfig, FeatureNetwork, load_features
 from harness.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train_tokenizer import cosine_decay, data_card, run_card
+from harness.train_tokenizer import Started, cosine_decay, data_card, run_card
 
 Role = Literal["features", "judge"]
 STRONG = Augmentation(degrees=12, shift=2, scale=0.12)
@@ -67,7 +66,7 @@ def train_classifier(
     Returns:
         The path of the weights.
     """
-    started = datetime.now(UTC)
+    started = Started.now()
     seed = seed if seed is not None else {"features": 1, "judge": 2}[role]
     budget = ClassifierBudget(steps=steps, seed=seed)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +64,7 @@ def train_tokenizer(
     Returns:
         The path of the weights.
     """
-    started = datetime.now(UTC)
+    started = Started.now()
     budget = TokenizerBudget(steps=steps, seed=seed)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     config = config or FSQConfig(image_size=(train.images.shape[2], train.images.shape[3]))
@@ -164,10 +165,22 @@ def data_card(train: Dataset, held_out: Dataset) -> dict[str, Any]:
     }
 
 
-def run_card(started: datetime, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Started:
+    """When a run began: by the calendar, and by the clock that nobody sets."""
+
+    at: datetime
+    monotonic_s: float
+
+    @classmethod
+    def now(cls) -> "Started":
+        return cls(datetime.now(UTC), time.monotonic())
+
+
+def run_card(started: Started, device: str) -> dict[str, Any]:
     return {
-        "started_at": started.isoformat(timespec="seconds"),
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        "started_at": started.at.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - started.monotonic_s, 1),
         "device": device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.shards import write_whole
+from results.files import write_whole
 
 FORWARD_AND_BACKWARD = 3
 """Backward costs two products for each of forward's (Kaplan et al., arXiv 2001.08361)."""

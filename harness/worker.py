@@ -2,7 +2,7 @@
 
 It reads one JSON line from its standard input, a cell to measure or cells to time in turn, and writes JSON
 lines to the pipe FD: progress, then one with the status. It ends when its parent is gone: its standard input
-then reaches its end, and on Linux the kernel sends it SIGKILL besides.
+then reaches its end, for which a process of its own waits, and on Linux the kernel sends it SIGKILL besides.
 """
 
 import ctypes
@@ -10,15 +10,16 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.cell import Cell, unscored
 from harness.failures import classify
+from harness.processes import guard_end_of_input
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,20 +34,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int) -> None:
-    """End this process, and its group if it leads one, as soon as ``parent`` is gone."""
+    """End this process and whatever it starts as soon as ``parent`` is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before we asked
         os._exit(1)
-    threading.Thread(target=_end_at_end_of_input, daemon=True).start()
-
-
-def _end_at_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
-    if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    guard_end_of_input()
 
 
 def read_line(descriptor: int) -> bytes:
@@ -257,7 +250,7 @@ def _samples(pixels: Any, labels: Any) -> dict[str, Any]:
 
 def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
     """Write the pictures beside the rows; returns the row's ``artifacts``."""
-    from harness.assess import write_npz
+    from harness.arrays import write_npz
 
     path = folder / "artifacts" / f"{cell.key}.npz"
     write_npz(path, **arrays)
@@ -283,12 +276,12 @@ def main(arguments: list[str]) -> int:
                 measured = time_cells(cells, order["rounds"], channel)
             else:
                 measured = measure_cell(Cell.from_json(order["cell"]), Path(order["folder"]), channel)
-        except Exception as error:  # noqa: BLE001 - whatever a cell raises is its result
-            traceback.print_exc()
+            channel.send(status="ok", reason=None, measured=measured)
+        except BaseException as error:  # noqa: BLE001 - whatever a cell raises, SystemExit too, is its result
+            with suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc()
             status, reason = classify(error)
             channel.send(status=status, reason=reason, measured={})
-            return 0
-        channel.send(status="ok", reason=None, measured=measured)
     return 0
 
 

@@ -16,6 +16,7 @@ from reports.contests import TextTable, contests
 from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
 from results.errors import UserError
+from results.files import write_whole
 from results.schema import Row
 from results.store import load_rows, results_folder
 
@@ -67,13 +68,17 @@ def write_report(
         (out / "figures").mkdir(parents=True, exist_ok=True)
         sections = _sections(rows, source, out / "figures", progress or (lambda done, total, name: None))
         gate = selftest.beside(source)
-        (out / "results.csv").write_text(tables.to_csv(rows), encoding="utf-8")
-        (out / "report.md").write_text(_markdown(rows, sections, gate), encoding="utf-8")
+        _write(out / "results.csv", tables.to_csv(rows))
+        _write(out / "report.md", _markdown(rows, sections, gate))
         page = out / "report.html"
-        page.write_text(_html(rows, sections, gate), encoding="utf-8")
+        _write(page, _html(rows, sections, gate))
     except OSError as error:
         raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
     return page
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:

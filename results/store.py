@@ -8,7 +8,8 @@ replaces the inode of the rows.
 A new cell is one ``write`` of one line at the end, flushed to the disk. A cell tried again replaces its line:
 the whole file is written to a temporary one, flushed, and renamed over the old, so at every instant the file
 holds either the old row or the new. What a killed writer leaves is a torn last line, which readers ignore
-and the next append cuts off, or a temporary file, which the next store removes.
+and the next append cuts off, or a temporary file, which the next store removes. A writer that finds the disk
+full takes back what it began.
 """
 
 import dataclasses
@@ -16,18 +17,18 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from results.consistency import implausible
 from results.errors import UserError
+from results.files import remove_partials, sync_folder, write_whole, writing_results
 from results.legible import legible
 from results.schema import Row, row_from_json, row_to_json
 
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"
-_TEMPORARY = ".rewrite-"
 
 
 class ResultStore:
@@ -37,20 +38,22 @@ class ResultStore:
         """Opens ``folder``, making it if need be; UserError where it can't be written."""
         self.folder = Path(folder)
         self.path = self.folder / ROWS
-        try:
+        with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                for left_over in self.folder.glob(f"{_TEMPORARY}*"):
-                    left_over.unlink()
+                remove_partials(self.folder, ROWS)
                 os.close(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
-        except OSError as error:
-            raise UserError(f"results folder '{folder}' can't be written: {error.strerror}") from None
+
+    def writing(self) -> AbstractContextManager[None]:
+        """What fails inside because the folder can't be written is a UserError of one line."""
+        return writing_results(self.folder)
 
     @property
     def artifacts(self) -> Path:
         """The folder of traces, samples and logs, made if need be."""
         folder = self.folder / ARTIFACTS
-        folder.mkdir(exist_ok=True)
+        with self.writing():
+            folder.mkdir(exist_ok=True)
         return folder
 
     def artifact(self, cell: str, suffix: str = ".npz") -> Path:
@@ -82,9 +85,10 @@ class ResultStore:
         """Records ``row`` and returns it as stored, on disk when this returns.
 
         A cell recorded before keeps its line's place and its attempts; of the rest the new row is kept,
-        unless it would replace an ok row by a failure.
+        unless it would replace an ok row by a failure. UserError where the folder can't be written: the rows
+        are then those from before.
         """
-        with self._locked():
+        with self.writing(), self._locked():
             self._repair()
             stored = _read(self.path)
             earlier = next((other for other in stored if other.cell == row.cell), None)
@@ -120,35 +124,25 @@ class ResultStore:
             os.fsync(file.fileno())
 
     def _write_line(self, row: Row) -> None:
-        line = (row_to_json(row) + "\n").encode()
+        line = memoryview((row_to_json(row) + "\n").encode())
         created = not self.path.exists()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        length = os.fstat(descriptor).st_size
         try:
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(f"{self.path}: only {written} of {len(line)} bytes written (disk full?)")
+            while line:
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, length)
+            raise
         finally:
             os.close(descriptor)
         if created:
-            self._sync_folder()
+            sync_folder(self.folder)
 
     def _rewrite(self, rows: Iterable[Row]) -> None:
-        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}"
-        with temporary.open("wb") as file:
-            file.writelines((row_to_json(row) + "\n").encode() for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """A rename is on disk only when its folder is."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        lines = [(row_to_json(row) + "\n").encode() for row in rows]
+        write_whole(self.path, lambda file: file.writelines(lines))
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:

@@ -21,6 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="inputs that every test of tests/fuzz tries, new ones each time (default: 25, the same ones)",
     )
+    parser.addoption("--kills", type=int, default=50, help="kills of the slow kill test (default: 50)")
+    parser.addoption("--kill-seed", type=int, default=0, help="chooses victims and instants (default: 0)")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -169,7 +169,7 @@ def _enlarged(subject: "Subject", options: argparse.Namespace) -> "Tensor":
 
 def _demonstrate(subject: "Subject", results: Path, out: Path) -> None:
     """Real digits around given tokens: the npz among the artifacts of ``results``, the picture as ``out``."""
-    from harness.assess import write_npz
+    from harness.arrays import write_npz
     from harness.editing import DEMONSTRATED, demonstrate, task_masks
     from reports.artifacts import edits_path
     from reports.pictures import edit_grid

@@ -15,6 +15,7 @@ from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
 from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
 from harness.prepare import Prepared, predict
+from results.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Cost:
         return asdict(self) | derived | {"peak_bytes": self.peak_bytes}
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_whole(path, lambda file: file.write(text.encode()))
 
 
 def predict_cost(

@@ -1,7 +1,6 @@
 """Measures for the gate: records a baseline, or compares with one and times again what looks slow."""
 
 import dataclasses
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from harness.executors import WORKER, Turns, run_in_worker
 from harness.regress.judge import Finding, judge, suspects
 from harness.sweep import Summary, run_sweep
 from harness.sweep_file import Sweep
+from results.files import write_whole
 from results.schema import Paired, Row, row_to_json
 from results.store import ROWS, load_rows
 from strategies.decoding.errors import UserError
@@ -40,11 +40,10 @@ def record(sweep: Sweep, folder: Path, path: Path, command: Sequence[str] = WORK
     summary = run_sweep(sweep, folder, command)
     if summary.exit_code == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         # Pictures and logs stay behind, so the rows name none.
         kept = (dataclasses.replace(row, artifacts={}) for row in summary.rows)
-        partial.write_text("".join(row_to_json(row) + "\n" for row in kept))
-        partial.replace(path)
+        lines = [(row_to_json(row) + "\n").encode() for row in kept]
+        write_whole(path, lambda file: file.writelines(lines))
     return summary
 
 

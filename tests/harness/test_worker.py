@@ -1,40 +1,39 @@
 """Workers that fail in every way, parents that are killed, and sweeps that go on as if nothing had been."""
 
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
 
+from harness import executors, messages
+from harness import sweep as sweeps
 from harness.cell import Cell
+from harness.cli import main
 from harness.executors import ROOT, run_in_worker
 from harness.failures import classify
 from harness.generate import NotFinite
+from harness.processes import carriers
 from harness.sweep import run_sweep
 from harness.sweep_file import Sweep
 from results.store import load_rows
-from strategies.decoding.errors import UserError
-
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
-
-
-def gone(pid: int, patience_s: float = 10.0) -> bool:
-    """Whether the process ends in time; a zombie has ended."""
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+from tests.harness.sweeps_at_work import (
+    RUN,
+    STAND_IN,
+    Running,
+    gone,
+    lines_in,
+    running,
+    stand_in_sweep,
+    wait_until,
+)
 
 
 def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0, **more) -> Cell:
@@ -76,6 +75,50 @@ def test_a_late_worker_is_stopped_with_its_whole_group(tmp_path):
     assert outcome.wall_s < 10
     child = int(re.search(r"child (\d+)", (tmp_path / "log").read_text()).group(1))
     assert gone(child)
+
+
+@pytest.mark.parametrize(
+    ("label", "status", "words"),
+    [
+        ("exit0", "error", "ended with 0 and no result"),
+        ("garbage", "error", r"no message to its pipe: b'Segmentation \xff fault'"),
+        ("list", "error", "no message to its pipe: b'[1, 2]'"),
+        ("deep", "error", "no message to its pipe: b'[[[["),
+        ("unknown-status", "error", "no message"),
+        ("no-reason", "error", "no message"),
+        ("no-share", "error", "no message"),
+        ("leave", "error", "ended with 3 and no result"),
+        ("endless", "error", "no message to its pipe: b'xxxx"),
+        ("twice", "ok", None),
+    ],
+)
+def test_what_a_worker_says_and_how_it_goes_is_taken_as_a_strangers(
+    tmp_path, monkeypatch, label, status, words
+):
+    monkeypatch.setattr(executors, "_GRACE_S", 0.3)
+    monkeypatch.setattr(messages, "_LONGEST_LINE", 50_000)
+    outcome = run(label, tmp_path)
+    assert outcome.status == status
+    assert outcome.wall_s < 20  # long before its time is over
+    if words is None:
+        assert (outcome.reason, outcome.measured) == (None, {"parameters": 7})
+    else:
+        assert words in outcome.reason
+
+
+@pytest.mark.parametrize("label", ["deaf", "flood"])
+def test_a_worker_that_heeds_no_signal_or_never_falls_silent_is_stopped_in_time(tmp_path, label):
+    outcome = run(label, tmp_path, timeout_s=1.5)
+    assert (outcome.status, outcome.reason) == ("timeout", "took longer than 1.5 s and was stopped")
+    assert outcome.wall_s < 10
+
+
+def test_a_worker_that_cannot_be_started_is_an_outcome(tmp_path):
+    outcome = run_in_worker(cell(), tmp_path, tmp_path / "log", command=(str(tmp_path / "nothing"),))
+    assert (outcome.status, outcome.reason) == (
+        "error",
+        "no worker could be started: No such file or directory",
+    )
 
 
 PARENT = """
@@ -183,77 +226,128 @@ def test_timing_in_turn_that_fails_leaves_the_rows_ok_and_says_why(tmp_path):
     assert all("timing in turn: error: ValueError: no turns" in row.unmeasured["paired"] for row in rows)
 
 
-def test_two_sweeps_do_not_share_a_folder(tmp_path):
-    code = SWEEP.format(labels=["ok 3"])
-    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *STAND_IN], cwd=ROOT)
-    end = time.monotonic() + 20
-    while not list(tmp_path.glob("artifacts/*.log")) and time.monotonic() < end:
-        time.sleep(0.02)
-    with pytest.raises(UserError, match="another sweep is running"):
-        run_sweep(sweep_of(["ok"]), tmp_path, STAND_IN)
-    assert first.wait() == 0
+def test_two_sweeps_do_not_share_a_folder(tmp_path, small_zoo, capsys):
+    with running(stand_in_sweep(["ok 3"], tmp_path), str(tmp_path)) as first:
+        wait_until(lambda: list(tmp_path.glob("artifacts/*.log")))
+        words = ["sweep", "quick", "-k", "strategy=real", "--zoo", str(small_zoo), "--results", str(tmp_path)]
+        assert main(words) == 2
+        assert capsys.readouterr().err == (
+            f"pardec: another sweep is running in '{tmp_path}': wait for it, or choose another --results\n"
+        )
+        assert first.ended()[0] == 0
+    assert [status for _, status in statuses(tmp_path)] == ["ok"]
 
 
-SWEEP = """
-import sys
-from pathlib import Path
-from harness.cell import Cell
-from harness.sweep import run_sweep
-from harness.sweep_file import Sweep
-cells = [Cell("lpd", label=label, seed=seed, threads=1) for seed, label in enumerate({labels})]
-sys.exit(run_sweep(Sweep("test", "test", tuple(cells)), Path(sys.argv[1]), sys.argv[2:]).exit_code)
-"""
 LABELS = ["ok 0.3", "fail", "ok 0.3", "ok 0.3", "ok 0.3", "ok 0.3"]
 
 
-def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", SWEEP.format(labels=LABELS), str(folder), *STAND_IN], cwd=ROOT
-    )
-
-
-def wait_for_rows(folder: Path, count: int) -> None:
-    end = time.monotonic() + 30
-    rows = folder / "rows.jsonl"
-    while time.monotonic() < end:
-        if rows.exists() and rows.read_bytes().count(b"\n") >= count:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the sweep is too slow")
-
-
-def wait_for_child(pid: int) -> int:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if children:
-            return int(children[0])
-        time.sleep(0.01)
-    raise AssertionError("no worker")
-
-
-def test_a_sweep_killed_with_its_workers_gives_the_rows_of_an_undisturbed_one(tmp_path):
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    undisturbed = start(calm)
-    for rows in (1, 3):
-        sweep = start(killed)
-        wait_for_rows(killed, rows)
-        time.sleep(0.1 * rows)  # in the middle of a cell
-        sweep.send_signal(signal.SIGKILL)
-        sweep.wait()
-    sweep = start(killed)
-    wait_for_rows(killed, 4)
-    os.kill(wait_for_child(sweep.pid), signal.SIGKILL)
-    sweep.wait()
-    assert start(killed).wait() == 1  # a cell fails, on purpose
-    assert undisturbed.wait() == 1
-    assert statuses(killed) == statuses(calm)
-    assert len(statuses(calm)) == len(LABELS)
+@pytest.mark.parametrize("label", ["odd-field", "odd-type", "not-a-number"])
+def test_measurements_that_make_no_row_cost_their_cell_alone(tmp_path, label):
+    summary = run_sweep(sweep_of([label, "ok"]), tmp_path, STAND_IN)
+    assert [row.status for row in summary.rows] == ["error", "ok"]
+    assert "makes no row" in summary.rows[0].reason
+    assert load_rows(tmp_path) == summary.rows
 
 
 def test_interrupting_stops_after_the_current_cell(tmp_path):
-    sweep = start(tmp_path)
-    wait_for_rows(tmp_path, 1)
-    sweep.send_signal(signal.SIGINT)
-    assert sweep.wait(20) == 130
+    with running(stand_in_sweep(LABELS, tmp_path), str(tmp_path)) as sweep:
+        wait_until(lambda: lines_in(tmp_path) >= 1)
+        sweep.process.send_signal(signal.SIGINT)
+        status, stderr = sweep.ended()
+        assert sweep.survivors() == []
+    assert status == 130
+    assert "stopping after this cell" in stderr
+    assert "Traceback" not in stderr
     assert 1 <= len(statuses(tmp_path)) < len(LABELS)
+
+
+def test_interrupting_before_cells_are_timed_in_turn_says_that_this_is_left(tmp_path):
+    labels = ["ok", "interrupt"]
+    summary = run_sweep(sweep_of(labels), tmp_path, STAND_IN)
+    assert [row.status for row in summary.rows] == ["ok", "ok"]
+    assert summary.exit_code == 130
+    assert str(summary) == "interrupted: 2 cells run, timing in turn left; start again to go on"
+    again = run_sweep(sweep_of(labels), tmp_path, STAND_IN)
+    assert (again.exit_code, again.skipped) == (0, 2)
+    assert all(row.paired is not None for row in again.rows)
+
+
+def interrupt_again(sweep: Running) -> None:
+    sweep.process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    sweep.process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "words"),
+    [
+        (interrupt_again, -signal.SIGINT, "KeyboardInterrupt"),  # the command line makes it 130 and one line
+        (lambda sweep: sweep.process.send_signal(signal.SIGTERM), 143, "pardec: ended by SIGTERM"),
+        (lambda sweep: sweep.process.send_signal(signal.SIGHUP), 129, "pardec: ended by SIGHUP"),
+    ],
+)
+def test_stopping_now_leaves_whole_rows_and_no_process(tmp_path, stop, status, words):
+    """The second interrupt, and what batch systems and closed terminals send."""
+    with running(stand_in_sweep(["ok", "family"], tmp_path), str(tmp_path)) as sweep:
+        wait_until(lambda: any("child" in log.read_text() for log in tmp_path.glob("artifacts/*.log")))
+        stop(sweep)
+        found, stderr = sweep.ended()
+        assert sweep.survivors() == []
+    assert found == status
+    assert words in stderr
+    assert [status for _, status in statuses(tmp_path)] == ["ok"]
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path):
+    with running(stand_in_sweep(["ok", "ok 0.5"], tmp_path, "SIG_IGN"), str(tmp_path)) as sweep:
+        wait_until(lambda: lines_in(tmp_path) == 1)
+        sweep.process.send_signal(signal.SIGHUP)
+        assert sweep.ended()[0] == 0
+    assert [status for _, status in statuses(tmp_path)] == ["ok", "ok"]
+
+
+def test_the_command_line_ends_on_one_line_when_interrupted(capsys, monkeypatch, tmp_path, small_zoo):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "run_in_worker", interrupted)
+    words = ["sweep", "quick", "-k", "strategy=real", "--zoo", str(small_zoo), "--results", str(tmp_path)]
+    assert main(words) == 130
+    assert capsys.readouterr().err == "pardec: interrupted\n"
+
+
+def test_a_killed_sweep_leaves_no_child_of_its_worker(tmp_path):
+    """The kernel ends the worker with the sweep; its children, in other groups too, have to be seen to."""
+    with running(stand_in_sweep(["scattered"], tmp_path), str(tmp_path)) as sweep:
+        wait_until(lambda: any("scattered" in log.read_text() for log in tmp_path.glob("artifacts/*.log")))
+        assert len(carriers(str(tmp_path), RUN)) >= 5  # sweep, worker, its guard, two children
+        sweep.process.kill()
+        sweep.ended()
+        assert sweep.survivors() == []
+
+
+def test_a_clock_that_goes_backwards_loses_and_reorders_nothing(tmp_path, monkeypatch):
+    class Backwards(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return next(instants)
+
+    instants = iter(datetime(2026, 1, day, tzinfo=UTC) for day in (20, 21, 3, 2, 30))
+    monkeypatch.setattr(sweeps, "datetime", Backwards)
+    for label in ("fail", "fail", "crash", "ok"):  # the label is no part of what a cell is
+        run_sweep(sweep_of([label]), tmp_path, STAND_IN)
+    (row,) = load_rows(tmp_path)
+    assert row.status == "ok"
+    assert [attempt["started_at"][8:10] for attempt in row.attempts] == ["20", "21", "03", "02"]
+    assert [attempt["status"] for attempt in row.attempts] == ["error", "error", "error", "ok"]
+    assert run_sweep(sweep_of(["fail"]), tmp_path, STAND_IN).skipped == 1
+
+
+def test_durations_do_not_follow_the_wall_clock(tmp_path, monkeypatch):
+    """It jumps a day ahead or back at every look; a limit of the cell's seconds holds, too."""
+    jumps = itertools.cycle((0.0, 86400.0, -86400.0))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    outcome = run("ok 0.2", tmp_path, timeout_s=20)
+    assert outcome.status == "ok"
+    assert 0.2 <= outcome.wall_s < 20

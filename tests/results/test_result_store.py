@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_result_schema import make_row
 
 from results.errors import UserError
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows, results_folder
+from tests.results.test_result_schema import make_row
 
 
 def cell(number: int, status: str = "ok", started: int = 0, **changes: Any) -> Row:
@@ -92,9 +92,9 @@ def test_a_bad_line_amid_the_file_is_named(tmp_path: Path) -> None:
 
 def test_what_a_killed_rewrite_leaves_is_removed(tmp_path: Path) -> None:
     ResultStore(tmp_path).append(cell(1))
-    (tmp_path / ".rewrite-123").write_text("half a ro")
+    (tmp_path / ".rows.jsonl.123.partial").write_text("half a ro")
     assert ResultStore(tmp_path).rows() == [cell(1)]
-    assert not list(tmp_path.glob(".rewrite-*"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_only_rows_stand_in_jsonl_files(tmp_path: Path) -> None:
