@@ -20,6 +20,7 @@ COMMANDS = (
     "generate",
     "report",
     "compare",
+    "merge",
     "lossiness",
     "check",
     "new-strategy",

@@ -74,10 +74,14 @@ class Shards:
     def read(cls, folder: Path) -> "Shards":
         """A finished folder; UserError where there is none."""
         try:
-            content = json.loads((folder / RUN).read_text())
+            total = json.loads((folder / RUN).read_text())["cell"]["images"]
         except OSError:
             raise UserError(f"'{folder}' holds no images of a run ({RUN} is missing)") from None
-        return cls(folder, content["cell"]["images"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"'{folder / RUN}' is no description of a run: generate its images anew"
+            ) from None
+        return cls(folder, total)
 
     def files(self) -> list[tuple[range, Path]]:
         """Ranges on disk and their files, by first image."""

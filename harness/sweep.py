@@ -133,7 +133,7 @@ def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Su
     written or another sweep runs in it.
     """
     store = ResultStore(folder)
-    with _only_sweep_in(folder), _stop_on_interrupt() as stop, progress_bar() as bar:
+    with only_sweep_in(folder), _stop_on_interrupt() as stop, progress_bar() as bar:
         summary = _run_cells(sweep, store, stop, bar, command)
         _time_in_turn(sweep, store, summary, stop, bar, command)
     return summary
@@ -306,7 +306,7 @@ def _stop_on_interrupt() -> Iterator[_Stop]:
 
 
 @contextmanager
-def _only_sweep_in(folder: Path) -> Iterator[None]:
+def only_sweep_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it with the process."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -314,7 +314,7 @@ def _only_sweep_in(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another sweep is running in '{folder}': wait for it, or choose another --results"
+                f"another sweep is running in '{folder}': wait for it, or choose another folder"
             ) from None
         yield
     finally:

@@ -59,7 +59,7 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
     store = ResultStore(into)
     before = store.rows()
     try:
-        _remove_left_overs(store.artifacts)
+        remove_left_overs(store.artifacts)
         files = _Files(store.folder)
         coming = [
             files.renamed(row, folder)
@@ -160,7 +160,8 @@ def _is_same(a: Path, b: Path) -> bool:
     return a.resolve() == b.resolve()
 
 
-def _remove_left_overs(folder: Path) -> None:
+def remove_left_overs(folder: Path) -> None:
+    """Remove what copies that were killed left below ``folder``."""
     for left_over in folder.rglob(f"{_TEMPORARY}*"):
         left_over.unlink()
 
