@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from results.schema import Attempt, Row, row_to_json
 
@@ -24,13 +25,17 @@ def environment_keys(row: Row) -> dict[str, str]:
     hardware: the GPU's name, or that of the processor where the device is ``cpu``. A worker on a GPU that
     ended before torch was imported never learnt the GPU's name.
     """
-    recorded = row.environment or {}
+    return keys_of(row.device, row.environment or {})
+
+
+def keys_of(device: str, recorded: Mapping[str, Any]) -> dict[str, str]:
+    """``environment_keys`` of a row with this device and this ``environment``."""
     host = recorded.get("host_cpu")
-    hardware = host if row.device == "cpu" else recorded.get("gpu")
+    hardware = host if device == "cpu" else recorded.get("gpu")
     # The parent of a worker reads the version off the package, which lacks the build ("+cu130").
     torch = str(recorded.get("torch") or "").partition("+")[0]
     known = {"hardware": hardware, "host": host, "torch": torch}
-    return {"device": row.device} | {key: str(value or UNKNOWN) for key, value in known.items()}
+    return {"device": device} | {key: str(value or UNKNOWN) for key, value in known.items()}
 
 
 def result_key(row: Row) -> str:
