@@ -1,8 +1,7 @@
 """Cells on other machines, without any: what is sent once more, what is recorded, what is never lost."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -257,11 +256,6 @@ def test_published_cells_need_a_folder_that_the_node_sees(tmp_path):
 
 
 # Placing ------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    yield
 
 
 def test_a_cell_takes_a_gpu_or_its_threads():
