@@ -81,7 +81,8 @@ def _run_on_ray(sweep: "Sweep", folder: Path, address: str | None) -> "Summary":
     from harness.sweep import run_sweep
     from results.store import ResultStore
 
-    with RayPool(address, ResultStore(folder).folder) as pool:
+    with RayPool(address, folder) as pool:
+        ResultStore(folder)  # made once there is a cluster
         pool.check(sweep.cells)
         return run_sweep(sweep, folder, pool=pool)
 

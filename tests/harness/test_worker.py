@@ -1,5 +1,6 @@
 """Workers that fail in every way, parents that are killed, and sweeps that go on as if nothing had been."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from harness.failures import classify
 from harness.generate import NotFinite
 from harness.sweep import run_sweep
 from harness.sweep_file import Sweep
-from results.store import load_rows
+from results.store import ResultStore, load_rows
 from strategies.decoding.errors import UserError
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
@@ -257,3 +258,21 @@ def test_interrupting_stops_after_the_current_cell(tmp_path):
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(20) == 130
     assert 1 <= len(statuses(tmp_path)) < len(LABELS)
+
+
+def test_rows_of_another_machine_are_done_but_not_timed_in_turn_here(tmp_path):
+    cells = [cell("ok", seed) for seed in range(3)]
+    sweep = Sweep("test", "test", tuple(cells), in_turn="none")
+    rows = run_sweep(sweep, tmp_path, STAND_IN).rows
+    elsewhere = tmp_path / "merged"
+    store = ResultStore(elsewhere)
+    for row, host in zip(rows, ("another", "another", None), strict=True):
+        there = row.environment | ({"host_cpu": host} if host else {})
+        store.append(dataclasses.replace(row, environment=there))
+    store.append(rows[0])  # the first cell was measured here too
+    again = run_sweep(dataclasses.replace(sweep, in_turn="network"), elsewhere, STAND_IN)
+    assert again.skipped == 3
+    kept = {(row.cell, row.environment["host_cpu"]): row.paired for row in load_rows(elsewhere)}
+    here = rows[0].environment["host_cpu"]
+    assert kept[cells[0].key, here]["reference"] == kept[cells[2].key, here]["reference"] == cells[0].key
+    assert kept[cells[0].key, "another"] is kept[cells[1].key, "another"] is None
