@@ -117,18 +117,19 @@ class RayPool:
 
     def check(self, cells: Sequence[Cell]) -> None:
         """UserError, before anything runs, where the nodes can't run the cells as they stand."""
-        nodes = self._nodes
+        nodes, used = self._nodes, set()
         for cell in cells:
             if cell.device not in ("cpu", "cuda"):
                 raise UserError(
                     f"cell '{cell.describe()}': device = '{cell.device}': Ray deals the GPUs, say cuda"
                 )
             need = Need.of(cell)
+            used |= {node for node in nodes if node.holds(need)}
             if not any(node.holds(need) for node in nodes):
                 most = max((node.cpus for node in nodes), default=0)
                 found = "no node has one" if need.gpus else f"the largest node has {most}: choose --threads"
                 raise UserError(f"cell '{cell.describe()}' needs {need}, and {found}")
-        self._check_nodes(nodes, any(cell.is_published for cell in cells))
+        self._check_nodes(sorted(used, key=lambda node: node.id), any(cell.is_published for cell in cells))
 
     def could_run(self, task: Task) -> bool:
         return choose(self._nodes, Need.of(task.cells[0]), task.machine) is not None

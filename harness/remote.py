@@ -26,6 +26,7 @@ from harness.sweep import (
     tell_of_turns,
 )
 from harness.sweep_file import Sweep
+from results.environments import environment_keys
 from results.schema import Row
 from results.store import ResultStore
 
@@ -70,7 +71,7 @@ class Lost:
     reason: str
 
 
-_GONE = Lost("the machine that ran these cells is gone")
+_GONE = Lost("no machine of the environment that ran these cells is left")
 
 
 class Pool(Protocol):
@@ -156,16 +157,17 @@ class _Run:
         self.bar.remove_task(bar_task)
 
     def time_in_turn(self) -> None:
-        """The cells of each group and environment once more, together on a machine that ran some of them.
+        """The cells of each group and environment once more, together on a machine of that environment.
 
-        The machines of rows of earlier runs are not known: there the times are kept if they come from the
-        rows' environment.
+        The machines of rows of earlier runs are not known: their times are kept if they turn out to come
+        from the rows' environment.
         """
         waiting = []
         for group in pairing.groups(self.sweep.cells, self.sweep.in_turn):
             for cells in pairing.waiting(group, self.rows):
-                task = Task(cells, self.sweep.rounds, self._home(cells))
-                if self.pool.could_run(task):
+                tasks = [Task(cells, self.sweep.rounds, machine) for machine in self._homes(cells)]
+                task = next(filter(self.pool.could_run, tasks), None)
+                if task is not None:
                     waiting.append(task)
                 elif not self.stop.requested:
                     self._record(cells, _GONE)
@@ -177,10 +179,14 @@ class _Run:
         for task in waiting if not self.stop.requested else ():
             self._record(task.cells, _GONE)
 
-    def _home(self, cells: Sequence[Cell]) -> str | None:
-        """The machine that ran most of the cells in this run."""
-        ran = [self.machines[cell.key] for cell in cells if cell.key in self.machines]
-        return max(ran, key=ran.count, default=None)
+    def _homes(self, cells: Sequence[Cell]) -> Sequence[str | None]:
+        """Machines that ran cells in the environment of these, those first that ran most of these."""
+        here = environment_keys(self.rows[cells[0].key])
+        alike = [
+            machine for cell, machine in self.machines.items() if environment_keys(self.rows[cell]) == here
+        ]
+        ran = [self.machines.get(cell.key) for cell in cells]
+        return sorted(dict.fromkeys(alike), key=ran.count, reverse=True) or [None]
 
     def _work(self, waiting: list[Task], keep: Callable[[_Sent, Delivery | Lost], Task | None]) -> None:
         """Send what waits as machines have room, and keep what comes back; a task that keep returns waits."""

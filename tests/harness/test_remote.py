@@ -212,7 +212,22 @@ def test_a_machine_that_is_gone_before_the_turns_is_named_in_the_rows(tmp_path):
     pool = FakePool(lambda task: delivered())
     pool.could_run = lambda task: task.machine is None
     rows = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path).rows
-    assert all("the machine that ran these cells is gone" in row.unmeasured["paired"] for row in rows)
+    assert all("no machine of the environment" in row.unmeasured["paired"] for row in rows)
+
+
+def test_turns_go_to_a_machine_like_the_one_that_is_gone(tmp_path):
+    def answer(task: Task) -> Delivery | Lost:
+        if task.rounds is None:
+            return delivered(machine="gone" if task.cells[0].seed < 2 else "alike")
+        pair = {"reference": task.cells[0].key, "batch": 64, "seconds": [1.0], "reference_seconds": [1.0]}
+        return delivered(paired={one.key: pair for one in task.cells})
+
+    pool = FakePool(answer)
+    pool.could_run = lambda task: task.machine != "gone"
+    cells = (cell(), cell(seed=1), cell(seed=2, batch=1))
+    rows = run(pool, sweep_of(*cells, in_turn="network"), tmp_path).rows
+    assert pool.sent[-1] == Task(cells[:2], pool.sent[-1].rounds, "alike")
+    assert [bool(row.paired) for row in rows] == [True, True, False]
 
 
 # On a machine -------------------------------------------------------------------------------------------
