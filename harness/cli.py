@@ -22,6 +22,7 @@ COMMANDS = (
     "generate",
     "report",
     "compare",
+    "merge",
     "lossiness",
     "check",
     "new-strategy",

@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from harness.cell import Cell
-from harness.executors import Progress, Turns, run_in_worker
+from harness.environment import environment
+from harness.executors import Outcome, Progress, Turns, run_in_worker
+from results.environments import agree, environment_keys, keys_of
 from results.schema import Row
 from results.store import ResultStore
 
@@ -28,14 +30,21 @@ def groups(cells: Sequence[Cell], in_turn: str = "network") -> list[tuple[Cell, 
     return [tuple(group) for group in found.values() if len(group) > 1]
 
 
-def waiting(group: Sequence[Cell], rows: Mapping[str, Row]) -> tuple[Cell, ...]:
-    """The cells of a group that are ok; none where each has been timed beside the first, or one is left."""
-    ok = [cell for cell in group if cell.key in rows and rows[cell.key].status == "ok"]
-    if len(ok) < 2:
-        return ()
-    pairs = [rows[cell.key].paired for cell in ok]
-    done = all(pair is not None and pair["reference"] == ok[0].key for pair in pairs)
-    return () if done else tuple(ok)
+def waiting(group: Sequence[Cell], rows: Mapping[str, Row]) -> list[tuple[Cell, ...]]:
+    """The cells of a group that are ok, those of each environment by themselves: a ratio needs one machine.
+
+    Without cells that are alone in theirs, and without those that have all been timed beside their first.
+    """
+    found: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in group:
+        if cell.key in rows and rows[cell.key].status == "ok":
+            found.setdefault(tuple(environment_keys(rows[cell.key]).values()), []).append(cell)
+    return [tuple(cells) for cells in found.values() if len(cells) > 1 and not _done(cells, rows)]
+
+
+def _done(cells: Sequence[Cell], rows: Mapping[str, Row]) -> bool:
+    pairs = [rows[cell.key].paired for cell in cells]
+    return all(pair is not None and pair["reference"] == cells[0].key for pair in pairs)
 
 
 def pair_rows(
@@ -53,9 +62,33 @@ def pair_rows(
     if outcome.status == "ok":
         for cell in turns.cells:  # another may have been the first before
             store.artifact(f"in-turn-{cell.key}", ".log").unlink(missing_ok=True)
+    return record(turns.cells, rows, outcome, store)
+
+
+def record(cells: Sequence[Cell], rows: Mapping[str, Row], outcome: Outcome, store: ResultStore) -> list[Row]:
+    """The rows of the cells with what came of timing them in turn, recorded.
+
+    Times of another environment than the rows' belong to none of them.
+    """
     found = outcome.measured.get("paired", {})
     why = f"timing in turn: {outcome.status}: {outcome.reason}"
-    return [store.append(_with_pair(rows[cell.key], found.get(cell.key), why)) for cell in turns.cells]
+    timed_in = outcome.measured.get("environment")
+    if timed_in is not None:
+        here, due = keys_of(cells[0].device, timed_in), environment_keys(rows[cells[0].key])
+        if not agree(here, due):
+            differing = [f"{key} {here[key]}, not {due[key]}" for key in here if here[key] != due[key]]
+            found, why = {}, f"timing in turn: ran in another environment ({'; '.join(differing)})"
+    return [store.append(_with_pair(rows[cell.key], found.get(cell.key), why)) for cell in cells]
+
+
+def give_up(cells: Sequence[Cell], rows: Mapping[str, Row], why: str, store: ResultStore) -> list[Row]:
+    """The rows of the cells, recorded as not timed in turn for this reason."""
+    return [store.append(_with_pair(rows[cell.key], None, why)) for cell in cells]
+
+
+def is_of_this_machine(row: Row) -> bool:
+    """Whether the row may have been measured here, as far as can be told without torch."""
+    return agree(environment_keys(row), keys_of(row.device, environment()))
 
 
 def _with_pair(row: Row, paired: object, why: str) -> Row:

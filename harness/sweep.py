@@ -31,7 +31,10 @@ from strategies.decoding.errors import UserError, one_line
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_LOCK = ".sweep.lock"
+    from harness.remote import Pool
+
+LOCK = ".sweep.lock"
+"""In a folder of results, held by the sweep that runs in it."""
 
 
 def sweep_cells(
@@ -133,16 +136,23 @@ class Summary:
         return ("interrupted: " if self.interrupted else "") + ", ".join(parts)
 
 
-def run_sweep(sweep: Sweep, folder: Path, command: Sequence[str] = WORKER) -> Summary:
+def run_sweep(
+    sweep: Sweep, folder: Path, command: Sequence[str] = WORKER, pool: "Pool | None" = None
+) -> Summary:
     """Run what has no ok row in ``folder`` yet, then time in turn what belongs together.
 
-    The first SIGINT stops after the current cell, a second now; SIGTERM and SIGHUP, a batch system's, raise
+    pool: the machines that run the cells; without one, this machine runs one after the other. The first
+    SIGINT stops after the cells that run, a second now; SIGTERM and SIGHUP, a batch system's, raise
     SystemExit now. Raises UserError where the folder can't be written or another sweep runs in it.
     """
     store = ResultStore(folder)
-    with _only_sweep_in(store), stop_on_signals() as stop, progress_bar() as bar:
+    with only_sweep_in(store), stop_on_signals() as stop, progress_bar() as bar:
         with store.writing():
             remove_partials(folder, deep=True)
+        if pool is not None:
+            from harness.remote import run_on
+
+            return run_on(pool, sweep, store, stop, bar)
         summary = _run_cells(sweep, store, stop, bar, command)
         _time_in_turn(sweep, store, summary, stop, bar, command)
     return summary
@@ -153,7 +163,7 @@ def _run_cells(
 ) -> Summary:
     """Each cell by itself, in the order of the sweep."""
     summary = Summary(ungated=frozenset(cell.key for cell in sweep.cells if not cell.gated))
-    done = {row.cell: row for row in store.rows() if row.status == "ok"}
+    done = done_rows(store)
     short_of_memory: dict[str, int] = {}
     task = bar.add_task(sweep.name, total=len(sweep.cells))
     for number, cell in enumerate(sweep.cells):
@@ -167,16 +177,18 @@ def _run_cells(
             def show(share: float, doing: str, at: int = number, name: str = cell.describe()) -> None:
                 bar.update(task, completed=at + share, description=f"{escape(name)}: {doing}")
 
-            others = _but_for_batch(cell)
+            others = but_for_batch(cell)
             smaller = short_of_memory.get(others)
             if smaller is not None and smaller < cell.batch:
-                row = _skip_cell(cell, store, f"batch {smaller} of the same cell ran out of memory")
+                row = skip_cell(cell, store, f"batch {smaller} of the same cell ran out of memory")
             else:
                 row = _run_cell(cell, store, show, command)
             if row.status == "oom":
                 short_of_memory[others] = min(cell.batch, short_of_memory.get(others, cell.batch))
             summary.rows.append(row)
-            bar.console.print(_line(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True)
+            bar.console.print(
+                line_of(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True
+            )
             if row.status == "error" and says_disk_full(row.reason or ""):
                 raise UserError(
                     f"cell '{cell.describe()}' could not write: {row.reason}; the rows in '{store.folder}' "
@@ -193,33 +205,44 @@ def _time_in_turn(
     """The cells of each group once more, unless they have been; their rows replace those of the summary."""
     rows = {row.cell: row for row in summary.rows}
     for group in pairing.groups(sweep.cells, sweep.in_turn):
-        cells = pairing.waiting(group, rows)
-        if not cells:
-            continue
-        if stop.requested:
-            summary.untimed += 1
-            summary.interrupted = True
-            continue
-        task = bar.add_task(f"{len(cells)} cells in turn", total=None)
-        turns = Turns(cells, sweep.rounds)
-        for row in pairing.pair_rows(turns, rows, store, lambda share, doing: None, command):
-            rows[row.cell] = row
-        bar.remove_task(task)
-        first = rows[cells[0].key]
-        ending = "" if first.paired else f": {first.unmeasured['paired']}"
-        text = f"{len(cells)} cells timed in turn with {cells[0].describe()}{ending}"
-        bar.console.print(escape(text), highlight=False, soft_wrap=True)
+        for cells in pairing.waiting(group, rows):
+            if not pairing.is_of_this_machine(rows[cells[0].key]):
+                continue
+            if stop.requested:
+                summary.untimed += 1
+                summary.interrupted = True
+                continue
+            task = bar.add_task(f"{len(cells)} cells in turn", total=None)
+            turns = Turns(cells, sweep.rounds)
+            for row in pairing.pair_rows(turns, rows, store, lambda share, doing: None, command):
+                rows[row.cell] = row
+            bar.remove_task(task)
+            tell_of_turns(cells, rows[cells[0].key], bar)
     summary.rows = list(rows.values())
 
 
-def _but_for_batch(cell: Cell) -> str:
+def tell_of_turns(cells: Sequence[Cell], first: Row, bar: "Progress") -> None:
+    """One line of cells timed in turn; first: the row of the first of them."""
+    ending = "" if first.paired else f": {first.unmeasured['paired']}"
+    text = f"{len(cells)} cells timed in turn with {cells[0].describe()}{ending}"
+    bar.console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def done_rows(store: ResultStore) -> dict[str, Row]:
+    """The ok row of every cell that has one, of several environments this machine's."""
+    ok = [row for row in store.rows() if row.status == "ok"]
+    return {row.cell: row for row in sorted(ok, key=pairing.is_of_this_machine)}
+
+
+def but_for_batch(cell: Cell) -> str:
     """Equal for cells that differ in nothing but the batch."""
     return dataclasses.replace(cell, batch=1).key
 
 
-def _skip_cell(cell: Cell, store: ResultStore, reason: str) -> Row:
+def skip_cell(cell: Cell, store: ResultStore, reason: str, measured: Mapping[str, Any] = {}) -> Row:
+    """The recorded row of a cell that is not run. measured: fields that are known all the same."""
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return store.append(make_row(cell, Outcome("skipped", reason, {}, 0.0), started_at))
+    return store.append(make_row(cell, Outcome("skipped", reason, dict(measured), 0.0), started_at))
 
 
 def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str]) -> Row:
@@ -299,7 +322,8 @@ def tokenizer_name(cell: Cell) -> str:
     return f"{name} (random weights)" if cell.tokenizer_checkpoint == RANDOM else name
 
 
-def _line(row: Row, cell: Cell, number: int, count: int) -> str:
+def line_of(row: Row, cell: Cell, number: int, count: int) -> str:
+    """What became of a cell, the ``number``-th of a sweep, on one line of Rich's markup."""
     text = f"\\[{number}/{count}] {escape(cell.describe())}: {row.status}, {row.wall_s or 0:.1f} s"
     if row.status != "ok":
         return f"{text}: {escape(one_line(row.reason or ''))}"
@@ -312,16 +336,16 @@ def _line(row: Row, cell: Cell, number: int, count: int) -> str:
 
 
 @contextmanager
-def _only_sweep_in(store: ResultStore) -> Iterator[None]:
+def only_sweep_in(store: ResultStore) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it with the process."""
     with store.writing():
-        descriptor = os.open(store.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(store.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another sweep is running in '{store.folder}': wait for it, or choose another --results"
+                f"another sweep is running in '{store.folder}': wait for it, or choose another folder"
             ) from None
         yield
     finally:

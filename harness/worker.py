@@ -92,11 +92,12 @@ def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str
     """``paired`` of every cell by its key, timed in turn."""
     import torch
 
+    from harness.environment import environment
     from harness.in_turn import time_in_turn
 
     limit_device_memory(cells[0])
     torch.set_num_threads(cells[0].threads or 1)
-    channel.progress(0.0, "in turn")
+    channel.send(share=0.0, doing="in turn", measured={"environment": environment(cells[0].device)})
     return {"paired": time_in_turn(cells, rounds)}
 
 

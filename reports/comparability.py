@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from results.environments import ENVIRONMENT_KEYS, UNKNOWN, environment_keys
 from results.errors import UserError
 from results.schema import Row
 
@@ -17,11 +18,14 @@ QUALITY_KEYS = ("tokenizer", "reference", "n", "colour", "labels", "extractor")
 """What a distance to a reference needs in common."""
 SPEED_KEYS = (*_MACHINE, "batch")
 """What throughput and peak memory need in common."""
-FACET_KEYS = (*_MACHINE, *QUALITY_KEYS)
-"""What the rows of one section of a report have in common; its speed figures are split by batch besides."""
+FACET_KEYS = tuple(dict.fromkeys((*_MACHINE, *ENVIRONMENT_KEYS, *QUALITY_KEYS)))
+"""What the rows of one section of a report have in common; its speed figures are split by batch besides.
+
+With every key of the environment, so that no section holds two rows of one cell. Two sets of results may
+be compared across hosts of a GPU and versions of torch, which is how the effect of a new version is seen.
+"""
 REFERENCE_KEYS = tuple(key for key in QUALITY_KEYS if key != "tokenizer")
 """What an anchor has in common with the cells that it belongs to."""
-UNKNOWN = "unknown"
 
 Kind = Literal["quality", "speed and memory", "lossiness"]
 
@@ -76,12 +80,8 @@ def lower_is_better(metric: str) -> bool:
 
 def row_keys(row: Row) -> dict[str, str]:
     """The row's value of every key that a quantity may declare, as text that a reader can tell apart."""
-    environment, reference, protocol = row.environment or {}, row.reference, row.protocol
-    gpu = environment.get("gpu")
-    hardware = gpu if gpu and row.device != "cpu" else environment.get("host_cpu")
-    return {
-        "device": row.device,
-        "hardware": str(hardware or UNKNOWN),
+    reference, protocol = row.reference, row.protocol
+    return environment_keys(row) | {
         "threads": str(row.threads) if row.threads is not None else UNKNOWN,
         "dtype": row.dtype,
         "compile": mode(row),

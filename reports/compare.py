@@ -7,7 +7,7 @@ says which, instead of a number.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from reports.differences import Difference, Obstacle, cells_of, differences, jud
 from reports.escape import markdown, terminal
 from reports.frame import facets
 from reports.tables import DASH, markdown_of, print_plain
+from results.environments import environment_keys, result_key
 from results.errors import UserError
 from results.schema import Row
 from results.store import load_rows, results_folder
@@ -74,21 +75,16 @@ class Comparison:
 
 def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     """Compares two result folders or files; UserError where one is missing or they share no setting."""
-    rows_a, rows_b = load_rows(a), load_rows(b)
-    waiting: dict[str, list[Row]] = {}
-    for row in rows_b:
-        waiting.setdefault(setting_key(row), []).append(row)
-    pairs, only_a = [], []
-    for row in sorted(rows_a, key=_position):
-        partners = waiting.get(setting_key(row))
-        if not partners:
-            only_a.append(row)
-            continue
-        partner = min(partners, key=lambda other: _mismatches(row, other))
-        partners.remove(partner)
-        pairs.append(_pair(row, partner, results_folder(a), results_folder(b)))
+    rows_a, rows_b = (sorted(load_rows(path), key=_position) for path in (a, b))
+    partners = _partners(rows_a, rows_b)
+    pairs = [
+        _pair(row, partners[at], results_folder(a), results_folder(b))
+        for at, row in enumerate(rows_a)
+        if at in partners
+    ]
+    only_a = [row for at, row in enumerate(rows_a) if at not in partners]
+    only_b = [row for row in rows_b if all(row is not taken for taken in partners.values())]
     tables = iso_table_between(rows_a, rows_b)
-    only_b = sorted((row for rows in waiting.values() for row in rows), key=_position)
     if not pairs:
         ours, theirs = _settings(rows_a), _settings(rows_b)
         raise UserError(f"'{a}' and '{b}' share no setting: the first has {ours}; the second has {theirs}")
@@ -104,8 +100,9 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         table.add_column(
             heading, justify="left" if heading in ("setting", "quantity", "verdict") else "right"
         )
+    named = _namer([pair.a for pair in comparison.pairs])
     for pair in comparison.pairs:
-        for index, cells in enumerate(_lines(pair)):
+        for index, cells in enumerate(_lines(pair, named(pair.a))):
             name = terminal(cells[0] if index == 0 else "", style.colour(pair.a.strategy))
             table.add_row(name, *map(terminal, cells[1:]))
         table.add_section()
@@ -124,7 +121,7 @@ def compare_within(path: str | os.PathLike[str]) -> list[TextTable]:
     UserError where nothing is there, or no two cells can be compared.
     """
     rows = load_rows(path)
-    beside = {row.cell: load_artifacts(row, results_folder(path)) for row in rows}
+    beside = {result_key(row): load_artifacts(row, results_folder(path)) for row in rows}
     found = []
     for facet in facets(rows):
         found += [
@@ -148,7 +145,9 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
 def comparison_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub Markdown."""
     lines = [markdown(f"A = {comparison.name_a}, B = {comparison.name_b}"), ""]
-    lines.append(markdown_of(_HEADINGS, [cells for pair in comparison.pairs for cells in _lines(pair)]))
+    named = _namer([pair.a for pair in comparison.pairs])
+    body = [cells for pair in comparison.pairs for cells in _lines(pair, named(pair.a))]
+    lines.append(markdown_of(_HEADINGS, body))
     for extra in comparison.tables:
         lines += ["", markdown(extra.title), "", markdown_of(extra.headings, extra.lines), ""]
         lines.append(markdown(extra.note))
@@ -184,9 +183,8 @@ def _judged(pairs: Sequence[Pair]) -> list[Pair]:
     ]
 
 
-def _lines(pair: Pair) -> list[list[str]]:
+def _lines(pair: Pair, name: str) -> list[list[str]]:
     """Table lines of a pair: one per difference, one per obstacle."""
-    name = display_name(pair.a)
     lines = [[name, one.name, *cells_of(one), _words(one)] for one in pair.differences]
     lines += [
         [name, one.what, DASH, DASH, DASH, DASH, f"not comparable: {', '.join(one.keys)}"]
@@ -200,12 +198,13 @@ def _words(one: Difference) -> str:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
+    name = _namer([pair.a for pair in comparison.pairs])
     lines = [tally([one for pair in comparison.pairs for one in pair.differences]), PAIRED_NOTE]
     for pair in comparison.pairs:
         details = [*(one.text for one in pair.obstacles), *pair.notes]
-        lines += [f"{display_name(pair.a)}: {detail}" for detail in details]
-    lines += [f"only in A: {display_name(row)}" for row in comparison.only_a]
-    lines += [f"only in B: {display_name(row)}" for row in comparison.only_b]
+        lines += [f"{name(pair.a)}: {detail}" for detail in details]
+    for side, rows in (("A", comparison.only_a), ("B", comparison.only_b)):
+        lines += [f"only in {side}: {_namer(rows)(row)}" for row in rows]
     return lines
 
 
@@ -218,6 +217,18 @@ def display_name(row: Row) -> str:
     return ", ".join(parts)
 
 
+def _namer(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """How to name the rows: by their settings, and by their machine where one cell has several."""
+    if len({row.cell for row in rows}) == len(rows):
+        return display_name
+
+    def named(row: Row) -> str:
+        keys = environment_keys(row)
+        return f"{display_name(row)}, {keys['hardware']}, torch {keys['torch']}"
+
+    return named
+
+
 def setting_key(row: Row) -> str:
     """The join key; anchors decode nothing, so only their kind counts."""
     names = ("tier", "strategy") if row.tier == "anchor" else SETTING
@@ -227,6 +238,25 @@ def setting_key(row: Row) -> str:
 def _settings(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(display_name(row) for row in sorted(rows, key=_position)))
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _partners(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> dict[int, Row]:
+    """Place in A -> the row of B of the same setting; of several, likest first."""
+    of_setting: dict[str, list[int]] = {}
+    for at, row in enumerate(rows_b):
+        of_setting.setdefault(setting_key(row), []).append(at)
+    fits = sorted(
+        (_mismatches(row, rows_b[other]), at, other)
+        for at, row in enumerate(rows_a)
+        for other in of_setting.get(setting_key(row), ())
+    )
+    found: dict[int, Row] = {}
+    taken: set[int] = set()
+    for _, at, other in fits:
+        if at not in found and other not in taken:
+            found[at] = rows_b[other]
+            taken.add(other)
+    return found
 
 
 def _mismatches(a: Row, b: Row) -> int:

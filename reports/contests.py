@@ -14,6 +14,7 @@ from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
 from reports.isoquality import TIME, Advantage, advantage, curve
 from reports.tables import DASH, with_interval
+from results.environments import environment_keys, result_key
 from results.schema import Row
 
 _NONE = Artifacts()
@@ -60,24 +61,37 @@ def iso_table(cells: Sequence[Row], where: str = "") -> list[TextTable]:
 
 
 def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[TextTable]:
-    """B's curve against A's for every strategy that both results hold comparably."""
-    sides = [_by_label([row for row in rows if row.status == "ok"]) for rows in (rows_a, rows_b)]
+    """B's curve against A's for every strategy that both results hold comparably, machine by machine."""
+    sides_of: dict[str, tuple[list[Row], list[Row]]] = {}
+    for side, rows in enumerate((rows_a, rows_b)):
+        for row in rows:
+            if row.status == "ok":
+                hardware = environment_keys(row)["hardware"]
+                sides_of.setdefault(hardware, ([], []))[side].append(row)
     found = []
-    for label in sides[0]:
-        if label not in sides[1]:
-            continue
-        metric = next(iter(metrics(sides[0][label])), None)
-        if metric is None:
+    for hardware, (own, other) in sides_of.items():
+        where = f", {hardware}" if len(sides_of) > 1 else ""
+        found += _advantages_between(_by_label(own), _by_label(other), where)
+    return _iso(found, "Iso-quality of B against A")
+
+
+def _advantages_between(
+    a_by_label: Mapping[str, Sequence[Row]], b_by_label: Mapping[str, Sequence[Row]], where: str
+) -> list[Advantage]:
+    found = []
+    for label, rows in a_by_label.items():
+        metric = next(iter(metrics(rows)), None)
+        if metric is None or label not in b_by_label:
             continue
         try:
-            curve(label, [*sides[0][label], *sides[1][label]], metric)  # one curve is comparable in itself
-            a = curve(f"{label} (A)", sides[0][label], metric)
-            b = curve(f"{label} (B)", sides[1][label], metric)
+            curve(label, [*rows, *b_by_label[label]], metric)  # one curve is comparable in itself
+            a = curve(f"{label} (A{where})", rows, metric)
+            b = curve(f"{label} (B{where})", b_by_label[label], metric)
         except Incomparable:
             continue  # the pairs of cells say which keys differ
         if a is not None and b is not None:
             found.append(advantage(a, b, metric))
-    return _iso(found, "Iso-quality of B against A")
+    return found
 
 
 def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], where: str) -> list[TextTable]:
@@ -88,7 +102,9 @@ def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], wher
     shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
     pairs: list[tuple[Row, dict[str, Difference]]] = []
     for row in others:
-        found, _ = differences(base, row, beside.get(base.cell, _NONE), beside.get(row.cell, _NONE))
+        found, _ = differences(
+            base, row, beside.get(result_key(base), _NONE), beside.get(result_key(row), _NONE)
+        )
         pairs.append((row, {one.name: one for one in found if one.name in shown}))
     verdicts = judged([one for _, found in pairs for one in found.values()])
     remaining = iter(verdicts)

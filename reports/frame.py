@@ -113,8 +113,10 @@ class Facet:
         """Device, dtype, batch, N and reference, as every figure states them."""
         cells = self.cells or self.rows
         batches = sorted({row.batch for row in cells if row.batch is not None})
+        host = "" if self.keys["device"] == "cpu" else f" on {self.keys['host']}"
         parts = [
-            f"device {self.keys['device']} ({self.keys['hardware']}; threads: {self.keys['threads']})",
+            f"device {self.keys['device']} ({self.keys['hardware']}{host}; threads: {self.keys['threads']}; "
+            f"torch {self.keys['torch']})",
             f"dtype {self.keys['dtype']}"
             + (", packed products" if self.keys["products"] == "packed" else "")
             + ("" if self.keys["compile"] == "eager" else f", {self.keys['compile']}"),
@@ -128,8 +130,9 @@ class Facet:
 def facets(rows: Sequence[Row]) -> list[Facet]:
     """``rows`` split by ``FACET_KEYS``, in order of appearance.
 
-    Anchors run on no strategy's settings: they join every facet with their reference, N and protocol. A cell
-    that failed before it met a reference joins the facets that agree with it in what it knows.
+    Anchors run on no strategy's settings: they join every facet with their reference, N and protocol, of
+    several of one kind the one whose machine is most like the facet's. A cell that failed before it met a
+    reference joins the facets that agree with it in what it knows.
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     floating: list[Row] = []
@@ -139,12 +142,15 @@ def facets(rows: Sequence[Row]) -> list[Facet]:
         else:
             groups.setdefault(tuple(facet_keys(row).values()), []).append(row)
     homeless: dict[tuple[str, ...], list[Row]] = {}
+    joining: dict[tuple[str, ...], list[Row]] = {}
     for row in floating:
         homes = [key for key in groups if _joins(row, dict(zip(FACET_KEYS, key, strict=True)))]
         for key in homes:
-            groups[key].append(row)
+            joining.setdefault(key, []).append(row)
         if not homes:
             homeless.setdefault(tuple(facet_keys(row).values()), []).append(row)
+    for key, rows_of_key in joining.items():
+        groups[key] += _nearest_anchors(rows_of_key, key)
     return [
         Facet(dict(zip(FACET_KEYS, key, strict=True)), tuple(sorted(group, key=_position)))
         for key, group in [*groups.items(), *homeless.items()]
@@ -201,6 +207,20 @@ def _joins(row: Row, keys: dict[str, str]) -> bool:
     if row.tier == "anchor":
         return all(mine[key] == keys[key] for key in REFERENCE_KEYS)
     return all(mine[key] in (keys[key], UNKNOWN) for key in _KNOWN_EARLY)
+
+
+def _nearest_anchors(rows: Sequence[Row], key: tuple[str, ...]) -> list[Row]:
+    """``rows`` with one anchor of each kind: that which has most in common with the facet ``key``."""
+
+    def likeness(row: Row) -> int:
+        return sum(mine == its for mine, its in zip(facet_keys(row).values(), key, strict=True))
+
+    nearest: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.tier == "anchor":
+            kind = (row.strategy, row.tokenizer)
+            nearest[kind] = max(nearest.get(kind, row), row, key=likeness)
+    return [*nearest.values(), *(row for row in rows if row.tier != "anchor")]
 
 
 def _position(row: Row) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from reports.comparability import quantity, require_comparable, row_keys
 from reports.frame import Facet, series_label
 from reports.inference import mean_estimate
 from reports.labels import Label, place_labels
+from results.environments import result_key
 from results.schema import Row
 
 ROUNDING_BITS = 1e-3
@@ -32,7 +33,7 @@ def curves(facet: Facet, beside: Mapping[str, Artifacts]) -> Figure | None:
     panels: dict[tuple[str, ...], list[tuple[Row, np.ndarray]]] = {}
     without_loss = []
     for row in facet.cells:
-        bits = beside[row.cell].lossiness_bits if row.cell in beside else None
+        bits = beside[result_key(row)].lossiness_bits if result_key(row) in beside else None
         if bits is None:
             continue
         if abs(bits.sum(axis=1).mean()) <= ROUNDING_BITS:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from reports import style
 from reports.artifacts import Artifacts, Edits
 from reports.frame import Facet, series_label
+from results.environments import result_key
 from results.schema import Row
 
 _FRAMES = 10
@@ -30,7 +31,7 @@ def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | No
     shown = [
         (row, a.samples, a.classes)
         for row in facet.rows
-        if (a := artifacts.get(row.cell)) and a.samples is not None and a.classes is not None
+        if (a := artifacts.get(result_key(row))) and a.samples is not None and a.classes is not None
     ]
     if not shown:
         return None
@@ -53,7 +54,7 @@ def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
     """One image appearing, a row per cell; each frame names its step. None without films."""
     strips = []
     for row in facet.cells:
-        film = artifacts[row.cell].film if row.cell in artifacts else None
+        film = artifacts[result_key(row)].film if result_key(row) in artifacts else None
         if film is not None:
             frames = np.unique(np.linspace(0, len(film) - 1, min(_FRAMES, len(film))).round().astype(int))
             heads = [_frame_name(int(i), len(film), row.steps) for i in frames]
@@ -80,7 +81,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
     panels = [
         (row, a.step_of_position)
         for row in facet.cells
-        if (a := artifacts.get(row.cell)) and a.step_of_position is not None
+        if (a := artifacts.get(result_key(row))) and a.step_of_position is not None
     ]
     if not panels:
         return None

@@ -16,10 +16,11 @@ from reports.frame import Facet, series_label
 from reports.plots import caption, log_ticks
 from reports.tables import Column, Entry, ReportTable
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, Waterfall, waterfalls
+from results.environments import result_key
 from results.schema import Row
 
 Costs = Mapping[str, Mapping[str, Any]]
-"""Cell -> what the cost model predicted for it."""
+"""``result_key`` of a row -> what the cost model predicted for it."""
 PUBLISHED_NOTE = (
     "Predicted from the papers' settings and the data sheets' rates (harness/cost/cards.toml; launch times "
     "are unchecked), without detokenizing. Where the published run is slower, the rest went into what is "
@@ -49,7 +50,11 @@ class Comparison:
 
 def comparisons(rows: Iterable[Row], costs: Costs) -> list[Comparison]:
     """The rows that were measured and predicted."""
-    return [Comparison(row, costs[row.cell]) for row in rows if row.status == "ok" and row.cell in costs]
+    return [
+        Comparison(row, costs[result_key(row)])
+        for row in rows
+        if row.status == "ok" and result_key(row) in costs
+    ]
 
 
 def error_line(compared: Sequence[Comparison]) -> str:
@@ -65,20 +70,20 @@ def error_line(compared: Sequence[Comparison]) -> str:
 
 def prediction_table(facet: Facet, costs: Costs) -> ReportTable | None:
     """Predicted, measured and their ratio; None where nothing was predicted."""
-    compared = {one.row.cell: one for one in comparisons(facet.rows, costs)}
+    compared = {result_key(one.row): one for one in comparisons(facet.rows, costs)}
     if not compared:
         return None
-    rows = tuple(row for row in facet.rows if row.cell in compared)
+    rows = tuple(row for row in facet.rows if result_key(row) in compared)
 
     def columns_of(title: str, ours: str, theirs: str, name: str) -> list[Column]:
         def predicted(row: Row) -> Entry:
-            return _number(_quantity(compared[row.cell], ours))
+            return _number(_quantity(compared[result_key(row)], ours))
 
         def measured(row: Row) -> Entry:
-            return _number(_quantity(compared[row.cell], theirs))
+            return _number(_quantity(compared[result_key(row)], theirs))
 
         def ratio(row: Row) -> Entry:
-            return _number(compared[row.cell].ratios.get(name))
+            return _number(compared[result_key(row)].ratios.get(name))
 
         return [Column(f"{title} predicted", predicted), Column("measured", measured), Column("ratio", ratio)]
 
@@ -116,22 +121,22 @@ def _predicted_peak(cost: Mapping[str, Any]) -> float:
 
 def waterfall_table(facet: Facet, costs: Costs) -> ReportTable | None:
     """The factors of each row's speed-up; None where there are none."""
-    drawn = {one.row.cell: one for one in waterfalls(facet.cells, costs)}
+    drawn = {result_key(one.row): one for one in waterfalls(facet.cells, costs)}
     if not drawn:
         return None
-    rows = tuple(row for row in facet.rows if row.cell in drawn)
+    rows = tuple(row for row in facet.rows if result_key(row) in drawn)
 
     def factor(name: str) -> Column:
-        return Column(name, lambda row: _number(drawn[row.cell].factors[name]))
+        return Column(name, lambda row: _number(drawn[result_key(row)].factors[name]))
 
     columns = [
         Column("strategy", lambda row: Entry(series_label(row, facet.rows)), numeric=False),
         Column("steps", lambda row: Entry(str(row.steps), row.steps)),
-        Column("over", lambda row: Entry(drawn[row.cell].base.label), numeric=False),
+        Column("over", lambda row: Entry(drawn[result_key(row)].base.label), numeric=False),
         factor(IDEAL),
         *(factor(name) for name in FACTORS),
         factor(UNEXPLAINED),
-        Column("speed-up", lambda row: _number(drawn[row.cell].speedup)),
+        Column("speed-up", lambda row: _number(drawn[result_key(row)].speedup)),
     ]
     entries = tuple(tuple(column.entry(row) for column in columns) for row in rows)
     return ReportTable("Speed-up over raster, factor by factor", tuple(columns), rows, entries)

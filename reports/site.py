@@ -15,6 +15,7 @@ from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
+from results.environments import result_key
 from results.errors import UserError
 from results.files import write_whole
 from results.schema import Row
@@ -82,8 +83,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:
-    artifacts = {row.cell: load_artifacts(row, source) for row in rows}
-    costs = {row.cell: cost for row in rows if (cost := load_cost(row, source)) is not None}
+    artifacts = {result_key(row): load_artifacts(row, source) for row in rows}
+    costs = {result_key(row): cost for row in rows if (cost := load_cost(row, source)) is not None}
     sections = []
     split = facets(rows)
     drawings = [list(_drawings(facet, artifacts, costs)) for facet in split]
@@ -158,9 +159,9 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Co
 def _missing(facet: Facet, artifacts: dict[str, Artifacts]) -> list[str]:
     """What the pictures can't show, and why."""
     return [
-        f"{row.label}{f', {row.steps} steps' if row.steps else ''}: {'; '.join(artifacts[row.cell].problems)}"
+        f"{row.label}{f', {row.steps} steps' if row.steps else ''}: {'; '.join(problems)}"
         for row in facet.rows
-        if row.status == "ok" and artifacts[row.cell].problems
+        if row.status == "ok" and (problems := artifacts[result_key(row)].problems)
     ]
 
 
@@ -221,10 +222,12 @@ def _listed(lines: Iterable[str]) -> list[str]:
 
 def _summary(rows: Sequence[Row]) -> str:
     failed = sum(row.status != "ok" for row in rows)
-    cells = sum(row.tier != "anchor" for row in rows)
-    anchors = len(rows) - cells
+    cells = [row for row in rows if row.tier != "anchor"]
+    anchors = len(rows) - len(cells)
     ending = "all of them ok" if not failed else f"{failed} of them not ok"
-    return f"{cells} cells and {anchors} anchor rows, {ending}."
+    several = len(cells) - len({row.cell for row in cells})
+    where = f" ({several} of them once more, in another environment)" if several else ""
+    return f"{len(cells)} cells{where} and {anchors} anchor rows, {ending}."
 
 
 _GATE = "How far the regression gate can be trusted (pardec selftest)"

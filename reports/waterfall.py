@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from results.environments import result_key
 from results.schema import Row
 
 IDEAL, UNEXPLAINED = "steps", "unexplained"
@@ -55,12 +56,15 @@ def base_of(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def waterfall(row: Row, base: Row, costs: Mapping[str, Mapping[str, Any]]) -> Waterfall | None:
-    """The factors of ``row`` over ``base``; costs: cell -> prediction. None where a part of it is missing."""
-    if not (_measured(row) and _measured(base) and row.cell in costs and base.cell in costs):
+    """The factors of ``row`` over ``base``; None where a part of it is missing.
+
+    costs: ``result_key`` of a row -> its prediction.
+    """
+    if not (_measured(row) and _measured(base) and result_key(row) in costs and result_key(base) in costs):
         return None
-    if costs[row.cell]["card"] != costs[base.cell]["card"]:
+    if costs[result_key(row)]["card"] != costs[result_key(base)]["card"]:
         return None
-    own, other = _levels(row, costs[row.cell]), _levels(base, costs[base.cell])
+    own, other = _levels(row, costs[result_key(row)]), _levels(base, costs[result_key(base)])
     ratios = [slow / fast for slow, fast in zip(other, own, strict=True)]
     factors = {IDEAL: ratios[0]}
     for name, before, after in zip(FACTORS, ratios, ratios[1:], strict=False):

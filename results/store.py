@@ -1,9 +1,9 @@
 """Rows on disk: JSON Lines that survive kill -9, two writers and a restart.
 
 One file per folder, ``rows.jsonl``, guarded by ``flock`` on a ``.lock`` beside it. A file per writer would
-spare the lock but not the rule of one row per cell: a retried cell has to replace a row that another process
-wrote. The kernel drops the lock of a killed writer, and the lock is a file of its own because superseding
-replaces the inode of the rows.
+spare the lock but not the rule of one row per cell and environment (``environments``): a retried cell has to
+replace a row that another process wrote. The kernel drops the lock of a killed writer, and the lock is a file
+of its own because superseding replaces the inode of the rows.
 
 A new cell is one ``write`` of one line at the end, flushed to the disk. A cell tried again replaces its line:
 the whole file is written to a temporary one, flushed, and renamed over the old, so at every instant the file
@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from results.consistency import implausible
+from results.environments import latest, one_each, partner, superseding
 from results.errors import UserError
 from results.files import remove_partials, sync_folder, write_whole, writing_results
 from results.legible import legible
@@ -32,7 +33,7 @@ _LOCK = ".lock"
 
 
 class ResultStore:
-    """The rows of one sweep, one per cell, in the order in which the cells were first recorded."""
+    """The rows of one sweep, one per cell and environment, in the order in which they were first recorded."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Opens ``folder``, making it if need be; UserError where it can't be written."""
@@ -65,15 +66,16 @@ class ResultStore:
         return path.relative_to(self.folder).as_posix()
 
     def rows(self) -> list[Row]:
-        """Every row, one per cell."""
+        """Every row, one per cell and environment."""
         return _read(self.path)
 
     def get(self, cell: str) -> Row | None:
-        """The row of a cell, or None before its first attempt."""
-        return next((row for row in self.rows() if row.cell == cell), None)
+        """The row of a cell, the first ok one of several environments; None before its first attempt."""
+        rows = [row for row in self.rows() if row.cell == cell]
+        return next((row for row in rows if row.status == "ok"), rows[0] if rows else None)
 
     def done(self, cell: str) -> bool:
-        """Whether the cell has an ok row. Every other status is tried again by the next start."""
+        """Whether the cell has an ok row, in whatever environment. Every other status is tried again."""
         row = self.get(cell)
         return row is not None and row.status == "ok"
 
@@ -84,19 +86,33 @@ class ResultStore:
     def append(self, row: Row) -> Row:
         """Records ``row`` and returns it as stored, on disk when this returns.
 
-        A cell recorded before keeps its line's place and its attempts; of the rest the new row is kept,
-        unless it would replace an ok row by a failure. UserError where the folder can't be written: the rows
-        are then those from before.
+        A cell recorded before in the same environment keeps its line's place and its attempts; of the rest
+        the new row is kept, unless it would replace an ok row by a failure. UserError where the folder can't
+        be written: the rows are then those from before.
         """
         with self.writing(), self._locked():
             self._repair()
             stored = _read(self.path)
-            earlier = next((other for other in stored if other.cell == row.cell), None)
+            earlier = partner(stored, row)
             if earlier is None:
                 self._write_line(row)
                 return row
-            merged = _superseding(earlier, row)
+            merged = superseding(earlier, row)
             self._rewrite(merged if other is earlier else other for other in stored)
+            return merged
+
+    def merge(self, rows: Iterable[Row]) -> list[Row]:
+        """Records rows that other stores hold already, all or none; returns every row then stored.
+
+        Tries of one cell in one environment become one row (``environments.latest``). Where that changes
+        nothing, nothing is written.
+        """
+        with self._locked():
+            self._repair()
+            stored = _read(self.path)
+            merged = one_each([*stored, *rows], latest)
+            if merged != stored:
+                self._rewrite(merged)
             return merged
 
     @contextmanager
@@ -146,7 +162,8 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a JSON Lines file, or of all such files of a folder, one per cell, ``legible``.
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment,
+    ``legible``.
 
     UserError where nothing is there, where the folder or its files hold no row, or one with numbers that
     nothing can have measured.
@@ -162,16 +179,13 @@ def load_rows(path: str | os.PathLike[str]) -> list[Row]:
         files = [place]
     else:
         raise UserError(f"no results at '{path}': no such file or folder; 'pardec sweep quick' makes some")
-    cells: dict[str, Row] = {}
-    for file in files:
-        for row in _read(file):
-            cells[row.cell] = _latest(cells[row.cell], row) if row.cell in cells else row
-    if not cells:
+    rows = one_each((row for file in files for row in _read(file)), latest)
+    if not rows:
         raise UserError(f"no result rows in '{path}': it is empty; 'pardec sweep quick' makes some")
-    for row in cells.values():
+    for row in rows:
         if problem := implausible(dataclasses.asdict(row)):
             raise UserError(f"results '{path}': row of cell {row.cell}: {problem}")
-    return [legible(row) for row in cells.values()]
+    return [legible(row) for row in rows]
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:
@@ -180,19 +194,8 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
     return place if place.is_dir() else place.parent
 
 
-def _latest(a: Row, b: Row) -> Row:
-    older, newer = sorted((a, b), key=lambda row: row.started_at)
-    return _superseding(older, newer)
-
-
-def _superseding(earlier: Row, row: Row) -> Row:
-    attempts = earlier.attempts + [attempt for attempt in row.attempts if attempt not in earlier.attempts]
-    kept = earlier if earlier.status == "ok" and row.status != "ok" else row
-    return dataclasses.replace(kept, attempts=attempts)
-
-
 def _read(path: Path) -> list[Row]:
-    """The rows of one file, later lines of a cell superseding earlier ones; a torn last line is no row."""
+    """The rows of one file, later tries superseding earlier ones; a torn last line is no row."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -201,12 +204,12 @@ def _read(path: Path) -> list[Row]:
         raise UserError(f"results '{path}' can't be read: {error.strerror}") from None
     whole, tail = _split_tail(content)
     lines = whole.split(b"\n")[:-1] + ([tail] if _is_json(tail) else [])
-    cells: dict[str, Row] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            row = row_from_json(line.decode(errors="replace"), f"{path} line {number}")
-            cells[row.cell] = _superseding(cells[row.cell], row) if row.cell in cells else row
-    return list(cells.values())
+    rows = (
+        row_from_json(line.decode(errors="replace"), f"{path} line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    return one_each(rows, superseding)
 
 
 def _split_tail(content: bytes) -> tuple[bytes, bytes]:

@@ -2,8 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.common import RESULTS, add_machine_flags, add_scoring_flags, overrides
+from strategies.decoding.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.sweep import Summary
+    from harness.sweep_file import Sweep
 
 SUMMARY = "run a sweep, or go on with it"
 
@@ -29,6 +35,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="at most N images per cell, generated once, every time taken once",
     )
     command.add_argument("--seed", type=int, help="seed, instead of what the file says")
+    command.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where cells run: one after the other on this machine, or one per device of a Ray cluster",
+    )
+    command.add_argument(
+        "--address", metavar="HOST:PORT", help="head of the Ray cluster (default: the one of this machine)"
+    )
     add_scoring_flags(command)
     add_machine_flags(command)
 
@@ -37,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from harness.cell import checked
     from harness.sweep import dry_run, run_sweep, sweep_cells
 
+    if options.address is not None and options.executor != "ray":
+        raise UserError(f"--address '{options.address}': only with --executor ray")
     if options.dry_run:
         from harness.cost.sweep_hours import predicted_hours
 
@@ -49,11 +66,25 @@ def run(options: argparse.Namespace) -> int:
         print(predicted_hours(sweep.cells, options.device_card))
         return 0
     folder = options.results or RESULTS / sweep.name
-    summary = run_sweep(sweep, folder)
+    if options.executor == "ray":
+        summary = _run_on_ray(sweep, folder, options.address)
+    else:
+        summary = run_sweep(sweep, folder)
     print(summary)
     if not options.no_report and summary.rows:
         _show(folder)
     return summary.exit_code
+
+
+def _run_on_ray(sweep: "Sweep", folder: Path, address: str | None) -> "Summary":
+    from harness.ray_pool import RayPool
+    from harness.sweep import run_sweep
+    from results.store import ResultStore
+
+    with RayPool(address, folder) as pool:
+        ResultStore(folder)  # made once there is a cluster
+        pool.check(sweep.cells)
+        return run_sweep(sweep, folder, pool=pool)
 
 
 def _show(folder: Path) -> None:

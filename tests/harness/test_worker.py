@@ -1,5 +1,6 @@
 """Workers that fail in every way, parents that are killed, and sweeps that go on as if nothing had been."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -23,7 +24,7 @@ from harness.generate import NotFinite
 from harness.processes import carriers
 from harness.sweep import run_sweep
 from harness.sweep_file import Sweep
-from results.store import load_rows
+from results.store import ResultStore, load_rows
 from tests.harness.sweeps_at_work import (
     RUN,
     STAND_IN,
@@ -351,3 +352,21 @@ def test_durations_do_not_follow_the_wall_clock(tmp_path, monkeypatch):
     outcome = run("ok 0.2", tmp_path, timeout_s=20)
     assert outcome.status == "ok"
     assert 0.2 <= outcome.wall_s < 20
+
+
+def test_rows_of_another_machine_are_done_but_not_timed_in_turn_here(tmp_path):
+    cells = [cell("ok", seed) for seed in range(3)]
+    sweep = Sweep("test", "test", tuple(cells), in_turn="none")
+    rows = run_sweep(sweep, tmp_path, STAND_IN).rows
+    elsewhere = tmp_path / "merged"
+    store = ResultStore(elsewhere)
+    for row, host in zip(rows, ("another", "another", None), strict=True):
+        there = row.environment | ({"host_cpu": host} if host else {})
+        store.append(dataclasses.replace(row, environment=there))
+    store.append(rows[0])  # the first cell was measured here too
+    again = run_sweep(dataclasses.replace(sweep, in_turn="network"), elsewhere, STAND_IN)
+    assert again.skipped == 3
+    kept = {(row.cell, row.environment["host_cpu"]): row.paired for row in load_rows(elsewhere)}
+    here = rows[0].environment["host_cpu"]
+    assert kept[cells[0].key, here]["reference"] == kept[cells[2].key, here]["reference"] == cells[0].key
+    assert kept[cells[0].key, "another"] is kept[cells[1].key, "another"] is None

@@ -20,6 +20,7 @@ from reports.predicted import (
 )
 from reports.site import write_report
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, base_of, waterfall, waterfalls
+from results.environments import result_key
 from results.schema import Row
 from results.store import ResultStore
 
@@ -49,7 +50,7 @@ def pair(**changes) -> tuple[Row, Row]:
 
 def test_factors_multiply_up_to_the_measured_speed_up_exactly():
     slow, fast = pair()
-    costs = {slow.cell: cost(slow), fast.cell: cost(fast, guidance_s=0.001, attention_s=0.02)}
+    costs = {result_key(slow): cost(slow), result_key(fast): cost(fast, guidance_s=0.001, attention_s=0.02)}
     drawn = waterfall(fast, slow, costs)
     assert list(drawn.factors) == [IDEAL, *FACTORS, UNEXPLAINED]
     assert drawn.factors[IDEAL] == 8
@@ -63,13 +64,13 @@ def test_each_factor_is_the_cost_that_it_names():
     pieces = {f"{name}_s": 1.0 for name in ("tokens", "guidance", "cache", "attention", "launch")}
     phases = {"plan": 0.0, "prefill": 0.0, "decode": 1.0, "detokenize": 1.0, "total": 1.0}
     slow, fast = (dataclasses.replace(row, phases_s=phases) for row in (slow, fast))
-    costs = {slow.cell: cost(slow, **pieces), fast.cell: cost(fast, **pieces)}
+    costs = {result_key(slow): cost(slow, **pieces), result_key(fast): cost(fast, **pieces)}
     factors = waterfall(fast, slow, costs).factors
     assert factors["tokens processed"] == pytest.approx(
         1 / 8
     )  # as many tokens as raster: the steps buy nothing
     assert [factors[name] for name in FACTORS[1:]] == pytest.approx([1.0] * 5)
-    costs[fast.cell]["cache_s"] = 4.0  # 3 of 3 seconds become 3 of 6
+    costs[result_key(fast)]["cache_s"] = 4.0  # 3 of 3 seconds become 3 of 6
     factors = waterfall(fast, slow, costs).factors
     assert factors["cache traffic"] == pytest.approx(0.5)
     assert factors["guidance"] == pytest.approx(1.0)
@@ -86,8 +87,11 @@ def test_the_base_is_a_raster_row_of_the_same_batch_and_size():
 
 def test_nothing_is_drawn_where_a_part_is_missing():
     slow, fast = pair()
-    assert waterfalls([slow, fast], {fast.cell: cost(fast)}) == []
-    assert waterfalls([slow, fast], {slow.cell: cost(slow), fast.cell: cost(fast, card="h200")}) == []
+    assert waterfalls([slow, fast], {result_key(fast): cost(fast)}) == []
+    assert (
+        waterfalls([slow, fast], {result_key(slow): cost(slow), result_key(fast): cost(fast, card="h200")})
+        == []
+    )
     (facet,) = facets([slow, fast])
     assert prediction_table(facet, {}) is None
     assert waterfall_table(facet, {}) is None

@@ -80,7 +80,7 @@ def test_counted_quantities_differ_exactly(tmp_path: Path) -> None:
             ("reference", "n"),
         ),
         ({"protocol": None}, "quality", ("colour", "labels", "extractor")),
-        ({"device": "cuda"}, "speed and memory", ("device",)),
+        ({"device": "cuda"}, "speed and memory", ("device", "hardware")),
         ({"threads": 8}, "speed and memory", ("threads",)),
     ],
 )

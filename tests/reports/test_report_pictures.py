@@ -18,6 +18,7 @@ from synthetic_rows import sweep_rows
 from reports import pictures, plots, style
 from reports.artifacts import Artifacts, load_artifacts
 from reports.frame import Facet, facets
+from results.environments import result_key
 from results.schema import Row
 from results.store import load_rows
 
@@ -32,7 +33,7 @@ def facet() -> Facet:
 
 @pytest.fixture
 def artifacts(sweep: Path) -> dict[str, Artifacts]:
-    return {row.cell: load_artifacts(row, sweep) for row in load_rows(sweep)}
+    return {result_key(row): load_artifacts(row, sweep) for row in load_rows(sweep)}
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +130,8 @@ def test_shuffled_classes_are_matched(facet: Facet) -> None:
     images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     one, two = facet.cells[:2]
     given_artifacts = {
-        one.cell: Artifacts(samples=images, classes=np.array([5, 6, 7])),
-        two.cell: Artifacts(samples=images, classes=np.array([7, 5, 8])),
+        result_key(one): Artifacts(samples=images, classes=np.array([5, 6, 7])),
+        result_key(two): Artifacts(samples=images, classes=np.array([7, 5, 8])),
     }
     figure = pictures.sample_grid(facet, given_artifacts)
     assert figure is not None

@@ -1,0 +1,101 @@
+"""One cell measured on two machines: sections, anchors and comparisons keep them apart."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from synthetic_rows import CELLS, ENVIRONMENT, cell_row, write_sweep
+
+from reports.compare import compare, compare_within, comparison_markdown
+from reports.frame import facets
+from reports.site import write_report
+from results.merge import merge
+from results.schema import Row
+from results.store import ResultStore, load_rows
+
+OTHER = ENVIRONMENT | {"host_cpu": "AMD EPYC"}
+UPGRADED = ENVIRONMENT | {"torch": "3.0.0"}
+
+
+def moved(rows: Sequence[Row], environment: dict) -> list[Row]:
+    return [dataclasses.replace(row, environment=environment, artifacts={}) for row in rows]
+
+
+def stored(folder: Path, rows: Sequence[Row]) -> Path:
+    store = ResultStore(folder)
+    for row in rows:
+        store.append(row)
+    return folder
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """Two machines' results merged; only the first one's rows have pictures."""
+    first = write_sweep(tmp_path / "first")
+    second = stored(tmp_path / "second", moved(load_rows(first), OTHER))
+    merge([first, second], tmp_path / "both")
+    return tmp_path / "both"
+
+
+@pytest.mark.parametrize("environment", [OTHER, UPGRADED])
+def test_each_environment_is_a_section_with_its_own_anchors(rows: Sequence[Row], environment: dict) -> None:
+    split = facets([*rows, *moved(rows, environment)])
+    assert [len(facet.rows) for facet in split] == [len(rows)] * 2
+    for facet, expected in zip(split, (ENVIRONMENT, environment), strict=True):
+        assert len({row.cell for row in facet.rows}) == len(rows)
+        assert all(row.environment == expected for row in facet.rows)
+    assert len({facet.caption for facet in split}) == 2
+
+
+def test_a_section_without_anchors_of_its_machine_borrows_those_of_the_other(rows: Sequence[Row]) -> None:
+    cells = [row for row in moved(rows, OTHER) if row.tier != "anchor"]
+    split = facets([*rows, *cells])
+    assert [len(facet.anchors) for facet in split] == [2, 2]
+
+
+def test_pictures_of_one_machine_do_not_pass_for_the_others(both: Path, tmp_path: Path) -> None:
+    few = stored(tmp_path / "few", [row for row in load_rows(both) if row.label == "Raster"])
+    (few / "artifacts").symlink_to(both / "artifacts")
+    page = write_report(few).with_name("report.md").read_text()
+    assert "2 cells (1 of them once more, in another environment)" in page
+    assert "Intel Xeon 2.60 GHz; threads: 2" in page
+    assert "AMD EPYC; threads: 2" in page
+    first, second = page.split("\n## ")[1:3]
+    assert "figures/1-samples.png" in first
+    assert "2-samples" not in second
+    assert "Raster, 64 steps: no artifacts recorded" in second
+    assert "no artifacts recorded" not in first
+
+
+def test_comparing_pairs_each_row_with_that_of_its_machine(both: Path, tmp_path: Path) -> None:
+    again = compare(both, both)
+    assert len(again.pairs) == 24
+    assert not any(one.obstacles for one in again.pairs)
+    only_other = stored(tmp_path / "only", moved([cell_row(0, *CELLS[0])], OTHER))
+    found = compare(only_other, both)
+    (one,) = found.pairs
+    assert (one.a.environment, one.b.environment) == (OTHER, OTHER)
+    assert len(found.only_b) == 23
+    text = comparison_markdown(again)
+    assert "Raster, 64 steps, batch 64, float32, guidance 2, seed 0, AMD EPYC, torch 2.9.0" in text
+
+
+def test_curves_of_two_machines_are_compared_machine_by_machine(both: Path) -> None:
+    (iso,) = compare(both, both).tables
+    names = [line[0] for line in iso.lines]
+    assert "LPD (B, AMD EPYC) against LPD (A, AMD EPYC)" in names
+    assert "LPD (B, Intel Xeon 2.60 GHz) against LPD (A, Intel Xeon 2.60 GHz)" in names
+
+
+def test_within_a_folder_no_cell_of_one_machine_meets_one_of_another(both: Path) -> None:
+    titles = [table.title for table in compare_within(both)]
+    assert sum("AMD EPYC" in title for title in titles) == sum("Intel Xeon" in title for title in titles) > 0
+
+
+def test_versions_of_torch_are_compared_between_folders(tmp_path: Path) -> None:
+    row = cell_row(0, *CELLS[0])
+    before, after = stored(tmp_path / "a", [row]), stored(tmp_path / "b", moved([row], UPGRADED))
+    (one,) = compare(before, after).pairs
+    assert not one.obstacles
+    assert any(d.name == "throughput_images_per_s" for d in one.differences)

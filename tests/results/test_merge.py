@@ -1,0 +1,209 @@
+"""Merging loses nothing, changes nothing the second time, and survives a kill."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_environments import EPYC, XEON, tried
+
+from results import merge as merging
+from results.errors import UserError
+from results.merge import merge
+from results.schema import Row, row_to_json
+from results.store import ResultStore, load_rows
+
+DATA = Path(__file__).parent / "data"
+
+
+def folder(place: Path, rows: list[Row], content: str = "") -> Path:
+    """A result folder whose ok rows have a picture each, with the content and the cell in it."""
+    store = ResultStore(place)
+    for row in rows:
+        path = store.artifact(row.cell)
+        if row.status == "ok":
+            path.write_text(f"{content} {row.cell}")
+            row = dataclasses.replace(row, artifacts={"trace": store.relative(path)})
+        store.append(row)
+    return place
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(place)): p.read_bytes() for p in sorted(place.rglob("*")) if p.is_file()}
+
+
+def pictures(place: Path) -> dict[str, str]:
+    """Host of each row of cell 1 -> what its picture holds."""
+    return {
+        (row.environment or {})["host_cpu"]: (place / row.artifacts["trace"]).read_text()
+        for row in load_rows(place)
+        if row.cell == f"{1:016x}"
+    }
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> tuple[Path, Path]:
+    a = folder(tmp_path / "a", [tried(1, XEON, 1), tried(2, XEON, 2, "oom"), tried(3, XEON, 3)], "a")
+    b = folder(tmp_path / "b", [tried(1, EPYC, 4), tried(2, XEON, 5), tried(4, EPYC, 6, "error")], "b")
+    return a, b
+
+
+def test_rows_of_one_environment_join_and_those_of_another_stand_beside(
+    tmp_path: Path, machines: tuple[Path, Path]
+) -> None:
+    out = tmp_path / "out"
+    merged = merge(machines, out)
+    rows = load_rows(out)
+    assert [(row.cell[-1], (row.environment or {})["host_cpu"], row.status) for row in rows] == [
+        ("1", "Xeon", "ok"),
+        ("2", "Xeon", "ok"),
+        ("3", "Xeon", "ok"),
+        ("1", "EPYC", "ok"),
+        ("4", "EPYC", "error"),
+    ]
+    assert [attempt["status"] for attempt in rows[1].attempts] == ["oom", "ok"]
+    assert pictures(out) == {"Xeon": f"a {1:016x}", "EPYC": f"b {1:016x}"}
+    assert str(merged) == "5 rows of 4 cells in 2 environments: 5 added, 0 joined, 4 files copied"
+
+
+def test_merging_again_changes_no_byte(tmp_path: Path, machines: tuple[Path, Path]) -> None:
+    a, b = machines
+    out = tmp_path / "out"
+    merge([a], out)
+    joined = merge([b], out)
+    assert (joined.added, joined.changed, joined.copied) == (2, 1, 2)
+    before = contents(out)
+    stamp = (out / "rows.jsonl").stat().st_mtime_ns
+    for sources in ([a], [b], [b, a], [out], [out, a, out / "rows.jsonl"], [a / "rows.jsonl"]):
+        again = merge(sources, out)
+        assert (again.added, again.changed, again.copied) == (0, 0, 0)
+    assert contents(out) == before
+    assert (out / "rows.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_the_order_of_merging_makes_no_difference_to_the_rows(
+    tmp_path: Path, machines: tuple[Path, Path]
+) -> None:
+    a, b = machines
+    merge([a, b], tmp_path / "ab")
+    merge([b], tmp_path / "ba")
+    merge([a], tmp_path / "ba")
+
+    def plain(place: Path) -> set[str]:
+        return {row_to_json(dataclasses.replace(row, artifacts={})) for row in load_rows(place)}
+
+    assert plain(tmp_path / "ab") == plain(tmp_path / "ba")
+    assert pictures(tmp_path / "ab") == pictures(tmp_path / "ba")
+
+
+def test_a_later_try_brings_its_picture_and_the_old_one_is_not_overwritten(
+    tmp_path: Path, machines: tuple[Path, Path]
+) -> None:
+    out = tmp_path / "out"
+    merge([machines[0]], out)
+    old = (out / "artifacts" / f"{1:016x}.npz").read_bytes()
+    merge([folder(tmp_path / "c", [tried(1, XEON, 9)], "c")], out)
+    assert pictures(out) == {"Xeon": f"c {1:016x}"}
+    assert (out / "artifacts" / f"{1:016x}.npz").read_bytes() == old
+
+
+def test_rows_of_old_schemas_are_upgraded(tmp_path: Path) -> None:
+    source = DATA / "schema-1.jsonl"
+    merged = merge([source], tmp_path / "out")
+    assert load_rows(tmp_path / "out") == [
+        dataclasses.replace(row, artifacts={}) for row in load_rows(source)
+    ]
+    assert set(merged.missing) == {name for row in load_rows(source) for name in row.artifacts.values()}
+
+
+def test_a_missing_picture_costs_no_row_and_is_told(tmp_path: Path, machines: tuple[Path, Path]) -> None:
+    (machines[0] / "artifacts" / f"{3:016x}.npz").unlink()
+    merged = merge([machines[0]], tmp_path / "out")
+    assert merged.missing == (f"artifacts/{3:016x}.npz",)
+    assert str(merged).endswith("1 file missing")
+    assert [row.artifacts for row in merged.rows if row.cell == f"{3:016x}"] == [{}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "/etc/passwd", "artifacts/../../x", "rows.jsonl", "artifacts", "artifacts\\..\\x", "."],
+)
+def test_no_file_outside_the_artifacts_is_read_or_written(tmp_path: Path, name: str) -> None:
+    row = dataclasses.replace(tried(1, XEON), artifacts={"trace": name})
+    folder(tmp_path / "a", [])
+    ResultStore(tmp_path / "a").append(row)
+    with pytest.raises(UserError, match="names the file") as caught:
+        merge([tmp_path / "a"], tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert ResultStore(tmp_path / "out").rows() == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, machines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(merging, "copy_whole", full)
+    with pytest.raises(UserError, match="out' can't be written: No space left on device"):
+        merge(machines, tmp_path / "out")
+    assert ResultStore(tmp_path / "out").rows() == []
+
+
+def test_a_copy_that_does_not_read_back_alike_is_refused(
+    tmp_path: Path, machines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{1:016x}.npz"
+    monkeypatch.setattr(merging, "file_sha256", lambda path: "0" * 64)
+    with pytest.raises(OSError, match="doesn't read back alike"):
+        merging.copy_whole(machines[0] / "artifacts" / name, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+MERGE = """
+import sys
+from pathlib import Path
+from results.merge import merge
+print("ready", flush=True)
+merge([Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def test_a_merge_that_is_killed_leaves_the_rows_of_before_or_after(tmp_path: Path) -> None:
+    source, out = tmp_path / "a", tmp_path / "out"
+    store = ResultStore(source)
+    for number in range(2, 42):
+        path = store.artifact(f"{number:016x}")
+        path.write_bytes(bytes([number]) * 200_000)
+        store.append(dataclasses.replace(tried(number, XEON), artifacts={"trace": store.relative(path)}))
+    before = [tried(1, XEON)]
+    folder(out, before)
+    before = load_rows(out)
+    killed = 0
+    for pause_s in (0.0, 0.01, 0.03, 0.06):
+        process = subprocess.Popen(
+            [sys.executable, "-c", MERGE, str(source), str(out)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(merging.__file__).parents[1])},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(pause_s)
+        process.kill()
+        killed += process.wait() != 0
+        process.stdout.close()
+        rows = load_rows(out)
+        assert len(rows) in (1, 41)
+        assert rows[0] == before[0]
+        for row in rows:  # no row before its picture
+            assert (out / row.artifacts["trace"]).is_file()
+    assert killed
+    merge([source], out)
+    assert len(load_rows(out)) == 41
+    for row in load_rows(out)[1:]:
+        assert (out / row.artifacts["trace"]).read_bytes() == bytes([int(row.cell, 16)]) * 200_000
+    assert not list(out.rglob(".merge-*"))
