@@ -97,12 +97,12 @@ def test_a_broken_description_of_a_run_is_named(tmp_path, capsys):
     a = machine(tmp_path / "a")
     (a / "images" / CELL.key / "run.json").write_text(json.dumps({"cell": 4}))
     assert main(["merge", str(a), "--into", str(tmp_path / "out")]) == 2
-    assert "run.json' is no description of a run" in capsys.readouterr().err
+    assert "run.json' can't be read" in capsys.readouterr().err
 
 
 def test_nothing_is_merged_into_a_folder_in_which_a_sweep_runs(tmp_path, capsys):
     a, out = machine(tmp_path / "a"), machine(tmp_path / "out", "EPYC")
-    with only_sweep_in(out):
+    with only_sweep_in(ResultStore(out)):
         assert main(["merge", str(a), "--into", str(out)]) == 2
     assert "another sweep is running" in capsys.readouterr().err
     assert len(load_rows(out)) == 1

@@ -12,7 +12,8 @@ from harness.executors import Outcome
 from harness.on_node import describe, run_task
 from harness.ray_pool import Need, Node, choose
 from harness.remote import Delivery, Lost, Task, run_on
-from harness.sweep import Stop, only_sweep_in, run_sweep
+from harness.stopping import Stop
+from harness.sweep import only_sweep_in, run_sweep
 from harness.sweep_file import Sweep
 from results.store import ResultStore, load_rows
 
@@ -262,7 +263,7 @@ def test_published_cells_need_a_folder_that_the_node_sees(tmp_path):
     here = run_task(Task((published,)), tmp_path, "here", STAND_IN)
     assert here.outcome.status == "error"
     assert "choose a --results on a file system that all machines share" in here.outcome.reason
-    with only_sweep_in(tmp_path):
+    with only_sweep_in(ResultStore(tmp_path)):
         assert run_task(Task((published,)), tmp_path, "here", STAND_IN).outcome.status == "ok"
     assert (tmp_path / "images").is_dir()
     (tmp_path / "token").touch()

@@ -89,7 +89,7 @@ def test_excludes_match_defaults_too(tmp_path):
         ("[include]\nstrategy = 'lpd'", ["tables [[include]]"]),
         ("[sweep]\nnmae = 'x'\n[grid]\nstrategy = 'lpd'", ["unknown key 'nmae'", "'name'"]),
         ("[sweep]\nin_turn = 'al'\n[grid]\nstrategy = 'lpd'", ["in_turn = 'al'", "one of network, all"]),
-        ("[sweep]\nrounds = 1\n[grid]\nstrategy = 'lpd'", ["rounds = 1", "at least 2"]),
+        ("[sweep]\nrounds = 1\n[grid]\nstrategy = 'lpd'", ["rounds = 1", "from 2 to"]),
         ("[grid]\nstrategy = 'lpd'\nmemory_limit_gb = 0", ["memory_limit_gb = 0", "above 0"]),
         ("[grid]\nstrategy = 'lpd'\ngated = 1", ["gated = 1", "true or false"]),
         ("[sweep]\nname = 'x'", ["describes no cell"]),

@@ -233,7 +233,7 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path, small_zoo, capsys):
         words = ["sweep", "quick", "-k", "strategy=real", "--zoo", str(small_zoo), "--results", str(tmp_path)]
         assert main(words) == 2
         assert capsys.readouterr().err == (
-            f"pardec: another sweep is running in '{tmp_path}': wait for it, or choose another --results\n"
+            f"pardec: another sweep is running in '{tmp_path}': wait for it, or choose another folder\n"
         )
         assert first.ended()[0] == 0
     assert [status for _, status in statuses(tmp_path)] == ["ok"]
