@@ -174,9 +174,7 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
             kept[name] = {"last": (value[-1]["status"], value[-1]["reason"])}
         elif name == "paired" and value is not None:
             kept[name] = {"reference": value["reference"], "batch": value["batch"]}
-        elif (
-            name == "throughput_interval"
-        ):  # null where a cell cut after its last shard had one batch to time
+        elif name == "throughput_interval":  # null if all but one batch was on disk before a kill
             continue
         elif name == "unmeasured":
             kept[name] = {key: why for key, why in value.items() if key != "throughput_interval"}
