@@ -38,7 +38,7 @@ def _leave_a_child() -> None:
 def _eat_memory() -> None:
     held = bytearray(1 << 20)
     while True:
-        held += held
+        held = held + held
 
 
 def _hang() -> None:

@@ -21,7 +21,6 @@ RUN = "PARDEC_TEST_RUN"
 """Environment variable by which every process of a started sweep is found."""
 TAKEN = (
     "throughput_images_per_s",
-    "throughput_interval",
     "throughput_repeats",
     "throughput_samples",
     "throughput_best_images_per_s",
@@ -83,7 +82,7 @@ class Running:
 
     def ended(self) -> tuple[int, str]:
         """Waits for the end: exit status and stderr."""
-        _, stderr = self.process.communicate(timeout=120)
+        _, stderr = self.process.communicate(timeout=900)
         return self.process.returncode, stderr
 
     def survivors(self, patience_s: float = 5.0) -> list[int]:
@@ -175,6 +174,10 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
             kept[name] = {"last": (value[-1]["status"], value[-1]["reason"])}
         elif name == "paired" and value is not None:
             kept[name] = {"reference": value["reference"], "batch": value["batch"]}
+        elif name == "throughput_interval":  # null if all but one batch was on disk before a kill
+            continue
+        elif name == "unmeasured":
+            kept[name] = {key: why for key, why in value.items() if key != "throughput_interval"}
         elif name in TAKEN:
             kept[name] = sorted(value) if isinstance(value, dict) else value is None
         else:
