@@ -114,7 +114,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     found.unmeasured |= why_not
     trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
     if subject.tokenizer is None:
-        predicted, unpredicted = _predict(subject, folder)
+        predicted, unpredicted = store_prediction(subject, folder)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace) | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
@@ -124,7 +124,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     assert gallery.film is not None
     trace["film"] = gallery.film
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
-    predicted, unpredicted = _predict(subject, folder)
+    predicted, unpredicted = store_prediction(subject, folder)
     why = found.unmeasured | why | unpredicted
     return found.row | quality | {"artifacts": pictures | predicted, "unmeasured": why}
 
@@ -152,7 +152,7 @@ def _first_pixels(gallery: "Gallery") -> Any:
     return torch.cat(parts)
 
 
-def _predict(subject: "Subject", folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+def store_prediction(subject: "Subject", folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Store what the cost model says of the cell: the row's artifact, or why there is none."""
     from harness.cost.model import predict_cost
     from harness.cost.sweep_hours import card_for
