@@ -6,13 +6,27 @@ from typing import Any
 from results.errors import visible
 from results.schema import Row
 
+LONGEST_NAME = 120
+"""Characters; tables and pictures grow with their longest name."""
+_NAMES = ("label", "strategy", "network", "tokenizer", "options")
+
 
 def legible(row: Row) -> Row:
-    """``row`` with control characters and lone surrogates in its texts as ``\\x1b`` and ``\\ud800``.
+    """``row`` with control characters and lone surrogates in its texts as ``\\x1b`` and ``\\ud800``, and with
+    names of at most ``LONGEST_NAME``.
 
     Reasons come from programs that colour their output, and rows from machines of others.
     """
-    return Row(**{field.name: _legible(getattr(row, field.name)) for field in dataclasses.fields(row)})
+    texts = {field.name: _legible(getattr(row, field.name)) for field in dataclasses.fields(row)}
+    return Row(**texts | {name: _shortened(texts[name]) for name in _NAMES})
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_NAME else value[: LONGEST_NAME - 1] + "…"
+    if isinstance(value, dict):
+        return {_shortened(key): _shortened(one) for key, one in value.items()}
+    return value
 
 
 def _legible(value: Any) -> Any:

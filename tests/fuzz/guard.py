@@ -19,7 +19,8 @@ from strategies.decoding.errors import UserError
 
 MISTAKES = (UserError, CheckpointError)
 """What reading bad input may raise; the command line makes one line and exit status 2 of them."""
-LONGEST_S = 10.0
+LONGEST_S = 30.0
+"""Processor time for one input."""
 MOST_BYTES = 1 << 30
 """Data that reading one input may ask for, over what the process holds."""
 _RUNS = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.spawn", "os.posix_spawn", "pty.spawn")
@@ -121,16 +122,16 @@ def _limits() -> Iterator[None]:
         raise Harm(f"longer than {LONGEST_S:g} s")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    handler = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    handler = signal.signal(signal.SIGPROF, on_alarm)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
     resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + MOST_BYTES, hard))
     try:
         yield
     except MemoryError as error:
         raise Harm(f"more than {MOST_BYTES:,} bytes") from error
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
