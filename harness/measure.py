@@ -113,14 +113,14 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     """One pass over the images: every time is taken once, the first use of all code included, but for graphs,
     whose time is apart.
 
-    The memory is that of the same pass; to hand heap pages back after each step takes up to 1 % of an L
-    network's.
+    The memory is that of the same pass, holes in the heap included: to hand them back after each step would be
+    part of its time.
     """
     own = subject.prepared.cell.batch
     memory = PeakMemory(subject.device)
     memory.settle()
     memory.reset()
-    totals = _generate(subject, found, report, Budget(seconds=0.0, least=1), memory.release)
+    totals = _generate(subject, found, report, Budget(seconds=0.0, least=1))
     found.peaks[str(own)], unknown = memory.over_loaded()
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{own}"] = unknown
@@ -199,18 +199,12 @@ def _note_latency(found: Measurements, totals: list[float]) -> None:
     found.unmeasured |= {f"latency_percentiles_s.{name}": why for name, why in reasons.items()}
 
 
-def _generate(
-    subject: Subject,
-    found: Measurements,
-    report: Report,
-    budget: Budget,
-    after_step: Callable[[], None] | None = None,
-) -> list[float]:
+def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
     """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
     seconds: list[dict[str, float]] = []
     for images in found.gallery.batches(cell):
-        batch = run_batch(subject, images, after_step=after_step)
+        batch = run_batch(subject, images)
         found.gallery.add(subject, batch)
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
