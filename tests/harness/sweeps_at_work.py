@@ -85,8 +85,9 @@ class Running:
         _, stderr = self.process.communicate(timeout=900)
         return self.process.returncode, stderr
 
-    def survivors(self, patience_s: float = 5.0) -> list[int]:
-        """Processes of the sweep that do not end in time."""
+    def survivors(self, patience_s: float = 60.0) -> list[int]:
+        """Processes of the sweep that do not end in time; one that is just being started does so as soon as
+        it has imported what it needs to look for its parent."""
         end = time.monotonic() + patience_s
         while (found := carriers(self.mark, RUN)) and time.monotonic() < end:
             time.sleep(0.01)

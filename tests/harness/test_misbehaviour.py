@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.processes import MARK
+from harness.processes import carriers
 from results.schema import Row
 from results.store import load_rows
 from strategies.decoding import registry
+from tests.harness.sweeps_at_work import RUN
 
 PLUGIN = Path(__file__).with_name("misbehaving.py")
 HEAD = """
@@ -44,17 +45,6 @@ def swept(tmp_path: Path, zoo: Path, deeds: dict[str, str]) -> tuple[int, dict[s
     return status, {row.options["how"]: row for row in load_rows(results)}
 
 
-def carried() -> list[bytes]:
-    """Environments of living processes that belong to a worker."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            found += [part for part in path.read_bytes().split(b"\0") if part.startswith(f"{MARK}=".encode())]
-        except OSError:
-            continue
-    return found
-
-
 def check(rows: dict[str, Row], expected: dict[str, tuple[str, str | None]]) -> None:
     found = {how: (row.status, row.reason) for how, row in rows.items()}
     for how, (status, words) in (expected | {"nothing": ("ok", None)}).items():
@@ -79,7 +69,8 @@ def test_not_a_number_and_an_early_exit(tmp_path, small_zoo, capsys):
 
 
 @pytest.mark.slow
-def test_every_misdeed_costs_its_own_cell_and_no_other(tmp_path, small_zoo, capsys):
+def test_every_misdeed_costs_its_own_cell_and_no_other(tmp_path, small_zoo, capsys, monkeypatch):
+    monkeypatch.setenv(RUN, str(tmp_path))
     expected = {
         "print": ("ok", None),
         "read": ("ok", None),
@@ -96,11 +87,10 @@ def test_every_misdeed_costs_its_own_cell_and_no_other(tmp_path, small_zoo, caps
         "hang": ("timeout", "took longer than 30 s and was stopped"),
     }
     more = {"memory": "memory_limit_gb = 3.0", "hang": "timeout_s = 30"}
-    before = len(carried())
     status, rows = swept(tmp_path, small_zoo, {how: more.get(how, "") for how in expected})
     check(rows, expected)
     assert status == 1
-    assert len(carried()) <= before
+    assert carriers(str(tmp_path), RUN) == []
     assert "Traceback" not in capsys.readouterr().err
 
 
