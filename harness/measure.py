@@ -113,8 +113,8 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     """One pass over the images: every time is taken once, the first use of all code included, but for graphs,
     whose time is apart.
 
-    The memory is that of the same pass, holes in the heap included: to hand them back after each step would be
-    part of its time.
+    The memory is that of the same pass, holes in the heap included: to hand them back after each step would
+    be part of its time.
     """
     own = subject.prepared.cell.batch
     memory = PeakMemory(subject.device)

@@ -11,7 +11,7 @@ from backbones.products import KERNEL_BYTES, can_pack
 from harness import measure as measuring
 from harness.cell import Cell, normalised
 from harness.executors import ROOT
-from harness.generate import load, run_batch
+from harness.generate import load
 from harness.memory import PeakMemory
 from harness.prepare import prepare
 
