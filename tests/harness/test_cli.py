@@ -141,7 +141,7 @@ def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
     arguments = ["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", "--results", str(tmp_path / "none")]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "10 cells" in out
+    assert "11 cells" in out
     assert "LPD random order" in out
     assert not (tmp_path / "none").exists()
 
