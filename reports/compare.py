@@ -43,6 +43,7 @@ SETTING = (
     "dtype",
     "seed",
     "compile",
+    "cuda_graphs",
     "products",
 )
 """Cells with equal values of these fields are the same setting."""

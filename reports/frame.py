@@ -63,6 +63,7 @@ _COPIED = (
     "seed",
     "threads",
     "compile",
+    "cuda_graphs",
     "products",
     "throughput_images_per_s",
     "throughput_repeats",

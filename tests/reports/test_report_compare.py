@@ -105,6 +105,13 @@ def test_settings_are_joined_not_orders(tmp_path: Path) -> None:
     assert [row.label for row in comparison.only_a] == ["Raster"]
 
 
+@pytest.mark.parametrize("mode", ["compile", "cuda_graphs"])
+def test_another_mode_of_running_is_another_setting(tmp_path: Path, mode: str) -> None:
+    a, b = stored(tmp_path / "a", [raster()]), stored(tmp_path / "b", [raster(**{mode: True})])
+    with pytest.raises(UserError):
+        compare(a, b)
+
+
 def test_the_most_comparable_of_several_is_chosen(tmp_path: Path) -> None:
     other = raster(cell="f" * 16, images=500)
     comparison = compare(stored(tmp_path / "a", [raster()]), stored(tmp_path / "b", [other, raster()]))

@@ -59,6 +59,7 @@ def test_caption_states_device_dtype_batch_n_and_reference(rows: Sequence[Row]) 
         ({"environment": {"host_cpu": "another"}}, "hardware"),
         ({"tokenizer": "other"}, "tokenizer"),
         ({"compile": True}, "compile"),
+        ({"cuda_graphs": True}, "compile"),
         ({"products": "packed"}, "products"),
     ],
 )
