@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from harness.cell import Cell, unscored
+from harness.cell import RANDOM, Cell, unscored
 from harness.failures import classify
 from harness.processes import guard_end_of_input
 from strategies.decoding.errors import UserError
@@ -110,7 +110,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
     lost, why_not = _lossiness(subject, channel)
-    found.row |= lost.row
+    found.row |= lost.row | {"training_seed": training_seed(cell)}
     found.unmeasured |= why_not
     trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
     if subject.tokenizer is None:
@@ -127,6 +127,15 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     predicted, unpredicted = store_prediction(subject, folder)
     why = found.unmeasured | why | unpredicted
     return found.row | quality | {"artifacts": pictures | predicted, "unmeasured": why}
+
+
+def training_seed(cell: Cell) -> int | None:
+    """Of the cell's network, where it is one of a zoo and has its trained weights."""
+    from harness import zoo
+
+    if cell.is_published or cell.checkpoint == RANDOM:
+        return None
+    return zoo.read_card(cell.network, cell.zoo).training_seed
 
 
 def _store_of(cell: Cell, folder: Path) -> "ImageStore":

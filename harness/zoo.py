@@ -36,9 +36,21 @@ class Card:
     content: Mapping[str, Any]
     """The whole card."""
 
+    @property
+    def training_seed(self) -> int | None:
+        """Of its recipe, None where the card has none."""
+        recipe = self.content.get("recipe")
+        seed = recipe.get("seed") if isinstance(recipe, Mapping) else None
+        return seed if is_whole(seed) else None
+
 
 def folder_of(zoo: str | Path | None) -> Path:
     return SHIPPED if zoo is None else Path(zoo)
+
+
+def file_stem(strategy: str, training_seed: int) -> str:
+    """What a network trained with this seed is called: ``lpd``, ``lpd-seed1``."""
+    return strategy if training_seed == 0 else f"{strategy}-seed{training_seed}"
 
 
 def names(zoo: str | Path | None = None) -> list[str]:
@@ -57,7 +69,7 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
     for file in (weights, path):
         if not file.is_file():
             raise UserError(
-                f"network '{network}': no file '{file}'; make it with: pardec train --strategy {name}"
+                f"network '{network}': no file '{file}'; make it with: pardec train {_arguments(name)}"
             )
     try:
         content = json.loads(path.read_text())
@@ -67,6 +79,12 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
         return card
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"card '{path}' can't be read: {type(error).__name__}: {error}") from None
+
+
+def _arguments(name: str) -> str:
+    """Of the command that trains the network."""
+    strategy, _, seed = name.rpartition("-seed")
+    return f"{strategy} --seed {seed}" if strategy and seed.isdecimal() else name
 
 
 def _check_card(card: Card) -> None:
@@ -136,7 +154,7 @@ def store_zoo(trainer: "Trainer", folder: Path, data: Mapping[str, Any]) -> Path
     from backbones.weights import save_half, write_card
     from harness.train import card
 
-    path = Path(folder) / f"{trainer.strategy.name}.safetensors"
+    path = Path(folder) / f"{file_stem(trainer.strategy.name, trainer.recipe.seed)}.safetensors"
     trunk = trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,

@@ -23,6 +23,7 @@ from reports.differences import Difference, Obstacle, cells_of, differences, jud
 from reports.escape import markdown, terminal
 from reports.frame import facets
 from reports.tables import DASH, markdown_of, print_plain
+from reports.training_noise import TrainingNoise
 from results.environments import environment_keys, result_key
 from results.errors import UserError
 from results.schema import Row
@@ -78,14 +79,15 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     """Compares two result folders or files; UserError where one is missing or they share no setting."""
     rows_a, rows_b = (sorted(load_rows(path), key=_position) for path in (a, b))
     partners = _partners(rows_a, rows_b)
+    noise = TrainingNoise.known([*rows_a, *rows_b])
     pairs = [
-        _pair(row, partners[at], results_folder(a), results_folder(b))
+        _pair(row, partners[at], results_folder(a), results_folder(b), noise)
         for at, row in enumerate(rows_a)
         if at in partners
     ]
     only_a = [row for at, row in enumerate(rows_a) if at not in partners]
     only_b = [row for row in rows_b if all(row is not taken for taken in partners.values())]
-    tables = iso_table_between(rows_a, rows_b)
+    tables = iso_table_between(rows_a, rows_b, noise)
     if not pairs:
         ours, theirs = _settings(rows_a), _settings(rows_b)
         raise UserError(f"'{a}' and '{b}' share no setting: the first has {ours}; the second has {theirs}")
@@ -123,11 +125,11 @@ def compare_within(path: str | os.PathLike[str]) -> list[TextTable]:
     """
     rows = load_rows(path)
     beside = {result_key(row): load_artifacts(row, results_folder(path)) for row in rows}
-    found = []
+    noise, found = TrainingNoise.known(rows), []
     for facet in facets(rows):
         found += [
             dataclasses.replace(table, title=f"{table.title} ({facet.caption})")
-            for table in contests(facet, beside)
+            for table in contests(facet, beside, noise)
         ]
     if not found:
         raise UserError(f"'{path}' holds no two cells that can be compared")
@@ -157,12 +159,13 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 PAIRED_NOTE = (
     "paired: both cells drew the same images with the same random numbers. Times cover the noise within a "
-    "run, not drift between runs; no figure covers what another training seed would change."
+    "run, not drift between runs; no interval covers what another training seed would change: the largest "
+    "such change that is known stands beside each difference."
 )
-_HEADINGS = ("setting", "quantity", "A", "B", "B - A", "B / A", "verdict")
+_HEADINGS = ("setting", "quantity", "A", "B", "B - A", "B / A", "training seeds", "verdict")
 
 
-def _pair(a: Row, b: Row, folder_a: Path, folder_b: Path) -> Pair:
+def _pair(a: Row, b: Row, folder_a: Path, folder_b: Path, noise: TrainingNoise) -> Pair:
     failed = [
         f"{side}: {row.status}: {' '.join((row.reason or '').split())}"
         for side, row in (("A", a), ("B", b))
@@ -170,7 +173,7 @@ def _pair(a: Row, b: Row, folder_a: Path, folder_b: Path) -> Pair:
     ]
     if failed:
         return Pair(a, b, (), (), tuple(failed))
-    found, obstacles = differences(a, b, load_artifacts(a, folder_a), load_artifacts(b, folder_b))
+    found, obstacles = differences(a, b, load_artifacts(a, folder_a), load_artifacts(b, folder_b), noise)
     notes = ("the weights differ (checkpoint)",) if a.checkpoint != b.checkpoint else ()
     return Pair(a, b, tuple(found), tuple(obstacles), notes)
 
@@ -186,16 +189,11 @@ def _judged(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _lines(pair: Pair, name: str) -> list[list[str]]:
     """Table lines of a pair: one per difference, one per obstacle."""
-    lines = [[name, one.name, *cells_of(one), _words(one)] for one in pair.differences]
+    lines = [[name, one.name, *cells_of(one), one.training_text, one.words] for one in pair.differences]
     lines += [
-        [name, one.what, DASH, DASH, DASH, DASH, f"not comparable: {', '.join(one.keys)}"]
-        for one in pair.obstacles
+        [name, one.what, *[DASH] * 5, f"not comparable: {', '.join(one.keys)}"] for one in pair.obstacles
     ]
-    return lines or [[name, "nothing", DASH, DASH, DASH, DASH, "failed" if pair.notes else "not measured"]]
-
-
-def _words(one: Difference) -> str:
-    return f"{one.verdict} (paired)" if one.paired else one.verdict
+    return lines or [[name, "nothing", *[DASH] * 5, "failed" if pair.notes else "not measured"]]
 
 
 def _remarks(comparison: Comparison) -> list[str]:

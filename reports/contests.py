@@ -14,6 +14,7 @@ from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
 from reports.isoquality import TIME, Advantage, advantage, curve
 from reports.tables import DASH, with_interval
+from reports.training_noise import TrainingNoise
 from results.environments import environment_keys, result_key
 from results.schema import Row
 
@@ -26,6 +27,7 @@ ISO_HEADINGS = (
     "better at equal time",
     "over s/image",
     "verdict",
+    "training seeds",
     "remarks",
 )
 
@@ -40,27 +42,28 @@ class TextTable:
     note: str
 
 
-def contests(facet: Facet, beside: Mapping[str, Artifacts]) -> list[TextTable]:
+def contests(facet: Facet, beside: Mapping[str, Artifacts], noise: TrainingNoise) -> list[TextTable]:
     """The tables of a facet, once for each batch size of its cells; none where nothing can be compared."""
     found: list[TextTable] = []
     parts = facet.by_batch()
     for part in parts:
         cells = [row for row in part.cells if row.status == "ok"]
         where = f", batch {cells[0].batch}" if len(parts) > 1 and cells else ""
-        found += iso_table(cells, where) + difference_table(cells, beside, where)
+        found += iso_table(cells, noise, where) + difference_table(cells, beside, noise, where)
     return found
 
 
-def iso_table(cells: Sequence[Row], where: str = "") -> list[TextTable]:
+def iso_table(cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> list[TextTable]:
     """Every pair of strategies in the first metric of the cells."""
     metric = next(iter(metrics(cells)), None)
     if metric is None:
         return []
     curves = [found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric))]
-    return _iso([advantage(a, b, metric) for a, b in combinations(curves, 2)], f"Iso-quality{where}")
+    found = [advantage(a, b, metric) for a, b in combinations(curves, 2)]
+    return _iso(found, f"Iso-quality{where}", noise.moved(metric, cells))
 
 
-def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[TextTable]:
+def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: TrainingNoise) -> list[TextTable]:
     """B's curve against A's for every strategy that both results hold comparably, machine by machine."""
     sides_of: dict[str, tuple[list[Row], list[Row]]] = {}
     for side, rows in enumerate((rows_a, rows_b)):
@@ -72,7 +75,8 @@ def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Text
     for hardware, (own, other) in sides_of.items():
         where = f", {hardware}" if len(sides_of) > 1 else ""
         found += _advantages_between(_by_label(own), _by_label(other), where)
-    return _iso(found, "Iso-quality of B against A")
+    moved = noise.moved(found[0].metric, [*rows_a, *rows_b]) if found else {}
+    return _iso(found, "Iso-quality of B against A", moved)
 
 
 def _advantages_between(
@@ -94,7 +98,9 @@ def _advantages_between(
     return found
 
 
-def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], where: str) -> list[TextTable]:
+def difference_table(
+    cells: Sequence[Row], beside: Mapping[str, Artifacts], noise: TrainingNoise, where: str
+) -> list[TextTable]:
     """Every cell against the first one: the first metric, accuracy, and the ratio of speeds."""
     if len(cells) < 2:
         return []
@@ -103,7 +109,7 @@ def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], wher
     pairs: list[tuple[Row, dict[str, Difference]]] = []
     for row in others:
         found, _ = differences(
-            base, row, beside.get(result_key(base), _NONE), beside.get(result_key(row), _NONE)
+            base, row, beside.get(result_key(base), _NONE), beside.get(result_key(row), _NONE), noise
         )
         pairs.append((row, {one.name: one for one in found if one.name in shown}))
     verdicts = judged([one for _, found in pairs for one in found.values()])
@@ -113,25 +119,36 @@ def difference_table(cells: Sequence[Row], beside: Mapping[str, Artifacts], wher
         decided = {name: next(remaining) for name in named}
         line = [_name(row)]
         for name in shown:
-            line += _difference(decided.get(name))
+            line += _difference(decided.get(name), timed=name == TIME)
         lines.append(tuple(line))
     headings = ["cell"]
     for name in shown:
-        headings += [f"{TIME}, ratio" if name == TIME else f"{name}, difference", "verdict"]
-    title = f"Against {_name(base)}{where}"
-    return [TextTable(title, tuple(headings), tuple(lines), tally(verdicts))]
+        headings += (
+            [f"{TIME}, ratio", "verdict"]
+            if name == TIME
+            else [f"{name}, difference", "training seeds", "verdict"]
+        )
+    note = " ".join([tally(verdicts), *(seeds_note(name, noise.moved(name, cells)) for name in shown[:-1])])
+    return [TextTable(f"Against {_name(base)}{where}", tuple(headings), tuple(lines), note)]
 
 
-def _difference(one: Difference | None) -> list[str]:
+def seeds_note(metric: str, moved: Mapping[str, float]) -> str:
+    """What the column "training seeds" rests on."""
+    if not moved:
+        return f"How far another training seed moves {metric} is not known."
+    sizes = "; ".join(f"{size:.3g} ({name})" for name, size in moved.items())
+    return f"Between two training seeds {metric} moved by {sizes}; the largest stands beside each difference."
+
+
+def _difference(one: Difference | None, timed: bool) -> list[str]:
     if one is None:
-        return [DASH, DASH]
-    verdict = f"{one.verdict} (paired)" if one.paired else one.verdict
+        return [DASH] * (2 if timed else 3)
     if one.ratio is not None:
-        return [with_interval(one.ratio.value, one.ratio.low, one.ratio.high), verdict]
-    return [with_interval(one.change, one.low, one.high), verdict]
+        return [with_interval(one.ratio.value, one.ratio.low, one.ratio.high), one.words]
+    return [with_interval(one.change, one.low, one.high), one.training_text, one.words]
 
 
-def _iso(found: Sequence[Advantage], title: str) -> list[TextTable]:
+def _iso(found: Sequence[Advantage], title: str, moved: Mapping[str, float]) -> list[TextTable]:
     if not found:
         return []
     tested = [one for pair in found for one in (pair.faster, pair.better)]
@@ -144,6 +161,7 @@ def _iso(found: Sequence[Advantage], title: str) -> list[TextTable]:
                 f"{pair.b.label} against {pair.a.label}",
                 *_columns(pair.faster, pair.qualities, 1.0, faster_shown, ("faster", "slower")),
                 *_columns(pair.better, pair.times_s, 0.0, better_shown, _words(pair)),
+                f"± {max(moved.values()):.3g}" if moved and pair.better is not None else DASH,
                 pair.why,
             )
         )
@@ -152,7 +170,8 @@ def _iso(found: Sequence[Advantage], title: str) -> list[TextTable]:
     note = (
         f"Curves over steps and guidance, in {metric} and seconds per image. {count} comparisons, "
         f"{sum(shown)} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those are "
-        "expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone."
+        "expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone. "
+        + seeds_note(metric, moved)
     )
     return [TextTable(f"{title}: {metric}", ISO_HEADINGS, tuple(lines), note)]
 

@@ -9,24 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from reports import inference
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable, quantity, require_comparable
 from reports.inference import Contrast, Estimate
+from reports.measured import TIMES, estimate_of, measured, replicates_of
 from reports.tables import DASH, with_interval
+from reports.training_noise import TrainingNoise
 from results.schema import Row
 
 Verdict = Literal["better", "worse", "no difference shown", "differs"]
 """``differs``: a counted quantity, exact in both."""
+ONE_NETWORK = "one network"
+"""Beside a difference that no training seed comes into."""
 COUNTS = ("parameters", "forwards", "tokens_processed", "flops_per_image", "weight_bytes", "cache_bytes")
-_TIMES = {
-    "throughput_images_per_s": ("throughput_interval", "throughput_samples"),
-    "latency_s": ("latency_interval_s", "latency_samples_s"),
-    "peak_bytes": (None, None),
-}
-"""Field -> its interval and its repeats."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,26 @@ class Difference:
     """Of "no difference"; None where nothing bounds it, or where it is exact."""
     paired: bool
     verdict: Verdict
+    training: float | None = None
+    """How far another training seed moves the quantity (``TrainingNoise``); None where that is not known."""
+    one_network: bool = False
+    """Whether both rows decode the same weights, so that no training seed comes into it."""
+
+    @property
+    def training_text(self) -> str:
+        """As a table prints it beside the difference."""
+        if self.one_network:
+            return ONE_NETWORK
+        return DASH if self.training is None else f"± {self.training:.3g}"
+
+    @property
+    def words(self) -> str:
+        """The verdict, and what limits it."""
+        within = self.training is not None and not self.one_network and abs(self.change) <= self.training
+        limits = [
+            name for name, holds in (("paired", self.paired), ("within training noise", within)) if holds
+        ]
+        return f"{self.verdict} ({', '.join(limits)})" if limits else self.verdict
 
 
 @dataclass(frozen=True)
@@ -57,14 +73,15 @@ class Obstacle:
 
 
 def differences(
-    a: Row, b: Row, beside_a: Artifacts, beside_b: Artifacts
+    a: Row, b: Row, beside_a: Artifacts, beside_b: Artifacts, noise: TrainingNoise
 ) -> tuple[list[Difference], list[Obstacle]]:
     """Every quantity measured in both rows, before verdicts, and what keeps the others from comparison."""
+    same = a.checkpoint is not None and a.checkpoint == b.checkpoint
     found: list[Difference] = []
     refused: dict[str, Incomparable] = {}
     names = [name for name in a.quality or {} if name in (b.quality or {})]
     unshared = bool(a.quality and b.quality) and not names
-    for name in [*names, *(list(a.quality or {})[:1] if unshared else []), "lossiness_bits", *_TIMES]:
+    for name in [*names, *(list(a.quality or {})[:1] if unshared else []), "lossiness_bits", *TIMES]:
         one = quantity(name)
         try:
             require_comparable((a, b), one.keys, one.kind)
@@ -73,7 +90,9 @@ def differences(
                 refused[one.kind] = max(error, refused.get(one.kind, error), key=lambda e: len(e.keys))
             continue
         if measured(a, name) is not None and measured(b, name) is not None:
-            found.append(_measured(name, a, b, beside_a, beside_b))
+            size = noise.size(name, (a, b))
+            plain = _measured(name, a, b, beside_a, beside_b)
+            found.append(dataclasses.replace(plain, training=size, one_network=same and size is not None))
     for name in COUNTS:
         one_count, other_count = getattr(a, name), getattr(b, name)
         if one_count is not None and other_count is not None and one_count != other_count:
@@ -110,38 +129,9 @@ def cells_of(one: Difference) -> list[str]:
     return [one.a, one.b, with_interval(one.change, one.low, one.high), ratio]
 
 
-def replicates_of(row: Row, metric: str) -> np.ndarray | None:
-    """A quality metric with one group of images left out at a time [G]; None where the row has none."""
-    found = (row.quality_replicates or {}).get(metric)
-    return None if found is None else np.array(found)
-
-
-def estimate_of(row: Row, name: str) -> Estimate:
-    """(value, low, high) of a measured quantity of the row; ValueError where it has none."""
-    value = measured(row, name)
-    if value is None:
-        raise ValueError(f"row of cell '{row.cell}' has no {name}")
-    if name in _TIMES:
-        field = _TIMES[name][0]
-        low, high = (getattr(row, field) if field else None) or (None, None)
-        return value, low, high
-    entry = row.lossiness_bits if name == "lossiness_bits" else (row.quality or {})[name]
-    assert entry is not None
-    return value, entry["low"], entry["high"]
-
-
-def measured(row: Row, name: str) -> float | None:
-    """The value of a quantity of the row, None where it was not measured."""
-    if name in _TIMES:
-        found: float | None = getattr(row, name)
-        return found
-    entry = row.lossiness_bits if name == "lossiness_bits" else (row.quality or {}).get(name)
-    return entry["value"] if entry else None
-
-
 def _measured(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifacts) -> Difference:
     one, two = estimate_of(a, name), estimate_of(b, name)
-    if name in _TIMES:
+    if name in TIMES:
         plain = inference.independent_contrast(one, two)
         ratio = _ratio(name, a, b, one, two)
         return _difference(name, one, two, plain, ratio)
@@ -163,7 +153,7 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
 
 
 def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
-    samples = _TIMES[name][1]
+    samples = TIMES[name][1]
     repeats = [getattr(row, samples) or [] for row in (a, b)] if samples else [[], []]
     if all(len(sample) > 1 and min(sample) > 0 for sample in repeats):
         return inference.repeats_ratio(repeats[0], repeats[1])

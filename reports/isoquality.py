@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.comparability import lower_is_better, quantity, require_comparable
-from reports.differences import estimate_of, measured, replicates_of
 from reports.inference import LEVEL, Contrast, normal_sd
+from reports.measured import estimate_of, measured, replicates_of
 from results.schema import Row
 
 TIME = "throughput_images_per_s"

@@ -15,6 +15,7 @@ from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
+from reports.training_noise import TrainingNoise
 from results.environments import result_key
 from results.errors import UserError
 from results.files import write_whole
@@ -85,7 +86,7 @@ def _write(path: Path, text: str) -> None:
 def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:
     artifacts = {result_key(row): load_artifacts(row, source) for row in rows}
     costs = {result_key(row): cost for row in rows if (cost := load_cost(row, source)) is not None}
-    sections = []
+    sections, noise = [], TrainingNoise.known(rows)
     split = facets(rows)
     drawings = [list(_drawings(facet, artifacts, costs)) for facet in split]
     total, done = sum(map(len, drawings)), 0
@@ -93,7 +94,7 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
         section = Section(
             facet,
             tables.tables(facet),
-            contests(facet, artifacts),
+            contests(facet, artifacts, noise),
             tables.failures(facet.rows),
             _missing(facet, artifacts),
         )
@@ -238,7 +239,8 @@ _TRAPS = (
     "Bits lost are judged by the cell's own network, one token at a time in the same order: figures of "
     "different networks do not compare, and where one token at a time is unlike training (LPD's tightly "
     "packed contexts), part of the figure is that strangeness.",
-    "Intervals cover sampling noise, not what another training seed would change.",
+    "Intervals cover sampling noise, not what another training seed would change: the largest move of a "
+    "metric that was seen between two seeds stands beside its differences.",
     "Real images and reconstructions bound what decoding can reach: no strategy can be expected below the "
     "reconstructions of its tokenizer.",
     "The order of strategies can change with guidance: compare each at its own best scale.",

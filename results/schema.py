@@ -10,7 +10,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
@@ -18,44 +18,10 @@ from typing import Any, Literal, TypedDict
 from results.annotations import fault
 from results.consistency import contradiction
 from results.errors import UserError
+from results.upgrades import UPGRADES
 
-SCHEMA = 3
-"""The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
-
-_SINCE_2 = (
-    "guidance_power",
-    "warmup_s",
-    "steady",
-    "stopped_by",
-    "latency_percentiles_s",
-    "paired",
-    "compile_s",
-    "graphs",
-    "energy_per_image_j",
-    "calibration_s",
-    "tokens_sha256",
-    "quality_replicates",
-    "lossiness_bits",
-)
-
-
-def _from_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Schema 2 adds how a time was measured, beside what, and what paired comparisons need."""
-    added = {"size": ""} | values | dict.fromkeys(_SINCE_2)
-    known = values.get("unmeasured")
-    if not isinstance(known, dict):
-        return added
-    why = "not recorded before schema 2"
-    return added | {"unmeasured": {key: why for key in _SINCE_2 if key in MEASURED} | known}
-
-
-def _from_2(values: dict[str, Any]) -> dict[str, Any]:
-    """Schema 3 can tell recorded passes from compiled ones; before, there were none."""
-    return {"cuda_graphs": False} | values
-
-
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
-"""``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
+SCHEMA = 4
+"""The version this code writes. Raise it with every change of a field, and add the step to ``upgrades``."""
 
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
 Tier = Literal["controlled", "published", "anchor"]
@@ -159,6 +125,8 @@ class Row:
     """Strategy options that differ from the strategy's defaults."""
     checkpoint: str | None = None
     """SHA-256 of the weights, or "random"."""
+    training_seed: int | None = None
+    """Seed that the network of a zoo was trained with; null where its card doesn't say, or without one."""
     parameters: int | None = None
     """Parameters of the network, counted."""
     steps: int | None = None

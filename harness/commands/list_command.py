@@ -50,6 +50,7 @@ def _describe(name: str, folder: object) -> str:
         f"{card.content['parameters'] / 1e6:.2f} M parameters, {trunk.depth} x {trunk.width}, "
         f"{grid[0]}x{grid[1]} grid, {card.network.codes} codes"
         + (f", {trained:,} training steps" if trained else "")
+        + (f", training seed {card.training_seed}" if card.training_seed else "")
     )
 
 

@@ -27,7 +27,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="everything, slowest learner first")
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
-    command.add_argument("--seed", type=int)
+    command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
     command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
     command.add_argument(
         "--codes",
@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
     for target in targets:
-        if options.all and not options.again and (folder / f"{target}.json").is_file():
+        stem = target if target in zoo.SHARED else zoo.file_stem(target, options.seed or 0)
+        if options.all and not options.again and (folder / f"{stem}.json").is_file():
             print(f"{target}: in the zoo already")
             continue
         print(f"{target}: {_train(target, folder, options)}")
@@ -120,8 +121,9 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
     recipe = Recipe()
     changes = {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
     recipe = dataclasses.replace(recipe, **changes)
+    stem = zoo.file_stem(name, recipe.seed)
     config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid)
-    trainer = Trainer(registry.get(name), config, recipe, options.runs / name, options.device)
+    trainer = Trainer(registry.get(name), config, recipe, options.runs / stem, options.device)
     try:
         trainer.resume()
     except ValueError as error:

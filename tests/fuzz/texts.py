@@ -25,6 +25,7 @@ from reports.claims import claims
 from reports.compare import compare, compare_within, comparison_markdown, print_comparison, print_text_tables
 from reports.contests import contests
 from reports.frame import facets, frame
+from reports.training_noise import TrainingNoise
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows
 from strategies.decoding import registry
@@ -157,7 +158,7 @@ def show_rows(path: Path) -> str:
         frame(part.rows)
         for table in tables.tables(part):
             tables.to_markdown(table)
-        for contest in contests(part, {}):
+        for contest in contests(part, {}, TrainingNoise()):
             tables.markdown_of(contest.headings, contest.lines)
     comparison = compare(path, path)
     print_comparison(comparison, console)

@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from harness import zoo
+from harness.cell import Cell
 from harness.cli import main
 from harness.train import Codes, Recipe, Trainer, card
+from harness.worker import training_seed as seed_of
 from strategies.decoding import registry
+from strategies.decoding.errors import UserError
 from strategies.decoding.registry import BUILT_IN
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64, dropout=Dropout(residual=0.1))
@@ -166,3 +170,16 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     capsys.readouterr()
     assert main([*arguments[:2], "--steps", "3", *arguments[4:]]) == 2
     assert "another recipe" in capsys.readouterr().err
+    assert main([*arguments, "--seed", "1"]) == 0  # another network beside the first
+    assert not equal(first, load_file(out / "raster-seed1.safetensors"))
+    assert equal(first, load_file(out / "raster.safetensors"))
+    assert [seed_of(Cell("raster", network=f"zoo/{name}", zoo=str(out))) for name in zoo.names(out)] == [0, 1]
+    untrained = Cell("raster", network="zoo/raster-seed1", zoo=str(out), checkpoint="random")
+    assert seed_of(untrained) is None
+
+
+def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12$"):
+        zoo.read_card("zoo/lpd-seed12", tmp_path)
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd-seedling$"):
+        zoo.read_card("zoo/lpd-seedling", tmp_path)

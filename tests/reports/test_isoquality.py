@@ -10,6 +10,7 @@ from reports.comparability import Incomparable
 from reports.contests import contests, iso_table_between
 from reports.frame import facets
 from reports.isoquality import Curve, advantage, curve, front
+from reports.training_noise import TrainingNoise
 from results.schema import Row
 
 METRIC = "fd_mnist@1000"
@@ -155,7 +156,7 @@ def test_curves_gather_steps_and_guidance_and_refuse_other_settings() -> None:
 def test_tables_say_who_is_faster_and_how_many_comparisons_that_rests_on() -> None:
     rows = [*rows_of("ARPG", "arpg", 1.0, 200), *rows_of("LPD", "lpd", 3.0, 100)]
     (facet,) = facets(rows)
-    iso, against = contests(facet, {})
+    iso, against = contests(facet, {}, TrainingNoise())
     (line,) = iso.lines
     assert line[0] == "ARPG against LPD"
     assert line[3] == "slower"
@@ -164,7 +165,7 @@ def test_tables_say_who_is_faster_and_how_many_comparisons_that_rests_on() -> No
     assert "2 comparisons, 2 called a difference" in iso.note
     assert len(against.lines) == 7
     assert "21 comparisons" in against.note
-    (same,) = iso_table_between(rows, rows)
+    (same,) = iso_table_between(rows, rows, TrainingNoise())
     assert same.lines
     assert all(line[3] == "no difference shown" for line in same.lines)
 
@@ -178,7 +179,7 @@ def test_speeds_of_other_batches_are_never_mixed() -> None:
         ),
     ]
     (facet,) = facets(rows)
-    titles = [table.title for table in contests(facet, {})]
+    titles = [table.title for table in contests(facet, {}, TrainingNoise())]
     assert [title.partition(", batch ")[2] for title in titles] == ["64", "1"] or "batch 1" in titles[0]
 
 
@@ -186,8 +187,8 @@ def test_paired_values_reach_the_table() -> None:
     without = (np.random.default_rng(0).normal(size=20) * 0.01).tolist()
     rows = [dataclasses.replace(row, quality_replicates={METRIC: without}) for row in sweep_rows()]
     (facet,) = facets(rows)
-    against = contests(facet, {})[-1]
+    against = contests(facet, {}, TrainingNoise())[-1]
     assert against.title == "Against Raster, 64 steps, guidance 2"
-    assert against.headings[1:3] == (f"{METRIC}, difference", "verdict")
+    assert against.headings[1:4] == (f"{METRIC}, difference", "training seeds", "verdict")
     rar = next(line for line in against.lines if line[0].startswith("RAR"))
-    assert rar[1:3] == ("1.700 ± 0", "worse (paired)")
+    assert rar[1:4] == ("1.700 ± 0", "–", "worse (paired)")

@@ -152,12 +152,12 @@ def test_older_rows_climb_the_upgrade_chain(monkeypatch: pytest.MonkeyPatch) -> 
     def renamed(values: dict[str, Any]) -> dict[str, Any]:
         return {("label" if key == "name" else key): value for key, value in values.items()}
 
-    monkeypatch.setattr(schema, "SCHEMA", 4)
-    monkeypatch.setattr(schema, "UPGRADES", {2: renamed, 3: lambda values: values})
-    values = json.loads(line()) | {"schema": 2}
+    monkeypatch.setattr(schema, "SCHEMA", 5)
+    monkeypatch.setattr(schema, "UPGRADES", {3: renamed, 4: lambda values: values})
+    values = json.loads(line()) | {"schema": 3}
     values["name"] = values.pop("label")
     row = row_from_json(json.dumps(values))
-    assert (row.label, row.schema) == ("LPD", 4)
+    assert (row.label, row.schema) == ("LPD", 5)
 
 
 def test_lossiness_needs_its_interval_or_a_reason() -> None:

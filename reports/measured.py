@@ -1,0 +1,42 @@
+"""A measured quantity of a row, by its field or metric name, with its interval and what pairs it."""
+
+import numpy as np
+
+from reports.inference import Estimate
+from results.schema import Row
+
+TIMES = {
+    "throughput_images_per_s": ("throughput_interval", "throughput_samples"),
+    "latency_s": ("latency_interval_s", "latency_samples_s"),
+    "peak_bytes": (None, None),
+}
+"""Field -> its interval and its repeats."""
+
+
+def measured(row: Row, name: str) -> float | None:
+    """The value of a quantity of the row, None where it was not measured."""
+    if name in TIMES:
+        found: float | None = getattr(row, name)
+        return found
+    entry = row.lossiness_bits if name == "lossiness_bits" else (row.quality or {}).get(name)
+    return entry["value"] if entry else None
+
+
+def estimate_of(row: Row, name: str) -> Estimate:
+    """(value, low, high) of a measured quantity of the row; ValueError where it has none."""
+    value = measured(row, name)
+    if value is None:
+        raise ValueError(f"row of cell '{row.cell}' has no {name}")
+    if name in TIMES:
+        field = TIMES[name][0]
+        low, high = (getattr(row, field) if field else None) or (None, None)
+        return value, low, high
+    entry = row.lossiness_bits if name == "lossiness_bits" else (row.quality or {})[name]
+    assert entry is not None
+    return value, entry["low"], entry["high"]
+
+
+def replicates_of(row: Row, metric: str) -> np.ndarray | None:
+    """A quality metric with one group of images left out at a time [G]; None where the row has none."""
+    found = (row.quality_replicates or {}).get(metric)
+    return None if found is None else np.array(found)
