@@ -7,7 +7,7 @@ and values stay where the cache has them; a network therefore keeps its caches (
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -77,10 +77,10 @@ class ReplayedTrunk:
         view: View,
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        condition: Tensor | None = None,
+        modulations: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
-        fed = (x, phases, condition, view.mask)
+        fed = (x, phases, view.mask, *(modulations or ()))
         resident = () if shared is None else shared
         key: Key = (
             *(None if tensor is None else (*tensor.shape, tensor.dtype) for tensor in fed),
@@ -104,14 +104,14 @@ class ReplayedTrunk:
         cache: KVCache | None,
         shared: tuple[Tensor, Tensor] | None,
     ) -> Recording:
-        x, phases, condition, mask = (self._buffer(role, tensor) for role, tensor in enumerate(fed))
+        buffers = [self._buffer(role, tensor) for role, tensor in enumerate(fed)]
+        x, phases, mask, *modulations = buffers
         assert x is not None
         fixed = replace(view, mask=mask)
-        inputs = tuple(tensor for tensor in (x, phases, condition, mask) if tensor is not None)
+        inputs = tuple(tensor for tensor in buffers if tensor is not None)
         _copy(fed, inputs)
-        replay, output = self.recorder.record(
-            lambda: self.forward(x, phases, fixed, cache, shared, condition)
-        )
+        made = [tensor for tensor in modulations if tensor is not None] or None
+        replay, output = self.recorder.record(lambda: self.forward(x, phases, fixed, cache, shared, made))
         return Recording(inputs, replay, output)
 
     def _buffer(self, role: int, like: Tensor | None) -> Tensor | None:

@@ -4,6 +4,7 @@ The same classes are the small controlled trunk and every published network. A t
 it is told is which rows to process, with which phases, and how far each row sees (``View``).
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -206,13 +207,13 @@ class Block(nn.Module):
         view: View,
         cache: LayerCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        condition: Tensor | None = None,
+        modulation: Tensor | None = None,
     ) -> Tensor:
-        if condition is None:
+        if modulation is None:
             x = x + self.drop(self.attention(self.norm1(x), phases, view, cache, shared))
             return x + self.drop(self.mlp(self.norm2(x)))
         # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
         attended = self.attention(modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, shared)
         x = x + gate_a * self.drop(attended)
         return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
@@ -242,16 +243,26 @@ class Trunk(nn.Module):
         view: View,
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        condition: Tensor | None = None,
+        modulations: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Rows x [R, n, d] -> [R, n, d].
 
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
-        values [R, H, m, D] of a cross-attending trunk. condition: SiLU'd vectors [R, n, d] of adaLN.
+        values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         for layer, block in enumerate(self.blocks):
-            x = block(x, phases, view, None if cache is None else cache.layers[layer], shared, condition)
+            layer_cache = None if cache is None else cache.layers[layer]
+            modulation = None if modulations is None else modulations[layer]
+            x = block(x, phases, view, layer_cache, shared, modulation)
         return x
+
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
+
+        Apart from the pass they belong to, for they need no input of it: a decode makes those of many steps
+        at once and so reads these weights, a third of the network's, as seldom.
+        """
+        return [block.modulation(condition) for block in self.blocks]  # type: ignore[operator]
 
 
 class Network(nn.Module):

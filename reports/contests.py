@@ -59,8 +59,8 @@ def iso_table(cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> li
     if metric is None:
         return []
     curves = [found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric))]
-    found = [advantage(a, b, metric) for a, b in combinations(curves, 2)]
-    return _iso(found, f"Iso-quality{where}", noise.moved(metric, cells))
+    pairs = [advantage(a, b, metric) for a, b in combinations(curves, 2)]
+    return _iso(pairs, f"Iso-quality{where}", noise.moved(metric, cells))
 
 
 def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: TrainingNoise) -> list[TextTable]:

@@ -1,6 +1,6 @@
 """RAR: trained on random orders annealed to raster, decoded in raster order (Yu et al., arXiv 2411.00776)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,8 @@ from strategies.decoding.streams import Streams
 PREFIX_ROWS = 2
 SPARE_ROWS = 1024
 SPARE_STEPS = 100
+MODULATED_AHEAD = 16
+"""Steps whose adaLN parts are made at once: many, to read those weights seldom, few, to keep them small."""
 
 
 class RARNetwork(Network):
@@ -83,12 +85,16 @@ class RARNetwork(Network):
         start = self.start.expand(len(x), -1, -1)
         return torch.cat([start + self.positions[:, :1] if self.learned else start, x], dim=1)
 
-    def conditions(self, labels: Tensor) -> Tensor | None:
-        """SiLU(class + step vector) of every sequence index, [R, N + 1, d]."""
+    def modulations(self, labels: Tensor, start: int, end: int) -> list[Tensor] | None:
+        """What adaLN does at the sequence indices from ``start`` to ``end``, by class and index alone.
+
+        [R, n, 6d] for each block and [R, n, 2d] for the final norm; None on a trunk without adaLN.
+        """
         if not self.adaln:
             return None
-        steps = self.step_embeddings[:, : 1 + self.config.places]
-        return F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)
+        steps = self.step_embeddings[:, start:end]
+        condition = F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)  # [R, n, d]
+        return [*self.trunk.modulations(condition), self.final_modulation(condition)]
 
     def forward(
         self,
@@ -96,15 +102,16 @@ class RARNetwork(Network):
         phases: Tensor | None,
         view: View,
         cache: Any = None,
-        condition: Tensor | None = None,
+        modulations: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Logits [R, n, V] of embedded rows x [R, n, d]."""
-        x = self.norm(self.trunk(x, phases, view, cache, condition=condition))
-        if condition is not None:
-            # The reverse of the blocks' order: scale, then shift.
-            scale, shift = self.final_modulation(condition).chunk(2, dim=-1)
-            x = modulate(x, shift, scale)
-        return self.head(x).float()
+        if modulations is None:
+            return self.head(self.norm(self.trunk(x, phases, view, cache))).float()
+        *of_blocks, final = modulations
+        # The reverse of the blocks' order: scale, then shift.
+        scale, shift = final.chunk(2, dim=-1)
+        x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks))
+        return self.head(modulate(x, shift, scale)).float()
 
 
 @dataclass(frozen=True)
@@ -143,10 +150,9 @@ class RAR(Strategy[RARNetwork]):
         codes = tokens.gather(1, lesson.order)[:, :-1]
         ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
         x = network.drop_embedded(network.embeddings(ids) + network.positional(lesson.order))
-        condition, places = network.conditions(labels), ids.shape[1]
-        logits = network(
-            network.with_start(x), network.input_phases(lesson.order), View(causal=True), None, condition
-        )
+        phases, places = network.input_phases(lesson.order), ids.shape[1]
+        modulations = network.modulations(labels, 0, places + 1)
+        logits = network(network.with_start(x), phases, View(causal=True), None, modulations)
         return logits[:, -places:]  # without the start vector's output
 
     def allowed_steps(self, grid: tuple[int, int]) -> range:
@@ -167,7 +173,8 @@ class RAR(Strategy[RARNetwork]):
     def decode(self, network: RARNetwork, plan: Plan, rows: Rows) -> Decoding:
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
-        conditions = network.conditions(rows.labels)  # [R, N+1, d]
+        ahead: list[Tensor] | None = None  # modulations of the sequence indices from first to past
+        first = past = 0
         layers, slots = self.cache_shape(network.config)
         cache = network.cache(len(rows), slots, layers)
         ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]
@@ -178,8 +185,11 @@ class RAR(Strategy[RARNetwork]):
             end = start + x.shape[1]
             view = View(start=start, runs=tuple((1, slot + 1) for slot in range(start, end)))
             here = None if phases is None else phases[:, at]
-            condition = None if conditions is None else conditions[:, start:end]
-            logits = network(x, here, view, cache, condition)
+            if end > past:
+                first, past = start, min(start + MODULATED_AHEAD, plan.places + 1)
+                ahead = network.modulations(rows.labels, first, past)
+            now = None if ahead is None else [made[:, start - first : end - first] for made in ahead]
+            logits = network(x, here, view, cache, now)
             ids = yield Ask(logits[:, -1:], at)
             start = end
 

@@ -176,12 +176,13 @@ def test_a_block_is_two_residual_branches_after_norms():
 def test_modulation_is_shift_scale_gate_of_attention_then_of_the_mlp():
     block = random(Block(ADALN.trunk, "self"))
     condition = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
-    parts = block.modulation(condition).unflatten(-1, (6, 32)).unbind(-2)
+    modulation = block.modulation(condition)
+    parts = modulation.unflatten(-1, (6, 32)).unbind(-2)
     view = View(causal=True)
     attended = block.attention(block.norm1(X) * (1 + parts[1]) + parts[0], None, view, None, None)
     h = X + parts[2] * attended
     expected = h + parts[5] * block.mlp(block.norm2(h) * (1 + parts[4]) + parts[3])
-    assert torch.allclose(block(X, None, view, condition=condition), expected, atol=1e-5)
+    assert torch.allclose(block(X, None, view, modulation=modulation), expected, atol=1e-5)
 
 
 def test_queries_and_keys_are_normalised_before_they_are_turned():

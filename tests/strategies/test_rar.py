@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from strategies import rar
 from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler
@@ -91,8 +92,10 @@ def test_raster_positions_merge_into_one_table(published):
 
 def test_the_final_modulation_is_scale_then_shift(published):
     network = published.network
-    x, condition = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
+    x, labels = torch.randn(1, 3, 32), torch.tensor([1])
     normed = torch.nn.functional.layer_norm(x, (32,), eps=1e-6)
+    index = network.step_embeddings[:, :3] + network.embeddings.weight[network.class_ids(labels)]
+    condition = torch.nn.functional.silu(index)
     scale, shift = network.final_modulation(condition).chunk(2, dim=-1)
     for block in network.trunk.blocks:
         torch.nn.init.zeros_(block.modulation.weight)
@@ -100,9 +103,25 @@ def test_the_final_modulation_is_scale_then_shift(published):
     from backbones.transformer import View
 
     with torch.no_grad():
-        found = network(x, None, View(causal=True), None, condition)
+        found = network(x, None, View(causal=True), None, network.modulations(labels, 0, 3))
         expected = network.head(normed * (1 + scale) + shift)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("ahead", [2, 3, 5, 100])
+def test_modulations_made_ahead_are_those_of_their_steps(monkeypatch, ahead):
+    """However many steps share a product; 17 indices are no multiple of most."""
+    case = subject(RAR(), ADALN)
+    tokens = case.tokens(2)
+
+    def logits():
+        found = run(case, case.plan((0, 1)), torch.tensor([0, 2]), ForcedSampler(tokens))
+        return torch.cat(found.asked, dim=1)
+
+    expected = logits()
+    monkeypatch.setattr(rar, "MODULATED_AHEAD", ahead)
+    assert torch.allclose(logits(), expected, atol=1e-5)
+    assert (case.network.modulations(torch.tensor([0]), 0, 17)[0].diff(dim=1).abs() > 1e-2).any()
 
 
 def test_the_key_bias_of_the_norm_is_dead_and_the_query_bias_is_not():
