@@ -260,6 +260,7 @@ def _at_batch(row: Row) -> Keys:
 FIGURES: dict[str, Figure] = {
     "params_m": Figure("parameters", "M", _parameters, lambda line: {}, lambda row: {}, round_numbers=True),
     "fid": _quality("FID", "fid", "fid_inception", "fd_inception"),
+    "sfid": _quality("sFID", "sfid", "sfd_inception"),
     "inception_score": _quality("IS", "is", "is_inception"),
     "precision": _quality("precision", "precision"),
     "recall": _quality("recall", "recall"),

@@ -21,6 +21,7 @@ _COLUMNS = {
     "resolution": "pixels",
     "steps": "steps",
     "fid": "FID",
+    "sfid": "sFID",
     "inception_score": "IS",
     "precision": "precision",
     "recall": "recall",
