@@ -12,6 +12,7 @@ import torch
 
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
+from backbones.empty import without_memory
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
@@ -188,7 +189,7 @@ def default_label(title: str, cell: Cell) -> str:
 
 def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
     """The network without memory for its weights."""
-    with torch.device("meta"):
+    with without_memory():
         return strategy.network(config)
 
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch_fidelity import calculate_metrics
+from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
 
 from harness import quality as q
-from harness.quality import kernel
+from harness.quality import extractors, kernel
 from harness.quality.sets import file_sha256
 from strategies.decoding.errors import UserError
 from tests.harness.quality_standins import TinyRandomConv, pictures
@@ -133,6 +133,7 @@ def test_inception_without_a_file_and_without_a_network_is_one_line(
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    assert extractors.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
     with pytest.raises(UserError) as error:
         q.inception_extractor()
     text = str(error.value)
@@ -176,9 +177,7 @@ def test_inception_files_that_are_none_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_inception_from_a_local_file(tmp_path: Path) -> None:
-    from torch_fidelity import feature_extractor_inceptionv3 as module
-
-    class RandomInception(module.FeatureExtractorInceptionV3):
+    class RandomInception(feature_extractor_inceptionv3.FeatureExtractorInceptionV3):
         def load_state_dict(self, *_: object, **__: object) -> None:
             """Keeps the random initialisation."""
 
