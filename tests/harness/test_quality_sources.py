@@ -1,4 +1,4 @@
-"""Where features come from: our networks in the two libraries, Inception, ADM files; comparable rows."""
+"""Where features come from: our networks in the two libraries, Inception, ADM files."""
 
 import os
 from pathlib import Path
@@ -46,23 +46,6 @@ def test_extraction_is_the_network_in_batches(extractor: q.Extractor) -> None:
     assert whole.extractor_sha256 == q.weights_sha256(TinyRandomConv()) != q.weights_sha256(TinyRandomConv(1))
     with pytest.raises(ValueError, match="images must be uint8"):
         q.extract(images.astype(np.float32), extractor)
-
-
-def test_rows_are_comparable_at_equal_number_reference_and_protocol(
-    sets: tuple[q.Features, q.ReferenceStats],
-) -> None:
-    fake, reference = sets
-    row = {
-        "images": fake.n,
-        "reference": reference.row(),
-        "protocol": q.protocol(fake, colour="round", labels="class i % 10"),
-    }
-    assert q.comparable(row, {**row, "steps": 8}) == []
-    assert q.comparable(row, {**row, "images": 1000}) == ["images"]
-    other = {**row, "reference": {**reference.row(), "sha256": "f", "n": 7}, "protocol": None}
-    assert q.comparable(row, other) == ["reference.sha256", "reference.n"] + [
-        f"protocol.{key}" for key in ("colour", "labels", "extractor", "extractor_sha256")
-    ]
 
 
 # --- the two libraries' own paths --------------------------------------------------------------------------
