@@ -141,7 +141,7 @@ class RandAR(Strategy[RandARNetwork]):
         view = View(mask=reading_mask(lesson.sizes, x.device))
         return network(x, phases, view, asked=slice(-tokens.shape[1], None))
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         # The first group is one token, so a second step is needed where there is more.
         places = grid[0] * grid[1]
         return range(min(2, places), places + 1)

@@ -149,7 +149,7 @@ class RAR(Strategy[RARNetwork]):
         )
         return logits[:, -places:]  # without the start vector's output
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         places = grid[0] * grid[1]
         return range(places, places + 1)
 
