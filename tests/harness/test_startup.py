@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.executors import ROOT
 from tests.harness.small_published import small_presets  # noqa: F401
 
-SLOW = ("torchvision", "torch._dynamo", "sympy", "torch_fidelity", "cleanfid", "matplotlib")
+SLOW = ("torch", "torchvision", "torch._dynamo", "sympy", "torch_fidelity", "cleanfid", "matplotlib")
 MODULES = """
 import sys
 import harness.sweep, harness.worker, harness.generate, harness.in_turn, harness.measure, harness.prepare
@@ -16,7 +16,7 @@ import harness.assess, harness.assess_published, harness.lossiness.estimate, har
 CELLS = """
 import sys
 from pathlib import Path
-from tests.harness.small_published import use_catalogue
+from tests.harness.small_catalogue import use_catalogue
 from tests.harness.small_zoo import STRATEGIES
 from harness.cell import Cell, normalised
 from harness.in_turn import load_all, timed_batches
@@ -40,7 +40,11 @@ def slow_imports(code: str, *arguments: str) -> str:
 
 
 def test_cells_are_timed_without_compiler_and_metrics(small_presets: Path, small_zoo: Path):  # noqa: F811
-    assert slow_imports(MODULES + CELLS, str(small_presets), str(small_zoo)) == "[]"
+    assert slow_imports(MODULES + CELLS, str(small_presets), str(small_zoo)) == "['torch']"
+
+
+def test_a_worker_reads_its_order_before_it_imports_torch():
+    assert slow_imports("import sys, harness.worker") == "[]"
 
 
 def test_an_import_that_is_there_is_seen():
