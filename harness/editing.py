@@ -17,8 +17,6 @@ from harness.data import load_dataset, read_image, to_float
 from harness.generate import Given, Subject, run_batch
 from harness.pixels import GREY
 from reports.artifacts import Edits
-from strategies.decoding import registry
-from strategies.decoding.base import Strategy
 from strategies.decoding.errors import UserError
 
 
@@ -48,15 +46,6 @@ class Edit:
     def paste(self, images: Tensor) -> Tensor:
         """Images uint8 [B, 3, H, W] with the pixels outside the mask as they were."""
         return torch.where(self.drawn_anew, images, self.pixels)
-
-
-def check_takes_given(strategy: Strategy) -> None:
-    """UserError for a strategy of a fixed order, naming those that take given tokens."""
-    if not strategy.any_order:
-        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
-        raise UserError(
-            f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
-        )
 
 
 def make_edit(tokenizer: Tokenizer, pixels: Tensor, drawn_anew: Tensor, where: str = "the mask") -> Edit:

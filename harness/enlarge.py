@@ -9,8 +9,9 @@ from harness.data import to_uint8
 from harness.generate import Subject
 from strategies.decoding.decode import decode
 from strategies.decoding.errors import UserError
+from strategies.decoding.extrapolation import Extrapolation, extrapolate, large_orders, small_orders
 from strategies.decoding.sampling import StreamSampler
-from strategies.randar import Extrapolation, RandAR, RandARNetwork, extrapolate, large_orders, small_orders
+from strategies.randar import RandAR, RandARNetwork
 
 
 def settings_of(subject: Subject, context_guidance: float) -> Extrapolation:
@@ -47,7 +48,8 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
     # Position p of the large grid is another place than p of the small one: it has noise of its own.
     sampler = StreamSampler(streams, *filters, purpose="token at twice the side")
     guidance = settings.guidance(plan.given, streams)
-    large = extrapolate(network, strategy, plan, labels, small, sampler, guidance, settings.boundary).tokens
+    enlarged = network.enlarged(settings.boundary)
+    large = extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens
     pixels = [
         to_uint8(tokenizer.decode(tokens.unflatten(1, shape))).cpu()
         for tokens, shape in ((small, grid), (large, plan.grid))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO
 
 from harness.cell import Cell
@@ -81,9 +82,10 @@ def run_in_worker(
             return Outcome("error", f"no worker could be started: {error.strerror}", {}, 0.0)
     known: dict[str, Any] = {}
     final, broken = None, None
+    sender = Thread(target=_send_order, args=(worker, cell, folder, turns), daemon=True)
     try:
         limit_memory(worker.pid, cell)
-        _send_order(worker, cell, folder, turns)
+        sender.start()  # a pipe holds 64 KiB: of a longer order, a worker that hangs at import takes no more
         for message in messages(reading, worker, started + cell.timeout_s):
             known |= message.get("measured", {})
             if "status" in message:
@@ -96,7 +98,7 @@ def run_in_worker(
         broken = error
     finally:
         os.close(reading)
-        _end(worker, mark)
+        _end(worker, mark, sender)
     wall_s = time.monotonic() - started
     status: Status
     if final is not None:
@@ -160,9 +162,11 @@ def worker_environment(threads: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
 
 
-def _end(worker: subprocess.Popen[bytes], mark: str) -> None:
+def _end(worker: subprocess.Popen[bytes], mark: str, sender: Thread) -> None:
     """Leave nobody behind whom the worker started."""
     end_all(worker.pid, mark)
+    if sender.is_alive():
+        sender.join()  # nobody reads any more
     if worker.stdin is not None:
         with suppress(BrokenPipeError):
             worker.stdin.close()

@@ -12,6 +12,7 @@ from torch import nn
 
 from backbones.checkpoints import CheckpointError, KeyMap
 from backbones.config import NetworkConfig
+from backbones.empty import without_memory
 from backbones.published_tokenizers import TokenizerInfo, tokenizer_info, tokenizer_names
 from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.published import build_tokenizer, tokenizer_by_family, tokenizer_families
@@ -153,7 +154,7 @@ def _tokenizers_for(family: str, codes: int, twins: Mapping[str, NetworkConfig])
 
 def _tokenizer_of(published: PublishedTokenizer, shapes: Shapes) -> Candidate:
     measured = published.measure(shapes)
-    with torch.device("meta"):
+    with without_memory():
         tokenizer = published.build(measured.names, (LARGE, LARGE))
         twins = [
             name

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, load_published, read_state_dict
+from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
@@ -103,7 +104,7 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
         network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
     else:
-        network = network.to(dtype_of(prepared.cell)).to_empty(device=device)
+        network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
 
 

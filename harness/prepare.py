@@ -12,6 +12,7 @@ import torch
 
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
+from backbones.empty import without_memory
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
@@ -64,8 +65,11 @@ class Source:
     title: str
 
 
-def prepare(cell: Cell) -> Prepared:
-    """Everything that can be known of a cell without its weights; UserError for what can't be."""
+def prepare(cell: Cell, around_given: bool = False) -> Prepared:
+    """Everything that can be known of a cell without its weights; UserError for what can't be.
+
+    around_given: whether its images are drawn around given tokens, however many those will be.
+    """
     load_plugins(cell.plugin)
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
@@ -97,9 +101,10 @@ def prepare(cell: Cell) -> Prepared:
         if not config.null_class:
             raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
     prepared = Prepared(cell, strategy, config, guidance)
+    if around_given:
+        check_takes_given(strategy)
     try:
-        strategy.check_steps(config.grid, cell.steps)
-        plan = prepared.plan([0])
+        plan = prepared.plan([0], np.zeros(1, dtype=np.int64) if around_given else None)
         parameters = parameter_count(on_meta(strategy, config))
     except ValueError as error:
         raise UserError(f"strategy '{cell.strategy}': {error}") from None
@@ -111,6 +116,15 @@ def prepare(cell: Cell) -> Prepared:
     label = cell.label or default_label(source.title, cell)
     whole = dataclasses.replace(cell, network=source.network, steps=plan.steps, label=label)
     return dataclasses.replace(prepared, cell=whole)
+
+
+def check_takes_given(strategy: Strategy) -> None:
+    """UserError for a strategy of a fixed order, naming those that take given tokens."""
+    if not strategy.any_order:
+        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
+        raise UserError(
+            f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
+        )
 
 
 def _stored(cell: Cell) -> Source:
@@ -188,7 +202,7 @@ def default_label(title: str, cell: Cell) -> str:
 
 def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
     """The network without memory for its weights."""
-    with torch.device("meta"):
+    with without_memory():
         return strategy.network(config)
 
 

@@ -20,6 +20,7 @@ from harness.sweep import (
     Summary,
     but_for_batch,
     done_rows,
+    failed_turns,
     line_of,
     make_row,
     skip_cell,
@@ -130,6 +131,7 @@ class _Run:
     """Cell -> the machine that ran it in this run."""
     found_done: int = 0
     short_of_memory: dict[str, int] = field(default_factory=dict)
+    failed_turns: list[Row] = field(default_factory=list)
 
     def summary(self) -> Summary:
         left = sum(cell.key not in self.rows for cell in self.sweep.cells)
@@ -138,6 +140,7 @@ class _Run:
             ungated=frozenset(cell.key for cell in self.sweep.cells if not cell.gated),
             skipped=self.found_done,
             left=left,
+            failed_turns=self.failed_turns,
             interrupted=self.stop.requested and left > 0,
         )
 
@@ -255,6 +258,7 @@ class _Run:
             rows = pairing.record(cells, self.rows, arrival.outcome, self.store)
         self.rows |= {row.cell: row for row in rows}
         tell_of_turns(cells, rows[0], self.bar)
+        self.failed_turns += failed_turns(cells, self.rows)
 
     def _keep_files(self, delivery: Delivery) -> None:
         for name, content in delivery.files.items():

@@ -106,6 +106,8 @@ class Summary:
     left: int = 0
     untimed: int = 0
     """Groups of cells that an interrupt left without their times in turn."""
+    failed_turns: list[Row] = field(default_factory=list)
+    """Of each group whose timing in turn failed, the row of a cell, a gated one if there is any."""
     interrupted: bool = False
 
     @property
@@ -114,10 +116,13 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every gated cell is ok and at least one cell is, 130 when interrupted, else 1."""
+        """0 when every gated cell is ok, alone and in turn, and at least one cell is; 130 when interrupted.
+
+        Otherwise 1.
+        """
         if self.interrupted:
             return 130
-        gated = [row for row in self.failed if row.cell not in self.ungated]
+        gated = [row for row in (*self.failed, *self.failed_turns) if row.cell not in self.ungated]
         return 1 if gated or self.left or len(self.failed) == len(self.rows) else 0
 
     def __str__(self) -> str:
@@ -131,6 +136,8 @@ class Summary:
             parts.append(f"{self.left} left")
         if self.untimed:
             parts.append("timing in turn left")
+        if self.failed_turns:
+            parts.append("timing in turn failed")
         if self.interrupted:
             parts[-1] += "; start again to go on"
         return ("interrupted: " if self.interrupted else "") + ", ".join(parts)
@@ -218,14 +225,22 @@ def _time_in_turn(
                 rows[row.cell] = row
             bar.remove_task(task)
             tell_of_turns(cells, rows[cells[0].key], bar)
+            summary.failed_turns += failed_turns(cells, rows)
     summary.rows = list(rows.values())
 
 
 def tell_of_turns(cells: Sequence[Cell], first: Row, bar: "Progress") -> None:
     """One line of cells timed in turn; first: the row of the first of them."""
-    ending = "" if first.paired else f": {first.unmeasured['paired']}"
-    text = f"{len(cells)} cells timed in turn with {cells[0].describe()}{ending}"
+    text = f"{len(cells)} cells {'' if first.paired else 'not '}timed in turn with {cells[0].describe()}"
+    if not first.paired:
+        text += f": {one_line(first.unmeasured['paired'])}"
     bar.console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def failed_turns(cells: Sequence[Cell], rows: Mapping[str, Row]) -> list[Row]:
+    """The row by which a summary tells that these cells have no times in turn; none where they have."""
+    untimed = [cell for cell in sorted(cells, key=lambda cell: not cell.gated) if not rows[cell.key].paired]
+    return [rows[cell.key] for cell in untimed[:1]]
 
 
 def done_rows(store: ResultStore) -> dict[str, Row]:

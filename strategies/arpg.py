@@ -122,7 +122,7 @@ class ARPG(Strategy[ARPGNetwork]):
             views = block_views(lesson.sizes, tokens.device)
         return network(x, phases[:, :-1], phases[:, 1:], *views)
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         return range(1, grid[0] * grid[1] + 1)
 
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:

@@ -126,10 +126,10 @@ class LPD(Strategy[LPDNetwork]):
         view = View(mask=teaching_mask(sizes, tokens.device))
         return network(x, network.phases(rows), view, order.shape[1])
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
-        # The first group is one token, so a second step is needed where there is more.
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
+        # The first group is one token where none is given, so a second step is needed where there is more.
         places = grid[0] * grid[1]
-        return range(min(2, places), places + 1)
+        return range(1 if given else min(2, places), places + 1)
 
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         return lpd_sizes(grid[0] * grid[1] - given, steps, first_is_one=given == 0)

@@ -83,7 +83,7 @@ class PAR(Strategy[PARNetwork]):
         phases = network.phases(network.table_rows(lesson.order[0], n)[:places])
         return network(x, phases, View(mask=group_mask(places, n, x.device)))
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         try:
             region_order(grid, self.regions)
         except ValueError as error:

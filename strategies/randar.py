@@ -15,11 +15,10 @@ from backbones.config import NetworkConfig
 from backbones.positions import rotary_table, rotate
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy, random_orders, raster_lesson
-from strategies.decoding.decode import Ask, Decoded, Decoding, Rows, decode
-from strategies.decoding.guidance import ContextGuidance, Guidance
+from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.guidance import linear_guidance
 from strategies.decoding.plan import Plan, before_step_progress, known_first
 from strategies.decoding.published import Published, Setting
-from strategies.decoding.sampling import Sampler
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
@@ -142,7 +141,7 @@ class RandAR(Strategy[RandARNetwork]):
         view = View(mask=reading_mask(lesson.sizes, x.device))
         return network(x, phases, view, asked=slice(-tokens.shape[1], None))
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         # The first group is one token, so a second step is needed where there is more.
         places = grid[0] * grid[1]
         return range(min(2, places), places + 1)
@@ -191,90 +190,7 @@ class RandAR(Strategy[RandARNetwork]):
             start = 2 + 2 * at.start
 
 
-# Resolution extrapolation: a g x g network fills a 2g x 2g grid around what it drew at g x g ---------------
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """Settings of the second pass; scales (a, b) run linearly with the share of the large grid."""
-
-    steps: int = 1024
-    class_scales: tuple[float, float] = (3.0, 3.0)
-    context_scales: tuple[float, float] = (2.5, 2.5)
-    thinned: float = 0.5
-    """Share of the small image's tokens that the weakest branch of guidance does not see."""
-    boundary: int = 2
-    """Highest rotary frequencies that go on beyond the trained positions."""
-
-    def guidance(self, given: int, streams: Streams) -> Guidance | ContextGuidance | None:
-        """By class and context where both end above 1, by class where only that does, else none."""
-        by_class = guidance_of(self.class_scales)
-        by_context = guidance_of(self.context_scales)
-        if by_class is None or by_context is None:
-            return by_class
-        rank = streams.uniform("context", given).argsort(axis=1, kind="stable").argsort(axis=1)
-        return ContextGuidance(by_class, by_context, kept=rank >= int(given * self.thinned))
-
-    def plan(self, grid: tuple[int, int], order: np.ndarray) -> Plan:
-        """The second pass of a network of ``grid``: sizes and clock count over the large grid."""
-        given = grid[0] * grid[1]
-        sizes = randar_sizes(4 * given, self.steps, written=given)
-        starts = (given + np.cumsum(sizes) - sizes) / (4 * given)
-        progress = np.concatenate([np.zeros(given), np.repeat(starts, sizes)])
-        return Plan((2 * grid[0], 2 * grid[1]), order, sizes, given, progress=progress)
-
-
-def large_orders(grid: tuple[int, int], streams: Streams) -> np.ndarray:
-    """Orders [B, 4N] over the grid of twice the side: cells of even row and column, then all others."""
-    cells = np.arange(4 * grid[0] * grid[1]).reshape(2 * grid[0], 2 * grid[1])
-    return known_first(streams.permutations(cells.size), cells[::2, ::2].ravel())
-
-
-def small_orders(grid: tuple[int, int], orders: np.ndarray) -> np.ndarray:
-    """The orders [B, N] in which the first pass draws the even cells of large orders [B, 4N]."""
-    row, column = np.divmod(orders[:, : grid[0] * grid[1]], 2 * grid[1])
-    return row // 2 * grid[1] + column // 2
-
-
-def spread(grid: tuple[int, int], tokens: Tensor) -> Tensor:
-    """Tokens [B, N] at the even cells of the large grid, zeros elsewhere: [B, 4N]."""
-    large = tokens.new_zeros(len(tokens), 2 * grid[0], 2 * grid[1])
-    large[:, ::2, ::2] = tokens.unflatten(1, grid)
-    return large.flatten(1)
-
-
-def extrapolate(
-    network: RandARNetwork,
-    strategy: RandAR,
-    plan: Plan,
-    labels: Tensor,
-    small: Tensor,
-    sampler: Sampler,
-    guidance: Guidance | ContextGuidance | None,
-    boundary: int = 2,
-    published_tail: bool = False,
-) -> Decoded:
-    """The second pass: the large grid around tokens ``small`` [B, N], by a plan of ``Extrapolation.plan``.
-
-    published_tail: leave the codes of the last group 0, as the published script does, which never decodes it.
-    """
-    known = spread(network.config.grid, small)
-    found = decode(network.enlarged(boundary), strategy, plan, labels, sampler, guidance, known)
-    if not published_tail:
-        return found
-    last = torch.as_tensor(plan.order, device=labels.device).expand(len(labels), -1)[:, plan.groups()[-1]]
-    return replace(found, tokens=found.tokens.scatter(1, last, 0))
-
-
 # The authors' files ----------------------------------------------------------------------------------------
-
-
-def guidance_of(scales: tuple[float, float]) -> Guidance | None:
-    """Guidance from a to b with the tokens generated, decided by b alone: none up to 1."""
-    first, last = scales
-    if last <= 1:
-        return None
-    return Guidance(last) if first == last else Guidance(last, "linear", start=first)
 
 
 def configure(names: Mapping[str, Any]) -> tuple[RandAR, NetworkConfig]:
@@ -285,7 +201,7 @@ def setting(names: Mapping[str, Any]) -> Setting:
     """A count of -1 means one token a step, and one step becomes two."""
     steps = names.get("num_inference_steps", 88)
     return Setting(
-        guidance_of(names.get("cfg_scales", (1.0, 4.0))),
+        linear_guidance(names.get("cfg_scales", (1.0, 4.0))),
         names.get("temperature", 1.0),
         names.get("top_k", 0),
         names.get("top_p", 1.0),

@@ -155,7 +155,7 @@ class RAR(Strategy[RARNetwork]):
         logits = network(network.with_start(x), phases, View(causal=True), None, modulations)
         return logits[:, -places:]  # without the start vector's output
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         places = grid[0] * grid[1]
         return range(places, places + 1)
 

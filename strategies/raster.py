@@ -65,7 +65,7 @@ class Raster(Strategy[RasterNetwork]):
         phases = network.phases(torch.arange(tokens.shape[1], device=tokens.device))
         return network(network.drop_embedded(x), phases, View(causal=True))
 
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         places = grid[0] * grid[1]
         return range(places, places + 1)
 

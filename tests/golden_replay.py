@@ -21,6 +21,7 @@ from backbones.transformer import Network
 from strategies.arpg import ARPG
 from strategies.decoding.base import Strategy
 from strategies.decoding.decode import decode
+from strategies.decoding.extrapolation import Extrapolation, extrapolate, small_orders
 from strategies.decoding.guidance import ContextGuidance
 from strategies.decoding.orders import LocalityDraws, locality_orders, region_order
 from strategies.decoding.plan import Plan
@@ -28,7 +29,7 @@ from strategies.decoding.registry import by_family
 from strategies.decoding.sampling import ForcedSampler, filter_logits
 from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
 from strategies.decoding.streams import Streams
-from strategies.randar import Extrapolation, RandAR, RandARNetwork, extrapolate, small_orders
+from strategies.randar import RandAR, RandARNetwork
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,12 @@ def replay_extrapolation(golden: Golden) -> float:
         guidance = replace(guidance, kept=kept.numpy())
     plan = settings.plan(grid, golden.io["order"].numpy())
     assert np.array_equal(small_orders(grid, plan.order), golden.io["low_order"].numpy())
-    table = network.enlarged(settings.boundary).phases(torch.arange(1 + plan.places))[:, 0]
+    large = network.enlarged(settings.boundary)
+    table = large.phases(torch.arange(1 + plan.places))[:, 0]
     worst = difference(torch.view_as_real(table), golden.io["rope"])
     sampler = RecordingSampler(golden.io["tokens"])
     low = golden.io["low_tokens"]
-    arguments = (network, strategy, plan, labels, low, sampler, guidance, settings.boundary)
+    arguments = (large, strategy, plan, labels, low, sampler, guidance)
     whole, cut = extrapolate(*arguments), extrapolate(*arguments, published_tail=True)
     assert torch.equal(whole.tokens, golden.io["tokens"])
     assert torch.equal(cut.tokens, golden.io["result_tokens"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from backbones.checkpoints import load_published, read_state_dict
+from backbones.empty import with_memory, without_memory
 from backbones.published_tokenizers import tokenizer_info
 from backbones.tokenizers import vq_llamagen, vq_maskgit
 from backbones.tokenizers.base import Tokenizer
@@ -49,6 +50,6 @@ def random_tokenizer(name: str, grid: tuple[int, int], seed: int) -> Tokenizer:
 
 def _empty(name: str, grid: tuple[int, int]) -> Tokenizer:
     """Memory without values: first weights that are soon replaced cost time and global random numbers."""
-    with torch.device("meta"):
+    with without_memory():
         tokenizer = build_tokenizer(name, grid)
-    return tokenizer.to_empty(device="cpu")
+    return with_memory(tokenizer, "cpu")

@@ -59,17 +59,15 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from harness.commands.explain_command import find_cell
-    from harness.editing import check_takes_given
     from harness.generate import load
     from harness.prepare import check_tokenizer, prepare
 
     _check(options)
     cell = find_cell(options.cell, overrides(options), None)
     torch.set_num_threads(cell.threads)
-    prepared = prepare(cell)
+    around_given = bool(options.image or options.inpaint_demo)
+    prepared = prepare(cell, around_given)
     check_tokenizer(prepared.cell)
-    if options.image or options.inpaint_demo:
-        check_takes_given(prepared.strategy)
     subject = load(prepared)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,10 @@ class _Recorder(TorchDispatchMode):
         self.live: dict[int, weakref.ref[Any]] = {}
         self.live_bytes = self.peak_bytes = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it imports the compiler: seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket

@@ -18,6 +18,9 @@ Two protocols are in use for published numbers, both on ports of the same 2015 I
 
 Ours: images enter the extractor at their own size, so both implementations read the same features and
 differ by rounding alone; reference, colour rounding and labels are the same for all rows and stand in each.
+
+Both libraries import torchvision, and with it torch's compiler, which takes longer than torch itself. So they
+are imported where they are called: a process that scores nothing does without.
 """
 
 from harness.quality.adm import adm_reference, check_adm, read_adm, write_adm
@@ -34,7 +37,6 @@ from harness.quality.sets import (
     Extractor,
     Features,
     ReferenceStats,
-    comparable,
     extract,
     extract_parts,
     protocol,
@@ -50,7 +52,6 @@ __all__ = [
     "adm_reference",
     "check_adm",
     "clean_fid_folder_features",
-    "comparable",
     "download_inception",
     "extract",
     "extract_parts",

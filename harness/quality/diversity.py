@@ -9,7 +9,6 @@ fraction of the score.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_fidelity.metric_isc import isc_features_to_metric
 
 from harness.quality.errors import Unmeasurable
 
@@ -23,6 +22,8 @@ def score(
     logits: NDArray[np.float32], splits: int = SPLITS, shuffle: bool = True, seed: int = SPLIT_SEED
 ) -> tuple[float, float]:
     """torch-fidelity's score and its spread over splits (no standard error). logits: float32 [n, C]."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
     _check(logits, splits)
     metric = isc_features_to_metric(torch.from_numpy(logits), splits, shuffle, seed)
     return float(metric["inception_score_mean"]), float(metric["inception_score_std"])

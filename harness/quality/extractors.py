@@ -8,18 +8,20 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from cleanfid.fid import get_folder_features
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch_fidelity import FeatureExtractorBase, register_feature_extractor
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from backbones.checkpoints import UNREADABLE
 from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
 from strategies.decoding.errors import UserError
 
 INCEPTION: Final = "inception"
+URL_INCEPTION: Final = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+"""torch-fidelity's, written out because a sweep asks for the file's place before it needs the library."""
 _registered: dict[
     str, str
 ] = {}  # torch-fidelity's registry is global and refuses a second entry: name -> sha256
@@ -32,6 +34,8 @@ def register_pardec_extractor(name: str, network: nn.Module) -> str:
     images. Registering the same weights again changes nothing; other weights under a used name raise
     ValueError, since torch-fidelity caches features under names alone.
     """
+    from torch_fidelity import register_feature_extractor
+
     full_name = f"pardec-{name}"
     sha256 = weights_sha256(network)
     if full_name in _registered:
@@ -44,6 +48,8 @@ def register_pardec_extractor(name: str, network: nn.Module) -> str:
 
 
 def _torch_fidelity_class(wrapped: nn.Module) -> type[Any]:
+    from torch_fidelity import FeatureExtractorBase
+
     class PardecExtractor(FeatureExtractorBase):
         def __init__(
             self, name: str, features_list: list[str], feature_extractor_weights_path: None = None, **_: Any
@@ -82,6 +88,7 @@ def clean_fid_folder_features(
 
     clean-fid's resize to 299 is switched off: our networks take the images' own size.
     """
+    from cleanfid.fid import get_folder_features
 
     def of_batch(pixels: Tensor) -> Tensor:
         # clean-fid divides by 255 and multiplies again, which leaves bytes off by a rounding error.
@@ -102,7 +109,7 @@ def clean_fid_folder_features(
 
 def inception_weights_file() -> Path:
     """Where torch-fidelity keeps its Inception weights: ``$TORCH_HOME/hub/checkpoints``."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION.rsplit("/", 1)[1]
 
 
 def inception_extractor(weights_path: Path | None = None) -> Extractor:
@@ -116,6 +123,8 @@ def inception_extractor(weights_path: Path | None = None) -> Extractor:
     weights_path: state dict (``.pth`` or ``.safetensors``) with torch-fidelity's keys; None: the file in
     :func:`inception_weights_file`, downloaded there if missing. Raises UserError in one line otherwise.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     path = download_inception() if weights_path is None else weights_path
     state = _state_dict(path)
     # torch-fidelity unpickles its file without restrictions, so it gets a file written
@@ -142,18 +151,18 @@ def download_inception() -> Path:
         expected_hash = path.stem.rsplit("-", 1)[1]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=expected_hash)
+            torch.hub.download_url_to_file(URL_INCEPTION, str(path), hash_prefix=expected_hash)
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(
                 f"Inception weights can't be downloaded ({' '.join(str(error).split())}): "
-                f"put {URL_INCEPTION_V3} at {path} or give the path of a local copy"
+                f"put {URL_INCEPTION} at {path} or give the path of a local copy"
             ) from error
     return path
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"Inception weights not found at {path}: get {URL_INCEPTION_V3}")
+        raise UserError(f"Inception weights not found at {path}: get {URL_INCEPTION}")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

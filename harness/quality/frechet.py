@@ -19,9 +19,7 @@ from io import StringIO
 
 import numpy as np
 import torch
-from cleanfid.fid import frechet_distance
 from numpy.typing import ArrayLike, NDArray
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from harness.quality.errors import Unmeasurable
 from harness.quality.sets import ReferenceStats
@@ -33,6 +31,8 @@ WIDEST = 512
 
 
 def _statistics(features: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
     if len(features) < 2:
         raise Unmeasurable(f"a covariance needs at least 2 images, got {len(features)}")
     return fid_features_to_statistics(torch.from_numpy(features))
@@ -40,6 +40,8 @@ def _statistics(features: NDArray[np.float32]) -> dict[str, NDArray[np.floating]
 
 def torch_fidelity_distance(features: NDArray[np.float32], reference: ReferenceStats) -> float:
     """torch-fidelity's Fréchet distance. features: float32 [n, D]."""
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
     fake = _statistics(features)
     # torch-fidelity asserts equal types: its mu keeps the features' float32, its sigma is float64.
     real = {"mu": reference.mu.astype(fake["mu"].dtype), "sigma": reference.sigma.astype(fake["sigma"].dtype)}
@@ -48,6 +50,8 @@ def torch_fidelity_distance(features: NDArray[np.float32], reference: ReferenceS
 
 def clean_fid_distance(features: NDArray[np.float32], reference: ReferenceStats) -> float:
     """clean-fid's Fréchet distance over the same features. features: float32 [n, D]."""
+    from cleanfid.fid import frechet_distance
+
     n, width = features.shape
     if width > WIDEST and n <= width:
         raise Unmeasurable(f"clean-fid: no root of the singular covariance of {n} images, width {width}")

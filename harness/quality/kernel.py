@@ -13,7 +13,6 @@ no standard error.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_fidelity.metric_kid import kid_features_to_metric
 
 from harness.quality.errors import Unmeasurable
 
@@ -111,6 +110,8 @@ def torch_fidelity_distance(
     fake: Points, real: Points, subset_size: int = 1000, subsets: int = 100, seed: int = 2020
 ) -> float:
     """torch-fidelity's KID: the mean over random subsets of one size, kernel sums in float32."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     metric = kid_features_to_metric(
         torch.from_numpy(fake),
         torch.from_numpy(real),

@@ -1,7 +1,7 @@
-"""Image sets as the metrics see them: features read once, the reference, and which rows compare."""
+"""Image sets as the metrics see them: features read once, and the reference."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -237,19 +237,3 @@ def protocol(of: Features | ReferenceStats, colour: str, labels: str) -> dict[st
         "extractor": of.extractor,
         "extractor_sha256": of.extractor_sha256,
     }
-
-
-def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Keys in which two rows differ that must not differ for their quality to be compared; empty if none.
-
-    Number of images, reference (hash and size) and protocol: every metric here depends on all of them.
-    """
-    keys = ["images", "reference.sha256", "reference.n"]
-    keys += [f"protocol.{key}" for key in ("colour", "labels", "extractor", "extractor_sha256")]
-
-    def value(row: Mapping[str, Any], key: str) -> Any:
-        first, _, second = key.partition(".")
-        outer = row.get(first)
-        return outer if not second else (outer or {}).get(second)
-
-    return [key for key in keys if value(a, key) != value(b, key)]

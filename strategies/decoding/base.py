@@ -94,8 +94,8 @@ class Strategy(ABC, Generic[N]):
     # Planning ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def allowed_steps(self, grid: tuple[int, int]) -> range:
-        """Step counts that a plan on this grid can have."""
+    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
+        """Step counts that can be asked for on this grid; a plan has at most one step a place not given."""
 
     @abstractmethod
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
@@ -132,8 +132,8 @@ class Strategy(ABC, Generic[N]):
             raise UserError(f"strategy '{self.name}' has a fixed order and takes no given tokens")
         unknown = grid[0] * grid[1] - len(known)
         if sizes is None:
-            self.check_steps(grid, steps)
-            steps = self.allowed_steps(grid)[-1] if steps is None else steps
+            self.check_steps(grid, steps, len(known))
+            steps = self.allowed_steps(grid, len(known))[-1] if steps is None else steps
             sizes = self.sizes(grid, min(steps, unknown), len(known)) if unknown else ()
         elif not self.any_order:
             self.check_steps(grid, len(sizes))
@@ -141,9 +141,9 @@ class Strategy(ABC, Generic[N]):
                 raise UserError(f"strategy '{self.name}' has fixed group sizes and takes no others")
         return self.arrange(grid, self.orders(grid, sizes, streams, known), sizes, len(known))
 
-    def check_steps(self, grid: tuple[int, int], steps: int | None) -> None:
+    def check_steps(self, grid: tuple[int, int], steps: int | None, given: int = 0) -> None:
         """Raise UserError unless ``steps`` (None: the method's own) is possible on this grid."""
-        allowed = self.allowed_steps(grid)
+        allowed = self.allowed_steps(grid, given)
         if steps is None or steps in allowed:
             return
         bounds = f"{allowed[0]} to {allowed[-1]}" if len(allowed) > 1 else f"exactly {allowed[0]}"

@@ -7,7 +7,7 @@ tokens; guidance, filters, noise, counting and the trace are the loop's.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,9 +100,16 @@ class Meter:
 
 
 def make_rows(
-    plan: Plan, labels: Tensor, null_label: int, branches: int, known: Tensor | None, order: Tensor
+    plan: Plan,
+    labels: Tensor,
+    null_label: int,
+    branches: int,
+    known: Tensor | None,
+    order: Tensor,
+    guidance: Guidance | ContextGuidance | None,
 ) -> Rows:
     """Stack the branches of guidance: the labels, then "no class" in all others."""
+    batch, kept = len(labels), None
     given = None
     if plan.given:
         if known is None:
@@ -112,7 +119,10 @@ def make_rows(
         labels = torch.cat([labels, *[torch.full_like(labels, null_label)] * (branches - 1)])
         order = order if order.shape[0] == 1 else order.repeat(branches, 1)
         given = None if given is None else given.repeat(branches, 1)
-    return Rows(labels, order, given)
+    if isinstance(guidance, ContextGuidance):
+        kept = torch.ones(len(labels), plan.given, dtype=torch.bool, device=labels.device)
+        kept[-batch:] = torch.as_tensor(guidance.kept, device=labels.device)
+    return Rows(labels, order, given, kept)
 
 
 def combine(logits: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -152,11 +162,7 @@ def decode(
     scales = () if guidance is None else guidance.scales(plan)
     weights = [torch.as_tensor(scale, dtype=torch.float32, device=device)[:, None] for scale in scales]
     branches = 1 + len(weights)
-    rows = make_rows(plan, labels, config.classes, branches, known, order)
-    if isinstance(guidance, ContextGuidance):
-        kept = torch.ones(len(rows), plan.given, dtype=torch.bool, device=device)
-        kept[-batch:] = torch.as_tensor(guidance.kept, device=device)
-        rows = replace(rows, kept=kept)
+    rows = make_rows(plan, labels, config.classes, branches, known, order, guidance)
     order = order.expand(batch, -1)
     noise = sampler.noise(order)  # [B, N] by place
     by_place = torch.empty(batch, plan.places, dtype=torch.int64, device=device)

@@ -48,6 +48,14 @@ class Guidance:
         return (self.weights(plan),)
 
 
+def linear_guidance(scales: tuple[float, float]) -> Guidance | None:
+    """Guidance from a to b with the progress, decided by b alone: none up to 1 (RandAR's pair of scales)."""
+    first, last = scales
+    if last <= 1:
+        return None
+    return Guidance(last) if first == last else Guidance(last, "linear", start=first)
+
+
 @dataclass(frozen=True, eq=False)
 class ContextGuidance:
     """Guidance by the class and by the given tokens: u + s (c - p) + t (p - u) (RandAR, arXiv 2412.01827).

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from backbones import published_tokenizers
 from backbones.transformer import parameter_count
 from harness import measure
 from harness.cell import Cell, normalised
@@ -21,6 +20,7 @@ from results.schema import Row
 from strategies.decoding import presets
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import HYPER_PARAMETERS
+from tests.harness.small_catalogue import use_catalogue
 
 TOKENIZERS = {
     "small-llamagen": ("vq-llamagen", "ch = 32, num_res_blocks = 1, encoder_ch_mult = [1, 1], z_channels = 8,"
@@ -52,13 +52,6 @@ def catalogue() -> str:
             f"[preset.small-{family}.8]\nconfig = {{}}\n"
         )
     return text
-
-
-def use_catalogue(file: Path) -> None:
-    """Make the presets of this process those of a file."""
-    for module in (presets, published_tokenizers):
-        module.PRESETS = file
-        module._catalogue.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from harness.sweep import run_sweep, sweep_cells
-from tests.harness.small_published import use_catalogue
+from tests.harness.small_catalogue import use_catalogue
 
 
 def main(catalogue: str, file: str, results: str, zoo: str | None = None) -> int:

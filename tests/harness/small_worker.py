@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from harness.worker import main
-from tests.harness.small_published import use_catalogue
+from tests.harness.small_catalogue import use_catalogue
 
 if __name__ == "__main__":
     use_catalogue(Path(sys.argv[1]))

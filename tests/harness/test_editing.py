@@ -17,10 +17,10 @@ from reports.artifacts import Edits, edits_path, load_edits
 from strategies.decoding.contract.recording import run
 from strategies.decoding.contract.recording import subject as random_subject
 from strategies.decoding.errors import UserError
+from strategies.decoding.extrapolation import Extrapolation
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
-from strategies.randar import Extrapolation
 
 SIZE = 32
 WAYS = [
@@ -161,7 +161,7 @@ def sample(small_zoo, out, *more: object, cell: str = "strategy=arpg,steps=4") -
 
 
 @pytest.mark.parametrize("cell", ["strategy=arpg,steps=4", "strategy=arpg,steps=4,prefill=joint",
-                                  "strategy=randar,steps=4,guidance=2", "strategy=lpd,steps=4"])  # fmt: skip
+                                  "strategy=randar,steps=4,guidance=2", "strategy=lpd,steps=1"])  # fmt: skip
 @pytest.mark.parametrize("paste", [False, True])
 def test_the_command_draws_around_the_given_part(small_zoo, tmp_path, files, cell, paste):
     out = tmp_path / "new" / "out.png"

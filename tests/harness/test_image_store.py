@@ -130,16 +130,6 @@ def test_without_a_tokenizer_tokens_alone_are_stored(tmp_path, monkeypatch):
     assert row.tokens_sha256 is not None
 
 
-SWEEP = """
-import dataclasses, sys
-from pathlib import Path
-from harness.sweep import run_sweep, sweep_cells
-from tests.harness.small_published import use_catalogue
-use_catalogue(Path(sys.argv[1]))
-sweep = sweep_cells(sys.argv[2])
-command = (sys.executable, "-m", "tests.harness.small_worker", sys.argv[1])
-sys.exit(run_sweep(sweep, Path(sys.argv[3]), command).exit_code)
-"""
 FILE = """
 [[include]]
 strategy = "par"
@@ -154,7 +144,7 @@ once = true
 
 
 def start(catalogue: Path, file: Path, results: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", SWEEP, str(catalogue), str(file), str(results)]
+    command = [sys.executable, "-m", "tests.harness.small_sweep", str(catalogue), str(file), str(results)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
 
 

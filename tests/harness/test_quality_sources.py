@@ -1,4 +1,4 @@
-"""Where features come from: our networks in the two libraries, Inception, ADM files; comparable rows."""
+"""Where features come from: our networks in the two libraries, Inception, ADM files."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch_fidelity import calculate_metrics
+from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
 
 from harness import quality as q
-from harness.quality import kernel
+from harness.quality import extractors, kernel
 from harness.quality.sets import file_sha256
 from strategies.decoding.errors import UserError
 from tests.harness.quality_standins import TinyRandomConv, pictures
@@ -46,23 +46,6 @@ def test_extraction_is_the_network_in_batches(extractor: q.Extractor) -> None:
     assert whole.extractor_sha256 == q.weights_sha256(TinyRandomConv()) != q.weights_sha256(TinyRandomConv(1))
     with pytest.raises(ValueError, match="images must be uint8"):
         q.extract(images.astype(np.float32), extractor)
-
-
-def test_rows_are_comparable_at_equal_number_reference_and_protocol(
-    sets: tuple[q.Features, q.ReferenceStats],
-) -> None:
-    fake, reference = sets
-    row = {
-        "images": fake.n,
-        "reference": reference.row(),
-        "protocol": q.protocol(fake, colour="round", labels="class i % 10"),
-    }
-    assert q.comparable(row, {**row, "steps": 8}) == []
-    assert q.comparable(row, {**row, "images": 1000}) == ["images"]
-    other = {**row, "reference": {**reference.row(), "sha256": "f", "n": 7}, "protocol": None}
-    assert q.comparable(row, other) == ["reference.sha256", "reference.n"] + [
-        f"protocol.{key}" for key in ("colour", "labels", "extractor", "extractor_sha256")
-    ]
 
 
 # --- the two libraries' own paths --------------------------------------------------------------------------
@@ -133,6 +116,7 @@ def test_inception_without_a_file_and_without_a_network_is_one_line(
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    assert extractors.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
     with pytest.raises(UserError) as error:
         q.inception_extractor()
     text = str(error.value)
@@ -176,9 +160,7 @@ def test_inception_files_that_are_none_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_inception_from_a_local_file(tmp_path: Path) -> None:
-    from torch_fidelity import feature_extractor_inceptionv3 as module
-
-    class RandomInception(module.FeatureExtractorInceptionV3):
+    class RandomInception(feature_extractor_inceptionv3.FeatureExtractorInceptionV3):
         def load_state_dict(self, *_: object, **__: object) -> None:
             """Keeps the random initialisation."""
 

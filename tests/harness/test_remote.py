@@ -204,8 +204,9 @@ def test_cells_of_one_network_are_timed_in_turn_on_the_machine_that_ran_them(tmp
 )
 def test_why_there_are_no_times_in_turn_stands_in_the_rows(tmp_path, arrival, words):
     pool = FakePool(lambda task: delivered() if task.rounds is None else arrival)
-    rows = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path).rows
-    assert [row.status for row in rows] == ["ok", "ok"]
+    summary = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path)
+    rows = summary.rows
+    assert ([row.status for row in rows], summary.exit_code) == (["ok", "ok"], 1)
     assert all(row.paired is None and words in row.unmeasured["paired"] for row in rows)
 
 

@@ -18,7 +18,7 @@ from harness import executors, messages
 from harness import sweep as sweeps
 from harness.cell import Cell
 from harness.cli import main
-from harness.executors import ROOT, run_in_worker
+from harness.executors import ROOT, Turns, run_in_worker
 from harness.failures import classify
 from harness.generate import NotFinite
 from harness.processes import carriers
@@ -122,6 +122,20 @@ def test_a_worker_that_cannot_be_started_is_an_outcome(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("does", "status", "words"),
+    [
+        ("time.sleep(60)", "timeout", "longer than 1 s"),
+        ("sys.exit(3)", "error", "ended with 3 and no result"),
+    ],
+)
+def test_an_order_longer_than_a_pipe_does_not_wait_for_its_reader(tmp_path, does, status, words):
+    turns = Turns(tuple(cell("long " * 200, seed, timeout_s=1.0) for seed in range(100)), 1)
+    command = (sys.executable, "-c", f"import sys, time; {does}")
+    outcome = run_in_worker(turns.cells[0], tmp_path, tmp_path / "log", command=command, turns=turns)
+    assert (outcome.status, words in outcome.reason) == (status, True)
+
+
 PARENT = """
 import sys
 from pathlib import Path
@@ -221,10 +235,25 @@ def test_cells_that_share_a_network_are_timed_in_turn_after_all_are_measured(tmp
     assert again.rows[:2] == rows[:2]
 
 
-def test_timing_in_turn_that_fails_leaves_the_rows_ok_and_says_why(tmp_path):
-    rows = run_sweep(sweep_of(["ok", "ok"]), tmp_path, (*STAND_IN, "--no-turns")).rows
-    assert [row.status for row in rows] == ["ok", "ok"]
-    assert all("timing in turn: error: ValueError: no turns" in row.unmeasured["paired"] for row in rows)
+def test_timing_in_turn_that_fails_leaves_the_rows_ok_and_says_why(tmp_path, capsys):
+    failed = run_sweep(sweep_of(["ok", "ok"]), tmp_path, (*STAND_IN, "--no-turns"))
+    assert [row.status for row in failed.rows] == ["ok", "ok"]
+    why = "timing in turn: error: ValueError: no turns"
+    assert all(why in row.unmeasured["paired"] for row in failed.rows)
+    assert (failed.exit_code, str(failed)) == (1, "2 cells run, timing in turn failed")
+    output = "".join(capsys.readouterr())
+    assert f"2 cells not timed in turn with {sweep_of(['ok']).cells[0].describe()}: {why}" in output
+    again = run_sweep(sweep_of(["ok", "ok"]), tmp_path, STAND_IN)
+    assert (again.exit_code, str(again)) == (0, "0 cells run, 2 done before")
+
+
+def test_timing_in_turn_fails_a_sweep_only_where_a_cell_of_the_group_is_gated(tmp_path):
+    def failed(*gated: bool) -> int:
+        cells = tuple(cell("ok", seed=seed, gated=one) for seed, one in enumerate(gated))
+        folder = tmp_path / "-".join(map(str, gated))
+        return run_sweep(Sweep("test", "test", cells), folder, (*STAND_IN, "--no-turns")).exit_code
+
+    assert (failed(False, False), failed(False, True)) == (0, 1)
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path, small_zoo, capsys):

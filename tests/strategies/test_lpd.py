@@ -93,6 +93,18 @@ def test_a_prefill_costs_one_forward_more():
     assert found.forwards == 4 + 1
 
 
+@pytest.mark.parametrize("known", [1, 6, 15])
+def test_one_step_around_given_tokens_draws_all_others(known):
+    tiny = subject(LPD())
+    tokens, labels = tiny.tokens(2), torch.tensor([0, 1])
+    plan = tiny.strategy.plan((4, 4), 1, Streams(0, (0, 1)), known=np.arange(known))
+    found = run(tiny, plan, labels, ForcedSampler(tokens), known=tokens).decoded
+    assert plan.sizes == (16 - known,)
+    assert (found.forwards, torch.equal(found.tokens, tokens)) == (2, True)
+    with pytest.raises(UserError, match="steps = 1: strategy 'lpd' on a 4x4 grid takes 2 to 16 steps"):
+        tiny.strategy.plan((4, 4), 1, Streams(0, (0, 1)))
+
+
 def test_the_order_of_given_tokens_does_not_matter():
     tiny = subject(LPD(order="random"))
     tokens, labels = tiny.tokens(1), torch.tensor([1])

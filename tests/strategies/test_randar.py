@@ -12,19 +12,12 @@ from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.contract.requirements import close
 from strategies.decoding.decode import decode
+from strategies.decoding.extrapolation import Extrapolation, extrapolate, large_orders, small_orders, spread
 from strategies.decoding.guidance import ContextGuidance, Guidance
 from strategies.decoding.plan import known_first
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
 from strategies.decoding.streams import Streams
-from strategies.randar import (
-    Extrapolation,
-    RandAR,
-    extrapolate,
-    large_orders,
-    reading_mask,
-    small_orders,
-    spread,
-)
+from strategies.randar import RandAR, reading_mask
 from tests.backbones.published_files import published
 from tests.strategies.dressings import with_trunk
 
@@ -265,7 +258,8 @@ def test_the_second_pass_keeps_the_first_and_the_network_as_it_was(tiny):
     labels = torch.tensor([0, 1])
     first = tiny.strategy.arrange(GRID, small_orders(GRID, plan.order), (1, 7, 8))
     small = decode(tiny.network, tiny.strategy, first, labels, StreamSampler(streams)).tokens
-    arguments = (tiny.network, tiny.strategy, plan, labels, small, StreamSampler(streams, purpose="large"))
+    large = tiny.network.enlarged(settings.boundary)
+    arguments = (large, tiny.strategy, plan, labels, small, StreamSampler(streams, purpose="large"))
     found = extrapolate(*arguments, settings.guidance(plan.given, streams))
     assert torch.equal(found.tokens.unflatten(1, (8, 8))[:, ::2, ::2].flatten(1), small)
     assert tiny.network.config.grid == GRID

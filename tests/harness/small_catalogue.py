@@ -1,0 +1,13 @@
+"""Presets from a file of the test's own, without torch: a worker reads its order before it imports that."""
+
+from pathlib import Path
+
+from backbones import published_tokenizers
+from strategies.decoding import presets
+
+
+def use_catalogue(file: Path) -> None:
+    """Make the presets of this process those of a file."""
+    for module in (presets, published_tokenizers):
+        module.PRESETS = file
+        module._catalogue.cache_clear()
