@@ -19,7 +19,7 @@ from results.annotations import fault
 from results.consistency import contradiction
 from results.errors import UserError
 
-SCHEMA = 3
+SCHEMA = 4
 """The version this code writes. Raise it with every change of a field, and add the step to ``UPGRADES``."""
 
 _SINCE_2 = (
@@ -54,7 +54,12 @@ def _from_2(values: dict[str, Any]) -> dict[str, Any]:
     return {"cuda_graphs": False} | values
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
+def _from_3(values: dict[str, Any]) -> dict[str, Any]:
+    """Schema 4 has the files of clean-fid's own protocol; before, no row was judged by it."""
+    return {"clean_reference": None, "clean_protocol": None} | values
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """``UPGRADES[v]`` turns the JSON object of schema v into that of schema v + 1."""
 
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
@@ -233,6 +238,9 @@ class Row:
     """Hash of the tokens of all images, [images, N] int64 little-endian in raster order."""
     reference: Reference | None = None
     protocol: Protocol | None = None
+    clean_reference: Reference | None = None
+    clean_protocol: Protocol | None = None
+    """The same of clean-fid's own protocol, behind ``fid_clean@N`` alone."""
     environment: dict[str, Any] | None = None
     """host_cpu, cores, gpu, torch, numpy, python, platform, git_commit, git_dirty, pardec."""
     wall_s: float | None = None

@@ -54,13 +54,20 @@ def clean_fid_distance(features: NDArray[np.float32], reference: ReferenceStats)
     if width > WIDEST and n <= width:
         raise Unmeasurable(f"clean-fid: no root of the singular covariance of {n} images, width {width}")
     fake = _statistics(features)
+    return scipy_distance(fake["mu"], fake["sigma"], reference)
+
+
+def scipy_distance(mu: NDArray[np.floating], sigma: NDArray[np.floating], reference: ReferenceStats) -> float:
+    """clean-fid's ``frechet_distance`` of given statistics; Unmeasurable where scipy finds no real root.
+
+    mu: [D]; sigma: [D, D], regular.
+    """
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore", DeprecationWarning)
-            distance = frechet_distance(fake["mu"], fake["sigma"], reference.mu, reference.sigma)
+            distance = frechet_distance(mu, sigma, reference.mu, reference.sigma)
     except ValueError as error:
-        reason = f"clean-fid: complex root of a covariance of {len(features)} images ({error})"
-        raise Unmeasurable(reason) from error
+        raise Unmeasurable(f"clean-fid: complex root of the covariances ({error})") from error
     if not np.isfinite(distance):
         raise Unmeasurable(f"clean-fid: distance is {distance}")
     return float(np.real(distance))

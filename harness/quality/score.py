@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.quality import diversity, frechet, kernel, neighbours
+from harness.quality import clean, diversity, frechet, kernel, neighbours
 from harness.quality.errors import Unmeasurable
 from harness.quality.sets import Features, ReferenceStats
 from harness.statistics import (
@@ -124,20 +124,37 @@ def spatial_distance(
     fake: of the spatial features [n, 2023]; reference: None where its file has neither their statistics nor
     images; labels: int [n], the classes asked for.
     """
-    asked = np.asarray(labels)
     name = f"sfd_{fake.extractor}@{fake.n}"
     if reference is None:
         reason = "the reference has neither mu_s and sigma_s nor images"
         return {name: Metric(None, None, None, fake.n, None, reason)}
-    stats = reference
-    _check(fake, stats, asked)
+    return {name: _lone_distance(fake, reference, labels, frechet.distance_of_images)}
+
+
+def clean_distance(fake: Features, reference: ReferenceStats, labels: ArrayLike) -> dict[str, Metric]:
+    """FID by clean-fid's own protocol (``quality.clean``), as ``fid_clean@N``.
+
+    fake: of its network [n, 2048]; labels: int [n], the classes asked for.
+    """
+    return {f"fid_clean@{fake.n}": _lone_distance(fake, reference, labels, clean.clean_fid)}
+
+
+def _lone_distance(
+    fake: Features,
+    reference: ReferenceStats,
+    labels: ArrayLike,
+    distance: Callable[[NDArray[np.float32], ReferenceStats], float],
+) -> Metric:
+    """One Fréchet distance with its jackknife interval."""
+    asked = np.asarray(labels)
+    _check(fake, reference, asked)
     groups = balanced_groups(asked, GROUPS)
 
     def found() -> Found:
-        value = frechet.distance_of_images(fake.features, stats)
-        return _interval(value, frechet.jackknife(fake.features, stats, groups), fake.n, (0, np.inf))
+        value = distance(fake.features, reference)
+        return _interval(value, frechet.jackknife(fake.features, reference, groups), fake.n, (0, np.inf))
 
-    return {name: _measured(found, fake.n, stats.name)}
+    return _measured(found, fake.n, reference.name)
 
 
 def _kernel(fake: Features, reference: ReferenceStats, groups: NDArray[np.int64]) -> Found:
