@@ -221,7 +221,8 @@ def normalised(cell: Cell) -> Cell:
 def unscored(cell: Cell) -> Cell:
     """The cell without what only judges its images: it makes the same ones."""
     pins = {role: digest for role, digest in cell.pins.items() if role not in SCORING}
-    return dataclasses.replace(cell, pins=pins, **dict.fromkeys(SCORING))
+    changes: dict[str, Any] = dict.fromkeys(SCORING)
+    return dataclasses.replace(cell, pins=pins, **changes)
 
 
 def usable_cores() -> int:

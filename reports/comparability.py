@@ -70,10 +70,10 @@ def quantity(name: str) -> Quantity:
         return _FIELDS[name]
     if name.startswith(("is_", "is@", "accuracy")):
         # Scores of the images alone: no reference, and accuracy has a judge of its own.
-        keys = (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES
-        return Quantity(name, "quality", keys, False)
-    keys = CLEAN_KEYS if name.startswith("fid_clean@") else QUALITY_KEYS
-    return Quantity(name, "quality", keys, lower_is_better(name))
+        return Quantity(name, "quality", (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES, False)
+    if name.startswith("fid_clean@"):
+        return Quantity(name, "quality", CLEAN_KEYS, True)
+    return Quantity(name, "quality", QUALITY_KEYS, lower_is_better(name))
 
 
 def lower_is_better(metric: str) -> bool:
