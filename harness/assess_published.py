@@ -10,12 +10,13 @@ Figures are named as on the controlled tier, with the extractor ``inception``:
   shuffled splits, where the ADM evaluator takes chunks of 5,000 in file order; with classes in turn, as ours
   are, both see every class in every part;
 * ``fd_inception_clean@N`` is clean-fid's arithmetic on the same features. The FID that clean-fid prints by
-  default resizes by another filter and reads another file of weights, and is not among these figures.
+  default resizes by another filter and reads another file of weights: ``fid_clean@N``
+  (``harness.assess_clean``).
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,10 +28,12 @@ from numpy.typing import NDArray
 from harness import zoo
 from harness.arrays import write_npz
 from harness.assess import COLOUR, LABELS
+from harness.assess_clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
 from harness.cell import DOWNLOAD, Cell
 from harness.quality import (
     Extractor,
     Features,
+    Metric,
     ReferenceStats,
     check_adm,
     download_inception,
@@ -64,7 +67,7 @@ def with_scoring(cell: Cell) -> Cell:
     if not cell.is_published:
         raise UserError(
             f"network '{cell.network}' is judged by its own training images: reference and inception must be "
-            "absent"
+            "absent, clean_reference and clean_inception too"
         )
     if cell.reference is not None:
         check_adm(Path(cell.reference), POOLED, WIDTH)
@@ -79,7 +82,8 @@ def with_scoring(cell: Cell) -> Cell:
             raise UserError(f"inception '{cell.inception}': no such file; expected a path or '{DOWNLOAD}'")
     if weights is not None:
         _check_inception(weights, zoo.file_hash(weights))
-    return dataclasses.replace(cell, inception=None if weights is None else str(weights))
+    cell = dataclasses.replace(cell, inception=None if weights is None else str(weights))
+    return with_clean_scoring(cell) if asks_for_clean(cell) else cell
 
 
 @lru_cache(maxsize=4)
@@ -97,6 +101,43 @@ def why_unscored(cell: Cell) -> str | None:
     if cell.images < 2:
         return "quality needs at least 2 images"
     return None
+
+
+def assess(
+    cell: Cell,
+    folder: Path,
+    parts: Callable[[], Iterable[NDArray[np.uint8]]],
+    labels: NDArray[np.int64],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Quality of a row by the protocols that the cell asks for, and reasons of nulls.
+
+    Of two protocols, the one that lacks a file leaves its FID without a value. folder: where what takes long
+    of the references is kept between cells; parts: gives uint8 [n_i, 3, H, W], one at a time, for each
+    protocol anew; labels: int [n], of all images.
+    """
+    reason = why_unscored(cell)
+    if not asks_for_clean(cell):
+        if reason is not None:
+            return {}, {"quality": reason}
+        return PublishedAssessor.of(cell, folder).fields(parts(), labels)
+    if reason is None:
+        row, why = PublishedAssessor.of(cell, folder).fields(parts(), labels)
+    else:
+        row, why = _without("fd_inception", len(labels), reason)
+    reason = why_not_clean(cell)
+    if reason is None:
+        theirs, their_why = CleanAssessor.of(cell, folder).fields(parts(), labels)
+    else:
+        theirs, their_why = _without("fid_clean", len(labels), reason)
+    both = {key: row[key] | theirs[key] for key in ("quality", "quality_replicates")}
+    return row | theirs | both, why | their_why
+
+
+def _without(stem: str, n: int, reason: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The quality by a protocol that lacks a file."""
+    metric = Metric(None, None, None, n, None, reason)
+    name = f"{stem}@{n}"
+    return {"quality": {name: metric.row()}, "quality_replicates": {}}, unmeasured({name: metric})
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,14 @@ _FILES = {
     "tokenizer_checkpoint": "tokenizer",
     "reference": "reference",
     "inception": "inception",
+    "clean_reference": "clean_reference",
+    "clean_inception": "clean_inception",
 }
 """Fields that name a file, and the roles of their hashes."""
+SCORING = ("reference", "inception", "clean_reference", "clean_inception")
+"""Fields that only judge images, and the roles of their hashes."""
 DOWNLOAD = "download"
-"""The ``inception`` that is fetched from its authors if it isn't there."""
+"""The ``inception`` or ``clean_inception`` that is fetched from its authors if it isn't there."""
 _KEY_VERSION = 2
 """Raised where equal settings no longer give equal results, so that a sweep runs them again."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "size", "checkpoints")
@@ -56,6 +60,12 @@ class Cell:
     inception: str | None = None
     """Path of the Inception weights behind that, or ``download``; None for the file where torch-fidelity
     keeps its own, if it is there."""
+    clean_reference: str | None = None
+    """Path of a folder of images, or of an npz of clean-fid's mu and sigma: what the images are compared with
+    by clean-fid's own protocol."""
+    clean_inception: str | None = None
+    """Path of clean-fid's TorchScript Inception, or ``download``; None for ``inception-2015-12-05.pt`` where
+    torch keeps downloaded files, if it is there."""
     steps: int | None = None
     """None for as many as the strategy can take."""
     guidance: float | None = None
@@ -135,6 +145,8 @@ class Cell:
         for name, default in (
             ("reference", None),
             ("inception", None),
+            ("clean_reference", None),
+            ("clean_inception", None),
             ("compile", False),
             ("cuda_graphs", False),
         ):
@@ -183,6 +195,8 @@ def normalised(cell: Cell) -> Cell:
             "tokenizer_checkpoint",
             "reference",
             "inception",
+            "clean_reference",
+            "clean_inception",
             "steps",
             "guidance",
             "temperature",
@@ -206,8 +220,9 @@ def normalised(cell: Cell) -> Cell:
 
 def unscored(cell: Cell) -> Cell:
     """The cell without what only judges its images: it makes the same ones."""
-    pins = {role: digest for role, digest in cell.pins.items() if role not in ("reference", "inception")}
-    return dataclasses.replace(cell, reference=None, inception=None, pins=pins)
+    pins = {role: digest for role, digest in cell.pins.items() if role not in SCORING}
+    changes: dict[str, Any] = dict.fromkeys(SCORING)
+    return dataclasses.replace(cell, pins=pins, **changes)
 
 
 def usable_cores() -> int:
@@ -264,6 +279,8 @@ RULES: dict[str, Rule] = {
     "data": _text("mnist or imagefolder:PATH"),
     "reference": _text("the path of an ADM reference npz"),
     "inception": _text("the path of Inception weights, or download"),
+    "clean_reference": _text("the path of a folder of images or of an npz of clean-fid's mu and sigma"),
+    "clean_inception": _text("the path of clean-fid's TorchScript Inception, or download"),
     "steps": _whole(1),
     "guidance": Rule("a number, or false for none", lambda value: value is False or _is_number(value)),
     "guidance_schedule": _text(choices=SCHEDULES),

@@ -17,7 +17,7 @@ from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
 from harness import zoo
-from harness.cell import ANCHORS, RANDOM, ZOO_PREFIX, Cell
+from harness.cell import ANCHORS, RANDOM, SCORING, ZOO_PREFIX, Cell
 from harness.fetch import folders, locate
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
@@ -216,7 +216,7 @@ def finished(cell: Cell) -> Cell:
         cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
     else:
         cell = prepare(cell).cell
-        if cell.reference is not None or cell.inception is not None:
+        if any(getattr(cell, name) is not None for name in SCORING):
             from harness.assess_published import with_scoring
 
             cell = with_scoring(cell)
@@ -237,9 +237,10 @@ def pins(cell: Cell) -> dict[str, str]:
         )
     if cell.tokenizer_checkpoint not in (None, RANDOM):
         found["tokenizer"] = zoo.file_hash(Path(str(cell.tokenizer_checkpoint)))
-    for role, file in (("reference", cell.reference), ("inception", cell.inception)):
+    for role in SCORING:
+        file = getattr(cell, role)
         if file is not None:
-            found[role] = zoo.file_hash(Path(file))
+            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else zoo.file_hash(Path(file))
     kind, _, path = cell.data.partition(":")
     if kind == "imagefolder":
         found["data"] = folder_hash(Path(path.partition("?")[0]))

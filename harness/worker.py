@@ -237,13 +237,10 @@ def _generated_quality(
 
     if gallery.store is None:
         return _quality(cell, folder, torch.cat(gallery.pixels), labels)
-    from harness.assess_published import PublishedAssessor, why_unscored
+    from harness.assess_published import assess
 
-    reason = why_unscored(cell)
-    if reason is not None:
-        return {}, {"quality": reason}
-    assessor = PublishedAssessor.of(cell, folder / "artifacts")
-    return assessor.fields(gallery.store.shards.parts("images"), labels.numpy())
+    shards = gallery.store.shards
+    return assess(cell, folder / "artifacts", lambda: shards.parts("images"), labels.numpy())
 
 
 def _quality(cell: Cell, folder: Path, pixels: Any, labels: Any) -> tuple[dict[str, Any], dict[str, str]]:

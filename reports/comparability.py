@@ -10,21 +10,23 @@ from typing import Literal
 
 from results.environments import ENVIRONMENT_KEYS, UNKNOWN, environment_keys
 from results.errors import UserError
-from results.schema import Row
+from results.schema import Protocol, Reference, Row
 
 _MACHINE = ("device", "hardware", "threads", "dtype", "compile", "products")
 _IMAGES = ("tokenizer", "n", "colour", "labels")
 QUALITY_KEYS = ("tokenizer", "reference", "n", "colour", "labels", "extractor")
 """What a distance to a reference needs in common."""
+CLEAN_KEYS = ("tokenizer", "clean_reference", "n", "colour", "labels", "clean_extractor")
+"""What a distance by clean-fid's own protocol needs in common."""
 SPEED_KEYS = (*_MACHINE, "batch")
 """What throughput and peak memory need in common."""
-FACET_KEYS = tuple(dict.fromkeys((*_MACHINE, *ENVIRONMENT_KEYS, *QUALITY_KEYS)))
+FACET_KEYS = tuple(dict.fromkeys((*_MACHINE, *ENVIRONMENT_KEYS, *QUALITY_KEYS, *CLEAN_KEYS)))
 """What the rows of one section of a report have in common; its speed figures are split by batch besides.
 
 With every key of the environment, so that no section holds two rows of one cell. Two sets of results may
 be compared across hosts of a GPU and versions of torch, which is how the effect of a new version is seen.
 """
-REFERENCE_KEYS = tuple(key for key in QUALITY_KEYS if key != "tokenizer")
+REFERENCE_KEYS = tuple(key for key in dict.fromkeys((*QUALITY_KEYS, *CLEAN_KEYS)) if key != "tokenizer")
 """What an anchor has in common with the cells that it belongs to."""
 
 Kind = Literal["quality", "speed and memory", "lossiness"]
@@ -68,8 +70,9 @@ def quantity(name: str) -> Quantity:
         return _FIELDS[name]
     if name.startswith(("is_", "is@", "accuracy")):
         # Scores of the images alone: no reference, and accuracy has a judge of its own.
-        keys = (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES
-        return Quantity(name, "quality", keys, False)
+        return Quantity(name, "quality", (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES, False)
+    if name.startswith("fid_clean@"):
+        return Quantity(name, "quality", CLEAN_KEYS, True)
     return Quantity(name, "quality", QUALITY_KEYS, lower_is_better(name))
 
 
@@ -80,28 +83,32 @@ def lower_is_better(metric: str) -> bool:
 
 def row_keys(row: Row) -> dict[str, str]:
     """The row's value of every key that a quantity may declare, as text that a reader can tell apart."""
-    reference, protocol = row.reference, row.protocol
+    protocol = row.protocol or row.clean_protocol
     return environment_keys(row) | {
         "threads": str(row.threads) if row.threads is not None else UNKNOWN,
         "dtype": row.dtype,
         "compile": mode(row),
         "products": row.products,
         "tokenizer": row.tokenizer,
-        "reference": (
-            f"{reference['name']} (sha256 {reference['sha256'][:8]}, n = {reference['n']})"
-            if reference
-            else "none"
-        ),
+        "reference": _reference(row.reference),
+        "clean_reference": _reference(row.clean_reference),
         "n": str(row.images) if row.images is not None else UNKNOWN,
         "colour": protocol["colour"] if protocol else "none",
         "labels": protocol["labels"] if protocol else "none",
-        "extractor": (
-            f"{protocol['extractor']} ({protocol['extractor_sha256'][:8]})" if protocol else "none"
-        ),
+        "extractor": _extractor(row.protocol),
+        "clean_extractor": _extractor(row.clean_protocol),
         "batch": str(row.batch) if row.batch is not None else UNKNOWN,
         "judge": f"{row.network} ({(row.checkpoint or UNKNOWN)[:8]})",
         "temperature": str(row.temperature),
     }
+
+
+def _reference(of: Reference | None) -> str:
+    return f"{of['name']} (sha256 {of['sha256'][:8]}, n = {of['n']})" if of else "none"
+
+
+def _extractor(of: Protocol | None) -> str:
+    return f"{of['extractor']} ({of['extractor_sha256'][:8]})" if of else "none"
 
 
 def mode(row: Row) -> str:

@@ -201,6 +201,9 @@ class Row:
     """Hash of the tokens of all images, [images, N] int64 little-endian in raster order."""
     reference: Reference | None = None
     protocol: Protocol | None = None
+    clean_reference: Reference | None = None
+    clean_protocol: Protocol | None = None
+    """The same of clean-fid's own protocol, behind ``fid_clean@N`` alone."""
     environment: dict[str, Any] | None = None
     """host_cpu, cores, gpu, torch, numpy, python, platform, git_commit, git_dirty, pardec."""
     wall_s: float | None = None

@@ -34,8 +34,8 @@ def _from_2(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_3(values: dict[str, Any]) -> dict[str, Any]:
-    """Schema 4 tells networks of one strategy apart by the seed that they were trained with."""
-    return {"training_seed": None} | values
+    """Schema 4 has the training seed of a network, and the files of clean-fid's own protocol."""
+    return {"training_seed": None, "clean_reference": None, "clean_protocol": None} | values
 
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3}

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import DOWNLOAD, DTYPES, RANDOM, checked
+from harness.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
 from strategies.decoding.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
 
 
 def add_scoring_flags(command: argparse.ArgumentParser) -> None:
-    """--reference, --inception."""
+    """--reference, --inception, --clean-reference, --clean-inception."""
     command.add_argument(
         "--reference",
         metavar="FILE",
@@ -58,6 +58,16 @@ def add_scoring_flags(command: argparse.ArgumentParser) -> None:
         "--inception",
         metavar="FILE|download",
         help="Inception weights for it (default: torch-fidelity's file, where it is on disk)",
+    )
+    command.add_argument(
+        "--clean-reference",
+        metavar="PATH",
+        help="judge them by clean-fid's own protocol too: a folder of images, or an npz of its mu and sigma",
+    )
+    command.add_argument(
+        "--clean-inception",
+        metavar="FILE|download",
+        help="clean-fid's TorchScript file for it (default: inception-2015-12-05.pt, where it is on disk)",
     )
 
 
@@ -111,10 +121,11 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
             found[key] = checked(key, value, f"--{key}")
     if found.get("checkpoint") == RANDOM:
         found["tokenizer_checkpoint"] = RANDOM
-    for key in ("reference", "inception"):
+    for key in SCORING:
         value = getattr(options, key, None)
         if value is not None:
-            found[key] = value if (key, value) == ("inception", DOWNLOAD) else str(Path(value).absolute())
+            fetched = key.endswith("inception") and value == DOWNLOAD
+            found[key] = value if fetched else str(Path(value).absolute())
     if options.checkpoints is not None:
         found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.shards import Shards
 
     cell, share = _cell(options), share_of(options.shard)
-    if options.adm is not None or options.png is not None or cell.reference is not None:
+    if options.adm is not None or options.png is not None or _judged(cell):
         check_tokenizer(cell)
     chunk = options.chunk
     if chunk is not None and (chunk < 1 or chunk % cell.batch):
@@ -111,26 +111,29 @@ def _finish(cell: "Cell", shards: "Shards", options: argparse.Namespace, other: 
     if options.png is not None:
         export_png(shards, options.png)
         print(options.png)
-    if cell.reference is not None:
+    if _judged(cell):
         _score(cell, shards)
     if other is not None:
         print(f"tokens that differ from {other.folder}: {flipped(shards, other):.3g}")
+
+
+def _judged(cell: "Cell") -> bool:
+    return cell.reference is not None or cell.clean_reference is not None
 
 
 def _score(cell: "Cell", shards: "Shards") -> None:
     """Print the quality of the images, or why there is none."""
     import numpy as np
 
-    from harness.assess_published import PublishedAssessor, why_unscored
+    from harness.assess_published import assess
     from harness.prepare import prepare
     from reports.tables import with_interval
 
-    reason = why_unscored(cell)
-    if reason is not None:
-        print(f"quality: {reason}")
-        return
     labels = np.arange(shards.total) % prepare(cell).config.classes
-    row, reasons = PublishedAssessor.of(cell, shards.folder).fields(shards.parts("images"), labels)
+    row, reasons = assess(cell, shards.folder, lambda: shards.parts("images"), labels)
+    if not row:
+        print(f"quality: {reasons['quality']}")
+        return
     for name, metric in row["quality"].items():
         found = with_interval(metric["value"], metric["low"], metric["high"])
         print(f"{name}: {reasons[f'quality.{name}'] if metric['value'] is None else found}")

@@ -13,8 +13,8 @@ Two protocols are in use for published numbers, both on ports of the same 2015 I
   resize to 299 without antialiasing inside the network; reference statistics of the training set from a file;
   score over chunks of 5,000 in file order (torch-fidelity: 10 shuffled splits); precision and recall on
   pool_3 with k = 3 (torch-fidelity's default would be VGG16).
-* clean-fid: antialiased bicubic resize to 299 before the network, which changes the features; covariance root
-  by scipy; no score, precision or recall. Its numbers belong in a column of their own.
+* clean-fid (``quality.clean``): antialiased bicubic resize to 299 before the network, which changes the
+  features; covariance root by scipy; no score, precision or recall. A column of its own, ``fid_clean@N``.
 
 Ours: images enter the extractor at their own size, so both implementations read the same features and
 differ by rounding alone; reference, colour rounding and labels are the same for all rows and stand in each.

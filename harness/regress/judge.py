@@ -19,7 +19,7 @@ from typing import Literal
 from scipy.stats import mannwhitneyu
 
 from harness.statistics import jackknife_interval
-from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
+from reports.comparability import CLEAN_KEYS, QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
 from reports.compare import display_name, setting_key
 from reports.inference import independent_contrast
 from results.schema import Paired, Row
@@ -180,7 +180,7 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
 def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
     """Paired differences of the metrics that both rows have. comparisons: how many there are in all."""
     try:
-        require_comparable((old, new), QUALITY_KEYS)
+        require_comparable((old, new), (*QUALITY_KEYS, *CLEAN_KEYS))
     except Incomparable as error:
         return [Finding(display_name(new), "quality", "quality", "", "", "notice", str(error))]
     names = [name for name in old.quality or {} if name in (new.quality or {})]
