@@ -1,6 +1,6 @@
 """RAR: trained on random orders annealed to raster, decoded in raster order (Yu et al., arXiv 2411.00776)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -85,33 +85,43 @@ class RARNetwork(Network):
         start = self.start.expand(len(x), -1, -1)
         return torch.cat([start + self.positions[:, :1] if self.learned else start, x], dim=1)
 
-    def modulations(self, labels: Tensor, start: int, end: int) -> list[Tensor] | None:
+    def modulations(self, labels: Tensor, start: int, end: int) -> list[Tensor]:
         """What adaLN does at the sequence indices from ``start`` to ``end``, by class and index alone.
 
-        [R, n, 6d] for each block and [R, n, 2d] for the final norm; None on a trunk without adaLN.
+        [R, n, 6d] for each block and [R, n, 2d] for the final norm.
         """
-        if not self.adaln:
-            return None
         steps = self.step_embeddings[:, start:end]
         condition = F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)  # [R, n, d]
         return [*self.trunk.modulations(condition), self.final_modulation(condition)]
 
     def forward(
-        self,
-        x: Tensor,
-        phases: Tensor | None,
-        view: View,
-        cache: Any = None,
-        modulations: Sequence[Tensor] | None = None,
+        self, x: Tensor, phases: Tensor | None, view: View, cache: Any, modulations: "Modulations"
     ) -> Tensor:
         """Logits [R, n, V] of embedded rows x [R, n, d]."""
-        if modulations is None:
+        if not self.adaln:
             return self.head(self.norm(self.trunk(x, phases, view, cache))).float()
-        *of_blocks, final = modulations
+        *of_blocks, final = modulations.between(self, view.start, view.start + x.shape[1])
         # The reverse of the blocks' order: scale, then shift.
         scale, shift = final.chunk(2, dim=-1)
         x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks))
         return self.head(modulate(x, shift, scale)).float()
+
+
+class Modulations:
+    """adaLN's parts of labels [R], made for ``ahead`` sequence indices by the pass that first needs them."""
+
+    def __init__(self, labels: Tensor, ahead: int) -> None:
+        self.labels, self.ahead = labels, ahead
+        self.first = self.past = 0
+        self.made: list[Tensor] = []
+
+    def between(self, network: RARNetwork, start: int, end: int) -> list[Tensor]:
+        """Those of the sequence indices from ``start`` to ``end``, each [R, end - start, ...]."""
+        if end > self.past:
+            last = network.config.places + 1
+            self.first, self.past = start, max(end, min(start + self.ahead, last))
+            self.made = network.modulations(self.labels, self.first, self.past)
+        return [made[:, start - self.first : end - self.first] for made in self.made]
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,7 @@ class RAR(Strategy[RARNetwork]):
         ids = torch.cat([network.class_ids(labels)[:, None], codes], dim=1)  # [B, N]
         x = network.drop_embedded(network.embeddings(ids) + network.positional(lesson.order))
         phases, places = network.input_phases(lesson.order), ids.shape[1]
-        modulations = network.modulations(labels, 0, places + 1)
+        modulations = Modulations(labels, places + 1)
         logits = network(network.with_start(x), phases, View(causal=True), None, modulations)
         return logits[:, -places:]  # without the start vector's output
 
@@ -173,8 +183,7 @@ class RAR(Strategy[RARNetwork]):
     def decode(self, network: RARNetwork, plan: Plan, rows: Rows) -> Decoding:
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
-        ahead: list[Tensor] | None = None  # modulations of the sequence indices from first to past
-        first = past = 0
+        modulations = Modulations(rows.labels, MODULATED_AHEAD)
         layers, slots = self.cache_shape(network.config)
         cache = network.cache(len(rows), slots, layers)
         ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]
@@ -185,11 +194,7 @@ class RAR(Strategy[RARNetwork]):
             end = start + x.shape[1]
             view = View(start=start, runs=tuple((1, slot + 1) for slot in range(start, end)))
             here = None if phases is None else phases[:, at]
-            if end > past:
-                first, past = start, min(start + MODULATED_AHEAD, plan.places + 1)
-                ahead = network.modulations(rows.labels, first, past)
-            now = None if ahead is None else [made[:, start - first : end - first] for made in ahead]
-            logits = network(x, here, view, cache, now)
+            logits = network(x, here, view, cache, modulations)
             ids = yield Ask(logits[:, -1:], at)
             start = end
 

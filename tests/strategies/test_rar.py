@@ -8,7 +8,7 @@ from strategies import rar
 from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler
-from strategies.rar import PREFIX_ROWS, RAR, configure
+from strategies.rar import PREFIX_ROWS, RAR, Modulations, configure
 from strategies.raster import Raster
 from tests.strategies.dressings import ADALN, LEARNED
 
@@ -103,7 +103,7 @@ def test_the_final_modulation_is_scale_then_shift(published):
     from backbones.transformer import View
 
     with torch.no_grad():
-        found = network(x, None, View(causal=True), None, network.modulations(labels, 0, 3))
+        found = network(x, None, View(causal=True), None, Modulations(labels, 3))
         expected = network.head(normed * (1 + scale) + shift)
     assert torch.allclose(found, expected, atol=1e-5)
 
