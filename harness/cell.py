@@ -34,7 +34,7 @@ SCORING = ("reference", "inception", "clean_reference", "clean_inception")
 """Fields that only judge images, and the roles of their hashes."""
 DOWNLOAD = "download"
 """The ``inception`` or ``clean_inception`` that is fetched from its authors if it isn't there."""
-_KEY_VERSION = 2
+_KEY_VERSION = 3
 """Raised where equal settings no longer give equal results, so that a sweep runs them again."""
 _NOT_IN_KEY = ("label", "zoo", "plugin", "timeout_s", "memory_limit_gb", "gated", "size", "checkpoints")
 

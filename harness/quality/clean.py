@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from harness.data import IMAGE_SUFFIXES, open_image
 from harness.quality import frechet
+from harness.quality.extractors import fetched
 from harness.quality.sets import Extractor, ReferenceStats, file_sha256
 from results.arrays import array_headers, read_arrays
 from strategies.decoding.errors import UserError
@@ -74,17 +74,7 @@ def download_clean_inception() -> Path:
     """The file of :func:`clean_weights_file`, fetched and checked if missing; UserError where that fails."""
     from cleanfid.downloads_helper import inception_url
 
-    path = clean_weights_file()
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(inception_url, str(path), hash_prefix=_SHA256)
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"clean-fid's Inception can't be downloaded ({' '.join(str(error).split())}): "
-                f"put {inception_url} at {path} or give the path of a local copy"
-            ) from error
-    return path
+    return fetched("clean-fid's Inception", inception_url, clean_weights_file(), _SHA256)
 
 
 def clean_extractor(path: Path) -> Extractor:
@@ -104,9 +94,8 @@ def clean_extractor(path: Path) -> Extractor:
         (Path(folder) / _FILE).symlink_to(path.absolute())
         try:
             with warnings.catch_warnings(), torch.inference_mode():
-                warnings.simplefilter(
-                    "ignore", FutureWarning
-                )  # of torch.jit.load, for which there is no other
+                # Of torch.jit.load, for which such files have no successor.
+                warnings.simplefilter("ignore", FutureWarning)
                 network = InceptionV3W(folder, download=False, resize_inside=False).eval()
                 shape = list(network.requires_grad_(False)(torch.zeros(2, 3, SIDE, SIDE)).shape)
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:

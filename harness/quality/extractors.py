@@ -147,15 +147,22 @@ def inception_extractor(weights_path: Path | None = None) -> Extractor:
 def download_inception() -> Path:
     """The file of :func:`inception_weights_file`, fetched if missing; UserError where that fails."""
     path = inception_weights_file()
+    return fetched("Inception weights", URL_INCEPTION, path, sha256=path.stem.rsplit("-", 1)[1])
+
+
+def fetched(what: str, url: str, path: Path, sha256: str) -> Path:
+    """``path``, filled from ``url`` if missing and checked against the first digits of its hash.
+
+    UserError naming ``what``, where it lies and where to put a copy, if that fails.
+    """
     if not path.exists():
-        expected_hash = path.stem.rsplit("-", 1)[1]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION, str(path), hash_prefix=expected_hash)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(
-                f"Inception weights can't be downloaded ({' '.join(str(error).split())}): "
-                f"put {URL_INCEPTION} at {path} or give the path of a local copy"
+                f"{what} can't be downloaded ({' '.join(str(error).split())}): "
+                f"put {url} at {path} or give the path of a local copy"
             ) from error
     return path
 

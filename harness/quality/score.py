@@ -32,7 +32,7 @@ class Metric:
     value, low and high are None where the metric could not be measured, and ``reason`` says why. The interval
     covers the draw of the generated images, with labels, reference and network held fixed. Against
     fresh draws of synthetic sets (10 classes, N of 500 to 2,000) its width is 1.1 to 1.4 times the true one
-    for the distances (1.0 to 1.3 for the one at infinity at N = 1,000), 0.8 to 1.1 for the score, 0.9 to 1.2
+    for the distances (1.0 to 1.2 for the one at infinity at N = 1,000), 0.8 to 1.1 for the score, 0.9 to 1.2
     for precision, 1.1 to 1.5 for recall.
     """
 

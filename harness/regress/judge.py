@@ -178,21 +178,23 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
 
 
 def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
-    """Paired differences of the metrics that both rows have. comparisons: how many there are in all."""
+    """Paired differences of the metrics that the old row has. comparisons: how many there are in all."""
     try:
         require_comparable((old, new), (*QUALITY_KEYS, *CLEAN_KEYS))
     except Incomparable as error:
         return [Finding(display_name(new), "quality", "quality", "", "", "notice", str(error))]
-    names = [name for name in old.quality or {} if name in (new.quality or {})]
-    return [found for name in names if (found := _metric(name, old, new, comparisons)) is not None]
+    measured = [name for name, metric in (old.quality or {}).items() if metric["value"] is not None]
+    return [_metric(name, old, new, comparisons) for name in measured]
 
 
-def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding | None:
+def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding:
     assert old.quality is not None
-    assert new.quality is not None
-    before, now = old.quality[name]["value"], new.quality[name]["value"]
-    if before is None or now is None:
-        return None
+    before, entry = old.quality[name]["value"], (new.quality or {}).get(name)
+    now = None if entry is None else entry["value"]
+    assert before is not None
+    if now is None:
+        why = f"no longer measured: {new.unmeasured.get(f'quality.{name}', 'absent')}"
+        return Finding(display_name(new), "quality", name, f"{before:.4g}", "", "notice", why)
     low, high = difference(name, old, new, 1 - (1 - QUALITY_LEVEL) / comparisons)
     worse, allowed = (now - before if lower_is_better(name) else before - now), margin(name, before)
     if allowed is None:

@@ -155,6 +155,21 @@ def test_the_interval_is_of_the_paired_difference_where_both_have_replicates():
     assert low < 0 < high  # each is known to 6 % alone
 
 
+@pytest.mark.parametrize("gone", ["null", "absent"])
+def test_a_metric_that_is_no_longer_measured_is_told(gone):
+    before, name = row(), "fd_mnist@1000"
+    kept = {key: metric for key, metric in before.quality.items() if key != name}
+    lost = {**before.quality[name], "value": None, "low": None, "high": None}
+    changes = {"quality": kept, "unmeasured": before.unmeasured}
+    if gone == "null":
+        changes = {"quality": kept | {name: lost}}
+        changes["unmeasured"] = before.unmeasured | {f"quality.{name}": "too few images"}
+    findings = judge.judge([before], [dataclasses.replace(before, **changes)])
+    (told,) = [one for one in findings if one.quantity == name]
+    assert told.verdict == "notice"
+    assert told.text == f"no longer measured: {'too few images' if gone == 'null' else 'absent'}"
+
+
 def test_quality_against_another_reference_is_not_compared():
     other = row(reference={"name": "other", "sha256": "00" * 32, "n": 9})
     assert set(verdicts(judge.judge([row()], [other]), "quality").values()) == {"notice"}

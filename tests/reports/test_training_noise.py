@@ -14,6 +14,8 @@ from reports.training_noise import TrainingNoise, seed_pairs
 from results.schema import Row
 
 METRIC = "fd_mnist@1000"
+RECORDED = training_noise.recorded
+"""The function itself: the tests below run without what comes with pardec."""
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +109,13 @@ def test_one_network_has_no_noise_of_training(tmp_path: Any, monkeypatch: pytest
     found = {one.name: one for one in pair(tmp_path / "other", same, other).differences}
     assert found[METRIC].training_text == "± 0.5"
     assert found[METRIC].words.endswith("within training noise)")
+
+
+def test_the_recorded_rows_hold_two_seeds_of_raster_and_lpd() -> None:
+    rows = RECORDED()
+    assert {(row.strategy, row.training_seed) for row in rows} == {
+        (name, seed) for name in ("raster", "lpd") for seed in (0, 1)
+    }
+    moved = TrainingNoise(tuple(seed_pairs(rows))).moved(METRIC, rows[:1])
+    assert moved.keys() == {"raster, 64 steps", "lpd, 10 steps", "lpd, 6 steps"}
+    assert all(size > 0 for size in moved.values())
