@@ -343,7 +343,7 @@ def line_of(row: Row, cell: Cell, number: int, count: int) -> str:
     if row.status != "ok":
         return f"{text}: {escape(one_line(row.reason or ''))}"
     if row.throughput_images_per_s is not None:
-        text += f", {row.throughput_images_per_s:.0f} images/s"
+        text += f", {row.throughput_images_per_s:.3g} images/s"
     distance = next((m for name, m in (row.quality or {}).items() if name.startswith("fd_")), None)
     if distance is not None and distance["value"] is not None:
         text += f", Fréchet distance {distance['value']:.3g}"

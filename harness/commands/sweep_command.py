@@ -16,7 +16,13 @@ SUMMARY = "run a sweep, or go on with it"
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("sweep", metavar="FILE|NAME", help="sweep file, or the name of one that ships")
-    command.add_argument("-k", dest="select", metavar="EXPR", help="only these cells: strategy=lpd,steps<=8")
+    command.add_argument(
+        "-k",
+        dest="select",
+        action="append",
+        metavar="EXPR",
+        help="only these cells: strategy=lpd,steps<=8; several -k must all be met",
+    )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"result folder (default: {RESULTS}/NAME)"
     )
@@ -60,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
     most = options.max_images
     if most is not None:
         checked("images", most, "--max-images")
-    sweep = sweep_cells(options.sweep, options.select, overrides(options), most)
+    select = ",".join(options.select) if options.select else None
+    sweep = sweep_cells(options.sweep, select, overrides(options), most)
     if options.dry_run:
         dry_run(sweep)
         print(predicted_hours(sweep.cells, options.device_card))

@@ -173,8 +173,8 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _AsOnDevice(TorchFunctionMode):
-    """What the meta device would do otherwise than the cell's: attention is two products on a CPU and one
-    kernel elsewhere, RMSNorm six passes on a CPU and one kernel elsewhere; and logits are finite."""
+    """What the meta device would do otherwise than the cell's: float32 attention is two products on a CPU
+    and one kernel elsewhere, RMSNorm six passes on a CPU and one kernel elsewhere; and logits are finite."""
 
     def __init__(self, recorder: _Recorder, on_cpu: bool) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class _AsOnDevice(TorchFunctionMode):
         return out
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any = None, *rest: Any) -> Tensor:
-        if self.on_cpu and mask is None:
+        if self.on_cpu and mask is None and queries.dtype == torch.float32:
             self.recorder.in_attention = True
             try:
                 return attend_by_products(queries, keys, values, View(), 0.0)

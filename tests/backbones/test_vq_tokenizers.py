@@ -324,7 +324,7 @@ def test_the_length_of_a_code_vector_matters_only_without_normalisation():
         tokenizer.codebook.weight[::2] *= 7
         same = (
             torch.equal(tokenizer.encode(batch), before[0]),
-            torch.allclose(tokenizer.decode(codes), before[1], atol=1e-5),
+            torch.allclose(tokenizer.decode(codes), before[1], atol=1e-4),
         )
         assert same == (normalised, normalised)
 

@@ -146,6 +146,12 @@ def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
     assert not (tmp_path / "none").exists()
 
 
+def test_conditions_given_apart_must_all_be_met(capsys, small_zoo):
+    given = ["-k", "strategy=lpd", "-k", "steps<=6"]
+    assert main(["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", *given]) == 0
+    assert "1 cells" in capsys.readouterr().out
+
+
 def test_explain_draws_the_order(capsys, small_zoo):
     assert main(["explain", "strategy=par,guidance=2", "--zoo", str(small_zoo)]) == 0
     out = capsys.readouterr().out

@@ -37,6 +37,13 @@ from tests.harness.sweeps_at_work import (
 )
 
 
+def test_how_threads_wait_is_the_same_whatever_a_shell_says(monkeypatch):
+    usual = executors.worker_environment(2)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    assert executors.worker_environment(2) == usual
+
+
 def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0, **more) -> Cell:
     return Cell("lpd", label=label, seed=seed, threads=1, timeout_s=timeout_s, memory_limit_gb=1.0, **more)
 
