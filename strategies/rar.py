@@ -26,8 +26,9 @@ from strategies.decoding.streams import Streams
 PREFIX_ROWS = 2
 SPARE_ROWS = 1024
 SPARE_STEPS = 100
-MODULATED_AHEAD = 16
-"""Steps whose adaLN parts are made at once: many, to read those weights seldom, few, to keep them small."""
+MODULATED_ROWS = 64
+"""Rows of adaLN parts made at once, over images and steps: many, to read those weights seldom, few, to keep
+the parts small."""
 
 
 class RARNetwork(Network):
@@ -120,6 +121,7 @@ class Modulations:
         if end > self.past:
             last = network.config.places + 1
             self.first, self.past = start, max(end, min(start + self.ahead, last))
+            self.made.clear()  # before as many come into being
             self.made = network.modulations(self.labels, self.first, self.past)
         return [made[:, start - self.first : end - self.first] for made in self.made]
 
@@ -183,7 +185,7 @@ class RAR(Strategy[RARNetwork]):
     def decode(self, network: RARNetwork, plan: Plan, rows: Rows) -> Decoding:
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
-        modulations = Modulations(rows.labels, MODULATED_AHEAD)
+        modulations = Modulations(rows.labels, max(1, MODULATED_ROWS // len(rows)))
         layers, slots = self.cache_shape(network.config)
         cache = network.cache(len(rows), slots, layers)
         ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]

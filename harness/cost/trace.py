@@ -87,7 +87,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.weights, self.caches = weights, set[int]()
         self.cache_sizes: list[int] = []
-        self.repeat = 1
+        self.repeat = self.kept = 1
         self.whole: set[Any] = set()
         self.in_attention = False
         self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
@@ -155,7 +155,7 @@ class _Recorder(TorchDispatchMode):
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage._cdata, storage.nbytes() * self.kept
         if key in self.live or key in self.weights:
             return
 
@@ -298,17 +298,28 @@ def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
 
 @contextmanager
 def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: _Recorder) -> Iterator[None]:
-    """While a kept block runs, what it does counts as often as there were blocks."""
+    """While a kept block, or a part of it, runs, what it does counts as often as there were blocks.
+
+    A part that runs apart from its block makes something to be kept for it: so much lives once per block.
+    """
     hooks = []
+    running: list[nn.Module] = []
     for block, count in blocks:
+        for part in block.modules():
 
-        def enter(module: nn.Module, args: Any, count: int = count) -> None:
-            recorder.repeat = count
+            def enter(
+                module: nn.Module, args: Any, count: int = count, apart: bool = part is not block
+            ) -> None:
+                if not running:
+                    recorder.repeat, recorder.kept = count, count if apart else 1
+                running.append(module)
 
-        def leave(module: nn.Module, args: Any, out: Any) -> None:
-            recorder.repeat = 1
+            def leave(module: nn.Module, args: Any, out: Any) -> None:
+                running.pop()
+                if not running:
+                    recorder.repeat = recorder.kept = 1
 
-        hooks += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+            hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:
         yield
     finally:

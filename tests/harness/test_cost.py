@@ -71,10 +71,19 @@ def test_traced_flops_steps_and_cache_are_those_of_a_real_decode(cell, strategy,
     assert traced.cache_bytes == predict(prepared, 1).cache_bytes
 
 
-@pytest.mark.parametrize(("strategy", "steps"), [("par", 19), ("lpd", 7), ("arpg", 9)])
-def test_tracing_two_blocks_counts_them_all(cell, strategy, steps, monkeypatch):
+@pytest.mark.parametrize(
+    ("strategy", "steps", "dressing"),
+    [
+        ("par", 19, {}),
+        ("lpd", 7, {}),
+        ("arpg", 9, {}),
+        ("rar", 64, {"conditioning": "adaln", "positions": "learned"}),
+    ],
+)
+def test_tracing_two_blocks_counts_them_all(cell, strategy, steps, dressing, monkeypatch):
+    """RAR's blocks have a part each, adaLN's, that runs apart and makes something to be kept."""
     prepared = cell(strategy, steps=steps, guidance=2.0)
-    deep = dataclasses.replace(prepared.config.trunk, depth=8)
+    deep = dataclasses.replace(prepared.config.trunk, depth=8, **dressing)
     prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, trunk=deep))
     short = trace(prepared)
     monkeypatch.setattr("harness.cost.trace._few_blocks", lambda network: [])
