@@ -7,6 +7,7 @@ kernel (``RLIMIT_DATA``, set from outside before the worker imports anything), s
 moment it asks for too much: sampling the resident size would miss short peaks and disturb the timing.
 """
 
+import dataclasses
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ from harness.cell import Cell
 from harness.failures import says_out_of_memory
 from harness.messages import Garbled, messages
 from harness.processes import MARK, end_all
-from results.schema import Status
+from results.schema import Paired, Status
 
 WORKER = (sys.executable, "-m", "harness.worker")
 ROOT = Path(__file__).parent.parent
@@ -49,10 +50,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Turns:
-    """Cells timed in turn by one process, and the least number of rounds."""
+    """Cells timed in turn by one process after the other, and the least number of rounds of each."""
 
     cells: tuple[Cell, ...]
     rounds: int
+    processes: int = 1
 
 
 def run_in_worker(
@@ -112,6 +114,39 @@ def run_in_worker(
     if status == "oom" and cell.memory_limit_gb is not None:
         reason = f"{reason} (memory_limit_gb = {cell.memory_limit_gb:g})"
     return Outcome(status, reason, known, wall_s)
+
+
+def run_turns(
+    turns: Turns,
+    folder: Path,
+    log: Path,
+    on_progress: Progress = lambda share, doing: None,
+    command: Sequence[str] = WORKER,
+) -> Outcome:
+    """Time cells in turn by ``turns.processes`` workers: ``paired`` holds the rounds of all of them.
+
+    The first that fails is the outcome. See ``run_in_worker``.
+    """
+    outcomes = []
+    for _ in range(turns.processes):
+        outcome = run_in_worker(turns.cells[0], folder, log, on_progress, command, turns)
+        if outcome.status != "ok" or "paired" not in outcome.measured:
+            return outcome
+        outcomes.append(outcome)
+    found = [outcome.measured["paired"] for outcome in outcomes]
+    paired = {key: joined([one[key] for one in found]) for key in found[0]}
+    whole = outcomes[-1].measured | {"paired": paired}
+    return dataclasses.replace(outcomes[-1], measured=whole, wall_s=sum(one.wall_s for one in outcomes))
+
+
+def joined(pairs: Sequence[Paired]) -> Paired:
+    """The rounds of several processes that timed the same cells, as those of one."""
+    return Paired(
+        reference=pairs[0]["reference"],
+        batch=pairs[0]["batch"],
+        seconds=[seconds for pair in pairs for seconds in pair["seconds"]],
+        reference_seconds=[seconds for pair in pairs for seconds in pair["reference_seconds"]],
+    )
 
 
 def _start(

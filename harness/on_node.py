@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment import environment, version
-from harness.executors import WORKER, Outcome, Turns, run_in_worker
+from harness.executors import WORKER, Outcome, Turns, run_in_worker, run_turns
 from harness.remote import Delivery, Task
 from results.merge import copy_whole
 from results.store import ARTIFACTS
@@ -32,7 +32,7 @@ def run_task(task: Task, results: Path, machine: str, command: Sequence[str] | N
     """
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     cell = task.cells[0]
-    turns = None if task.rounds is None else Turns(task.cells, task.rounds)
+    turns = None if task.rounds is None else Turns(task.cells, task.rounds, task.processes)
     with tempfile.TemporaryDirectory(prefix="pardec-") as place:
         folder = Path(place)
         (folder / ARTIFACTS).mkdir()
@@ -44,7 +44,10 @@ def run_task(task: Task, results: Path, machine: str, command: Sequence[str] | N
             (results / IMAGES).mkdir(exist_ok=True)
             (folder / IMAGES).symlink_to(results / IMAGES)
         log = folder / (f"{cell.key}.log" if turns is None else f"in-turn-{cell.key}.log")
-        outcome = run_in_worker(cell, folder, log, command=command or WORKER, turns=turns)
+        if turns is None:
+            outcome = run_in_worker(cell, folder, log, command=command or WORKER)
+        else:
+            outcome = run_turns(turns, folder, log, command=command or WORKER)
         outcome = replace(outcome, measured={"environment": environment()} | outcome.measured)
         files = {
             Path(name).name: (folder / name).read_bytes()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.cell import Cell
 from harness.environment import environment
-from harness.executors import Outcome, Progress, Turns, run_in_worker
+from harness.executors import Outcome, Progress, Turns, run_turns
 from results.environments import agree, environment_keys, keys_of
 from results.schema import Row
 from results.store import ResultStore
@@ -58,7 +58,7 @@ def pair_rows(
     first = turns.cells[0]
     log = store.artifact(f"in-turn-{first.key}", ".log")
     with store.writing():
-        outcome = run_in_worker(first, store.folder, log, show, command, turns)
+        outcome = run_turns(turns, store.folder, log, show, command)
     if outcome.status == "ok":
         for cell in turns.cells:  # another may have been the first before
             store.artifact(f"in-turn-{cell.key}", ".log").unlink(missing_ok=True)

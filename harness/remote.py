@@ -46,12 +46,13 @@ _NOWHERE = {"environment": None}
 
 @dataclass(frozen=True)
 class Task:
-    """A cell to be measured, or, with ``rounds``, cells to be timed in turn."""
+    """A cell to be measured, or, with ``rounds``, cells to be timed in turn by so many processes."""
 
     cells: tuple[Cell, ...]
     rounds: int | None = None
     machine: str | None = None
     """Where to run it; None for any that has room."""
+    processes: int = 1
     tries: int = 1
 
 
@@ -169,7 +170,10 @@ class _Run:
         waiting = []
         for group in pairing.groups(self.sweep.cells, self.sweep.in_turn):
             for cells in pairing.waiting(group, self.rows):
-                tasks = [Task(cells, self.sweep.rounds, machine) for machine in self._homes(cells)]
+                tasks = [
+                    Task(cells, self.sweep.rounds, machine, self.sweep.processes)
+                    for machine in self._homes(cells)
+                ]
                 task = next(filter(self.pool.could_run, tasks), None)
                 if task is not None:
                     waiting.append(task)

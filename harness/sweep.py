@@ -220,7 +220,7 @@ def _time_in_turn(
                 summary.interrupted = True
                 continue
             task = bar.add_task(f"{len(cells)} cells in turn", total=None)
-            turns = Turns(cells, sweep.rounds)
+            turns = Turns(cells, sweep.rounds, sweep.processes)
             for row in pairing.pair_rows(turns, rows, store, lambda share, doing: None, command):
                 rows[row.cell] = row
             bar.remove_task(task)

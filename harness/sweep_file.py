@@ -42,6 +42,7 @@ _HEAD = {
     "rounds": Rule(
         "a whole number from 2 to 10000", lambda value: type(value) is int and 2 <= value <= 10_000
     ),
+    "processes": Rule("a whole number from 1 to 100", lambda value: type(value) is int and 1 <= value <= 100),
 }
 
 
@@ -55,7 +56,10 @@ class Sweep:
     in_turn: str = "network"
     """Which cells are timed in turn by one process: those that share a network, all, or none."""
     rounds: int = ROUNDS
-    """The least number of rounds in turn."""
+    """The least number of rounds in turn, in each process."""
+    processes: int = 1
+    """How many time cells in turn, one after the other: a process keeps what its memory's layout costs, up to
+    a few per cent of its times."""
 
 
 def shipped() -> list[str]:

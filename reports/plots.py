@@ -4,7 +4,8 @@ Every figure is drawn from one facet, states its settings in its caption, bounds
 interval where there is one, and names its series beside them instead of in a legend.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -76,13 +77,15 @@ def quality_against_steps(facet: Facet, metric: str) -> Figure | None:
 
 def memory_against_batch(facet: Facet) -> Figure | None:
     """Peak bytes over the loaded state against the batch size; None where none was measured."""
-    lines = []
+    lines, firsts = [], dict[str, Series]()
     for one in series(facet):
+        firsts.setdefault(_family(one), one)  # guidance changes no peak
+    for one in firsts.values():
         row = one.rows[0]
         peaks = sorted((int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None)
         if peaks:
             steps = f", {row.steps} steps" if len(one.rows) > 1 else ""
-            lines.append((one, f"{one.label}{steps}", np.array(peaks, float)))
+            lines.append((one, f"{_family(one)}{steps}", np.array(peaks, float)))
     if not lines:
         return None
     with plt.rc_context(style.RC):
@@ -124,6 +127,9 @@ def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np
 _TICK_ROOM = 1.13
 """Ratio of two values on a logarithmic axis whose tick labels just stay apart."""
 
+_GUIDANCE = re.compile(r" \(guidance [^,)]*\)$")
+"""Of a series' label, where guidance is all that tells it from others."""
+
 Reading = tuple[float | None, Sequence[float] | None]
 
 
@@ -139,7 +145,7 @@ def _trade_off(
         return None
     with plt.rc_context(style.RC):
         figure, axes = plt.subplots(figsize=(7.2, 4.8))
-        obstacles, labels, points = [], [], []
+        obstacles, points = [], []
         for one in drawn:
             x, x_error = _with_errors([read_x(row) for row in one.rows])
             y, y_error = _with_errors([_reading(row, metric) for row in one.rows])
@@ -147,16 +153,8 @@ def _trade_off(
             axes.errorbar(x, y, xerr=x_error, yerr=y_error, elinewidth=1.1, capsize=2.5, **look)
             points.append(np.stack([x, y], axis=1))
             obstacles += [points[-1], *_bars(x, y, x_error, y_error)]
-            colour = style.colour(one.strategy)
-            named = int(np.argmax(y)) if lower_is_better(metric) else int(np.argmin(y))
-            for index, row in enumerate(one.rows):
-                count = "" if fewer_is_better else f"{row.steps} steps"
-                if index == named:
-                    name = one.label + (f", {count}" if count else "")
-                    labels.append(Label(name, x[index], y[index], colour))
-                elif count:
-                    labels.append(Label(count, x[index], y[index], colour, 8, "normal"))
         published = overlay.published_points(facet, metric, over_throughput=not fewer_is_better)
+        labels = [*_names(drawn, points, metric, count_steps=not fewer_is_better)]
         labels += overlay.draw(axes, published)
         labels.sort(key=lambda label: label.weight != "bold")
         cloud = np.concatenate(points)
@@ -172,8 +170,44 @@ def _trade_off(
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
         note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
+        if len({_family(one) for one in drawn}) < len(drawn):
+            note += "; curves of one name differ in guidance"
         caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
+
+
+def _names(
+    drawn: Sequence[Series], points: Sequence[np.ndarray], metric: str, count_steps: bool
+) -> Iterator[Label]:
+    """A name for each series at its worst point, and the steps of its others.
+
+    Series of one label that differ in guidance alone share one name, and that of the series which bears it
+    alone has its points told apart: by steps, or by guidance where each is but a point.
+    """
+    families: dict[str, list[tuple[Series, np.ndarray]]] = {}
+    for one, places in zip(drawn, points, strict=True):
+        families.setdefault(_family(one), []).append((one, places))
+    worse = 1 if lower_is_better(metric) else -1
+    for family, members in families.items():
+        bearer, places = max(members, key=lambda member: (worse * member[1][:, 1]).max())
+        named = int(np.argmax(worse * places[:, 1]))
+        colour = style.colour(bearer.strategy)
+        name = family if len(members) > 1 else bearer.label
+        for index, (row, (x, y)) in enumerate(zip(bearer.rows, places.tolist(), strict=True)):
+            count = f"{row.steps} steps" if count_steps else ""
+            if index == named:
+                yield Label(f"{name}, {count}" if count else name, x, y, colour)
+            elif count:
+                yield Label(count, x, y, colour, 8, "normal")
+        if all(len(one.rows) == 1 for one, _ in members):
+            for one, ((x, y),) in members:
+                if one is not bearer:
+                    yield Label(f"guidance {one.rows[0].guidance:g}", x, y, colour, 8, "normal")
+
+
+def _family(one: Series) -> str:
+    """What a series shares with those that differ from it in guidance alone."""
+    return _GUIDANCE.sub("", one.label)
 
 
 def _value(row: Row, metric: str) -> float | None:
@@ -317,7 +351,7 @@ def log_ticks(axis: matplotlib.axis.Axis) -> None:
 def caption(figure: Figure, facet: Facet, note: str = "") -> None:
     """Settings under the figure, so that a picture that travels alone still says what it shows."""
     figure.canvas.draw()
-    box = figure.axes[0].get_tightbbox()
-    bottom = box.transformed(figure.transFigure.inverted()).y0 if box is not None else 0.0
+    boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
+    bottom = min((box.transformed(figure.transFigure.inverted()).y0 for box in boxes), default=0.0)
     text = "\n".join([*style.wrapped(facet.caption, 132), *([note] if note else [])])
-    figure.text(0.01, bottom - 0.03, text, va="top", fontsize=7.5, color=style.MUTED)
+    figure.text(0.01, bottom - 0.15 / figure.get_figheight(), text, va="top", fontsize=7.5, color=style.MUTED)

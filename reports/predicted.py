@@ -177,10 +177,10 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
 
 
 def waterfall_figure(facet: Facet, costs: Costs) -> Figure | None:
-    """For each strategy's fewest steps, how its ideal speed-up becomes the measured one."""
+    """For the fewest steps of each label, how its ideal speed-up becomes the measured one."""
     chosen: dict[str, Waterfall] = {}
     for one in waterfalls(facet.cells, costs):
-        name = series_label(one.row, facet.rows)
+        name = one.row.label
         if name not in chosen or (one.row.steps or 0) < (chosen[name].row.steps or 0):
             chosen[name] = one
     if not chosen:
@@ -217,8 +217,10 @@ def _draw_steps(axes: Any, one: Waterfall) -> None:
     axes.axhline(1.0, color=style.INK, lw=0.8)
     axes.set_yscale("log")
     log_ticks(axes.yaxis)
-    axes.margins(y=0.2)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=8)
+    heights = [height for ends in tops for height in ends]
+    room = max((max(heights) / min(heights)) ** 0.25, 1.005)
+    axes.set_ylim(min(heights) / room**0.4, max(heights) * room)
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=7.5)
     axes.set_ylabel("speed-up\n(log scale)")
 
 

@@ -74,7 +74,7 @@ class Protocol(TypedDict):
 
 
 class Paired(TypedDict):
-    """Seconds of a batch beside those of a reference cell, timed in turn by one process.
+    """Seconds of a batch beside those of a reference cell, timed in turn by one process after the other.
 
     Every round runs each cell once, forwards in even rounds and backwards in odd ones (ABBA), so a machine
     that slows down or speeds up does so for both: the ratio of a round is free of it.

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
 
     threads = checked("threads", options.threads, "--threads") or usable_cores()
     zoo = None if options.zoo is None else str(options.zoo.absolute())
-    few = Size(exact=20, plants=3, processes=3, planted_processes=2, per_process=2, quality=1)
+    few = Size(exact=20, plants=3, processes=3, planted_processes=2, per_process=2, together=1, quality=1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = selftest(
         few if options.quick else Size(), options.out.parent / "artifacts", print, threads=threads, zoo=zoo

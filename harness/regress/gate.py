@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.executors import WORKER, Turns, run_in_worker
+from harness.executors import WORKER, Turns, run_turns
 from harness.regress.judge import Finding, judge, suspects
 from harness.sweep import Summary, run_sweep
 from harness.sweep_file import Sweep
@@ -50,7 +50,7 @@ def record(sweep: Sweep, folder: Path, path: Path, command: Sequence[str] = WORK
 def compare(
     sweep: Sweep, folder: Path, baseline: Path, command: Sequence[str] = WORKER
 ) -> tuple[Summary, list[Finding]]:
-    """Measure ``sweep`` and judge it; a cell that looks slow is timed again in a process of its own.
+    """Measure ``sweep`` and judge it; a cell that looks slow is timed again in processes of its own.
 
     Without a baseline there is nothing to judge: one notice, and a failure only for cells that are not ok.
     """
@@ -75,8 +75,8 @@ def time_again(
     references = {row.paired["reference"] for row in rows if row.paired is not None}
     for reference in sorted(references):
         slow = [row for row in rows if row.paired is not None and row.paired["reference"] == reference]
-        turns = Turns((cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds)
+        turns = Turns((cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds, sweep.processes)
         log = folder / "artifacts" / f"again-{reference}.log"
-        outcome = run_in_worker(cells[reference], folder, log, command=command, turns=turns)
+        outcome = run_turns(turns, folder, log, command=command)
         found |= outcome.measured.get("paired", {})
     return found

@@ -24,7 +24,7 @@ from harness import compiled
 from harness.assess import Assessor
 from harness.cell import Cell, normalised
 from harness.environment import environment
-from harness.executors import Outcome
+from harness.executors import Outcome, joined
 from harness.generate import Gallery, Subject, load, run_batch
 from harness.in_turn import load_all, timed_batches
 from harness.measure import count_flops
@@ -45,7 +45,8 @@ QUALITY = Cell("lpd", steps=10, guidance=2.0, batch=64, images=256)
 QUALITY_COMPARISONS = 35
 """Of the gate: five cells with seven metrics."""
 WORSE_TEMPERATURE = 1.2
-ROUNDS = 10
+ROUNDS = 8
+"""In turn in each process, as in the gate."""
 Progress = Callable[[str], None]
 
 
@@ -55,9 +56,13 @@ class Size:
 
     exact: int = 200
     plants: int = 30
-    processes: int = 10
-    planted_processes: int = 4
-    per_process: int = 5
+    processes: int = 12
+    """Of equal code: at least three times ``together``."""
+    planted_processes: int = 6
+    """Of each slow-down: at least twice ``together``."""
+    together: int = 3
+    """Processes whose rounds are judged as one measurement, as in the gate."""
+    per_process: int = 4
     quality: int = 5
 
 
@@ -177,11 +182,11 @@ def _row(cell: Cell, **measured: Any) -> Row:
 def time_rates(cells: Sequence[Cell], size: Size) -> Iterator[Rate]:
     """Rates of the failing verdict; the +10 % plant is judged by the warning that is meant for it."""
     equal = [in_fresh_process(cells, 0.0, size.per_process) for _ in range(size.processes)]
-    fails = [timing_verdict(cells, *trio) == "fail" for trio in across(equal, equal)]
+    fails = [timing_verdict(cells, *trio) == "fail" for trio in across(equal, equal, size.together)]
     yield Rate("A/A, time", sum(fails), len(fails), most=0.02)
     for share in (0.1, 0.3):
         slow = [in_fresh_process(cells, share, size.per_process) for _ in range(size.planted_processes)]
-        verdicts = [timing_verdict(cells, *trio) for trio in across(equal, slow)]
+        verdicts = [timing_verdict(cells, *trio) for trio in across(equal, slow, size.together)]
         if share == 0.1:
             yield Rate("+10 % time, warned of", sum(one != "pass" for one in verdicts), len(verdicts))
         else:
@@ -190,13 +195,20 @@ def time_rates(cells: Sequence[Cell], size: Size) -> Iterator[Rate]:
 
 
 def across(
-    before: Sequence[Sequence[Paired]], now: Sequence[Sequence[Paired]]
+    before: Sequence[Sequence[Paired]], now: Sequence[Sequence[Paired]], together: int
 ) -> Iterator[tuple[Paired, Paired, Paired]]:
-    """(baseline, first round, second round), all of different processes."""
-    for process, measured in enumerate(now):
-        first = before[(process + 1) % len(before)]
-        second = now[(process + 2) % len(now)] if now is before else now[(process + 1) % len(now)]
+    """(baseline, first round, second round), each of ``together`` processes and no process in two of them."""
+    for start in range(len(now)):
+        measured = _pooled(now, start, together)
+        second = _pooled(now, start + together, together)
+        first = _pooled(before, start + 2 * together, together)
         yield from zip(first, measured, second, strict=True)
+
+
+def _pooled(processes: Sequence[Sequence[Paired]], start: int, together: int) -> list[Paired]:
+    """Measurement by measurement the rounds of so many processes from ``start`` on."""
+    chosen = [processes[(start + i) % len(processes)] for i in range(together)]
+    return [joined(pairs) for pairs in zip(*chosen, strict=True)]
 
 
 def timing_verdict(cells: Sequence[Cell], before: Paired, now: Paired, again: Paired) -> judge.Verdict:

@@ -11,6 +11,7 @@ from harness.prepare import prepare
 from harness.regress import selftest
 from harness.regress.plants import slower
 from reports import selftest as page
+from results.schema import Paired
 
 
 @pytest.fixture(params=["lpd", "arpg", "par"])
@@ -52,13 +53,21 @@ def test_a_slow_down_really_takes_its_time():
     assert 0.03 <= seconds <= time.perf_counter() - start + 1e-3
 
 
-def test_comparisons_of_times_never_share_a_process():
-    equal = [[f"e{process}{i}" for i in range(2)] for process in range(3)]
-    slow = [[f"s{process}{i}" for i in range(2)] for process in range(2)]
+@pytest.mark.parametrize("together", [1, 2])
+def test_comparisons_of_times_never_share_a_process(together):
+    def measured(first: int, processes: int) -> list[list[Paired]]:
+        def one(process: int) -> Paired:
+            return Paired(reference="r", batch=1, seconds=[float(process)], reference_seconds=[1.0])
+
+        return [[one(process)] * 2 for process in range(first, first + processes)]
+
+    equal, slow = measured(0, 3 * together), measured(100, 2 * together)
     for before, now in ((equal, equal), (equal, slow)):
-        trios = list(selftest.across(before, now))  # type: ignore[arg-type]
+        trios = list(selftest.across(before, now, together))
         assert len(trios) == 2 * len(now)
-        assert all(len({name[:2] for name in trio}) == 3 for trio in trios)
+        for trio in trios:
+            assert [len(paired["seconds"]) for paired in trio] == [together] * 3
+            assert len({process for paired in trio for process in paired["seconds"]}) == 3 * together
 
 
 @pytest.mark.parametrize(

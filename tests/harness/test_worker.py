@@ -143,6 +143,25 @@ def test_an_order_longer_than_a_pipe_does_not_wait_for_its_reader(tmp_path, does
     assert (outcome.status, words in outcome.reason) == (status, True)
 
 
+def test_rounds_of_several_processes_are_one_measurement(tmp_path):
+    """The first process that fails says why there is none."""
+    both = (cell("ok"), cell("ok", seed=1))
+
+    def paired(processes: int) -> dict:
+        turns = executors.Turns(both, 2, processes)
+        return executors.run_turns(turns, tmp_path, tmp_path / "log", command=STAND_IN).measured["paired"]
+
+    once, thrice = paired(1), paired(3)
+    assert set(thrice) == {one.key for one in both}
+    for key, pair in thrice.items():
+        assert len(pair["seconds"]) == len(pair["reference_seconds"]) == 3 * len(once[key]["seconds"])
+        assert pair["reference"] == both[0].key
+    none = executors.run_turns(
+        executors.Turns(both, 2, 3), tmp_path, tmp_path / "log", command=(*STAND_IN, "--no-turns")
+    )
+    assert (none.status, none.measured) == ("error", {})
+
+
 PARENT = """
 import sys
 from pathlib import Path

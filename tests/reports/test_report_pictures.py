@@ -67,6 +67,26 @@ def test_trade_offs_name_every_series_and_anchor(facet: Facet, metric: str, draw
     assert figure.axes[0].get_legend() is None
 
 
+def test_curves_that_differ_in_guidance_share_a_name(facet: Facet) -> None:
+    """Three scales of every cell: one name each; points of one step count are told apart by scale."""
+
+    def at(row: Row, scale: float) -> Row:
+        fast = (row.throughput_images_per_s or 0) * scale**0.1
+        cell = f"{row.cell[2:]}{round(10 * scale)}"
+        return dataclasses.replace(row, cell=cell, guidance=scale, throughput_images_per_s=fast)
+
+    cells = facet.cells
+    varied = [*facet.anchors, *(at(row, scale) for row in cells for scale in (1.5, 2.0, 3.0))]
+    figure = plots.quality_against_throughput(facets(varied)[0], METRIC)
+    assert figure is not None
+    shown = texts(figure)
+    for name in ("Raster", "RAR", "PAR", "LPD", "LPD random order", "ARPG"):
+        assert sum(text.startswith(f"{name}, ") for text in shown) == 1, name
+    assert not any("(guidance" in text for text in shown)
+    assert any(text == "guidance 2" for text in shown)
+    assert any("differ in guidance" in text for text in shown)
+
+
 def test_error_bars_span_the_intervals(facet: Facet) -> None:
     figure = plots.quality_against_throughput(facet, METRIC)
     assert figure is not None
