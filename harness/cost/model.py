@@ -14,6 +14,7 @@ from pathlib import Path
 from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
 from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
+from harness.pixels import images_at_a_time
 from harness.prepare import Prepared, predict
 from results.files import write_whole
 
@@ -146,8 +147,9 @@ def predict_cost(
         detokenizing = trace_tokenizer(shadow, cell.batch)
         detokenize_s = decode_seconds(detokenizing, card, "float32").total
         first_s += decode_seconds(trace_tokenizer(shadow, 1), card, "float32").total
-        # The cache is free again while tokens become images.
-        activations = max(activations, detokenizing.activation_bytes - traced.cache_bytes)
+        # The cache is free again while tokens become images, a few at a time.
+        few = trace_tokenizer(shadow, min(cell.batch, images_at_a_time(tokenizer)))
+        activations = max(activations, few.activation_bytes - traced.cache_bytes)
     return Cost(
         card=card.name,
         batch=cell.batch,

@@ -237,6 +237,15 @@ def test_parts_of_a_predicted_cost_sum_to_it(cell):
     assert not next(subject.tokenizer.parameters()).is_meta  # the tokenizer at work stays where it is
 
 
+def test_memory_of_the_images_is_that_of_those_decoded_at_a_time(cell, monkeypatch):
+    """Of a batch that is not decoded at once, as those of 384 pixels are not."""
+    prepared = cell("arpg", steps=64, batch=200)
+    tokenizer = load(prepared).tokenizer
+    whole = predict_cost(prepared, CARD, tokenizer).activation_bytes
+    monkeypatch.setattr("harness.pixels.PIXELS", 1)
+    assert predict_cost(prepared, CARD, tokenizer).activation_bytes < whole / 2
+
+
 # Cards ----------------------------------------------------------------------------------------------------
 
 
