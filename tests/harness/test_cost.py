@@ -16,7 +16,7 @@ from harness.cost.calibrate import Sizes, calibrate
 from harness.cost.cards import DeviceCard, card_named, card_of, read_cards, write_card
 from harness.cost.model import decode_seconds, predict_cost, step_seconds
 from harness.cost.sweep_hours import predicted_hours
-from harness.cost.trace import Untraceable, Work, trace, unguided
+from harness.cost.trace import Untraceable, Work, trace, trace_tokenizer, unguided
 from harness.generate import load
 from harness.measure import count_flops
 from harness.prepare import Prepared, finished, on_meta, predict, prepare
@@ -239,11 +239,17 @@ def test_parts_of_a_predicted_cost_sum_to_it(cell):
 
 def test_memory_of_the_images_is_that_of_those_decoded_at_a_time(cell, monkeypatch):
     """Of a batch that is not decoded at once, as those of 384 pixels are not."""
-    prepared = cell("arpg", steps=64, batch=200)
+    prepared = cell("arpg", steps=9, batch=5)
     tokenizer = load(prepared).tokenizer
-    whole = predict_cost(prepared, CARD, tokenizer).activation_bytes
-    monkeypatch.setattr("harness.pixels.PIXELS", 1)
-    assert predict_cost(prepared, CARD, tokenizer).activation_bytes < whole / 2
+
+    def heavy(tokenizer, batch):
+        return dataclasses.replace(trace_tokenizer(tokenizer, batch), activation_bytes=10**9 * batch)
+
+    monkeypatch.setattr("harness.cost.model.trace_tokenizer", heavy)
+    cached = trace(prepared).cache_bytes
+    for pixels, images in ((32 * 32 * 2, 2), (1, 1), (10**9, 5)):
+        monkeypatch.setattr("harness.pixels.PIXELS", pixels)
+        assert predict_cost(prepared, CARD, tokenizer).activation_bytes == 10**9 * images - cached
 
 
 # Cards ----------------------------------------------------------------------------------------------------
