@@ -38,12 +38,15 @@ def origin(name: str) -> str:
 
 
 def describe(name: str) -> str:
-    """First line of the strategy file's docstring, read without importing it."""
+    """First line of the strategy file's docstring, read without importing it; or why it can't be read."""
     path = Path(__file__).parent.parent / f"{name}.py" if name in BUILT_IN else _plugins.get(name)
     if path is None:
         spec = importlib.util.find_spec(_entry_points()[name].partition(":")[0])
         path = Path(spec.origin) if spec and spec.origin else None
-    docstring = ast.get_docstring(ast.parse(path.read_bytes())) if path else None
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_bytes())) if path else None
+    except (SyntaxError, ValueError) as error:
+        return f"{path} is no Python: {_one_line(error)}"
     return visible((docstring or name).strip().splitlines()[0])
 
 

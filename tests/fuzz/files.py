@@ -1,6 +1,7 @@
 """Targets that read binary files: checkpoints, weights, arrays, images, and plug-ins."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import zipfile
@@ -228,7 +229,8 @@ def _plugins(folder: Path) -> list[bytes]:
 )
 def plugin(data: bytes, folder: Path) -> None:
     before = dict(registry._plugins)
-    path = write(folder, f"plugin_{len(data)}_{hash(data) & 0xFFFF:x}.py", data)
+    # A name of its own for every content: a module is imported once.
+    path = write(folder, f"plugin_{hashlib.sha256(data).hexdigest()}.py", data)
     try:
         name = registry.add_plugin(path)
         registry.describe(name)

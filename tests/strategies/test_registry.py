@@ -209,3 +209,9 @@ def test_error_texts():
     assert str(unknown("sweep", "quik", ["quick"], "x.toml")).startswith(
         "unknown sweep 'quik' in x.toml: did you mean 'quick'?"
     )
+
+
+def test_an_entry_point_that_is_no_python_is_listed_with_the_reason(entry_point):
+    entry_point(("mine", "outer_broken:Mine", "orders = [1)"))
+    assert "outer_broken.py is no Python: SyntaxError: closing parenthesis" in registry.describe("mine")
+    assert "SyntaxError" in refused(lambda: registry.get("mine"))
