@@ -89,9 +89,9 @@ def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, drop
 
 
 def attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
-    """Two batched products: for one query row in float32 up to 3 times as fast as the fused CPU kernel.
+    """Two batched products: in float32 up to 3 times as fast as the fused CPU kernel, or as fast, by machine.
 
-    In bfloat16 the fused kernel takes a third to two thirds of their time.
+    In bfloat16 the fused kernel takes 0.25 to 0.9 of their time (Xeon, 1 to 13 queries, 32 to 256 keys).
     """
     scores = torch.baddbmm(
         queries.new_empty(1),

@@ -170,8 +170,8 @@ def metrics(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=_metric_position)
 
 
-def series_label(row: Row, rows: Sequence[Row]) -> str:
-    """The row's label, told apart from other series of the same label by what differs."""
+def series_label(row: Row, rows: Sequence[Row], but_for: Sequence[str] = ()) -> str:
+    """The row's label, told apart from other series of the same label by what differs, ``but_for`` aside."""
     rivals = [other for other in rows if other.label == row.label and other.tier != "anchor"]
     differing = []
     for name in (
@@ -185,7 +185,7 @@ def series_label(row: Row, rows: Sequence[Row]) -> str:
         "seed",
     ):
         by_steps = {(other.steps, getattr(other, name)) for other in rivals}
-        if len(by_steps) > len({steps for steps, _ in by_steps}):
+        if name not in but_for and len(by_steps) > len({steps for steps, _ in by_steps}):
             differing.append(f"{name.replace('_', '-')} {getattr(row, name)}")
     return row.label + (f" ({', '.join(differing)})" if differing else "")
 

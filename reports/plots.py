@@ -4,7 +4,7 @@ Every figure is drawn from one facet, states its settings in its caption, bounds
 interval where there is one, and names its series beside them instead of in a legend.
 """
 
-import re
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,9 +30,10 @@ from results.schema import Row
 
 @dataclass(frozen=True)
 class Series:
-    """The cells of one label, by rising steps."""
+    """The cells of one label, by rising steps; ``family``: the name without their guidance."""
 
     label: str
+    family: str
     rows: tuple[Row, ...]
 
     @property
@@ -52,7 +53,12 @@ def series(facet: Facet) -> list[Series]:
         if row.status == "ok":
             groups.setdefault(series_label(row, facet.rows), []).append(row)
     return [
-        Series(label, tuple(sorted(rows, key=lambda row: row.steps or 0))) for label, rows in groups.items()
+        Series(
+            label,
+            series_label(rows[0], facet.rows, but_for=("guidance",)),
+            tuple(sorted(rows, key=lambda row: row.steps or 0)),
+        )
+        for label, rows in groups.items()
     ]
 
 
@@ -79,13 +85,13 @@ def memory_against_batch(facet: Facet) -> Figure | None:
     """Peak bytes over the loaded state against the batch size; None where none was measured."""
     lines, firsts = [], dict[str, Series]()
     for one in series(facet):
-        firsts.setdefault(_family(one), one)  # guidance changes no peak
+        firsts.setdefault(one.family, one)  # guidance changes no peak
     for one in firsts.values():
         row = one.rows[0]
         peaks = sorted((int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None)
         if peaks:
             steps = f", {row.steps} steps" if len(one.rows) > 1 else ""
-            lines.append((one, f"{_family(one)}{steps}", np.array(peaks, float)))
+            lines.append((one, f"{one.family}{steps}", np.array(peaks, float)))
     if not lines:
         return None
     with plt.rc_context(style.RC):
@@ -127,9 +133,6 @@ def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np
 _TICK_ROOM = 1.13
 """Ratio of two values on a logarithmic axis whose tick labels just stay apart."""
 
-_GUIDANCE = re.compile(r" \(guidance [^,)]*\)$")
-"""Of a series' label, where guidance is all that tells it from others."""
-
 Reading = tuple[float | None, Sequence[float] | None]
 
 
@@ -137,7 +140,7 @@ def _trade_off(
     facet: Facet, metric: str, read_x: Callable[[Row], Reading], x_label: str, fewer_is_better: bool
 ) -> Figure | None:
     drawn = [
-        Series(one.label, rows)
+        dataclasses.replace(one, rows=rows)
         for one in series(facet)
         if (rows := tuple(r for r in one.rows if _value(r, metric) is not None and read_x(r)[0] is not None))
     ]
@@ -170,7 +173,7 @@ def _trade_off(
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
         note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
-        if len({_family(one) for one in drawn}) < len(drawn):
+        if len({one.family for one in drawn}) < len(drawn):
             note += "; curves of one name differ in guidance"
         caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
@@ -186,7 +189,7 @@ def _names(
     """
     families: dict[str, list[tuple[Series, np.ndarray]]] = {}
     for one, places in zip(drawn, points, strict=True):
-        families.setdefault(_family(one), []).append((one, places))
+        families.setdefault(one.family, []).append((one, places))
     worse = 1 if lower_is_better(metric) else -1
     for family, members in families.items():
         bearer, places = max(members, key=lambda member: (worse * member[1][:, 1]).max())
@@ -202,12 +205,9 @@ def _names(
         if all(len(one.rows) == 1 for one, _ in members):
             for one, ((x, y),) in members:
                 if one is not bearer:
-                    yield Label(f"guidance {one.rows[0].guidance:g}", x, y, colour, 8, "normal")
-
-
-def _family(one: Series) -> str:
-    """What a series shares with those that differ from it in guidance alone."""
-    return _GUIDANCE.sub("", one.label)
+                    scale = one.rows[0].guidance
+                    text = "no guidance" if scale is None else f"guidance {scale:g}"
+                    yield Label(text, x, y, colour, 8, "normal")
 
 
 def _value(row: Row, metric: str) -> float | None:

@@ -148,7 +148,8 @@ def predict_cost(
         detokenize_s = decode_seconds(detokenizing, card, "float32").total
         first_s += decode_seconds(trace_tokenizer(shadow, 1), card, "float32").total
         # The cache is free again while tokens become images, a few at a time.
-        few = trace_tokenizer(shadow, min(cell.batch, images_at_a_time(tokenizer)))
+        images = min(cell.batch, images_at_a_time(tokenizer))
+        few = detokenizing if images == cell.batch else trace_tokenizer(shadow, images)
         activations = max(activations, few.activation_bytes - traced.cache_bytes)
     return Cost(
         card=card.name,

@@ -46,7 +46,7 @@ def describe(name: str) -> str:
     try:
         docstring = ast.get_docstring(ast.parse(path.read_bytes())) if path else None
     except (SyntaxError, ValueError) as error:
-        return f"{path} is no Python: {_one_line(error)}"
+        return visible(f"{path} is no Python: {_one_line(error)}")
     return visible((docstring or name).strip().splitlines()[0])
 
 

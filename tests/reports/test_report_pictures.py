@@ -87,6 +87,15 @@ def test_curves_that_differ_in_guidance_share_a_name(facet: Facet) -> None:
     assert any("differ in guidance" in text for text in shown)
 
 
+def test_a_cell_without_guidance_beside_guided_ones_is_named(facet: Facet) -> None:
+    guided = next(row for row in facet.cells if row.strategy == "par")
+    cell = f"{guided.cell[2:]}00"
+    free = dataclasses.replace(guided, cell=cell, guidance=None)
+    figure = plots.quality_against_throughput(facets([guided, free])[0], METRIC)
+    assert figure is not None
+    assert {"no guidance", "guidance 2"} & set(texts(figure))
+
+
 def test_error_bars_span_the_intervals(facet: Facet) -> None:
     figure = plots.quality_against_throughput(facet, METRIC)
     assert figure is not None
