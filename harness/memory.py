@@ -80,6 +80,12 @@ def release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def resident_bytes() -> int | None:
+    """The process's resident size after freed memory has gone back; None where the system doesn't tell."""
+    release_freed_memory()
+    return _status_bytes("VmRSS")
+
+
 def _reset_resident_peak() -> bool:
     try:
         _CLEAR.write_text(_RESET_PEAK)

@@ -32,7 +32,10 @@ def run(options: argparse.Namespace) -> int:
         outputs=128,
         weights_bytes=1 << 18,
         rows=(1, 16),
-        launches=64,
+        passes=8,
+        read_bytes=(1 << 16,),
+        kernels=2,
+        kernel_rows=(8,),
         repeats=3,
     )
     with progress_bar() as bar:
@@ -42,9 +45,13 @@ def run(options: argparse.Namespace) -> int:
     write_card(card, path)
     print(f"{card.name}: {card.title}")
     print(f"streaming    {card.bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
-    print(f"launch       {card.launch_s * 1e6:.2f} us")
+    launches = ", ".join(f"{s * 1e6:.2f} at {at / 1e6:.2g}" for at, s in card.launch_s.items())
+    print(f"launch       {launches} MB read per operation (us)")
     for precision, rates in card.product_flops_per_s.items():
         by_rows = ", ".join(f"{rate / 1e9:,.0f} at {rows}" for rows, rate in rates.items())
         print(f"{precision:<17} {by_rows} rows (GFLOP/s)")
+    for precision, sizes in card.kernel_bytes.items():
+        by_rows = ", ".join(f"{size / 1e6:.2f} at {rows}" for rows, size in sizes.items())
+        print(f"{precision:<17} {by_rows} rows (MB kept for a shape)")
     print(f"written to {path}")
     return 0

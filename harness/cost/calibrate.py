@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from backbones.products import PackedLinear, can_pack
 from harness.cell import usable_cores
 from harness.cost.cards import HERE, DeviceCard
+from harness.cost.launching import launch_seconds
 from harness.environment import cpu_name
 from harness.generate import Clock
+from harness.memory import resident_bytes
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -30,7 +32,12 @@ class Sizes:
     weights_bytes: int = 256 << 20
     """Weights multiplied in turn, so that none is still in a cache when its turn comes."""
     rows: tuple[int, ...] = (1, 4, 16, 64, 256)
-    launches: int = 2000
+    read_bytes: tuple[int, ...] = (1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20)
+    """Read before each product of a block, whose host time is taken."""
+    passes: int = 300
+    kernels: int = 24
+    """Shapes of product that are met to see what is kept for one."""
+    kernel_rows: tuple[int, ...] = (8, 65, 257)
     repeats: int = 5
 
 
@@ -43,25 +50,29 @@ def calibrate(device: torch.device, threads: int = 0, sizes: Sizes = Sizes()) ->
     hardware = cpu_name() if on_cpu else torch.cuda.get_device_name(device)
     clock = Clock.of(device)
     with torch.inference_mode():
-        rates = {}
+        rates, kernels = {}, {}
         for precision in PRECISIONS:
             dtype = getattr(torch, precision)
             if on_cpu and dtype == torch.float16:
                 continue  # cells refuse it as well
-            rates[precision] = product_rates(device, dtype, sizes, clock)
-            if can_pack(device, dtype):
-                rates[f"{precision} packed"] = product_rates(device, dtype, sizes, clock, packed=True)
+            for packed in (False, True) if can_pack(device, dtype) else (False,):
+                name = f"{precision} packed" if packed else precision
+                rates[name] = product_rates(device, dtype, sizes, clock, packed)
+                kept = kernel_sizes(dtype, sizes, packed) if on_cpu and (packed or name != "float32") else {}
+                if kept:
+                    kernels[name] = kept
         return DeviceCard(
             name=HERE if used is None else f"{HERE}-{used}",
             title=f"{hardware}{'' if used is None else f', {used} threads'}",
             hardware=(hardware,),
             bandwidth_bytes_per_s=streaming_rate(device, sizes, clock),
             product_flops_per_s=rates,
-            launch_s=launch_seconds(device, sizes, clock),
+            launch_s=launch_seconds(device, sizes.read_bytes, sizes.passes, clock),
             source="measured by pardec calibrate",
             memory_bytes=None if on_cpu else float(torch.cuda.get_device_properties(device).total_memory),
             threads=used,
             asynchronous=not on_cpu,
+            kernel_bytes=kernels,
         )
 
 
@@ -97,19 +108,23 @@ def product_rates(
     return rates
 
 
-def launch_seconds(device: torch.device, sizes: Sizes, clock: Clock) -> float:
-    """Seconds per operation of a chain of small ones, as eager PyTorch runs them."""
-    x = torch.ones(8, 8, device=device)
-
-    def chain() -> None:
-        y = x
-        for _ in range(sizes.launches // 4):
-            y = torch.mm(y, x)
-            y = y + x
-            y = torch.softmax(y, dim=-1)
-            y = y * x
-
-    return _median_seconds(chain, clock, sizes.repeats) / (sizes.launches // 4 * 4)
+def kernel_sizes(dtype: torch.dtype, sizes: Sizes, packed: bool) -> dict[int, float]:
+    """Bytes that the product library keeps for a shape it has met, by rows: what the process grows by, a
+    shape on average. Empty where the system doesn't tell."""
+    weight = torch.zeros(sizes.outputs, sizes.inputs, dtype=dtype)
+    layer = PackedLinear(weight, None, min(sizes.kernel_rows)) if packed else None
+    found = {}
+    for rows in sizes.kernel_rows:
+        x = torch.zeros(rows + sizes.kernels, sizes.inputs, dtype=dtype)
+        before = resident_bytes()
+        for more in range(sizes.kernels):
+            fed = x[: rows + more]
+            layer(fed) if layer else F.linear(fed, weight)
+        after = resident_bytes()
+        if before is None or after is None:
+            return {}
+        found[rows] = max(1.0, (after - before) / sizes.kernels)
+    return found
 
 
 def _median_seconds(work: Callable[[], object], clock: Clock, repeats: int) -> float:

@@ -21,10 +21,37 @@ _KEYS = {
     "hardware": list,
     "bandwidth_bytes_per_s": float,
     "product_flops_per_s": dict,
-    "launch_s": float,
+    "launch_s": object,
     "source": str,
 }
-_OPTIONAL = {"memory_bytes": float, "threads": int, "unchecked": list, "asynchronous": bool}
+_OPTIONAL = {
+    "memory_bytes": float,
+    "threads": int,
+    "unchecked": list,
+    "asynchronous": bool,
+    "kernel_bytes": dict,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Between measured points the straight line on logarithmic axes, outside them the nearest one's value."""
+
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+
+    @classmethod
+    def through(cls, measured: Mapping[int, float]) -> "Curve":
+        points = sorted(measured)
+        return cls(tuple(map(math.log, points)), tuple(math.log(measured[at]) for at in points))
+
+    def at(self, position: float) -> float:
+        x = math.log(max(position, 1))
+        right = bisect.bisect_left(self.xs, x)
+        if right == 0 or right == len(self.xs):
+            return math.exp(self.ys[min(right, len(self.ys) - 1)])
+        share = (x - self.xs[right - 1]) / (self.xs[right] - self.xs[right - 1])
+        return math.exp(self.ys[right - 1] + share * (self.ys[right] - self.ys[right - 1]))
 
 
 @dataclass(frozen=True)
@@ -38,8 +65,10 @@ class DeviceCard:
     bandwidth_bytes_per_s: float
     product_flops_per_s: Mapping[str, Mapping[int, float]]
     """Precision -> rows of a product -> FLOP/s. A data sheet's one peak stands at row 1, hence for all."""
-    launch_s: float
-    """Host seconds of one operation that does next to nothing."""
+    launch_s: Mapping[int, float]
+    """Bytes that pass through the caches per operation -> host seconds of one that does next to nothing. A
+    CPU that has just read weights finds its own code in no near cache; one figure, at 1 byte, holds for all.
+    """
     source: str
     memory_bytes: float | None = None
     threads: int | None = None
@@ -48,32 +77,33 @@ class DeviceCard:
     """Figures that were not read on the maker's own data sheet."""
     asynchronous: bool = True
     """Whether the host runs ahead of the device, so that launching hides behind working (GPUs)."""
-    _curves: dict[str, tuple[list[float], list[float]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    kernel_bytes: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Precision -> rows of a product -> what a CPU's product library keeps for each shape that it has met."""
+    _curves: dict[str, Curve] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def product_rate(self, precision: str, rows: int) -> float:
-        """FLOP/s of a matrix product of ``rows`` rows: between the measured row counts by the straight line
-        on logarithmic axes, outside them that of the nearest. UserError for a precision without a rate."""
-        if precision not in self._curves:
-            rates = self.product_flops_per_s.get(precision)
-            if rates is None:
-                raise UserError(
-                    f"device card '{self.name}' has no rate for '{precision}'; it has "
-                    f"{', '.join(self.product_flops_per_s)}"
-                )
-            measured = sorted(rates)
-            self._curves[precision] = (
-                [math.log(at) for at in measured],
-                [math.log(rates[at]) for at in measured],
+        """FLOP/s of a matrix product of ``rows`` rows; UserError for a precision without a rate."""
+        rates = self.product_flops_per_s.get(precision)
+        if rates is None:
+            raise UserError(
+                f"device card '{self.name}' has no rate for '{precision}'; it has "
+                f"{', '.join(self.product_flops_per_s)}"
             )
-        xs, ys = self._curves[precision]
-        x = math.log(max(rows, 1))
-        right = bisect.bisect_left(xs, x)
-        if right == 0 or right == len(xs):
-            return math.exp(ys[min(right, len(ys) - 1)])
-        share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
-        return math.exp(ys[right - 1] + share * (ys[right] - ys[right - 1]))
+        return self._read("rate " + precision, rates, rows)
+
+    def launch_seconds(self, bytes_per_launch: float) -> float:
+        """Host seconds of one operation amid others that read or write so many bytes each."""
+        return self._read("launch", self.launch_s, bytes_per_launch)
+
+    def kernel_size(self, precision: str, rows: int) -> float | None:
+        """Bytes kept for one shape of product; None where the card doesn't say."""
+        sizes = self.kernel_bytes.get(precision)
+        return None if sizes is None else self._read("kernel " + precision, sizes, rows)
+
+    def _read(self, name: str, measured: Mapping[int, float], at: float) -> float:
+        if name not in self._curves:
+            self._curves[name] = Curve.through(measured)
+        return self._curves[name].at(at)
 
     def is_of(self, hardware: str | None, threads: int | None) -> bool:
         """Whether the card describes a machine whose CPU or GPU has this name and uses so many threads."""
@@ -142,12 +172,16 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
         fits = _is_rate(value) if kind is float else isinstance(value, kind)
         if not fits:
             raise UserError(f"{where}: {key} = {value!r}: expected {_WORDS[kind]}")
-    rates = {
-        precision: _rates(rate, f"{where}: {precision}")
-        for precision, rate in values["product_flops_per_s"].items()
+    curves = {
+        key: {
+            precision: _points(points, f"{where}: {precision}", "rows", unit)
+            for precision, points in values.get(key, {}).items()
+        }
+        for key, unit in (("product_flops_per_s", "FLOP/s"), ("kernel_bytes", "bytes"))
     }
+    launch_s = _points(values["launch_s"], f"{where}: launch_s", "bytes", "seconds")
     lists = {key: tuple(values.get(key, ())) for key in ("hardware", "unchecked")}
-    return DeviceCard(**{**values, "name": name, "product_flops_per_s": rates, **lists})
+    return DeviceCard(**{**values, "name": name, "launch_s": launch_s, **curves, **lists})
 
 
 def _is_rate(value: Any) -> bool:
@@ -165,15 +199,16 @@ _WORDS = {
 }
 
 
-def _rates(value: Any, where: str) -> dict[int, float]:
+def _points(value: Any, where: str, x: str, y: str) -> dict[int, float]:
+    """The points of a curve: a table, or one number for all of it."""
     table = value if isinstance(value, dict) else {"1": value}
     try:
-        rates = {int(rows): float(rate) for rows, rate in table.items()}
+        points = {int(at): float(reached) for at, reached in table.items()}
     except (TypeError, ValueError, OverflowError):
-        rates = {}
-    if not rates or min(rates) < 1 or not all(map(_is_rate, rates.values())):
-        raise UserError(f"{where} = {value!r}: expected FLOP/s, or a table of rows = FLOP/s")
-    return rates
+        points = {}
+    if not points or min(points) < 1 or not all(map(_is_rate, points.values())):
+        raise UserError(f"{where} = {value!r}: expected {y}, or a table of {x} = {y}")
+    return points
 
 
 def write_card(card: DeviceCard, path: Path) -> None:
@@ -201,12 +236,16 @@ def _to_toml(card: DeviceCard) -> str:
         lines.append(f"memory_bytes = {card.memory_bytes!r}")
     lines += [
         f"bandwidth_bytes_per_s = {card.bandwidth_bytes_per_s!r}",
-        f"launch_s = {card.launch_s!r}",
         f"asynchronous = {str(card.asynchronous).lower()}",
         f"unchecked = {quoted(list(card.unchecked))}",
         f"source = {quoted(card.source)}",
     ]
-    for precision, rates in card.product_flops_per_s.items():
-        lines.append(f"\n[{quoted(card.name)}.product_flops_per_s.{quoted(precision)}]")
-        lines += [f"{rows} = {rate!r}" for rows, rate in sorted(rates.items())]
+    lines += _curve_to_toml(f"{quoted(card.name)}.launch_s", card.launch_s)
+    for key in ("product_flops_per_s", "kernel_bytes"):
+        for precision, points in getattr(card, key).items():
+            lines += _curve_to_toml(f"{quoted(card.name)}.{key}.{quoted(precision)}", points)
     return "\n".join(lines) + "\n"
+
+
+def _curve_to_toml(name: str, points: Mapping[int, float]) -> list[str]:
+    return [f"\n[{name}]", *(f"{at} = {reached!r}" for at, reached in sorted(points.items()))]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
 from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
@@ -40,7 +41,7 @@ class Seconds:
 def step_seconds(works: Iterable[Work], card: DeviceCard, precision: str) -> Seconds:
     """Seconds of one step."""
     tokens = cache = attention = 0.0
-    launches = 0
+    launches = moved = 0
     for work in works:
         arithmetic_s = work.flops / card.product_rate(precision, work.rows) if work.flops else 0.0
         roofline_s = max(work.nbytes / card.bandwidth_bytes_per_s, arithmetic_s)
@@ -51,7 +52,8 @@ def step_seconds(works: Iterable[Work], card: DeviceCard, precision: str) -> Sec
         else:
             tokens += roofline_s - cached_s
         launches += work.launches
-    launch = launches * card.launch_s
+        moved += work.nbytes
+    launch = launches * card.launch_seconds(moved / launches) if launches else 0.0
     if card.asynchronous:
         launch = max(0.0, launch - tokens - cache - attention)
     return Seconds(tokens, cache, attention, launch)
@@ -166,8 +168,19 @@ def predict_cost(
         weight_bytes=predict(prepared).weight_bytes,
         cache_bytes=traced.cache_bytes,
         activation_bytes=activations,
-        kernel_bytes=traced.kernel_bytes,
+        kernel_bytes=kernel_bytes(traced, card),
     )
+
+
+def kernel_bytes(traced: Trace, card: DeviceCard | None = None) -> int:
+    """What the product library keeps by the end; a card that doesn't say counts as ``KERNEL_BYTES`` each."""
+    total = count = 0.0
+    for kernel, shapes in traced.kernels.items():
+        precision = str(kernel.dtype).removeprefix("torch.") + (" packed" if kernel.packed else "")
+        size = None if card is None else card.kernel_size(precision, kernel.rows)
+        total += shapes * (KERNEL_BYTES if size is None else size)
+        count += shapes
+    return round(total * min(1.0, KERNELS_KEPT / max(count, 1.0)))
 
 
 def precision_of(prepared: Prepared, card: DeviceCard) -> str:

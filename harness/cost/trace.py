@@ -7,9 +7,10 @@ say) can't be traced, since nothing is drawn.
 
 import dataclasses
 import weakref
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk, View, attend_by_products
 from harness.prepare import Prepared, dtype_of, on_meta
@@ -54,6 +54,14 @@ class Work:
         return self.weight_bytes + self.cache_bytes + self.other_bytes
 
 
+class Kernel(NamedTuple):
+    """What the size of a kernel that is kept depends on."""
+
+    dtype: torch.dtype
+    packed: bool
+    rows: int
+
+
 @dataclass(frozen=True)
 class Trace:
     """Work of each step of one batch; prefill belongs to the first."""
@@ -62,8 +70,8 @@ class Trace:
     cache_bytes: int
     activation_bytes: int
     """Most that lives at once beside weights and caches."""
-    kernel_bytes: int = 0
-    """What the CPU's product library keeps for the shapes that it has met by the end."""
+    kernels: Mapping[Kernel, int] = field(default_factory=dict)
+    """How many kernels of a kind a CPU's product library keeps by the end: one for each shape it has met."""
 
     @property
     def flops(self) -> int:
@@ -76,6 +84,7 @@ class Product(NamedTuple):
     name: str
     dtype: torch.dtype
     shapes: tuple[torch.Size, ...]
+    rows: int
     weighs: bool
     """Whether one factor is a weight."""
 
@@ -136,7 +145,8 @@ class _Recorder(TorchDispatchMode):
                 rows //= made[0].shape[0]  # a batch of products
             kind = "product"
             weighs = not sources.isdisjoint(self.weights)
-            self.products.add(Product(name, made[0].dtype, tuple(one.shape for one in read), weighs))
+            shapes = tuple(one.shape for one in read)
+            self.products.add(Product(name, made[0].dtype, shapes, rows, weighs))
         if self.in_attention:
             kind = "attention"
         gathers = name in _GATHERS
@@ -255,14 +265,14 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
     *steps, after = recorder.steps
     merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
     cached = sum(recorder.cache_sizes)
-    kernels = _kernel_bytes(recorder.products, cell.products == "packed") if on_cpu else 0
+    kernels = _kernels(recorder.products, cell.products == "packed") if on_cpu else {}
     return Trace(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
 
 
-def _kernel_bytes(products: Iterable[Product], packed: bool) -> int:
+def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
     """What oneDNN keeps for these products on a CPU: float32 ones are its own where they are packed."""
-    kept = sum(1 for one in products if one.dtype != torch.float32 or (packed and one.weighs))
-    return KERNEL_BYTES * min(kept, KERNELS_KEPT)
+    kinds = [Kernel(one.dtype, packed and one.weighs, one.rows) for one in products]
+    return Counter(kind for kind in kinds if kind.packed or kind.dtype != torch.float32)
 
 
 def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:
@@ -272,6 +282,14 @@ def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:
     with torch.inference_mode(), recorder:
         tokenizer.decode(codes)
     return Trace((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
+
+
+def count_launches(work: Callable[[], object], on_cpu: bool) -> int:
+    """Operations of a piece of work on the meta device, as a trace counts them."""
+    recorder = _Recorder(set())
+    with torch.inference_mode(), _AsOnDevice(recorder, on_cpu), recorder:
+        work()
+    return sum(one.launches for one in _works(recorder.steps[0]))
 
 
 def unguided(prepared: Prepared) -> Prepared:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backbones import transformer
 from backbones.config import NetworkConfig
 from backbones.products import PackedLinear, pack
-from backbones.transformer import Network
+from backbones.transformer import Network, View
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.guidance import Guidance
@@ -123,8 +123,7 @@ class Case:
 def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
     """The decode's linear products alone, same weights, shapes and dtype, back to back, step by step.
 
-    attention: with the two products of every attention, read from one buffer up to the same length (hotter in
-    the caches than a decode's own, so the floor is on the low side).
+    attention: with every attention after them, as the decode attends, over as much cache in as many layers.
     """
     products, dtype = case.products, case.network.dtype
     inputs = {
@@ -132,10 +131,12 @@ def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
     }
     rounds = max(products.values())
     attentions = case.attentions() if attention else Counter()
-    queries = {shape: torch.randn(shape[0], shape[1], shape[3]).to(dtype) for shape in attentions}
+    queries = {shape: torch.randn(1, *shape[:2], shape[3]).to(dtype) for shape in attentions}
     longest = max((keys for _, _, keys, _ in attentions), default=0)
-    stores = {
-        (heads, width): torch.randn(heads, longest, width).to(dtype) for heads, _, _, width in attentions
+    layers = case.network.config.trunk.depth
+    caches = {
+        (heads, width): torch.randn(layers, 2, 1, heads, longest, width, dtype=dtype)
+        for heads, _, _, width in attentions
     }
 
     @torch.inference_mode()
@@ -146,10 +147,10 @@ def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
                 if turn < count:
                     layer(inputs[rows, layer.in_features])
         for shape, count in attentions.items():
-            heads, _, keys, width = shape
-            store = stores[heads, width][:, :keys]
-            for _ in range(count):
-                torch.bmm(torch.bmm(queries[shape], store.transpose(1, 2)), store)
+            heads, _, reach, width = shape
+            for use in range(count):
+                keys, values = caches[heads, width][use % layers]
+                transformer.attend(queries[shape], keys[:, :, :reach], values[:, :, :reach], View())
 
     return run
 

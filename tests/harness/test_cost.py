@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.cost import cards, published
 from harness.cost.calibrate import Sizes, calibrate
 from harness.cost.cards import DeviceCard, card_named, card_of, read_cards, write_card
-from harness.cost.model import decode_seconds, predict_cost, step_seconds
+from harness.cost.model import decode_seconds, kernel_bytes, predict_cost, step_seconds
 from harness.cost.sweep_hours import predicted_hours
 from harness.cost.trace import Untraceable, Work, trace, trace_tokenizer, unguided
 from harness.generate import load
@@ -28,7 +28,16 @@ from strategies.raster import Raster
 PLANS = {"raster": (64,), "rar": (64,), "par": (19,), "lpd": (7, 20), "arpg": (1, 9, 24)}
 CASES = [(strategy, steps) for strategy, counts in PLANS.items() for steps in counts]
 TINY = Sizes(
-    stream_bytes=1 << 16, inputs=8, outputs=16, weights_bytes=1 << 12, rows=(1, 4), launches=8, repeats=1
+    stream_bytes=1 << 16,
+    inputs=8,
+    outputs=16,
+    weights_bytes=1 << 12,
+    rows=(1, 4),
+    passes=2,
+    read_bytes=(1 << 12,),
+    kernels=2,
+    kernel_rows=(3,),
+    repeats=1,
 )
 CARD = DeviceCard(
     name="made",
@@ -36,7 +45,7 @@ CARD = DeviceCard(
     hardware=("Made Up",),
     bandwidth_bytes_per_s=100.0,
     product_flops_per_s={"float32": {1: 10.0, 100: 1000.0}, "bfloat16": {1: 50.0}},
-    launch_s=0.5,
+    launch_s={1: 0.5},
     source="this test",
     asynchronous=False,
 )
@@ -158,16 +167,18 @@ def test_activations_hold_at_least_the_logits_and_grow_with_the_batch(cell):
 def test_the_product_library_keeps_every_shape_once(cell, dtype, products, shapes):
     """Those of the five weights: attention is the framework's own in either precision."""
     prepared = cell("raster", dtype=dtype, products=products)
-    assert trace(prepared, on_cpu=True).kernel_bytes == shapes * KERNEL_BYTES
+    traced = trace(prepared, on_cpu=True)
+    assert sum(traced.kernels.values()) == shapes
+    assert kernel_bytes(traced) == shapes * KERNEL_BYTES
 
 
 def test_predicted_peak_is_the_sum_of_its_parts(cell):
     prepared = cell("lpd", steps=7, dtype="bfloat16")
     traced, cost = trace(prepared), predict_cost(prepared, CARD)
-    assert cost.kernel_bytes == traced.kernel_bytes > 0
-    assert trace(prepared, on_cpu=False).kernel_bytes == 0
+    assert cost.kernel_bytes == kernel_bytes(traced) > 0
+    assert not trace(prepared, on_cpu=False).kernels
     assert cost.peak_bytes == (
-        predict(prepared).weight_bytes + traced.cache_bytes + traced.activation_bytes + traced.kernel_bytes
+        predict(prepared).weight_bytes + traced.cache_bytes + traced.activation_bytes + kernel_bytes(traced)
     )
     assert cost.to_dict()["peak_bytes"] == cost.peak_bytes
 
@@ -211,7 +222,9 @@ def test_a_step_takes_its_roofline_and_its_launches():
     assert seconds.launch == pytest.approx(6 * 0.5)
     ahead = dataclasses.replace(CARD, asynchronous=True)
     assert step_seconds(works, ahead, "float32").launch == 0
-    assert step_seconds(works, dataclasses.replace(ahead, launch_s=3.0), "float32").total == pytest.approx(18)
+    assert step_seconds(
+        works, dataclasses.replace(ahead, launch_s={1: 3.0}), "float32"
+    ).total == pytest.approx(18)
 
 
 def test_rates_between_measured_rows_lie_on_the_logarithmic_line():
@@ -220,6 +233,25 @@ def test_rates_between_measured_rows_lie_on_the_logarithmic_line():
     assert CARD.product_rate("bfloat16", 64) == pytest.approx(50)
     with pytest.raises(UserError, match="'made' has no rate for 'float16'; it has float32, bfloat16"):
         CARD.product_rate("float16", 1)
+
+
+def test_operations_take_longer_where_weights_pass_between_them():
+    card = dataclasses.replace(CARD, launch_s={1: 0.5, 100: 2.0})
+    work = Work("other", rows=1, weight_bytes=40, launches=4)
+    assert step_seconds([work], card, "float32").launch == pytest.approx(4 * card.launch_seconds(10))
+    assert card.launch_seconds(10) == pytest.approx(1.0)
+    big = dataclasses.replace(work, weight_bytes=4000)
+    assert step_seconds([big], card, "float32").launch == pytest.approx(4 * 2.0)
+
+
+def test_a_card_says_what_a_kernel_takes_by_precision_and_rows(cell):
+    traced = trace(cell("raster", dtype="bfloat16", products="packed"), on_cpu=True)
+    assert {(kernel.dtype, kernel.packed) for kernel in traced.kernels} == {(torch.bfloat16, True)}
+    (rows,) = {kernel.rows for kernel in traced.kernels}
+    sizes = {"bfloat16 packed": {rows: 7e5}, "bfloat16": {rows: 1.0}}
+    card = dataclasses.replace(CARD, kernel_bytes=sizes)
+    assert kernel_bytes(traced, card) == sum(traced.kernels.values()) * 700_000
+    assert kernel_bytes(traced, dataclasses.replace(card, kernel_bytes={})) == kernel_bytes(traced)
 
 
 def test_parts_of_a_predicted_cost_sum_to_it(cell):
@@ -273,7 +305,10 @@ def test_a_calibrated_card_is_kept_and_found_by_its_machine(own_cards):
         *(r for one in card.product_flops_per_s.values() for r in one.values()),
     ]
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
-    assert 0 < card.launch_s < 0.01
+    assert list(card.launch_s) == [1, 4 * (1 << 12) // 26]  # four products among the block's 26 operations
+    assert all(0 < seconds < 0.01 for seconds in card.launch_s.values())
+    assert set(card.kernel_bytes) == set(card.product_flops_per_s) - {"float32"}
+    assert all(set(sizes) == {3} for sizes in card.kernel_bytes.values())
     assert set(card.product_flops_per_s["float32"]) == {1, 4}
     write_card(CARD, own_cards)
     write_card(card, own_cards)

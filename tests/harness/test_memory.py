@@ -40,6 +40,7 @@ import sys
 import torch
 from backbones.products import weight_bytes
 from harness.cell import RANDOM, Cell, normalised
+from harness.cost.model import kernel_bytes
 from harness.cost.trace import trace
 from harness.generate import load, run_batch
 from harness.memory import PeakMemory
@@ -57,7 +58,7 @@ memory.settle()
 memory.reset()
 run_batch(subject, range(cell.batch), after_step=memory.release)
 weights = weight_bytes(subject.network)
-beside = traced.cache_bytes + traced.activation_bytes + traced.kernel_bytes
+beside = traced.cache_bytes + traced.activation_bytes + kernel_bytes(traced)
 print((weights + memory.over_loaded()[0]) / (weights + beside))
 """
 
