@@ -174,6 +174,10 @@ class Cell:
             parts.append(f"{self.steps} steps")
         if self.guidance is not None:
             parts.append(f"guidance {self.guidance:g}")
+        if self.dtype != Cell.dtype:
+            parts.append(self.dtype)
+        if self.batch != Cell.batch:
+            parts.append(f"batch {self.batch}")
         return ", ".join(parts)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from reports.published import published_lines
 from reports.tables import with_interval
-from results.schema import Row
+from results.schema import RANDOM_WEIGHTS, Row
 
 Verdict = Literal["reproduced", "contradicted", "not comparable", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "not comparable", "untested")
@@ -167,7 +167,7 @@ def _quality_found(row: Row) -> Keys:
     filtered = bool(row.top_k) or (row.top_p is not None and row.top_p < 1)
     extractor = row.protocol["extractor"] if row.protocol else "none"
     return {
-        "weights": "random" if row.checkpoint in (None, "random") else "published",
+        "weights": "random" if row.checkpoint in (None, RANDOM_WEIGHTS) else "published",
         "steps": str(row.steps),
         "guidance": f"{row.guidance:g}" if guided else "none",
         "schedule": str(row.guidance_schedule) if guided else "none",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from reports import style
 from reports.comparability import FACET_KEYS, REFERENCE_KEYS, UNKNOWN, facet_keys, row_keys
-from results.schema import Row
+from results.schema import RANDOM_WEIGHTS, Row
 
 _KNOWN_EARLY = (*(key for key in FACET_KEYS if key not in REFERENCE_KEYS), "n")
 """What a cell knows of itself before it meets a reference."""
@@ -111,8 +111,10 @@ class Facet:
 
     @property
     def caption(self) -> str:
-        """Device, dtype, batch, N and reference, as every figure states them."""
+        """Device, dtype, batch, N and reference, as every figure states them; and whose weights are random."""
         cells = self.cells or self.rows
+        untrained = dict.fromkeys(row.label for row in cells if row.checkpoint == RANDOM_WEIGHTS)
+        trained = any(row.checkpoint != RANDOM_WEIGHTS for row in cells)
         batches = sorted({row.batch for row in cells if row.batch is not None})
         host = "" if self.keys["device"] == "cpu" else f" on {self.keys['host']}"
         parts = [
@@ -125,6 +127,8 @@ class Facet:
             f"N = {self.keys['n']}",
             f"reference {self.keys['reference']}",
         ]
+        if untrained:
+            parts.insert(0, "random weights" + (f" ({', '.join(untrained)})" if trained else ""))
         return ", ".join(parts)
 
 

@@ -23,6 +23,9 @@ from results.upgrades import UPGRADES
 SCHEMA = 4
 """The version this code writes. Raise it with every change of a field, and add the step to ``upgrades``."""
 
+RANDOM_WEIGHTS = "random"
+"""Stands in ``Row.checkpoint`` for the hash of weights that were never trained."""
+
 Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
 Tier = Literal["controlled", "published", "anchor"]
 
@@ -124,7 +127,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     """Strategy options that differ from the strategy's defaults."""
     checkpoint: str | None = None
-    """SHA-256 of the weights, or "random"."""
+    """SHA-256 of the weights, or ``RANDOM_WEIGHTS``."""
     training_seed: int | None = None
     """Seed that the network of a zoo was trained with; null where its card doesn't say, or without one."""
     parameters: int | None = None

@@ -146,13 +146,14 @@ def predict_cost(
     detokenize_s, activations = None, traced.activation_bytes
     if tokenizer is not None:
         shadow = copy.deepcopy(tokenizer).to(META)
-        detokenizing = trace_tokenizer(shadow, cell.batch)
-        detokenize_s = decode_seconds(detokenizing, card, "float32").total
-        first_s += decode_seconds(trace_tokenizer(shadow, 1), card, "float32").total
-        # The cache is free again while tokens become images, a few at a time.
-        images = min(cell.batch, images_at_a_time(tokenizer))
-        few = detokenizing if images == cell.batch else trace_tokenizer(shadow, images)
-        activations = max(activations, few.activation_bytes - traced.cache_bytes)
+        # A few images at a time, the cache being free again.
+        few = min(cell.batch, images_at_a_time(tokenizer))
+        rounds, rest = divmod(cell.batch, few)
+        traces = {images: trace_tokenizer(shadow, images) for images in {few, rest, 1} - {0}}
+        seconds = {images: decode_seconds(one, card, "float32").total for images, one in traces.items()}
+        detokenize_s = rounds * seconds[few] + seconds.get(rest, 0.0)
+        first_s += seconds[1]
+        activations = max(activations, traces[few].activation_bytes - traced.cache_bytes)
     return Cost(
         card=card.name,
         batch=cell.batch,

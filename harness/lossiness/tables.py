@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class ExactLine:
 
     def cells(self) -> list[str]:
         guidance = DASH if self.guidance is None else f"{self.guidance:g}"
-        sizes = "+".join(map(str, self.sizes)) or DASH
+        sizes = printed_sizes(self.sizes) or DASH
         height, width = self.world.grid
         head = [f"{height}x{width}, {self.world.codes} codes", self.label, self.order, sizes, guidance]
         if self.why is not None:
@@ -138,8 +139,13 @@ def estimate_cells(order: str, found: Lossiness, first: Lossiness) -> list[str]:
     if found is not first and len(found.bits) > 1:
         contrast = mean_contrast(first.bits.sum(axis=1), found.bits.sum(axis=1))
         against = with_interval(contrast.value, contrast.low, contrast.high)
-    sizes = "+".join(map(str, found.sizes))
-    return [order, sizes, printed_bits(*found.total), against, by_step(found.bits)]
+    return [order, printed_sizes(found.sizes), printed_bits(*found.total), against, by_step(found.bits)]
+
+
+def printed_sizes(sizes: Sequence[int]) -> str:
+    """Group sizes in order, a run of equal ones as "64 x 1" (64 groups of one)."""
+    runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+    return " + ".join(str(size) if count == 1 else f"{count} x {size}" for size, count in runs)
 
 
 def by_step(bits: np.ndarray) -> str:

@@ -106,3 +106,10 @@ def test_wrong_values_name_key_value_and_expectation(key, value, expected):
 def test_guidance_false_is_none():
     assert checked("guidance", False, "") is None
     assert checked("guidance", 2, "") == 2.0
+
+
+def test_a_cell_is_described_by_what_tells_it_from_others():
+    plain = Cell("lpd", steps=20, guidance=4.5)
+    assert plain.describe() == "lpd, 20 steps, guidance 4.5"
+    other = dataclasses.replace(plain, dtype="bfloat16", batch=8)
+    assert other.describe() == "lpd, 20 steps, guidance 4.5, bfloat16, batch 8"

@@ -235,6 +235,22 @@ def test_rates_between_measured_rows_lie_on_the_logarithmic_line():
         CARD.product_rate("float16", 1)
 
 
+def test_images_are_priced_as_many_at_a_time_as_are_decoded(cell, monkeypatch):
+    prepared = cell("raster", batch=5)
+    tokenizer = load(prepared).tokenizer
+    alone, together = (
+        predict_cost(
+            dataclasses.replace(prepared, cell=dataclasses.replace(prepared.cell, batch=batch)),
+            CARD,
+            tokenizer,
+        )
+        for batch in (1, 2)
+    )
+    monkeypatch.setattr("harness.cost.model.images_at_a_time", lambda tokenizer: 2)
+    cost = predict_cost(prepared, CARD, tokenizer)
+    assert cost.detokenize_s == pytest.approx(2 * together.detokenize_s + alone.detokenize_s)
+
+
 def test_operations_take_longer_where_weights_pass_between_them():
     card = dataclasses.replace(CARD, launch_s={1: 0.5, 100: 2.0})
     work = Work("other", rows=1, weight_bytes=40, launches=4)

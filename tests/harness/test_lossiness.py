@@ -13,7 +13,7 @@ from harness.generate import load
 from harness.lossiness.conditionals import Undefined, sequential_log_probabilities
 from harness.lossiness.estimate import estimate
 from harness.lossiness.exact import compare_joints, joints
-from harness.lossiness.tables import exact_lines
+from harness.lossiness.tables import exact_lines, printed_sizes
 from harness.lossiness.worlds import OWN, RULES, World, ordered_plan, variants
 from harness.prepare import prepare
 from strategies.decoding import registry
@@ -305,3 +305,11 @@ def test_a_plan_needs_one_order() -> None:
     large = Plan((4, 5), np.arange(20), (1,) * 20)
     with pytest.raises(ValueError, match="over 131072"):
         joints(network, strategy, large, 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [((1,) * 64, "64 x 1"), ((1, 1, 2), "2 x 1 + 2"), ((1, 3, 1), "1 + 3 + 1"), ((), "")],
+)
+def test_group_sizes_are_printed_as_runs(sizes, text) -> None:
+    assert printed_sizes(sizes) == text

@@ -46,6 +46,13 @@ def test_caption_states_device_dtype_batch_n_and_reference(rows: Sequence[Row]) 
         "n = 4000",
     ):
         assert part in facet.caption
+    assert "random weights" not in facet.caption
+
+
+def test_caption_says_whose_weights_are_random() -> None:
+    random, trained = first(checkpoint="random", label="A"), first(checkpoint="ab" * 32, label="B", cell="b")
+    assert facets([random])[0].caption.startswith("random weights, device")
+    assert facets([random, trained])[0].caption.startswith("random weights (A), device")
 
 
 @pytest.mark.parametrize(
