@@ -5,6 +5,9 @@ product reads them in the order of the file, at a fraction of the memory's bandw
 layout is read at nearly all of it. The plain product stays the reference.
 """
 
+from itertools import count
+from weakref import WeakValueDictionary
+
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +28,35 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
         self.bias = bias
         self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
+        number = next(_numbers)
+        self.register_buffer("number", torch.tensor(number), persistent=False)
+        _layers[number] = self
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return torch.ops.pardec.packed_linear.default(x, self.number, self.out_features)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
+
+
+# The compiler knows no tensor of oneDNN's layout: to it a packed product is one opaque operation. Which layer
+# it is of, is read off a tensor when it runs, so that blocks of one kind share a graph.
+_numbers = count()
+_layers: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
+_library = torch.library.Library("pardec", "DEF")
+_library.define("packed_linear(Tensor x, Tensor layer, int out_features) -> Tensor")
+
+
+@torch.library.impl(_library, "packed_linear", "CPU")
+def _product_of_layer(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
+    return _layers[int(layer)].product(x)
+
+
+@torch.library.register_fake("pardec::packed_linear", lib=_library)
+def _product_without_data(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], out_features)
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:

@@ -210,6 +210,23 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
 
+def run_blocks(
+    blocks: Sequence[nn.Module],
+    x: Tensor,
+    phases: Tensor | None,
+    view: View,
+    caches: Sequence[LayerCache] | None = None,
+    shared: tuple[Tensor, Tensor] | None = None,
+    modulations: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``."""
+    for at, block in enumerate(blocks):
+        cache = None if caches is None else caches[at]
+        modulation = None if modulations is None else modulations[at]
+        x = block(x, phases, view, cache, shared, modulation)
+    return x
+
+
 class Trunk(nn.Module):
     """``depth`` blocks of one kind; a cross-attending one reads one shared key/value pair in every block."""
 
@@ -234,11 +251,8 @@ class Trunk(nn.Module):
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
-        for layer, block in enumerate(self.blocks):
-            layer_cache = None if cache is None else cache.layers[layer]
-            modulation = None if modulations is None else modulations[layer]
-            x = block(x, phases, view, layer_cache, shared, modulation)
-        return x
+        layers = None if cache is None else cache.layers
+        return run_blocks(list(self.blocks), x, phases, view, layers, shared, modulations)
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].

@@ -88,7 +88,7 @@ class Cell:
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: that
     where device and dtype have it, else plain."""
     compile: bool = False
-    """Run the trunk's blocks as compiled graphs."""
+    """Run the trunks as compiled graphs."""
     cuda_graphs: bool = False
     """Record the trunk's passes on a CUDA device once, and replay them."""
     lossiness_images: int | None = None

@@ -18,7 +18,7 @@ from backbones.transformer import Network, initialise
 from harness import zoo
 from harness.cell import RANDOM, Cell
 from harness.clock import Clock, collector_paused
-from harness.compiled import NOTHING_RECORDED, Recorded, compile_blocks, record_passes
+from harness.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
 from harness.image_store import ImageStore, cut
 from harness.pixels import cell_tokenizer, detokenize, film_of
 from harness.prepare import Prepared, dtype_of, on_meta
@@ -84,7 +84,7 @@ def load(prepared: Prepared) -> Subject:
         _check_finite(tokenizer, "tokenizer weight")
         tokenizer.to(device)
     if cell.compile:
-        compile_blocks(network)
+        compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
 

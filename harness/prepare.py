@@ -78,11 +78,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
     if cell.products == "auto":
-        cell = dataclasses.replace(cell, products="packed" if packable and not cell.compile else "plain")
-    if cell.products == "packed" and cell.compile:
-        raise UserError(
-            "products 'packed' with compile = true: expected 'plain' (the compiler lays weights out)"
-        )
+        cell = dataclasses.replace(cell, products="packed" if packable else "plain")
     if cell.products == "packed" and not packable:
         raise UserError(
             f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "

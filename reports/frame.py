@@ -111,7 +111,7 @@ class Facet:
 
     @property
     def caption(self) -> str:
-        """Device, dtype, batch, N and reference, as every figure states them; and whose weights are random."""
+        """Device, dtype, batch, N and reference, as every figure states them, and random weights."""
         cells = self.cells or self.rows
         untrained = dict.fromkeys(row.label for row in cells if row.checkpoint == RANDOM_WEIGHTS)
         trained = any(row.checkpoint != RANDOM_WEIGHTS for row in cells)

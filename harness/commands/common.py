@@ -27,7 +27,7 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         "--compile",
         action="store_true",
         default=None,
-        help="compile the trunk's blocks; its time is kept apart",
+        help="compile the trunks; its time is kept apart",
     )
     command.add_argument(
         "--cuda-graphs",

@@ -1,8 +1,8 @@
 """Decode speed against named baselines of the same run; run by ``make bench``.
 
 (a) uncached: the same network decoded by a full pass per step. (b) floor: its linear products alone, packed
-at full size as the decode's are; products: those and every attention. (c) limit: weight
-streaming or arithmetic at the machine's measured rates, whichever takes longer.
+at full size as the decode's are; products: those and every attention. (c) limit: weight streaming or
+arithmetic at the machine's measured rates, whichever takes longer. (d) eager: the decode before compiling.
 """
 
 import statistics
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backbones.controlled import controlled_network
+from harness import compiled
 from strategies.decoding.presets import preset
 from strategies.decoding.registry import BUILT_IN, get
 from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed
@@ -88,3 +89,27 @@ def test_full_size(benchmark, name: str, dtype: str) -> None:
     products_s = timed(floor_of(case, attention=True), 1)
     benchmark.pedantic(case.run, rounds=1)
     note(benchmark, floor=floor_s, products=products_s, limit=[machine_limit(case)])
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size_compiled(benchmark, name: str) -> None:
+    """In bfloat16, where the host's part is largest."""
+    if not benchmark.enabled:
+        pytest.skip("minutes per case: run by `make bench`")
+    strategy, config, _ = preset(name)
+    case = Case.build(strategy, config, FULL_SIZE[name], 2, torch.bfloat16, packed=True)
+    floor = floor_of(case)
+    products = floor_of(case, attention=True)
+    eager_s = timed(case.run, 1)
+    torch._dynamo.reset()
+    compiled.compile_trunks(case.network)
+    case.run()
+    floor_s: list[float] = []
+    products_s: list[float] = []
+
+    def baselines() -> None:
+        floor_s.extend(timed(floor, 1))
+        products_s.extend(timed(products, 1))
+
+    benchmark.pedantic(case.run, setup=baselines, rounds=3)
+    note(benchmark, floor=floor_s, products=products_s, eager=eager_s)

@@ -1,4 +1,4 @@
-"""Compiled blocks and recorded passes: the same tokens, few graphs, their time apart, and clear refusals."""
+"""Compiled trunks and recorded passes: the same tokens, few graphs, their time apart, and clear refusals."""
 
 import dataclasses
 
@@ -6,12 +6,15 @@ import pytest
 import torch
 import torch._dynamo
 
+from backbones.products import PackedLinear, can_pack
 from harness import compiled
 from harness.cell import Cell
 from harness.generate import load, run_batch
 from harness.prepare import prepare
 from strategies.decoding.errors import UserError
 from tests.backbones.test_graphs import BakedPasses
+
+ONEDNN = pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs oneDNN")
 
 
 @pytest.fixture
@@ -26,15 +29,19 @@ def forget_graphs():
     torch._dynamo.reset()
 
 
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("products", ["plain", pytest.param("packed", marks=ONEDNN)])
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("raster", "randar")), "lpd", "arpg"]
+    "name", [*(pytest.param(name, marks=SLOW) for name in ("raster", "randar")), "rar", "lpd", "arpg"]
 )
-def test_compiled_blocks_give_the_same_tokens_in_few_graphs(name, lpd):
-    cell = dataclasses.replace(lpd, strategy=name, steps=None)
+def test_compiled_trunks_give_the_same_tokens_in_few_graphs(name, products, lpd):
+    cell = dataclasses.replace(lpd, strategy=name, steps=None, products=products)
     subject = load(prepare(cell))
     expected = [run_batch(subject, images).decoded for images in ((0, 1), (2, 3, 4))]
     before = compiled.graphs()
-    compiled.compile_blocks(subject.network, backend="eager")
+    compiled.compile_trunks(subject.network, backend="eager")
     for images, eager in zip(((0, 1), (2, 3, 4)), expected, strict=True):
         found = run_batch(subject, images).decoded
         assert (found.tokens == eager.tokens).float().mean() > 0.97  # rounding may flip a token
@@ -61,16 +68,11 @@ def test_recorded_passes_count_as_graphs_with_their_time(lpd):
     ("settings", "message"),
     [
         ({"cuda_graphs": True}, "cuda_graphs = true on device 'cpu': expected cuda or cuda:N"),
-        ({"compile": True, "products": "packed"}, "products 'packed' with compile = true: expected 'plain'"),
     ],
 )
 def test_what_cant_be_switched_on_is_said(lpd, settings, message):
     with pytest.raises(UserError, match=message):
         prepare(dataclasses.replace(lpd, **settings))
-
-
-def test_automatic_products_are_plain_under_the_compiler(lpd):
-    assert prepare(dataclasses.replace(lpd, compile=True, products="auto")).cell.products == "plain"
 
 
 def test_switches_that_are_off_leave_earlier_names_as_they_were(lpd):
@@ -79,3 +81,15 @@ def test_switches_that_are_off_leave_earlier_names_as_they_were(lpd):
         len({lpd.key, *(dataclasses.replace(lpd, **{name: True}).key for name in ("compile", "cuda_graphs"))})
         == 3
     )
+
+
+@ONEDNN
+def test_packed_layers_of_one_shape_share_a_graph():
+    first, second = (PackedLinear(torch.randn(8, 4), torch.randn(8), 3) for _ in range(2))
+    x = torch.randn(3, 4)
+    run = torch.compile(lambda layer, x: layer(x) + 1, backend="eager", dynamic=True)
+    before = compiled.graphs()
+    for layer in (first, second):
+        assert torch.equal(run(layer, x), layer(x) + 1)
+    assert compiled.graphs() - before == 1
+    assert not first.state_dict()
