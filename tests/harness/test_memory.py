@@ -103,12 +103,26 @@ def test_heap_pages_go_back_after_every_step_of_the_batch_that_is_not_timed(smal
     subject = load(prepare(normalised(cell)))
     calls = []
     monkeypatch.setattr(PeakMemory, "release", lambda memory: calls.append(1))
+    generate = measuring._generate
+
+    def timed(*arguments):
+        seconds = generate(*arguments)
+        assert not calls
+        return seconds
+
+    monkeypatch.setattr(measuring, "_generate", timed)
     measuring._measure_once(subject, measuring.Measurements(), lambda share, doing: None, measuring.Budgets())
+    assert len(calls) == 7
+    calls.clear()
+    hurried = measuring.Budgets(images=measuring.Budget(0.0, patience_s=0.0))
+    measuring._measure_once(subject, measuring.Measurements(), lambda share, doing: None, hurried)
     assert not calls
     memory = PeakMemory(subject.device)
     memory.settle()
     brief = measuring.Budgets(0.0, *[measuring.Budget(0.0, least=1)] * 3)
-    measuring._measure_batch(subject, 2, memory, measuring.Measurements(), lambda share, doing: None, brief)
+    found = measuring.Measurements()
+    monkeypatch.setattr(measuring, "_generate", generate)
+    measuring._measure_batch(subject, 2, memory, found, lambda share, doing: None, brief)
     assert len(calls) == 7
 
 
