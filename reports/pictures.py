@@ -1,6 +1,7 @@
 """Pictures of what strategies do: samples, decoding order, and one image appearing step by step."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,14 +78,17 @@ def edit_grid(edits: Edits) -> Figure:
 
 
 def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
-    """The step at which each position is written, a panel per cell. None without orders."""
-    panels = [
-        (row, a.step_of_position)
+    """The step at which each position is written, a panel per order: cells of one label that differ in it not
+    at all (but in guidance, say) share theirs. None without orders."""
+    distinct = {
+        (row.label, row.steps, a.step_of_position.tobytes()): (row, a.step_of_position)
         for row in facet.cells
         if (a := artifacts.get(result_key(row))) and a.step_of_position is not None
-    ]
-    if not panels:
+    }
+    if not distinct:
         return None
+    panels = list(distinct.values())
+    sharing = Counter((row.label, row.steps) for row, _ in panels)
     columns = min(len(panels), 5)
     lines = -(-len(panels) // columns)
     with plt.rc_context(style.RC | {"axes.grid": False}):
@@ -98,7 +102,8 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes, (row, order) in zip(grid.flat, panels, strict=False):
-            image = _draw_order(axes, row, order, series_label(row, facet.rows))
+            alone = sharing[row.label, row.steps] == 1
+            image = _draw_order(axes, row, order, row.label if alone else series_label(row, facet.rows))
         bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
         bar.ax.set_yticklabels(["first", "half", "last"])
         bar.outline.set_visible(False)

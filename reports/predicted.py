@@ -176,6 +176,10 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
     return figure
 
 
+LEAST_SPAN = 1.5
+"""Least ratio of the highest to the lowest level of a waterfall's axis."""
+
+
 def waterfall_figure(facet: Facet, costs: Costs) -> Figure | None:
     """For the fewest steps of each label, how its ideal speed-up becomes the measured one."""
     chosen: dict[str, Waterfall] = {}
@@ -213,13 +217,26 @@ def _draw_steps(axes: Any, one: Waterfall) -> None:
             color=colour if whole else style.MUTED if end < start else style.FRONT,
         )
         text = f"{end:.3g}" if whole else f"x{end / start:.3g}"
-        axes.annotate(text, (index, max(start, end)), ha="center", va="bottom", fontsize=8)
+        label = axes.annotate(
+            text,
+            (index, max(start, end)),
+            xytext=(0, 1.5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            zorder=5,
+        )
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.2, "alpha": 0.85})
     axes.axhline(1.0, color=style.INK, lw=0.8)
     axes.set_yscale("log")
     log_ticks(axes.yaxis)
     heights = [height for ends in tops for height in ends]
-    room = max((max(heights) / min(heights)) ** 0.25, 1.005)
-    axes.set_ylim(min(heights) / room**0.4, max(heights) * room)
+    # A strategy as fast as raster has small factors, which should look small.
+    widening = max(1.0, LEAST_SPAN / (max(heights) / min(heights))) ** 0.5
+    low, high = min(heights) / widening, max(heights) * widening
+    room = (high / low) ** 0.25
+    axes.set_ylim(low / room**0.4, high * room)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=7.5)
     axes.set_ylabel("speed-up\n(log scale)")
 

@@ -50,7 +50,10 @@ def test_caption_states_device_dtype_batch_n_and_reference(rows: Sequence[Row]) 
 
 
 def test_caption_says_whose_weights_are_random() -> None:
-    random, trained = first(checkpoint="random", label="A"), first(checkpoint="ab" * 32, label="B", cell="b")
+    random, trained = (
+        first(checkpoint="random", label="A"),
+        first(checkpoint="ab" * 32, label="B", cell="b" * 16),
+    )
     assert facets([random])[0].caption.startswith("random weights, device")
     assert facets([random, trained])[0].caption.startswith("random weights (A), device")
 

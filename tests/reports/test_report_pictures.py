@@ -176,6 +176,32 @@ def test_order_maps_number_the_steps(facet: Facet, artifacts: dict[str, Artifact
     assert [text.get_text() for text in raster.texts] == [str(step) for step in range(1, 65)]
 
 
+def test_cells_that_write_in_the_same_order_share_a_map(
+    facet: Facet, artifacts: dict[str, Artifacts]
+) -> None:
+    (raster,) = [row for row in facet.rows if row.strategy == "raster"]
+    guided, reversed_ = (
+        dataclasses.replace(raster, cell=f"{at:02d}" * 8, guidance=7.5 + at) for at in range(2)
+    )
+    order = artifacts[result_key(raster)].step_of_position
+    assert order is not None
+    artifacts[result_key(guided)] = Artifacts(step_of_position=order.copy())
+    one_more = dataclasses.replace(facet, rows=(*facet.rows, guided))
+    panels = len(order_titles(facet, artifacts))
+    assert order_titles(one_more, artifacts).count("Raster\n64 steps") == 1
+    assert len(order_titles(one_more, artifacts)) == panels
+    artifacts[result_key(reversed_)] = Artifacts(step_of_position=order[::-1])
+    two_more = dataclasses.replace(facet, rows=(*facet.rows, guided, reversed_))
+    assert len(order_titles(two_more, artifacts)) == panels + 1
+    assert sum(title.startswith("Raster (guidance") for title in order_titles(two_more, artifacts)) == 2
+
+
+def order_titles(facet: Facet, artifacts: dict[str, Artifacts]) -> list[str]:
+    figure = pictures.order_maps(facet, artifacts)
+    assert figure is not None
+    return [axes.get_title(loc="center") for axes in figure.axes if axes.images]
+
+
 def test_film_names_its_steps(facet: Facet, artifacts: dict[str, Artifacts]) -> None:
     figure = pictures.film_strip(facet, artifacts)
     assert figure is not None
