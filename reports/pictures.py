@@ -22,6 +22,8 @@ from results.environments import result_key
 from results.schema import Row
 
 _FRAMES = 10
+_NUMBERED = 100
+"""Most positions of a map whose squares are large enough to hold the step."""
 _COLUMNS = 10
 _INCH = 0.62
 """Side of an image in a grid."""
@@ -109,7 +111,9 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         bar.outline.set_visible(False)
         bar.set_label("step that writes the position", fontsize=9)
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
-        _caption(figure, facet.caption, "numbers: steps from 1; with an order per image, that of the first")
+        numbered = any(order.size <= _NUMBERED for _, order in panels)
+        note = "with an order per image, that of the first"
+        _caption(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
     return figure
 
 
@@ -124,7 +128,7 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
         spine.set_visible(False)
     name = "\n".join(textwrap.wrap(label, 20))
     axes.set_title(f"{name}\n{steps} steps", color=style.colour(row.strategy), fontsize=9.5, loc="center")
-    if order.size <= 100:
+    if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
             ink = "white" if shade[y, x] < 0.6 else style.INK
             number = f"{round(float(step)) + 1}"
