@@ -45,16 +45,16 @@ class PackedLinear(nn.Module):
 # it is of, is read off a tensor when it runs, so that blocks of one kind share a graph.
 _numbers = count()
 _layers: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
-_library = torch.library.Library("pardec", "DEF")
-_library.define("packed_linear(Tensor x, Tensor layer, int out_features) -> Tensor")
+_operators = torch.library.Library("pardec", "DEF")
+_operators.define("packed_linear(Tensor x, Tensor layer, int out_features) -> Tensor")
 
 
-@torch.library.impl(_library, "packed_linear", "CPU")
+@torch.library.impl(_operators, "packed_linear", "CPU")
 def _product_of_layer(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
     return _layers[int(layer)].product(x)
 
 
-@torch.library.register_fake("pardec::packed_linear", lib=_library)
+@torch.library.register_fake("pardec::packed_linear", lib=_operators)
 def _product_without_data(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], out_features)
 

@@ -4,7 +4,7 @@ The same classes are the small controlled trunk and every published network. A t
 it is told is which rows to process, with which phases, and how far each row sees (``View``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -236,6 +236,9 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config, kind) for _ in range(depth or config.depth))
+        self.run: Callable[..., Tensor] = run_blocks
+        """Runs up to ``at_once`` consecutive blocks; compiling replaces both."""
+        self.at_once = len(self.blocks)
 
     def forward(
         self,
@@ -251,8 +254,13 @@ class Trunk(nn.Module):
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
-        layers = None if cache is None else cache.layers
-        return run_blocks(list(self.blocks), x, phases, view, layers, shared, modulations)
+        blocks = list(self.blocks)
+        for first in range(0, len(blocks), self.at_once):
+            part = slice(first, first + self.at_once)
+            caches = None if cache is None else cache.layers[part]
+            modulated = None if modulations is None else modulations[part]
+            x = self.run(blocks[part], x, phases, view, caches, shared, modulated)
+        return x
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].

@@ -1,17 +1,13 @@
 """Compiled and recorded decoding: its switches, its graphs, and their time, kept apart from decoding."""
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from backbones.cache import KVCache
 from backbones.graphs import CUDAGraphs, Recorder, ReplayedTrunk, replay_trunks
-from backbones.transformer import Network, Trunk, View, run_blocks
+from backbones.transformer import Network, Trunk, run_blocks
 
 RECOMPILE_LIMIT = 64
 """Graphs of one function before the compiler gives up; it then fails and doesn't go on without compiling."""
@@ -52,27 +48,7 @@ def compile_trunks(network: Network, backend: str = "inductor") -> None:
     run = torch.compile(run_blocks, dynamic=True, backend=backend)
     for module in network.modules():
         if isinstance(module, Trunk):
-            module.forward = partial(_run_in_parts, module, run)  # type: ignore[method-assign]
-
-
-def _run_in_parts(
-    trunk: Trunk,
-    run: Callable[..., Tensor],
-    x: Tensor,
-    phases: Tensor | None,
-    view: View,
-    cache: KVCache | None = None,
-    shared: tuple[Tensor, Tensor] | None = None,
-    modulations: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """``Trunk.forward`` with every few blocks run by ``run``."""
-    blocks = list(trunk.blocks)
-    for first in range(0, len(blocks), BLOCKS_PER_GRAPH):
-        part = slice(first, first + BLOCKS_PER_GRAPH)
-        caches = None if cache is None else cache.layers[part]
-        modulated = None if modulations is None else modulations[part]
-        x = run(blocks[part], x, phases, view, caches, shared, modulated)
-    return x
+            module.run, module.at_once = run, BLOCKS_PER_GRAPH
 
 
 def record_passes(network: Network, recorder: Recorder | None = None) -> Recorded:

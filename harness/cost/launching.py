@@ -13,6 +13,7 @@ from torch import nn
 
 from backbones.cache import KVCache
 from backbones.config import TrunkConfig
+from backbones.empty import with_memory, without_memory
 from backbones.transformer import Trunk, View
 from harness.cost.trace import META, count_launches
 from harness.generate import Clock
@@ -25,8 +26,12 @@ class Pass:
     """One pass of a narrow block over a few rows."""
 
     def __init__(self, device: torch.device) -> None:
-        self.trunk = Trunk(NARROW).to(device).eval().requires_grad_(False)
+        with without_memory():
+            trunk = Trunk(NARROW)
+        self.trunk = with_memory(trunk, device).eval().requires_grad_(False)
         self.cache = KVCache(NARROW, ROWS, SLOTS, torch.float32, device)
+        for tensor in (*self.trunk.parameters(), self.cache.store):
+            tensor.zero_()
         self.x = torch.zeros(ROWS, 1, NARROW.width, device=device)
         self.phases = torch.ones(1, 1, NARROW.head_width // 2, dtype=torch.complex64, device=device)
 
@@ -40,8 +45,11 @@ class Pass:
 def launch_seconds(
     device: torch.device, read_bytes: Sequence[int], passes: int, clock: Clock
 ) -> dict[int, float]:
-    """Median seconds per operation, by the bytes read per operation; a GPU's host reads nothing of what the
-    GPU reads, so there is one figure there."""
+    """Seconds per operation by the bytes read per operation: the mean of passes in a row, and the median of
+    passes with reading. A GPU's host reads nothing of what the GPU reads: one figure there.
+
+    read_bytes: read before each product of a pass. Run it in inference mode.
+    """
     on_cpu = device.type == "cpu"
     one_pass = Pass(device)
     launches = count_launches(Pass(META), on_cpu)

@@ -6,6 +6,7 @@ arithmetic at the machine's measured rates, whichever takes longer. (d) eager: t
 """
 
 import statistics
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -38,6 +39,20 @@ def note(benchmark, **baselines_s: list[float]) -> None:
         benchmark.extra_info[f"ratio_to_{name}"] = statistics.median(decode_s) / statistics.median(seconds)
 
 
+def timed_beside(
+    benchmark, case: Case, rounds: int, **baselines: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Seconds of the baselines, which run before every round, so that drift of the machine meets all."""
+    seconds: dict[str, list[float]] = {name: [] for name in baselines}
+
+    def run_baselines() -> None:
+        for name, baseline in baselines.items():
+            seconds[name].extend(timed(baseline, 1))
+
+    benchmark.pedantic(case.run, setup=run_baselines, rounds=rounds)
+    return seconds
+
+
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_small_trunk(benchmark, name: str, batch: int) -> None:
@@ -47,17 +62,9 @@ def test_small_trunk(benchmark, name: str, batch: int) -> None:
     floor, products = floor_of(case), floor_of(case, attention=True)
     for run in (case.run, floor, products):
         run()
-    floor_s: list[float] = []
-    products_s: list[float] = []
-
-    def baselines() -> None:
-        floor_s.extend(timed(floor, 1))
-        products_s.extend(timed(products, 1))
-
-    # They run before every round, so that drift of the machine meets all.
-    benchmark.pedantic(case.run, setup=baselines, rounds=7)
+    beside = timed_beside(benchmark, case, 7, floor=floor, products=products)
     uncached_s = timed(case.run_uncached, 1)
-    note(benchmark, floor=floor_s, products=products_s, uncached=uncached_s, limit=[machine_limit(case)])
+    note(benchmark, **beside, uncached=uncached_s, limit=[machine_limit(case)])
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -104,12 +111,5 @@ def test_full_size_compiled(benchmark, name: str) -> None:
     torch._dynamo.reset()
     compiled.compile_trunks(case.network)
     case.run()
-    floor_s: list[float] = []
-    products_s: list[float] = []
-
-    def baselines() -> None:
-        floor_s.extend(timed(floor, 1))
-        products_s.extend(timed(products, 1))
-
-    benchmark.pedantic(case.run, setup=baselines, rounds=3)
-    note(benchmark, floor=floor_s, products=products_s, eager=eager_s)
+    beside = timed_beside(benchmark, case, 3, floor=floor, products=products)
+    note(benchmark, **beside, eager=eager_s)
