@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pardec.errors import UserError
 from results.environments import environment_keys, latest, one_each, result_key
-from results.errors import UserError
 from results.schema import Row
 from results.store import ARTIFACTS, ROWS, ResultStore, load_rows, results_folder
 

@@ -15,9 +15,9 @@ from backbones.checkpoints import Rows as KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.shapes import Measured, Shapes, side_of
 from backbones.transformer import Network, Trunk, View, make_norm
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.orders import LocalityDraws, locality_orders
 from strategies.decoding.plan import Plan, random_orders_after

@@ -13,9 +13,9 @@ from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
 from backbones.shapes import Measured, Shapes
 from backbones.transformer import View
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.errors import UserError
 from strategies.decoding.orders import region_order
 from strategies.decoding.plan import Plan
 from strategies.decoding.published import Published

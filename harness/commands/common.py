@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
-from strategies.decoding.errors import UserError
+from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from harness.shards import Share
+    from harness.images.shards import Share
 
 RESULTS = Path("results/runs")
 """Default place of result folders, one per sweep."""
@@ -131,7 +131,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     if options.zoo is not None:
         found["zoo"] = str(options.zoo.absolute())
     if options.plugin:
-        from harness.prepare import load_plugins
+        from harness.subject.prepare import load_plugins
 
         found["plugin"] = tuple(str(path.absolute()) for path in options.plugin)
         load_plugins(found["plugin"])
@@ -140,7 +140,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def share_of(text: str | None) -> "Share":
     """The part of the flag --shard, or that of this process under torchrun."""
-    from harness.shards import Share
+    from harness.images.shards import Share
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if text is None:

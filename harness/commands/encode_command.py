@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.common import progress_bar, share_of
-from harness.distributed import local_device
-from strategies.decoding.errors import UserError
+from harness.machine.distributed import local_device
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
     from backbones.tokenizers import Tokenizer
-    from harness.code_shards import CodesInfo, CodesWriter
-    from harness.encode import Cropping, Pictures
-    from harness.shards import Share
+    from harness.images.code_shards import CodesInfo, CodesWriter
+    from harness.images.encode import Cropping, Pictures
+    from harness.images.shards import Share
 
 SUMMARY = "encode an image folder into shards of codes to train on; goes on where it was cut"
 
@@ -47,10 +47,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.cell import checked, usable_cores
-    from harness.code_shards import CodesWriter
-    from harness.encode import Cropping, Pictures, open_tokenizer
-    from harness.prepare import check_device
+    from harness.cell.cell import checked, usable_cores
+    from harness.images.code_shards import CodesWriter
+    from harness.images.encode import Cropping, Pictures, open_tokenizer
+    from harness.subject.prepare import check_device
 
     for key, least in (("chunk", 1), ("batch", 1), ("threads", 0)):
         if getattr(options, key) < least:
@@ -87,8 +87,8 @@ def _info(
     cropping: "Cropping",
     pictures: "Pictures",
 ) -> "CodesInfo":
-    from harness.code_shards import CodesInfo, listing_hash
-    from harness.zoo import file_hash
+    from harness.images.code_shards import CodesInfo, listing_hash
+    from harness.weights.zoo import file_hash
 
     return CodesInfo(
         tokenizer=options.tokenizer,
@@ -120,7 +120,7 @@ def _encode(
     import numpy as np
     import torch
 
-    from harness.encode import encode_chunk
+    from harness.images.encode import encode_chunk
 
     missing = writer.missing(share)
     with progress_bar() as bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:

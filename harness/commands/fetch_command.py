@@ -15,7 +15,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.fetch import fetch, locate, published_files
+    from harness.weights.fetch import fetch, locate, published_files
 
     first = options.checkpoints
     if first is not None:

@@ -22,7 +22,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.cell import checked, usable_cores
+    from harness.cell.cell import checked, usable_cores
     from harness.regress.selftest import Size, selftest
     from reports.selftest import lines
 

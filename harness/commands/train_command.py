@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import zoo
-from harness.cell import checked, usable_cores
+from harness.cell.cell import checked, usable_cores
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.weights import zoo
+from pardec.errors import UserError, unknown
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.train import Codes
+    from harness.train.trainer import Codes
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     checked("threads", options.threads, "--threads")
     import torch
 
-    from harness.prepare import check_device
+    from harness.subject.prepare import check_device
 
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
@@ -90,12 +90,12 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
     settings: dict[str, Any] = {"device": options.device, "data": options.data}
     settings |= {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
     if target == "tokenizer":
-        from harness.train_tokenizer import train_tokenizer
+        from harness.train.tokenizer import train_tokenizer
 
         return train_tokenizer(folder, **settings)
     if target in zoo.SHARED:
         from backbones.tokenizers import load_tokenizer
-        from harness.train_classifier import train_classifier
+        from harness.train.classifier import train_classifier
 
         # Classifiers don't need the tokenizer; with one their cards also judge its reconstructions.
         path = folder / "tokenizer.safetensors"
@@ -110,10 +110,10 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
 
     from backbones.controlled import controlled_network
     from backbones.tokenizers import load_tokenizer
-    from harness.data import load_dataset
-    from harness.environment import command
-    from harness.train import Recipe, Trainer
-    from harness.train_tokenizer import data_card
+    from harness.images.data import load_dataset
+    from harness.machine.environment import command
+    from harness.train.tokenizer import data_card
+    from harness.train.trainer import Recipe, Trainer
 
     tokenizer_file = zoo.shared_file("tokenizer", folder)
     tokenizer = load_tokenizer(tokenizer_file)
@@ -152,8 +152,8 @@ def _codes(
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
     import hashlib
 
-    from harness.codes import encode_variants
-    from harness.train import Codes
+    from harness.images.codes import encode_variants
+    from harness.train.trainer import Codes
 
     if given is not None:
         return Codes.from_npz(given)

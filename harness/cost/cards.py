@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from strategies.decoding.errors import UserError, unknown
+from pardec.errors import UserError, unknown
 
 SHEETS = Path(__file__).with_name("cards.toml")
 HERE = "here"

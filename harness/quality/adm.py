@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from harness.quality.neighbours import NEIGHBOURS
 from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
+from pardec.errors import UserError
 from results.arrays import array_headers, read_arrays
-from strategies.decoding.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

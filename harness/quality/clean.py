@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.data import IMAGE_SUFFIXES, open_image
+from harness.images.data import IMAGE_SUFFIXES, open_image
 from harness.quality import frechet
 from harness.quality.extractors import fetched
 from harness.quality.sets import Extractor, ReferenceStats, file_sha256
+from pardec.errors import UserError
 from results.arrays import array_headers, read_arrays
-from strategies.decoding.errors import UserError
 
 CLEAN: Final = "inception-clean"
 WIDTH = 2048

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import UNREADABLE
 from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 INCEPTION: Final = "inception"
 URL_INCEPTION: Final = (

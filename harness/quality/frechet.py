@@ -22,8 +22,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from harness.quality.errors import Unmeasurable
+from harness.quality.intervals import balanced_groups, leave_one_out
 from harness.quality.sets import ReferenceStats
-from harness.statistics import balanced_groups, leave_one_out
 
 Array = NDArray[np.float64]
 WIDEST = 512

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
+from pardec.errors import UserError
 from strategies.decoding.decode import Decoding, Rows
-from strategies.decoding.errors import UserError
 from strategies.decoding.plan import Plan
 from strategies.decoding.published import Published
 from strategies.decoding.streams import Streams

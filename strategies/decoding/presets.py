@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strategies.decoding.errors import unknown
+from pardec.errors import unknown
 
 if TYPE_CHECKING:
     from backbones.config import NetworkConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 from zlib import crc32
 
-from strategies.decoding.errors import UserError, closest, one_line, unknown, visible
+from pardec.errors import UserError, closest, one_line, unknown, visible
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy

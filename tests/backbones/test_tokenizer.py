@@ -129,8 +129,8 @@ def test_zoo_card_belongs_to_the_file(zoo, card):
 
 
 def test_zoo_reconstructs_held_out_digits_as_its_card_says(zoo, card):
-    from harness.data import load_dataset
-    from harness.train_tokenizer import reconstruction
+    from harness.images.data import load_dataset
+    from harness.train.tokenizer import reconstruction
 
     held_out = load_dataset("mnist", "held-out")
     found = reconstruction(zoo, held_out)
@@ -144,8 +144,8 @@ def test_zoo_reconstructs_held_out_digits_as_its_card_says(zoo, card):
 def test_variants_are_frozen_by_seed_and_variant(zoo):
     from dataclasses import replace
 
-    from harness.codes import Codes, encode_variants
-    from harness.data import load_dataset, to_float
+    from harness.images.codes import Codes, encode_variants
+    from harness.images.data import load_dataset, to_float
 
     held_out = load_dataset("mnist", "held-out")
     few = replace(held_out, images=held_out.images[:20], labels=held_out.labels[:20])

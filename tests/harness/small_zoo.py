@@ -8,9 +8,9 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import save_half
-from harness import zoo
-from harness.features import ClassifierConfig, FeatureNetwork
-from harness.train import Recipe, Trainer
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork
+from harness.train.trainer import Recipe, Trainer
+from harness.weights import zoo
 from strategies.decoding import registry
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64)

@@ -25,7 +25,6 @@ WITHOUT_TORCH = (
     "locality",
     "schedules",
     "streams",
-    "errors",
     "guidance",
     "presets",
     "registry",

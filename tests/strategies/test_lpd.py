@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.contract.requirements import close
-from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.schedules import lpd_sizes

@@ -1,0 +1,1 @@
+"""What is asked for: one cell and its key, sweep files, and the sweeps that ship."""

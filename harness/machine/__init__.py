@@ -1,0 +1,1 @@
+"""What the suite knows of the machine it runs on: environment, clock, memory, energy, processes."""

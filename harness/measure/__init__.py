@@ -1,0 +1,1 @@
+"""How long, how much memory, how many steps: what one cell measures around its images."""
