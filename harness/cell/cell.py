@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.machine.environment import usable_cores
 from pardec.errors import UserError, nearest, unknown
 from results.annotations import is_whole
 
@@ -227,13 +227,6 @@ def unscored(cell: Cell) -> Cell:
     pins = {role: digest for role, digest in cell.pins.items() if role not in SCORING}
     changes: dict[str, Any] = dict.fromkeys(SCORING)
     return dataclasses.replace(cell, pins=pins, **changes)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import checked, usable_cores
+from harness.cell.cell import checked
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry

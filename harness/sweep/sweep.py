@@ -17,10 +17,10 @@ from rich.table import Table
 from harness.cell import sweep_file
 from harness.cell.cell import RANDOM, Cell
 from harness.cell.sweep_file import Sweep
-from harness.commands.common import progress_bar
 from harness.machine.environment import environment
 from harness.machine.failures import says_disk_full
 from harness.machine.stopping import Stop, stop_on_signals
+from harness.machine.terminal import progress_bar
 from harness.sweep import turns as pairing
 from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker
 from pardec.errors import UserError, one_line

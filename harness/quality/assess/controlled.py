@@ -23,8 +23,7 @@ from harness.quality import (
     replicates,
     unmeasured,
 )
-from harness.quality.classifiers import FeatureNetwork, load_features, load_judge
-from harness.train.classifier import predictions
+from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
 from harness.weights import zoo
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"

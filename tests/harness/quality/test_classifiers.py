@@ -10,8 +10,8 @@ from PIL import Image
 from backbones.tokenizers import load_tokenizer
 from backbones.weights import ZOO, save_half, sha256_of
 from harness.images.data import load_dataset
-from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, load_features, load_judge
-from harness.train.classifier import ClassifierBudget, accuracy, classifier_config, train_classifier
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features, load_judge
+from harness.train.classifier import ClassifierBudget, classifier_config, train_classifier
 from harness.train.tokenizer import train_tokenizer
 from pardec.errors import UserError
 

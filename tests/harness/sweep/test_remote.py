@@ -8,8 +8,8 @@ import pytest
 
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
-from harness.commands.common import progress_bar
 from harness.machine.stopping import Stop
+from harness.machine.terminal import progress_bar
 from harness.sweep.cluster.driver import Delivery, Lost, Task, run_on
 from harness.sweep.cluster.on_node import describe, run_task
 from harness.sweep.cluster.ray_pool import Need, Node, choose
