@@ -113,6 +113,7 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
     from backbones.tokenizers import load_tokenizer
     from harness.images.data import load_dataset
     from harness.machine.environment import command
+    from harness.train.store_zoo import store_zoo
     from harness.train.tokenizer import data_card
     from harness.train.trainer import Recipe, Trainer
 
@@ -144,7 +145,7 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
         "date": _today(),
         "command": command(),
     }
-    return zoo.store_zoo(trainer, folder, card)
+    return store_zoo(trainer, folder, card)
 
 
 def _codes(

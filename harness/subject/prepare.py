@@ -12,12 +12,12 @@ import torch
 
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
-from backbones.empty import without_memory
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
-from backbones.transformer import Network, parameter_count
+from backbones.transformer import parameter_count
 from harness.cell.cell import ANCHORS, RANDOM, SCORING, ZOO_PREFIX, Cell
 from harness.weights import zoo
+from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
 from strategies.decoding import presets, registry
@@ -194,12 +194,6 @@ def default_label(title: str, cell: Cell) -> str:
     """The title of strategy or network and the options that make the cell special."""
     options = ", ".join(f"{name} {value}" for name, value in sorted(cell.options.items()))
     return f"{title} ({options})" if options else title
-
-
-def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
-    """The network without memory for its weights."""
-    with without_memory():
-        return strategy.network(config)
 
 
 def finished(cell: Cell) -> Cell:

@@ -20,8 +20,9 @@ from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
-from harness.subject.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
+from harness.weights.empty import on_meta
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
 from strategies.decoding.plan import Plan
@@ -79,7 +80,7 @@ def load(prepared: Prepared) -> Subject:
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         _check_finite(tokenizer, "tokenizer weight")
         tokenizer.to(device)

@@ -17,8 +17,6 @@ from results.annotations import is_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.train.trainer import Trainer
-
 SHIPPED = Path(backbones.__file__).parent / "zoo"
 SHARED = ("tokenizer", "features", "judge")
 """Files that every cell of the controlled tier uses."""
@@ -144,24 +142,3 @@ def load_zoo(
 
     card = read_card(network, zoo)
     return dict(card.options), card.network, load_half(card.weights).tensors
-
-
-def store_zoo(trainer: "Trainer", folder: Path, data: Mapping[str, Any]) -> Path:
-    """Write the kept weights in half precision, then the card; returns the path of the weights.
-
-    data: what the card says besides the trainer's own account, such as ``tokenizer_sha256`` and the command.
-    """
-    from backbones.weights import save_half, write_card
-    from harness.train.trainer import card
-
-    path = Path(folder) / f"{file_stem(trainer.strategy.name, trainer.recipe.seed)}.safetensors"
-    trunk = trunk_hash(trainer.config.trunk)
-    header = {
-        "strategy": trainer.strategy.name,
-        "trunk_hash": trunk,
-        "tokenizer_sha256": data.get("tokenizer_sha256"),
-    }
-    sha256 = save_half(trainer.kept, path, header)
-    weights = {"file": path.name, "sha256": sha256, "bytes": path.stat().st_size, "precision": "float16"}
-    write_card(path.with_suffix(".json"), card(trainer, {"trunk_hash": trunk, "weights": weights, **data}))
-    return path

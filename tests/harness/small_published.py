@@ -12,10 +12,11 @@ from harness.cell.cell import Cell, normalised
 from harness.measure import measure
 from harness.measure.measure import Budgets
 from harness.measure.repeats import Budget
-from harness.subject.prepare import finished, on_meta
+from harness.subject.prepare import finished
 from harness.sweep.process import Outcome
 from harness.sweep.sweep import make_row
 from harness.sweep.worker import Channel, measure_cell
+from harness.weights.empty import on_meta
 from results.schema import Row
 from strategies.decoding import presets
 from strategies.decoding.registry import by_family
