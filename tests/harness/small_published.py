@@ -14,7 +14,7 @@ from harness.measure.measure import Budgets
 from harness.measure.repeats import Budget
 from harness.subject.prepare import finished
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import make_row
+from harness.sweep.row import make_row
 from harness.sweep.worker import Channel, measure_cell
 from harness.weights.empty import on_meta
 from results.schema import Row

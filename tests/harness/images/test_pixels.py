@@ -20,7 +20,7 @@ from harness.measure import measure
 from harness.subject.prepare import finished, pins, prepare
 from harness.subject.subject import NotFinite, load, run_batch
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import make_row
+from harness.sweep.row import make_row
 from harness.sweep.worker import Channel, measure_cell
 from strategies.decoding import presets
 from strategies.decoding.contract.recording import randomise
