@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _cell(options: argparse.Namespace) -> "Cell":
     from harness.commands.explain_command import find_cell
-    from harness.subject.prepare import finished
+    from harness.subject.pins import finished
 
     changes = overrides(options)
     if "device" in changes:

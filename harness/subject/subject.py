@@ -15,6 +15,7 @@ from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
+from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
@@ -118,7 +119,7 @@ def _fill(network: Network, prepared: Prepared) -> None:
         keys = registry.by_family(presets.preset_info(cell.network).family).keys
         load_published(network, read_state_dict(path), keys, str(path))
     else:
-        _, _, state = zoo.load_zoo(cell.network, cell.zoo)
+        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:

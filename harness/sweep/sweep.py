@@ -17,7 +17,8 @@ from harness.cell.sweep_file import Sweep
 from harness.machine.failures import says_disk_full
 from harness.machine.stopping import Stop, stop_on_signals
 from harness.machine.terminal import progress_bar
-from harness.subject.prepare import finished, predict, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import predict, prepare
 from harness.sweep.cluster.driver import Pool, run_on
 from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker

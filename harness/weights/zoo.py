@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import ZOO_PREFIX
 from pardec.errors import UserError
 from results.annotations import is_whole
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SHIPPED = Path(backbones.__file__).parent / "zoo"
 SHARED = ("tokenizer", "features", "judge")
@@ -129,16 +126,3 @@ def _file_hash(path: Path, size: int, changed: int) -> str:
 def trunk_hash(config: TrunkConfig) -> str:
     """Names a trunk configuration: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_zoo(
-    network: str, zoo: str | Path | None = None
-) -> "tuple[dict[str, Any], NetworkConfig, dict[str, Tensor]]":
-    """Strategy options, configuration and float32 state of ``zoo/NAME``.
-
-    Raises UserError where a file is missing, CheckpointError where the weights can't be read.
-    """
-    from backbones.weights import load_half
-
-    card = read_card(network, zoo)
-    return dict(card.options), card.network, load_half(card.weights).tensors

@@ -12,7 +12,7 @@ from harness.cell.cell import Cell, normalised
 from harness.measure import measure
 from harness.measure.measure import Budgets
 from harness.measure.repeats import Budget
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from harness.sweep.process import Outcome
 from harness.sweep.row import make_row
 from harness.sweep.worker import Channel, measure_cell

@@ -14,7 +14,7 @@ import torch
 from harness.cell.cell import Cell, unscored
 from harness.images.shards import Shards, identity
 from harness.images.stores import ImageStore
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from harness.sweep.process import ROOT
 from pardec.errors import UserError
 from results.store import load_rows

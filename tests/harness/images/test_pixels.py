@@ -17,7 +17,8 @@ from harness.images.data import to_uint8
 from harness.images.pixels import detokenize, film_of, shown_commits
 from harness.images.shards import Shards
 from harness.measure import measure
-from harness.subject.prepare import finished, pins, prepare
+from harness.subject.pins import finished, pins
+from harness.subject.prepare import prepare
 from harness.subject.subject import NotFinite, load, run_batch
 from harness.sweep.process import Outcome
 from harness.sweep.row import make_row

@@ -21,7 +21,8 @@ from tests.harness.small_catalogue import use_catalogue
 from tests.harness.small_zoo import STRATEGIES
 from harness.cell.cell import Cell, normalised
 from harness.measure.in_turn import load_all, timed_batches
-from harness.subject.prepare import finished, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
 use_catalogue(Path(sys.argv[1]))
 own = dict(images=2, batch=2, threads=1)
 files = dict(checkpoint="random", tokenizer_checkpoint="random")

@@ -21,7 +21,7 @@ from harness.quality.assess import adm as assess_published
 from harness.quality.assess import clean as assess_clean
 from harness.quality.assess.clean import CleanAssessor
 from harness.quality.score import clean_distance
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from pardec.errors import UserError
 from reports.claims import claims
 from reports.comparability import CLEAN_KEYS, Incomparable, quantity, require_comparable
