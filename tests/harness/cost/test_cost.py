@@ -21,7 +21,8 @@ from harness.measure.measure import count_flops
 from harness.subject.pins import finished
 from harness.subject.prepare import Prepared, predict, prepare
 from harness.subject.subject import load
-from harness.sweep.worker import Channel, measure_cell, store_prediction
+from harness.sweep.job import measure_cell, store_prediction
+from harness.sweep.messages import Channel
 from harness.weights.empty import on_meta
 from pardec.errors import UserError
 from strategies.decoding.decode import Ask

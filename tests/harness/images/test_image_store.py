@@ -60,7 +60,7 @@ def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_pa
             with pytest.raises(Killed):
                 row_of(chosen, tmp_path / "cut", monkeypatch)
         else:  # killed while it was judged
-            patch.setattr("harness.sweep.worker._generated_quality", lambda *_: (_ for _ in ()).throw(Killed))
+            patch.setattr("harness.sweep.job._generated_quality", lambda *_: (_ for _ in ()).throw(Killed))
             with pytest.raises(Killed):
                 row_of(chosen, tmp_path / "cut", monkeypatch)
     kept = {
