@@ -10,7 +10,8 @@ from tests.harness.small_published import small_presets  # noqa: F401
 SLOW = ("torch", "torchvision", "torch._dynamo", "sympy", "torch_fidelity", "cleanfid", "matplotlib")
 MODULES = """
 import sys
-import harness.sweep.sweep, harness.sweep.worker, harness.sweep.job, harness.subject.subject, harness.subject.prepare
+import harness.sweep.sweep, harness.sweep.worker, harness.sweep.job
+import harness.subject.subject, harness.subject.prepare
 import harness.measure.in_turn, harness.measure.measure, harness.lossiness.estimate, harness.cost.model
 import harness.quality.assess.controlled, harness.quality.assess.adm
 """
