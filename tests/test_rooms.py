@@ -139,13 +139,13 @@ def test_every_room_is_declared_and_says_what_it_owns():
     assert [str(path.relative_to(ROOT)) for path in silent] == []
 
 
-LAZY = ("harness.cli", "harness.commands", "harness.sweep.worker", FACE)
-"""Where an import inside a function buys start-up time."""
+RIM = ("harness.cli", "harness.commands", "harness.sweep.worker", "strategies.decoding.registry", FACE)
+"""Where an import inside a function buys start-up time: torch is loaded when something is computed."""
 
 
 def test_imports_hide_inside_functions_only_at_the_rim():
     hidden = [one for one in all_imports() if one.lazy]
-    assert [str(one) for one in hidden if not one.importer.startswith(LAZY)] == []
+    assert [str(one) for one in hidden if not one.importer.startswith(RIM)] == []
 
 
 @pytest.mark.parametrize(
