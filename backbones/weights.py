@@ -1,6 +1,5 @@
 """Small trained weights: half precision on disk, float32 in memory, named by the hash of their file."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError
+from pardec.hashing import file_sha256
 
 ZOO = Path(__file__).parent / "zoo"
 HEADER = "pardec"
@@ -27,10 +27,6 @@ class Weights:
     config: dict[str, Any]
     sha256: str
     """Of the whole file."""
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -51,7 +47,7 @@ def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
     # One header entry: the order of several is not fixed, and the file's hash is its name.
     partial.write_bytes(save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)}))
     os.replace(partial, path)
-    return sha256_of(path)
+    return file_sha256(path)
 
 
 def load_half(path: Path) -> Weights:
@@ -81,7 +77,7 @@ def load_half(path: Path) -> Weights:
         ) from None
     if not isinstance(config, dict):
         raise CheckpointError(f"weights file '{path}' has a '{HEADER}' entry that is no JSON object")
-    return Weights(whole, config, sha256_of(path))
+    return Weights(whole, config, file_sha256(path))
 
 
 def load_into(module: nn.Module, weights: Weights, path: Path) -> None:

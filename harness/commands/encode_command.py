@@ -90,11 +90,11 @@ def _info(
     pictures: "Pictures",
 ) -> "CodesInfo":
     from harness.images.code_shards import CodesInfo, listing_hash
-    from harness.weights.zoo import file_hash
+    from pardec.hashing import file_sha256
 
     return CodesInfo(
         tokenizer=options.tokenizer,
-        tokenizer_sha256=file_hash(weights),
+        tokenizer_sha256=file_sha256(weights),
         codes=tokenizer.codes,
         grid=tokenizer.grid,
         image_size=tokenizer.image_size,

@@ -10,6 +10,7 @@ from harness.quality.assess.adm import with_scoring
 from harness.subject.prepare import check_device, load_plugins, prepare
 from harness.weights import zoo
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 
 def finished(cell: Cell) -> Cell:
@@ -31,25 +32,25 @@ def pins(cell: Cell) -> dict[str, str]:
     """Hashes of all files behind a cell's numbers."""
     found: dict[str, str] = {}
     if not cell.is_published:
-        found = {role: zoo.file_hash(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
+        found = {role: file_sha256(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
     if cell.is_published and cell.checkpoint not in (None, RANDOM):
-        found["network"] = zoo.file_hash(Path(str(cell.checkpoint)))
+        found["network"] = file_sha256(Path(str(cell.checkpoint)))
     elif not cell.is_anchor and not cell.is_published:
         card = zoo.read_card(cell.network, cell.zoo)
-        found["card" if cell.checkpoint == RANDOM else "network"] = zoo.file_hash(
+        found["card" if cell.checkpoint == RANDOM else "network"] = file_sha256(
             card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
         )
     if cell.tokenizer_checkpoint not in (None, RANDOM):
-        found["tokenizer"] = zoo.file_hash(Path(str(cell.tokenizer_checkpoint)))
+        found["tokenizer"] = file_sha256(Path(str(cell.tokenizer_checkpoint)))
     for role in SCORING:
         file = getattr(cell, role)
         if file is not None:
-            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else zoo.file_hash(Path(file))
+            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else file_sha256(Path(file))
     kind, _, path = cell.data.partition(":")
     if kind == "imagefolder":
         found["data"] = folder_hash(Path(path.partition("?")[0]))
     for plugin in cell.plugin:
-        found[f"plugin {Path(plugin).stem}"] = zoo.file_hash(Path(plugin))
+        found[f"plugin {Path(plugin).stem}"] = file_sha256(Path(plugin))
     return found
 
 
@@ -60,5 +61,5 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{zoo.file_hash(path)}\n".encode())
+            digest.update(f"{path.relative_to(folder)}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Published files come here, and are checked: whole, and exactly the network or tokenizer of their name."""
 
-import hashlib
 import logging
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from backbones.checkpoints import CheckpointError
 from harness.weights.fetch import PublishedFile, cache_folder, locate, published_file
 from harness.weights.inspection import inspect_file
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 
 def fetch(name: str, first: Path | None = None) -> Path:
@@ -66,8 +66,7 @@ def _verify(path: Path, told: Any, wanted: PublishedFile) -> None:
     fault = f"{size:,} bytes, expected {told.size:,}" if told.size not in (None, size) else None
     etag = str(told.etag or "")
     if fault is None and re.fullmatch(r"[0-9a-f]{64}", etag):
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
         fault = f"sha256 {found[:16]}, expected {etag[:16]}" if found != etag else None
     if fault:
         path.unlink()

@@ -1,10 +1,8 @@
 """The zoo: small trained networks as NAME.safetensors with a card NAME.json. Cards are read without torch."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import ZOO_PREFIX
 from pardec.errors import UserError
+from pardec.hashing import text_key
 from results.annotations import is_whole
 
 SHIPPED = Path(backbones.__file__).parent / "zoo"
@@ -111,18 +110,6 @@ def shared_file(role: str, zoo: str | Path | None = None) -> Path:
     return path
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read once per process as long as it doesn't change."""
-    state = path.stat()
-    return _file_hash(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _file_hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def trunk_hash(config: TrunkConfig) -> str:
     """Names a trunk configuration: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:16]
+    return text_key(json.dumps(asdict(config), sort_keys=True))
