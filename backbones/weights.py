@@ -1,7 +1,6 @@
 """Small trained weights: half precision on disk, float32 in memory, named by the hash of their file."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError
+from pardec.files import write_whole
 from pardec.hashing import file_sha256
 
 ZOO = Path(__file__).parent / "zoo"
@@ -43,10 +43,9 @@ def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
         for name, tensor in module.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     # One header entry: the order of several is not fixed, and the file's hash is its name.
-    partial.write_bytes(save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)}))
-    os.replace(partial, path)
+    content = save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)})
+    write_whole(path, lambda file: file.write(content))
     return file_sha256(path)
 
 
@@ -91,6 +90,4 @@ def load_into(module: nn.Module, weights: Weights, path: Path) -> None:
 
 def write_card(path: Path, card: Mapping[str, Any]) -> None:
     """Write the card of a weights file as JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, lambda file: file.write(json.dumps(card, indent=1).encode() + b"\n"))
