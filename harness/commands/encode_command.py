@@ -87,7 +87,8 @@ def _info(
     cropping: "Cropping",
     pictures: "Pictures",
 ) -> "CodesInfo":
-    from harness.images.code_shards import CodesInfo, listing_hash
+    from harness.images.code_shards import CodesInfo
+    from harness.images.folders import listing_hash
     from harness.weights.zoo import file_hash
 
     return CodesInfo(

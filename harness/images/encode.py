@@ -19,7 +19,9 @@ from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.published import load_published_tokenizer
 from backbones.weights import ZOO
-from harness.images.data import class_folders, open_image, to_float
+from harness.images.data import to_float
+from harness.images.folders import class_folders
+from harness.images.pictures import open_image
 from pardec.errors import UserError, unknown
 
 CROPS = ("centre", "mirror", "ten")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from backbones.tokenizers import Tokenizer
-from harness.images.data import load_dataset, read_image, to_float
+from harness.images.data import load_dataset, to_float
+from harness.images.pictures import read_image
 from harness.images.pixels import GREY
 from harness.subject.subject import Given, Subject, run_batch
 from pardec.errors import UserError

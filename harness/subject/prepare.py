@@ -1,7 +1,6 @@
 """From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import Network, parameter_count
 from harness.cell.cell import ANCHORS, RANDOM, SCORING, ZOO_PREFIX, Cell
+from harness.images.data import folder_of
+from harness.images.folders import class_folders, clean_files, content_hash
 from harness.weights import zoo
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
@@ -236,24 +237,15 @@ def pins(cell: Cell) -> dict[str, str]:
     for role in SCORING:
         file = getattr(cell, role)
         if file is not None:
-            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else zoo.file_hash(Path(file))
-    kind, _, path = cell.data.partition(":")
-    if kind == "imagefolder":
-        found["data"] = folder_hash(Path(path.partition("?")[0]))
+            path = Path(file)
+            # Only clean_reference may be a folder.
+            found[role] = content_hash(path, clean_files(path)) if path.is_dir() else zoo.file_hash(path)
+    folder = folder_of(cell.data)
+    if folder is not None:
+        found["data"] = content_hash(folder, (file for _, files in class_folders(folder) for file in files))
     for plugin in cell.plugin:
         found[f"plugin {Path(plugin).stem}"] = zoo.file_hash(Path(plugin))
     return found
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of the files of a folder."""
-    if not folder.is_dir():
-        raise UserError(f"data: no image folder '{folder}'")
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{zoo.file_hash(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def check_device(device: str, dtype: str) -> None:
