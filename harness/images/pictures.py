@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pardec.errors import UserError, one_line
 from results.arrays import UNREADABLE
@@ -58,8 +58,8 @@ def open_with_alpha(file: Path) -> Image.Image:
 
 def open_plainly(file: Path) -> Image.Image:
     """A file as an RGB image by Pillow's conversion alone, as other libraries read it."""
-    with _opened(file) as opened:
-        return opened.convert("RGB")
+    with _decoding(file), Image.open(file, formats=FORMATS) as opened:
+        return _of_bounded_size(opened).convert("RGB")
 
 
 def read_image(file: Path, size: int | None) -> NDArray[np.uint8]:
@@ -75,15 +75,28 @@ def read_image(file: Path, size: int | None) -> NDArray[np.uint8]:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
-    """The first frame of a file, and whatever goes wrong with it as a BrokenPicture."""
+    """The first frame of a file; what goes wrong inside is a BrokenPicture."""
+    # Not by its path: Pillow maps such a TIFF, and maps one that lies on its side with the wrong width.
+    with _decoding(file), file.open("rb") as content, Image.open(content, formats=FORMATS) as opened:
+        yield _of_bounded_size(opened)
+
+
+@contextmanager
+def _decoding(file: Path) -> Iterator[None]:
     try:
-        with Image.open(file, formats=FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels, at most {MOST_PIXELS:,} are read")
-            yield opened
+        yield
+    except UnidentifiedImageError:
+        what = f"none of {', '.join(FORMATS)}" if file.stat().st_size else "the file is empty"
+        raise BrokenPicture(file, what) from None
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         raise BrokenPicture(file, reason) from error
+
+
+def _of_bounded_size(opened: Image.Image) -> Image.Image:
+    if opened.width * opened.height > MOST_PIXELS:
+        raise ValueError(f"{opened.width}x{opened.height} pixels, at most {MOST_PIXELS:,} are read")
+    return opened
 
 
 def _eight_bits(opened: Image.Image) -> Image.Image:
