@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,11 @@ from harness.images.folders import clean_files
 from harness.images.pictures import BrokenPicture, open_plainly
 from harness.quality import frechet
 from harness.quality.extractors import fetched
+from harness.quality.gaussians import check_gaussian
 from harness.quality.sets import Extractor, ReferenceStats, file_sha256
-from pardec.errors import UserError, one_line
+from harness.weights.finite import check_finite
+from harness.weights.zoo import file_hash
+from pardec.errors import NotFinite, UserError, one_line
 from results.arrays import UNREADABLE, array_headers, read_arrays
 
 CLEAN: Final = "inception-clean"
@@ -92,7 +96,7 @@ def clean_extractor(path: Path) -> Extractor:
 
     A TorchScript file is a program of torch operations: unlike a pickle it can't call Python, but what it
     computes when it is run is up to its author, so the hash of the published file is worth checking.
-    Raises UserError for a file that is no such network.
+    Raises UserError for a file that is no such network, NotFinite for weights that are no numbers.
     """
     from cleanfid.downloads_helper import inception_url
     from cleanfid.inception_torchscript import InceptionV3W
@@ -107,11 +111,14 @@ def clean_extractor(path: Path) -> Extractor:
                 # Of torch.jit.load, for which such files have no successor.
                 warnings.simplefilter("ignore", FutureWarning)
                 network = InceptionV3W(folder, download=False, resize_inside=False).eval()
-                shape = list(network.requires_grad_(False)(torch.zeros(2, 3, SIDE, SIDE)).shape)
+                features = network.requires_grad_(False)(torch.zeros(2, 3, SIDE, SIDE))
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"{path} is no TorchScript Inception of clean-fid: {detail}") from error
-    assert shape == [2, WIDTH]  # InceptionV3W reshapes to it or raises
+    assert list(features.shape) == [2, WIDTH]  # InceptionV3W reshapes to it or raises
+    check_finite(network, f"{path}: weight")
+    if not features.isfinite().all():  # constants of the program have no name
+        raise NotFinite(f"{path}: features of a black image are NaN or infinite")
     return Extractor(CLEAN, file_sha256(path), CleanInception(network).eval())
 
 
@@ -133,6 +140,14 @@ def check_clean_reference(path: Path) -> None:
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
             got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
             raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
+    _check_statistics(path, file_hash(path))
+
+
+@lru_cache(maxsize=4)
+def _check_statistics(path: Path, sha256: str) -> None:
+    """UserError for statistics of no distribution; once for every content."""
+    found = read_arrays(path, ("mu", "sigma"))
+    check_gaussian(str(path), found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
 
 
 def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> ReferenceStats:
@@ -140,6 +155,7 @@ def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> Refe
 
     The file doesn't say of how many images, nor by which network: the published one is taken for granted.
     """
+    _check_statistics(path, file_hash(path))
     found = read_arrays(path, ("mu", "sigma"))
     mu, sigma = (found[name].astype(np.float64) for name in ("mu", "sigma"))
     return ReferenceStats(path.stem, sha256, None, mu, sigma, extractor.name, extractor.sha256)

@@ -20,6 +20,7 @@ from harness.images.data import folder_of
 from harness.images.folders import class_folders, clean_files, content_hash
 from harness.weights import zoo
 from harness.weights.fetch import folders, locate
+from harness.weights.finite import check_zoo_file
 from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
@@ -217,6 +218,10 @@ def finished(cell: Cell) -> Cell:
             from harness.quality.assess.adm import with_scoring
 
             cell = with_scoring(cell)
+    if not cell.is_published:
+        for role in zoo.SHARED:
+            path = zoo.shared_file(role, cell.zoo)
+            check_zoo_file(path, zoo.file_hash(path))
     return dataclasses.replace(cell, pins=pins(cell))
 
 

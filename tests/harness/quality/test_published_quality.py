@@ -315,6 +315,9 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     (tmp_path / "text.npz").write_text("no zip")
     torch.save({"fc.bias": torch.zeros(3)}, tmp_path / "keys.pth")
+    state = torch.load(weights, weights_only=True)
+    state["fc.bias"][7] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
     file = tmp_path / "small.toml"
     file.write_text(
         '[[include]]\nstrategy = "par"\nnetwork = "small-par"\ncheckpoint = "random"\n'
@@ -329,6 +332,7 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
         ("--reference", "text.npz"): "can't be read",
         ("--inception", "absent.pth"): "no such file; expected a path or 'download'",
         ("--inception", "keys.pth"): "Missing key",
+        ("--inception", "nan.pth"): "nan.pth: weight 'fc.bias' is NaN or infinite",
     }
     for (flag, name), words in expected.items():
         arguments = ["sweep", str(file), "--results", str(tmp_path / "out"), flag, str(tmp_path / name)]

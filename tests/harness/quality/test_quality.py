@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from harness import quality as q
 from harness.quality.intervals import balanced_groups
+from pardec.errors import NotFinite
 from tests.harness.quality_standins import TinyRandomConv, of_points, pictures
 
 
@@ -126,7 +127,7 @@ def test_sets_that_do_not_belong_together_are_refused(sets: tuple[q.Features, q.
 def test_features_that_are_not_finite_are_refused() -> None:
     points = np.ones((5, 4), np.float32)
     points[2, 1] = np.nan
-    with pytest.raises(ValueError, match="1 of 5 images are not finite"):
+    with pytest.raises(NotFinite, match="1 of 5 images are not finite"):
         of_points(points)
 
 
