@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.weights.zoo import file_hash
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 CLEAN_SUFFIXES = (
@@ -82,7 +82,7 @@ def content_hash(root: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         try:
-            digest.update(_name_below(root, file) + b"\0" + file_hash(file).encode() + b"\n")
+            digest.update(_name_below(root, file) + b"\0" + file_sha256(file).encode() + b"\n")
         except OSError as error:
             raise UserError(f"image '{file}' can't be read: {error.strerror or error}") from None
     return digest.hexdigest()

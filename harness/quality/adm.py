@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from harness.quality.gaussians import check_gaussian
 from harness.quality.neighbours import NEIGHBOURS
-from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
-from harness.weights.zoo import file_hash
+from harness.quality.sets import Extractor, Features, ReferenceStats, extract
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from results.arrays import array_headers, read_arrays
 
 
@@ -53,7 +53,7 @@ def check_adm(path: Path, width: int, spatial: int) -> None:
         if name in arrays and not (arrays[name].shape == shape and arrays[name].dtype.kind == "f"):
             got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
             raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
-    _check_statistics(path, file_hash(path))
+    _check_statistics(path, file_sha256(path))
 
 
 @lru_cache(maxsize=4)
@@ -85,7 +85,7 @@ def read_adm(path: Path, images: bool = True) -> AdmBatch:
     if any(array.dtype.kind not in "fiu" for array in arrays.values()):
         raise UserError(f"{path}: statistics must be numbers")
     found = {name: array.astype(np.float64) for name, array in arrays.items()}
-    _check_statistics(path, file_hash(path))
+    _check_statistics(path, file_sha256(path))
     if images and pixels is None and not {"mu", "sigma"} <= found.keys():
         raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
     if pixels is not None:

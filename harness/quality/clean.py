@@ -23,10 +23,10 @@ from harness.images.pictures import BrokenPicture, open_plainly
 from harness.quality import frechet
 from harness.quality.extractors import fetched
 from harness.quality.gaussians import check_gaussian
-from harness.quality.sets import Extractor, ReferenceStats, file_sha256
+from harness.quality.sets import Extractor, ReferenceStats
 from harness.weights.finite import check_finite
-from harness.weights.zoo import file_hash
 from pardec.errors import NotFinite, UserError, one_line
+from pardec.hashing import file_sha256
 from results.arrays import UNREADABLE, array_headers, read_arrays
 
 CLEAN: Final = "inception-clean"
@@ -140,7 +140,7 @@ def check_clean_reference(path: Path) -> None:
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
             got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
             raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
-    _check_statistics(path, file_hash(path))
+    _check_statistics(path, file_sha256(path))
 
 
 @lru_cache(maxsize=4)
@@ -155,7 +155,7 @@ def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> Refe
 
     The file doesn't say of how many images, nor by which network: the published one is taken for granted.
     """
-    _check_statistics(path, file_hash(path))
+    _check_statistics(path, file_sha256(path))
     found = read_arrays(path, ("mu", "sigma"))
     mu, sigma = (found[name].astype(np.float64) for name in ("mu", "sigma"))
     return ReferenceStats(path.stem, sha256, None, mu, sigma, extractor.name, extractor.sha256)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.checkpoints import UNREADABLE
-from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
+from harness.quality.sets import Extractor, Network, weights_sha256
 from harness.weights.finite import check_finite
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 INCEPTION: Final = "inception"
 URL_INCEPTION: Final = (

@@ -15,13 +15,15 @@ from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
+from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
-from harness.subject.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
+from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
@@ -76,7 +78,7 @@ def load(prepared: Prepared) -> Subject:
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
@@ -108,7 +110,7 @@ def _fill(network: Network, prepared: Prepared) -> None:
         keys = registry.by_family(presets.preset_info(cell.network).family).keys
         load_published(network, read_state_dict(path), keys, str(path))
     else:
-        _, _, state = zoo.load_zoo(cell.network, cell.zoo)
+        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:

@@ -13,7 +13,7 @@ from harness.cell.cell import Cell
 from harness.images import folders
 from harness.images.data import load_dataset
 from harness.images.folders import class_folders, clean_files, content_hash
-from harness.subject.prepare import pins
+from harness.subject.pins import pins
 from pardec.errors import UserError
 
 

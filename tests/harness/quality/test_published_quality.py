@@ -16,7 +16,7 @@ from harness.quality import frechet
 from harness.quality.assess import adm as assess_published
 from harness.quality.assess.adm import PublishedAssessor
 from harness.quality.spatial import WIDTH, split, with_spatial
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from pardec.errors import UserError
 from reports.claims import claims
 from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
@@ -89,9 +89,9 @@ def test_images_become_features_statistics_metrics_a_row_and_a_report(
     names = {"fd_inception", "fd_inception_inf", "fd_inception_clean", "sfd_inception", "kid_inception"}
     names |= {"is_inception", "precision", "recall"}
     assert set(row.quality) == {f"{name}@{N}" for name in names}
-    unbounded = {f"fd_inception_inf@{N}", f"fd_inception_clean@{N}"}
+    unmeasurable = {f"fd_inception_inf@{N}", f"fd_inception_clean@{N}", f"is_inception@{N}"}
     for name, found in row.quality.items():
-        if name in unbounded:
+        if name in unmeasurable:
             assert found["value"] is None
             assert str(N) in row.unmeasured[f"quality.{name}"]
         else:
@@ -353,4 +353,4 @@ def test_generate_prints_the_quality_of_its_images(weights, reference, tmp_path,
     out = capsys.readouterr().out
     assert "4 of 4 images" in out
     assert "fd_inception@4: " in out
-    assert "is_inception@4: a score over 10 splits needs at least 10 images, got 4" in out
+    assert "is_inception@4: a score over 10 splits needs at least 20 images, two for each, got 4" in out

@@ -11,8 +11,9 @@ from backbones.tokenizers import load_tokenizer
 from harness.cell.cell import Cell, normalised
 from harness.cli import main
 from harness.machine.failures import classify
-from harness.subject.prepare import finished
-from harness.sweep.worker import Channel, measure_cell
+from harness.subject.pins import finished
+from harness.sweep.job import measure_cell
+from harness.sweep.messages import Channel
 from pardec.errors import NotFinite, UserError
 from tests.backbones.published_files import to_published
 from tests.harness.harmed import harmed_zoo
