@@ -1,6 +1,5 @@
 """Our feature networks inside torch-fidelity and clean-fid; the Inception network of the published tier."""
 
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +8,9 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbones.checkpoints import UNREADABLE
+from backbones.checkpoints import CheckpointError, read_state_dict
 from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
 from pardec.errors import UserError
 
@@ -168,16 +166,7 @@ def fetched(what: str, url: str, path: Path, sha256: str) -> Path:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"Inception weights not found at {path}: get {URL_INCEPTION}")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, *UNREADABLE) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} can't be read as a state dict of tensors: {detail}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} must hold a plain state dict of tensors under torch-fidelity's keys")
-    return state
+        return read_state_dict(path)
+    except CheckpointError as error:
+        raise UserError(f"Inception weights {error}; get {URL_INCEPTION}") from error
