@@ -42,9 +42,17 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         help="keep initial weights of network and published tokenizer: speed, memory and steps without files",
     )
+    add_weights_flags(command)
     add_checkpoints_flag(command)
     add_zoo_flag(command)
     add_plugin_flag(command)
+
+
+def add_weights_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", metavar="NAME", help="of several in the network's file: model, ema, ... (see inspect)"
+    )
+    command.add_argument("--tokenizer-weights", metavar="NAME", help="the same in the tokenizer's file")
 
 
 def add_scoring_flags(command: argparse.ArgumentParser) -> None:
@@ -113,12 +121,14 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "images",
         "seed",
         "checkpoint",
+        "weights",
+        "tokenizer_weights",
         "compile",
         "cuda_graphs",
     ):
         value = getattr(options, key, None)
         if value is not None:
-            found[key] = checked(key, value, f"--{key}")
+            found[key] = checked(key, value, f"--{key.replace('_', '-')}")
     if found.get("checkpoint") == RANDOM:
         found["tokenizer_checkpoint"] = RANDOM
     for key in SCORING:

@@ -104,15 +104,19 @@ class Pictures:
         return cls(Path(path), files, tuple((name, len(found)) for name, found in folders))
 
 
-def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -> tuple[Tokenizer, Path]:
+def open_tokenizer(
+    name: str, checkpoint: Path | None, image_size: int | None, weights: str | None = None
+) -> tuple[Tokenizer, Path]:
     """A frozen tokenizer by name, and the file of its weights.
 
     checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
-    in pixels, by default 256, which an ``fsq`` cannot change. UserError for what can't be, CheckpointError
-    for a file that can't be read.
+    in pixels, by default 256, which an ``fsq`` cannot change. weights: which of several in the authors' file.
+    UserError for what can't be, CheckpointError for a file that can't be read.
     """
     if name == FSQ:
         path = checkpoint or ZOO / "tokenizer.safetensors"
+        if weights is not None:
+            raise UserError(f"--weights '{weights}': '{path}' holds one state of weights; leave it out")
         tokenizer = load_tokenizer(path)
         if image_size is not None and (image_size, image_size) != tokenizer.image_size:
             raise UserError(f"--image-size {image_size}: '{path}' is for images of {tokenizer.image_size}")
@@ -127,7 +131,7 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
     if side < info.stride or side % info.stride:
         raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
     grid = (side // info.stride, side // info.stride)
-    return load_published_tokenizer(name, grid, checkpoint), checkpoint
+    return load_published_tokenizer(name, grid, checkpoint, weights), checkpoint
 
 
 @torch.inference_mode()
