@@ -119,7 +119,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
 def check_takes_given(strategy: Strategy) -> None:
     """UserError for a strategy of a fixed order, naming those that take given tokens."""
     if not strategy.any_order:
-        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
+        able = ", ".join(sorted(name for name in registry.loadable() if registry.get(name).any_order))
         raise UserError(
             f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
         )

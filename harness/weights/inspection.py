@@ -93,8 +93,8 @@ class Inspection:
 def inspect_file(path: Path, weights: str | None = None) -> Inspection:
     """What the file is; values are not read, but to tell several states apart, and no code from it runs.
 
-    weights: which of several state dicts. Raises CheckpointError for a file that can't be read, and for one of
-    no known family.
+    weights: which of several state dicts. Raises CheckpointError for a file that can't be read, and for one
+    of no known family.
     """
     return identify(read_checkpoint(path, with_values=False, weights=weights), Path(path))
 
