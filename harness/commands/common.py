@@ -1,11 +1,11 @@
 """What several commands share: flags that override a cell's settings, and progress bars."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.machine.distributed import launch
 from pardec.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,10 +152,10 @@ def share_of(text: str | None) -> "Share":
     """The part of the flag --shard, or that of this process under torchrun."""
     from harness.images.shards import Share
 
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    found = launch()
     if text is None:
-        return Share(int(os.environ.get("RANK", "0")), ranks)
-    if ranks > 1:
+        return Share(found.rank, found.size)
+    if found.size > 1:
         raise UserError("--shard: torchrun deals the shards already; use one or the other")
     return Share.parse(text)
 
