@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.checkpoints import CheckpointError
+from backbones.config import NetworkConfig
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer
-from harness.cell.cell import RANDOM
+from harness.cell.cell import RANDOM, Cell
 from harness.images.data import to_uint8
-from harness.subject.prepare import Prepared
 from harness.weights import zoo
 from strategies.decoding import presets
 from strategies.decoding.decode import Commit
@@ -24,12 +24,11 @@ PIXELS = 2**19
 FEWEST_FRAMES = 4
 
 
-def cell_tokenizer(prepared: Prepared) -> Tokenizer | None:
+def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
     """The tokenizer of a cell's network on the CPU; None where the cell has none and its tokens stay tokens.
 
     Raises CheckpointError for weights that don't fit, or a tokenizer that speaks other codes.
     """
-    cell, config = prepared.cell, prepared.config
     if not cell.is_published:
         tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo))
     elif cell.tokenizer_checkpoint is None:

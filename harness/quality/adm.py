@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quality.neighbours import NEIGHBOURS
-from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
+from harness.quality.sets import Extractor, Features, ReferenceStats, extract
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from results.arrays import array_headers, read_arrays
 
 

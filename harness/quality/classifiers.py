@@ -115,3 +115,15 @@ def _load(path: Path) -> FeatureNetwork:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error
     network.sha256 = weights.sha256
     return network
+
+
+@torch.inference_mode()
+def predictions(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
+    """The likeliest class of each uint8 image [n, 3, H, W], int64 [n]."""
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device))[1].argmax(1).cpu() for part in images.split(batch)])
+
+
+def accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) -> float:
+    """Share of uint8 images [n, 3, H, W] whose likeliest class is their label."""
+    return (predictions(network, images) == labels).float().mean().item()

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from harness.images.data import IMAGE_SUFFIXES, open_image
 from harness.quality import frechet
 from harness.quality.extractors import fetched
-from harness.quality.sets import Extractor, ReferenceStats, file_sha256
+from harness.quality.sets import Extractor, ReferenceStats
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from results.arrays import array_headers, read_arrays
 
 CLEAN: Final = "inception-clean"

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, read_state_dict
-from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
+from harness.quality.sets import Extractor, Network, weights_sha256
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 INCEPTION: Final = "inception"
 URL_INCEPTION: Final = (

@@ -15,13 +15,15 @@ from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
+from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
-from harness.subject.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
+from harness.weights.empty import on_meta
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Commit, Decoded, decode
 from strategies.decoding.plan import Plan
@@ -81,7 +83,7 @@ def load(prepared: Prepared) -> Subject:
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         _check_finite(tokenizer, "tokenizer weight")
         tokenizer.to(device)
@@ -124,7 +126,7 @@ def _fill(network: Network, prepared: Prepared) -> str | None:
         load_published(network, found.tensors, keys, str(path))
         return found.taken
     else:
-        _, _, state = zoo.load_zoo(cell.network, cell.zoo)
+        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:

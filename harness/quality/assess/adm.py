@@ -15,7 +15,6 @@ Figures are named as on the controlled tier, with the extractor ``inception``:
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,8 +50,8 @@ from harness.quality.adm import AdmBatch, statistics_of
 from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
 from harness.quality.assess.controlled import COLOUR, LABELS
 from harness.quality.spatial import WIDTH, split, with_spatial
-from harness.weights import zoo
 from pardec.errors import UserError
+from pardec.hashing import file_sha256, text_key
 
 POOLED = 2048
 """Width of the features behind FID."""
@@ -81,7 +80,7 @@ def with_scoring(cell: Cell) -> Cell:
         if not weights.is_file():
             raise UserError(f"inception '{cell.inception}': no such file; expected a path or '{DOWNLOAD}'")
     if weights is not None:
-        _check_inception(weights, zoo.file_hash(weights))
+        _check_inception(weights, file_sha256(weights))
     cell = dataclasses.replace(cell, inception=None if weights is None else str(weights))
     return with_clean_scoring(cell) if asks_for_clean(cell) else cell
 
@@ -181,7 +180,7 @@ def _references(
 ) -> tuple[ReferenceStats, ReferenceStats | None]:
     """Statistics of an ADM npz; the features of its images are read once per result folder."""
     device = cell.device.partition(":")[0]
-    digest = hashlib.sha256(f"{zoo.file_hash(path)} {extractor.sha256} {device}".encode()).hexdigest()[:16]
+    digest = text_key(f"{file_sha256(path)} {extractor.sha256} {device}")
     kept = folder / f"reference-{digest}.npz"
     if not kept.is_file():
         found = read_adm(path)

@@ -1,6 +1,5 @@
 """Quality of a cell's images against the training images, whose features are read once per result folder."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from harness.quality import (
     replicates,
     unmeasured,
 )
-from harness.quality.classifiers import FeatureNetwork, load_features, load_judge
-from harness.train.classifier import predictions
+from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
 from harness.weights import zoo
+from pardec.hashing import text_key
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
 LABELS = "class i % C for image i"
@@ -70,7 +69,7 @@ def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats
     named = f"{cell.data}-train"
     device = torch.device(cell.device).type
     content = [cell.data, cell.pins.get("data"), extractor.sha256, device]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    digest = text_key(json.dumps(content))
     path = folder / f"reference-{digest}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:

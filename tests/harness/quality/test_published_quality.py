@@ -16,7 +16,7 @@ from harness.quality import frechet
 from harness.quality.assess import adm as assess_published
 from harness.quality.assess.adm import PublishedAssessor
 from harness.quality.spatial import WIDTH, split, with_spatial
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from pardec.errors import UserError
 from reports.claims import claims
 from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable

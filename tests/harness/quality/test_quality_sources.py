@@ -15,8 +15,8 @@ from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
 
 from harness import quality as q
 from harness.quality import extractors, kernel
-from harness.quality.sets import file_sha256
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from tests.harness.quality_standins import TinyRandomConv, pictures
 
 
