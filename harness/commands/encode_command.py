@@ -92,14 +92,12 @@ def _info(
     cropping: "Cropping",
     pictures: "Pictures",
 ) -> "CodesInfo":
-    import hashlib
-
     from harness.images.code_shards import CodesInfo, listing_hash
-    from pardec.hashing import file_sha256
+    from pardec.hashing import file_sha256, text_key
 
     sha256 = file_sha256(weights)
     if options.weights is not None:  # other states in one file make other codes
-        sha256 = hashlib.sha256(f"{sha256} {options.weights}".encode()).hexdigest()
+        sha256 = text_key(f"{sha256} {options.weights}", len(sha256))
     return CodesInfo(
         tokenizer=options.tokenizer,
         tokenizer_sha256=sha256,

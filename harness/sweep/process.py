@@ -229,20 +229,26 @@ def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]
 
 def last_line(log: Path) -> str:
     """The last line of a worker's log that says anything."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return lines[-1][:300] if lines else "its log is empty"
 
 
 def out_of_memory_kills() -> int:
     """How many processes the kernel has killed for memory in our control group; 0 where it doesn't say."""
     with suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-        for line in (Path("/sys/fs/cgroup") / group / "memory.events").read_text().splitlines():
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2].lstrip("/")
+        for line in (
+            (Path("/sys/fs/cgroup") / group / "memory.events").read_text(encoding="utf-8").splitlines()
+        ):
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)
     with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)

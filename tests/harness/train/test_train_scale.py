@@ -235,7 +235,7 @@ def kill_after(process: subprocess.Popen[str], out, step: int) -> None:
 
 def children(pid: int) -> list[int]:
     """Linux: those of torchrun are sessions of their own."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found]
 
 
