@@ -61,6 +61,11 @@ def origin(name: str) -> str:
     return visible(f"entry point{'s' if len(values) > 1 else ''} {' and '.join(values)}")
 
 
+def plugin_of(name: str) -> Path | None:
+    """The file from which a strategy was added; None for built-ins and those of packages."""
+    return _plugins.get(name)
+
+
 def describe(name: str) -> str:
     """First line of the strategy file's docstring, read without importing it; or why it can't be imported."""
     path = Path(__file__).parent.parent / f"{name}.py" if name in BUILT_IN else _plugins.get(name)
