@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.cell import RANDOM
 from harness.commands.common import RESULTS, add_machine_flags, overrides
 from harness.machine.terminal import progress_bar
-from pardec.errors import UserError, unknown
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cell",
         metavar="CELL",
-        help="'strategy=lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
+        help="'strategy=lpd,steps=10,guidance=2' (commas of a value in quotes: label=\"a, b\"), a key (or "
+        "its beginning) of a recorded cell, or SWEEP:KEY",
     )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"
@@ -89,47 +90,21 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
 def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
     """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
     from harness.cell.cell import RULES, Cell, checked, normalised
+    from harness.cell.inline import options_of, setting_value, settings
     from strategies.decoding import registry
 
-    settings: dict[str, Any] = {}
-    given: dict[str, Any] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key or not value:
-            raise UserError(f"cell '{text}': '{part}' is no setting; expected KEY=VALUE")
-        if key in RULES and key != "options":
-            settings[key] = checked(key, _value(value, key), f"cell '{text}'")
-        else:
-            given[key] = _value(value, key)
-    if "strategy" not in settings:
-        raise UserError(f"cell '{text}': no strategy; valid: {', '.join(registry.names())}")
-    if settings["strategy"] not in registry.names():
-        raise registry.unknown_strategy(settings["strategy"], f"cell '{text}'")
-    _check_options(settings["strategy"], given, text)
-    return normalised(Cell(**{**settings, "options": given, **changes}))
-
-
-def _check_options(strategy: str, given: Mapping[str, Any], text: str) -> None:
-    from harness.cell.cell import RULES
-    from strategies.decoding import registry
-
-    valid = [field.name for field in dataclasses.fields(registry.get(strategy))]
-    for key in given:
-        if key not in valid:
-            raise unknown("key", key, [*valid, *(set(RULES) - {"options"})], f"cell '{text}'")
-
-
-def _value(text: str, key: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text.lower() == "none" and key == "guidance":
-        return False
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    where = f"cell '{text}'"
+    given = settings(text, where)
+    own = set(RULES) - {"options"}
+    values = {
+        key: checked(key, setting_value(key, given.pop(key)), where) for key in list(given) if key in own
+    }
+    if "strategy" not in values:
+        raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
+    if values["strategy"] not in registry.names():
+        raise registry.unknown_strategy(values["strategy"], where)
+    options = options_of(values["strategy"], given, where, own)
+    return normalised(Cell(**{**values, "options": options, **changes}))
 
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
