@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.machine.environment import usable_cores
 from pardec.errors import UserError, nearest, unknown
+from pardec.files import path_of, spec_of
 from pardec.hashing import text_key
-from results.annotations import is_whole
+from results.annotations import LARGEST, is_whole
 
 ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
 """Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
@@ -250,11 +251,11 @@ def _is_number(value: Any) -> bool:
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _whole(least: int, most: int | None = None) -> Rule:
+def _whole(least: int, most: int = LARGEST) -> Rule:
     def fits(value: Any) -> bool:
-        return is_whole(value) and value >= least and (most is None or value <= most)
+        return is_whole(value) and least <= value <= most
 
-    return Rule(f"a whole number of at least {least}" + (f" and at most {most:,}" if most else ""), fits)
+    return Rule(f"a whole number of at least {least} and at most {most:,}", fits)
 
 
 def _number(expectation: str, fits: Callable[[float], bool]) -> Rule:
@@ -328,6 +329,10 @@ def checked(key: str, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {key} = {_toml(value)}: expected {rule.expectation}{hint}")
     if key == "guidance" and value is False:
         return None
+    if key in _FILES:
+        return str(path_of(value)) if value.startswith("~") else value
+    if key == "data":
+        return spec_of(value)
     return float(value) if key in _REAL else value
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
 from harness.machine.distributed import launch
 from pardec.errors import UserError
+from pardec.files import path_of
 
 if TYPE_CHECKING:
     from harness.images.shards import Share
@@ -133,7 +134,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, key, None)
         if value is not None:
             fetched = key.endswith("inception") and value == DOWNLOAD
-            found[key] = value if fetched else str(Path(value).absolute())
+            found[key] = value if fetched else str(path_of(value).absolute())
     if options.checkpoints is not None:
         found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:

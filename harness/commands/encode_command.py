@@ -8,6 +8,7 @@ from harness.commands.common import share_of
 from harness.machine.distributed import local_device
 from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
+from pardec.files import spec_of
 
 if TYPE_CHECKING:
     from backbones.tokenizers import Tokenizer
@@ -19,7 +20,9 @@ SUMMARY = "encode an image folder into shards of codes to train on; goes on wher
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", required=True, metavar="SPEC", help="imagefolder:PATH, one folder a class")
+    command.add_argument(
+        "--data", required=True, type=spec_of, metavar="SPEC", help="imagefolder:PATH, one folder a class"
+    )
     command.add_argument(
         "--tokenizer", required=True, metavar="NAME", help="vq-llamagen, vq-maskgit, ... or fsq"
     )

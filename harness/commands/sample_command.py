@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cell.cell import checked
 from harness.commands.common import add_machine_flags, overrides
 from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
@@ -90,6 +91,7 @@ def _check(options: argparse.Namespace) -> None:
         if not 1 <= getattr(options, name) <= most:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {getattr(options, name)}: expected at least 1 and at most {most}")
+    checked("guidance", options.context_guidance, "--context-guidance")
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out '{options.out}': expected a name that ends with .png")
     if (options.image is None) != (options.mask is None):

@@ -10,6 +10,7 @@ from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_fla
 from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
+from pardec.files import spec_of
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
@@ -30,7 +31,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
-    command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
+    command.add_argument(
+        "--data", default="mnist", type=spec_of, help="mnist or imagefolder:PATH (default: %(default)s)"
+    )
     command.add_argument(
         "--codes",
         type=Path,
