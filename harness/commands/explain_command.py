@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
     if cell.is_published and cell.checkpoint is None:
-        cell = dataclasses.replace(cell, checkpoint=RANDOM)  # a plan needs no weights
+        cell = dataclasses.replace(cell, checkpoint=RANDOM, weights=None)  # a plan needs none
     if options.device_card is not None:
         from harness.cost.cards import card_named
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.images.shards import Share
 from pardec.errors import UserError
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 from pardec.hashing import file_sha256
 from results.annotations import fault
 from results.arrays import UNREADABLE
@@ -157,7 +157,7 @@ class CodesWriter:
 
 def _stored_run(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' can't be read: {error}") from None
     if not isinstance(content, dict):
@@ -252,7 +252,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         state = "unfinished: encode again to go on" if (folder / RUN).is_file() else "make it: pardec encode"
         raise UserError(f"codes '{folder}' have no {MANIFEST} ({state})")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         if content["format"] != FORMAT:
             raise UserError(f"codes manifest '{path}' has format {content['format']}; expected {FORMAT}")
         info = CodesInfo.of(content)
