@@ -96,7 +96,10 @@ class RARNetwork(Network):
         """Logits [R, n, V] of embedded rows x [R, n, d]."""
         if not self.adaln:
             return self.head(self.norm(self.trunk(x, phases, view, cache))).float()
-        *of_blocks, final = modulations.between(self, view.start, view.start + x.shape[1])
+        start = view.start
+        if not isinstance(start, int):
+            raise ValueError("adaLN's parts are made for slots that all images share")
+        *of_blocks, final = modulations.between(self, start, start + x.shape[1])
         # The reverse of the blocks' order: scale, then shift.
         scale, shift = final.chunk(2, dim=-1)
         x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks))
