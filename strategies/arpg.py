@@ -12,8 +12,9 @@ from backbones.config import NetworkConfig
 from backbones.positions import rotate
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import arpg_sizes
 from strategies.decoding.streams import Streams
 

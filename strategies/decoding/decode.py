@@ -210,7 +210,9 @@ class Loop:
     def _require_planned(self, at: Places, where: Tensor | None) -> None:
         planned = next(self.groups, None)  # type: ignore[arg-type]
         if planned is None or where is not None or at != planned:
-            asked = f"places {at.start}..{at.stop}" if isinstance(at, slice) else "places chosen while decoding"
+            asked = (
+                f"places {at.start}..{at.stop}" if isinstance(at, slice) else "places chosen while decoding"
+            )
             meant = "no further step" if planned is None else f"places {planned.start}..{planned.stop}"
             raise ValueError(
                 f"step {self.step} writes {asked}, its plan says {meant}; a strategy that decides while "
@@ -245,7 +247,9 @@ class Loop:
         if least < 1:
             raise ValueError(f"decoding left {int((written < 1).sum())} places of its batch unwritten")
         if most > 1 and not strategy.revises:
-            raise ValueError(f"a place was written {most} times by a strategy that does not declare `revises`")
+            raise ValueError(
+                f"a place was written {most} times by a strategy that does not declare `revises`"
+            )
 
 
 @torch.inference_mode()

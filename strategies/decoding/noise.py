@@ -54,7 +54,9 @@ class Visited:
         self.calls += 1
         batch, places = self.store.shape[1:]
         columns = torch.arange(places, device=self.store.device)
-        at = columns[at].expand(batch, -1) if isinstance(at, slice) else at % (places + 1)  # -1: the last column
+        at = (
+            columns[at].expand(batch, -1) if isinstance(at, slice) else at % (places + 1)
+        )  # -1: the last column
         visit = self.visits.gather(1, at)
         self.visits.scatter_add_(1, at, torch.ones_like(at))
         rows = torch.arange(batch, device=at.device)[:, None]

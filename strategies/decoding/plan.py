@@ -43,7 +43,7 @@ class Plan:
             raise ValueError("order is not a permutation of the canvas's positions")
         if self.sizes is None:
             fill(self, "opened", True)
-            if not 1 <= self.most_steps:
+            if not self.most_steps >= 1:
                 raise ValueError("a plan without group sizes needs a bound on its steps")
         else:
             self._check_sizes(places)
@@ -88,7 +88,11 @@ class Plan:
 
     def steps_in_words(self) -> str:
         """E.g. ``20``, or ``at most 256, decided while decoding``."""
-        return str(self.steps) if self.sizes is not None else f"at most {self.most_steps}, decided while decoding"
+        return (
+            str(self.steps)
+            if self.sizes is not None
+            else f"at most {self.most_steps}, decided while decoding"
+        )
 
 
 def after_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:

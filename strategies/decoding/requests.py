@@ -1,8 +1,8 @@
 """What a strategy's ``decode`` yields to the loop, and what it is sent back.
 
 ``Ask`` is the short form of what most methods need; the others take it apart. Places are indices of the
-plan's canvas: a slice, the same for all images, or int64 [B, n], each image's own, where -1 is no place at all
-(rows that are done, windows of different length).
+plan's canvas: a slice, the same for all images, or int64 [B, n], each image's own, where -1 is no place at
+all (images that are done, windows of different length).
 """
 
 from collections.abc import Generator

@@ -13,7 +13,7 @@ class Sampler(Protocol):
     """What the loop asks for a token. Forced tokens, recordings and listeners are samplers too."""
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
-        """What the draws of each place consume at a visit, [B, N] by place, for positions ``order`` [B, N]."""
+        """What the draws of each place consume at a visit, [B, N] by place, for an order [B, N]."""
         ...
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class Drafted:
 
 
 def places_of(entry: Committed | Drafted, batch: int, places: int) -> Tensor:
-    """The places of an entry, int64 [B, n]; ``places`` where nothing was written (for a column of its own)."""
+    """The places of an entry, int64 [B, n]; ``places``, a column of its own, where nothing was written."""
     if isinstance(entry.places, slice):
         columns = torch.arange(places, device=entry.tokens.device)[entry.places]
         at = columns.expand(batch, -1)
@@ -49,13 +49,32 @@ def step_of_position(trace: Sequence[Committed], order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, steps[:, :places])
 
 
-def tokens_after(trace: Sequence[Committed], order: Tensor, start: Tensor) -> list[Tensor]:
-    """Tokens [B, N] by position after each step of the trace, from ``start`` [B, N] on."""
+def of_image(trace: Sequence[Committed], image: int) -> list[Committed]:
+    """The entries of one image of the batch."""
+    one = slice(image, image + 1)
+    return [
+        Committed(
+            entry.step,
+            entry.places if isinstance(entry.places, slice) else entry.places[one],
+            entry.tokens[one],
+            None if entry.where is None else entry.where[one],
+        )
+        for entry in trace
+    ]
+
+
+def states_after(trace: Sequence[Committed], order: Tensor, start: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Tokens [B, N] by position, and which of them are written, before the first and after each step.
+
+    start: tokens of what nothing has written yet, [B, N].
+    """
     batch, places = order.shape
     positions = torch.cat([order, torch.full_like(order[:, :1], places)], dim=1)
-    now = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1)
-    after: dict[int, Tensor] = {}
+    tokens = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1)
+    written = torch.zeros_like(tokens, dtype=torch.bool)
+    states = {-1: (tokens, written)}
     for entry in trace:
-        now = now.scatter(1, positions.gather(1, places_of(entry, batch, places)), entry.tokens)
-        after[entry.step] = now[:, :places]
-    return list(after.values())
+        at = positions.gather(1, places_of(entry, batch, places))
+        tokens, written = tokens.scatter(1, at, entry.tokens), written.scatter(1, at, True)
+        states[entry.step] = tokens, written
+    return [(tokens[:, :places], written[:, :places]) for tokens, written in states.values()]
