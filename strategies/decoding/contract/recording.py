@@ -11,7 +11,8 @@ from backbones.config import NetworkConfig, TrunkConfig
 from backbones.transformer import Network
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
-from strategies.decoding.decode import Decoded, Rows, decode
+from strategies.decoding.contract.requirements import Broken
+from strategies.decoding.decode import Decoded, OffPlan, Rows, decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Ask, Decoding, Draft
@@ -181,6 +182,10 @@ def run(
     guidance: Guidance | None = None,
     known: Tensor | None = None,
 ) -> Run:
+    """A recorded decode; Broken where the loop refuses what leaves the plan."""
     overheard, listening = Overheard(subject.strategy), Listening(sampler)
-    decoded = decode(subject.network, overheard, plan, labels, listening, guidance, known)  # type: ignore[arg-type]
+    try:
+        decoded = decode(subject.network, overheard, plan, labels, listening, guidance, known)  # type: ignore[arg-type]
+    except OffPlan as refusal:
+        raise Broken(str(refusal)) from refusal
     return Run(plan, decoded, overheard.asked, listening.combined, listening.noises, overheard.answers)
