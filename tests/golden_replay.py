@@ -21,8 +21,6 @@ from backbones.transformer import Network
 from strategies.arpg import ARPG
 from strategies.decoding.base import Strategy
 from strategies.decoding.decode import decode
-from strategies.decoding.extrapolation import Extrapolation, extrapolate, small_orders
-from strategies.decoding.guidance import ContextGuidance
 from strategies.decoding.orders import LocalityDraws, locality_orders, region_order
 from strategies.decoding.plan import Plan
 from strategies.decoding.registry import by_family
@@ -30,6 +28,7 @@ from strategies.decoding.sampling import ForcedSampler, filter_logits
 from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.randar import RandAR, RandARNetwork
+from strategies.zero_shot.randar import ContextGuidance, Extrapolation, extrapolate, small_orders
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
-from strategies.decoding.decode import Commit, Decoded, decode
+from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
 
@@ -144,7 +145,7 @@ def run_batch(
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
     first_commit: list[float] = []
 
-    def on_commit(commit: Commit) -> None:
+    def on_commit(commit: Committed) -> None:
         if not first_commit:
             first_commit.append(clock.now())
         if after_step is not None:
@@ -219,12 +220,11 @@ class Gallery:
             images = range(batch.images[0], batch.images[-1] + 1)
             self.store.add(images, batch.decoded.tokens, batch.pixels)
         if self.step_of_position is None:
-            steps = np.atleast_2d(batch.plan.step_of_position())[0]
-            self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
+            steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
+            self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
         if self.film is None:
-            order = np.atleast_2d(batch.plan.order)[0]
-            self.film = film_of(subject.tokenizer, order, batch.decoded.trace)
+            self.film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)
