@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar")
 _plugins: dict[str, Path] = {}
 
 
