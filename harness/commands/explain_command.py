@@ -152,8 +152,10 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
     console.print(title)
     plan = prepared.plan([image])
-    console.print(f"steps        {plan.steps}")
-    console.print(f"group sizes  {short_sizes(plan.sizes)}")
+    console.print(f"steps        {plan.steps_in_words()}")
+    console.print(
+        f"group sizes  {'decided while decoding' if plan.sizes is None else short_sizes(plan.sizes)}"
+    )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
     console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
@@ -162,8 +164,11 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
         f"together {weights + cache:.2f} MB"
     )
+    if plan.opened:
+        console.print("\nplaces are chosen while decoding: the order map of a run shows them")
+        return
     console.print(f"\nstep that writes each position (image {image}, from 1)")
-    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.steps))
+    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.most_steps))
 
 
 def _print_cost(cell: "Cell", card_name: str) -> None:

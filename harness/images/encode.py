@@ -19,7 +19,10 @@ from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.published import load_published_tokenizer
 from backbones.weights import ZOO
-from harness.images.data import class_folders, open_image, to_float
+from harness.images.data import to_float
+from harness.images.folders import class_folders
+from harness.images.pictures import open_image
+from harness.weights.finite import check_finite
 from pardec.errors import UserError, unknown
 
 CROPS = ("centre", "mirror", "ten")
@@ -111,13 +114,15 @@ def open_tokenizer(
 
     checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
     in pixels, by default 256, which an ``fsq`` cannot change. weights: which of several in the authors' file.
-    UserError for what can't be, CheckpointError for a file that can't be read.
+    UserError for what can't be, CheckpointError for a file that can't be read, NotFinite for weights that are
+    no numbers.
     """
     if name == FSQ:
         path = checkpoint or ZOO / "tokenizer.safetensors"
         if weights is not None:
             raise UserError(f"--weights '{weights}': '{path}' holds one state of weights; leave it out")
         tokenizer = load_tokenizer(path)
+        check_finite(tokenizer, f"'{path}': tokenizer weight")
         if image_size is not None and (image_size, image_size) != tokenizer.image_size:
             raise UserError(f"--image-size {image_size}: '{path}' is for images of {tokenizer.image_size}")
         return tokenizer, path
@@ -131,7 +136,9 @@ def open_tokenizer(
     if side < info.stride or side % info.stride:
         raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
     grid = (side // info.stride, side // info.stride)
-    return load_published_tokenizer(name, grid, checkpoint, weights), checkpoint
+    tokenizer = load_published_tokenizer(name, grid, checkpoint, weights)
+    check_finite(tokenizer, f"'{checkpoint}': tokenizer weight")
+    return tokenizer, checkpoint
 
 
 @torch.inference_mode()

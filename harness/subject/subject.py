@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
@@ -24,16 +24,14 @@ from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks,
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
 from harness.weights.empty import on_meta
+from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
-from strategies.decoding.decode import Commit, Decoded, decode
+from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
-
-
-class NotFinite(FloatingPointError):
-    """Weights that are NaN or infinite: the cell's result is invalid."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +77,18 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     weights_taken = _fill(network, prepared)
-    _check_finite(network, "weight")
+    check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
     tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
-        _check_finite(tokenizer, "tokenizer weight")
+        check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
-
-
-def _check_finite(module: nn.Module, what: str) -> None:
-    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise NotFinite(f"{what} '{broken[0]}' is NaN or infinite")
 
 
 def _empty_network(prepared: Prepared, device: torch.device) -> Network:
@@ -153,7 +145,7 @@ def run_batch(
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
     first_commit: list[float] = []
 
-    def on_commit(commit: Commit) -> None:
+    def on_commit(commit: Committed) -> None:
         if not first_commit:
             first_commit.append(clock.now())
         if after_step is not None:
@@ -228,12 +220,11 @@ class Gallery:
             images = range(batch.images[0], batch.images[-1] + 1)
             self.store.add(images, batch.decoded.tokens, batch.pixels)
         if self.step_of_position is None:
-            steps = np.atleast_2d(batch.plan.step_of_position())[0]
-            self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
+            steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
+            self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
         if self.film is None:
-            order = np.atleast_2d(batch.plan.order)[0]
-            self.film = film_of(subject.tokenizer, order, batch.decoded.trace)
+            self.film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)
