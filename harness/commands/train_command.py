@@ -20,13 +20,12 @@ SUMMARY = "train a strategy's network (or all that is missing) under the common 
 RUNS = Path("runs/train")
 VARIANTS = 64
 """Augmented encodings of every training image."""
-SLOWEST_FIRST = ("randar", "arpg", "lpd", "rar", "par", "raster")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", nargs="?", metavar="WHAT", help="tokenizer, features, judge or a strategy")
     command.add_argument("--strategy", metavar="NAME", help="the same as naming it as WHAT")
-    command.add_argument("--all", action="store_true", help="everything, slowest learner first")
+    command.add_argument("--all", action="store_true", help="everything")
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
@@ -81,7 +80,7 @@ def _targets(options: argparse.Namespace) -> list[str]:
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
     if options.all:
-        return [*zoo.SHARED, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
+        return [*zoo.SHARED, *strategies]
     valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)

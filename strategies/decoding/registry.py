@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GROUP = "pardec.strategies"
 BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
+LONGEST_TITLE = 24
 _plugins: dict[str, Path] = {}
 
 
@@ -50,6 +51,12 @@ def describe(name: str) -> str:
     except (SyntaxError, ValueError) as error:
         return visible(f"{path} is no Python: {_one_line(error)}")
     return visible((docstring or name).strip().splitlines()[0])
+
+
+def titles() -> dict[str, str]:
+    """What every strategy calls itself where its file begins, in the order of ``names``; none is imported."""
+    found = {name: describe(name).partition(":")[0] for name in names()}
+    return {name: title if len(title) <= LONGEST_TITLE else name for name, title in found.items()}
 
 
 def get(name: str, **options: Any) -> Strategy:
