@@ -89,7 +89,8 @@ def _info(
     cropping: "Cropping",
     pictures: "Pictures",
 ) -> "CodesInfo":
-    from harness.images.code_shards import CodesInfo, listing_hash
+    from harness.images.code_shards import CodesInfo
+    from harness.images.folders import listing_hash
     from pardec.hashing import file_sha256
 
     return CodesInfo(

@@ -6,7 +6,6 @@ written last, so a folder without one is unfinished.
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -282,11 +281,3 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
             f"codes '{path}' hold {array.dtype} {list(array.shape)}; the manifest says {dtype} {list(shape)}"
         )
     return array
-
-
-def listing_hash(root: Path, files: list[Path]) -> str:
-    """SHA-256 over relative names and sizes in bytes."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
-    return digest.hexdigest()

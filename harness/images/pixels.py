@@ -15,6 +15,7 @@ from backbones.tokenizers.published import load_published_tokenizer, random_toke
 from harness.cell.cell import RANDOM, Cell
 from harness.images.data import to_uint8
 from harness.weights import zoo
+from pardec.errors import NotFinite
 from strategies.decoding import presets
 from strategies.decoding.decode import Commit
 
@@ -57,12 +58,17 @@ def images_at_a_time(tokenizer: Tokenizer) -> int:
 def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) -> Tensor:
     """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time.
 
+    Raises NotFinite where the decoder overflows: as bytes such pixels would be black or white.
+
     size: side in pixels to which an image is resized while it is still float, bicubic without antialiasing,
     as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
     """
     parts = []
     for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
         images = tokenizer.decode(codes)
+        whole = images.isfinite().flatten(1).all(dim=1)  # [B]
+        if not whole.all():
+            raise NotFinite(f"pixels of {int((~whole).sum())} of {len(whole)} images are NaN or infinite")
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic")
         parts.append(to_uint8(images))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from backbones.checkpoints import CheckpointError
 from backbones.weights import ZOO, load_half, load_into
 from harness.images.data import to_float
+from harness.weights.finite import check_finite
 from pardec.errors import UserError
 
 
@@ -95,7 +96,7 @@ def load_features(path: Path | None = None) -> FeatureNetwork:
     """The frozen feature network, by default the zoo's.
 
     Raises:
-        UserError: the file is missing, truncated, or holds something else.
+        UserError: the file is missing, truncated, or holds something else, NaN among it.
     """
     return _load(path or ZOO / "features.safetensors")
 
@@ -113,6 +114,7 @@ def _load(path: Path) -> FeatureNetwork:
         load_into(network, weights, path)
     except (CheckpointError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error
+    check_finite(network, f"'{path}': weight")
     network.sha256 = weights.sha256
     return network
 

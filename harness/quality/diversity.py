@@ -49,5 +49,7 @@ def jackknife(logits: NDArray[np.float32], groups: NDArray[np.int64]) -> Array:
 
 
 def _check(logits: NDArray[np.float32], splits: int) -> None:
-    if len(logits) < splits:
-        raise Unmeasurable(f"a score over {splits} splits needs at least {splits} images, got {len(logits)}")
+    # A split of one image scores exactly 1, whatever it shows.
+    if len(logits) < 2 * splits:
+        needed = f"{2 * splits} images, two for each" if splits > 1 else "2 images"
+        raise Unmeasurable(f"a score over {splits} splits needs at least {needed}, got {len(logits)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backbones.checkpoints import UNREADABLE
 from harness.quality.sets import Extractor, Network
+from harness.weights.finite import check_finite
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
 
@@ -96,4 +97,5 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} can't be read as a state dict of tensors: {detail}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} must hold a plain state dict of tensors under torch-fidelity's keys")
+    check_finite(state, f"{path}: weight")
     return state

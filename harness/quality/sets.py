@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from harness.quality import kernel, neighbours
 from harness.quality.errors import Unmeasurable
+from pardec.errors import NotFinite
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -71,7 +72,7 @@ class Features:
                 raise ValueError(f"{what} must be float32 [n, width], got {array.dtype} {array.shape}")
             broken = int((~np.isfinite(array)).any(axis=1).sum())
             if broken:
-                raise ValueError(f"{what} of {broken} of {len(array)} images are not finite")
+                raise NotFinite(f"{what} of {broken} of {len(array)} images are not finite")
         if len(self.features) != len(self.logits):
             raise ValueError(f"{len(self.features)} rows of features but {len(self.logits)} of logits")
 

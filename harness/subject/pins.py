@@ -1,14 +1,16 @@
 """A cell as a sweep runs it: checked whole, every file behind its numbers pinned by hash."""
 
 import dataclasses
-import hashlib
 import sys
 from pathlib import Path
 
 from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell
+from harness.images.data import folder_of
+from harness.images.folders import class_folders, clean_files, content_hash
 from harness.quality.assess.adm import with_scoring
 from harness.subject.prepare import check_device, load_plugins, prepare
 from harness.weights import zoo
+from harness.weights.finite import check_zoo_file
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
 
@@ -25,6 +27,10 @@ def finished(cell: Cell) -> Cell:
         cell = prepare(cell).cell
         if any(getattr(cell, name) is not None for name in SCORING):
             cell = with_scoring(cell)
+    if not cell.is_published:
+        for role in zoo.SHARED:
+            path = zoo.shared_file(role, cell.zoo)
+            check_zoo_file(path, file_sha256(path))
     return dataclasses.replace(cell, pins=pins(cell))
 
 
@@ -45,21 +51,12 @@ def pins(cell: Cell) -> dict[str, str]:
     for role in SCORING:
         file = getattr(cell, role)
         if file is not None:
-            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else file_sha256(Path(file))
-    kind, _, path = cell.data.partition(":")
-    if kind == "imagefolder":
-        found["data"] = folder_hash(Path(path.partition("?")[0]))
+            path = Path(file)
+            # Only clean_reference may be a folder.
+            found[role] = content_hash(path, clean_files(path)) if path.is_dir() else file_sha256(path)
+    folder = folder_of(cell.data)
+    if folder is not None:
+        found["data"] = content_hash(folder, (file for _, files in class_folders(folder) for file in files))
     for plugin in cell.plugin:
         found[f"plugin {Path(plugin).stem}"] = file_sha256(Path(plugin))
     return found
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of the files of a folder."""
-    if not folder.is_dir():
-        raise UserError(f"data: no image folder '{folder}'")
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{file_sha256(path)}\n".encode())
-    return digest.hexdigest()

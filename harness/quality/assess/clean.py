@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cell.cell import DOWNLOAD, Cell
-from harness.images.arrays import write_npz
 from harness.quality import Extractor, ReferenceStats, clean, extract_parts, protocol
 from harness.quality.assess.controlled import COLOUR, LABELS
+from harness.quality.assess.kept import kept
 from harness.quality.score import clean_distance, replicates, unmeasured
 from pardec.errors import UserError
 from pardec.hashing import file_sha256, text_key
@@ -115,10 +115,11 @@ def _reference(cell: Cell, path: Path, extractor: Extractor, folder: Path) -> Re
         return clean.read_clean_statistics(path, sha256, extractor)
     device = cell.device.partition(":")[0]
     digest = text_key(f"{sha256} {extractor.sha256} {device}")
-    kept = folder / f"clean-reference-{digest}.npz"
-    if not kept.is_file():
+
+    def make() -> dict[str, NDArray[Any]]:
         stats = clean.folder_statistics(path, sha256, extractor, BATCH, cell.device)
-        write_npz(kept, mu=stats.mu, sigma=stats.sigma, n=np.array(stats.n))
-    with np.load(kept, allow_pickle=False) as file:
-        mu, sigma, n = file["mu"], file["sigma"], int(file["n"])
+        return {"mu": stats.mu, "sigma": stats.sigma, "n": np.array(stats.n)}
+
+    found = kept(folder / f"clean-reference-{digest}.npz", ("mu", "sigma", "n"), make)
+    n, mu, sigma = int(found["n"]), found["mu"], found["sigma"]
     return ReferenceStats(path.name, sha256, n, mu, sigma, extractor.name, extractor.sha256)

@@ -245,6 +245,9 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
     (tmp_path / "empty").mkdir()
     torch.save({"x": torch.zeros(3)}, tmp_path / "state.pt")
     torch.jit.script(Layers()).save(str(tmp_path / "bare.pt"))
+    broken = Published()
+    broken.layers.mix.data[0, 0] = torch.nan
+    torch.jit.script(broken.eval()).save(str(tmp_path / "nan.pt"))
     expected = {
         ("clean_reference", "absent.npz"): "No such file or directory",
         ("clean_reference", "adm.npz"): "is an ADM reference (mu_s)",
@@ -254,6 +257,7 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
         ("clean_inception", "absent.pt"): "no such file; expected a path or 'download'",
         ("clean_inception", "state.pt"): "no TorchScript Inception",
         ("clean_inception", "bare.pt"): "no TorchScript Inception",
+        ("clean_inception", "nan.pt"): "mix' is NaN or infinite",
     }
     for (key, name), words in expected.items():
         with pytest.raises(UserError) as error:
