@@ -10,7 +10,7 @@ from harness.commands.common import introduce_strategies
 from results.schema import Row
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def introduced() -> None:
     """As the commands do it."""
     introduce_strategies()

@@ -258,7 +258,8 @@ def test_colours_are_distinct_legible_and_stable() -> None:
     assert [style.marker(name) for name in MAIN] == list(markers[: len(MAIN)])
 
 
-def test_colours_follow_the_order_of_introduction() -> None:
+def test_colours_follow_the_order_of_introduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "_titles", {})
     style.introduce({"spiral": "Spiral", "raster": "Raster"})
     first, second = style.PALETTE[:2]
     assert [(style.colour(name), style.marker(name)) for name in ("spiral", "raster")] == [first, second]
