@@ -14,7 +14,7 @@ from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
-    from harness.train.trainer import Codes
+    from harness.train.trainer import CodesInMemory
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
@@ -150,19 +150,19 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
 
 def _codes(
     dataset: Any, tokenizer: Any, tokenizer_file: Path, runs: Path, variants: int, given: Path | None
-) -> "Codes":
+) -> "CodesInMemory":
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
 
     from harness.images.codes import encode_variants
-    from harness.train.trainer import Codes
+    from harness.train.trainer import CodesInMemory
 
     if given is not None:
-        return Codes.from_npz(given)
+        return CodesInMemory.from_npz(given)
     content = f"{file_sha256(tokenizer_file)} {dataset.sha256} {variants}"
     path = runs / f"codes-{text_key(content)}.npz"
     if not path.is_file():
         encode_variants(dataset, tokenizer, variants, seed=0).save(path)
-    return Codes.from_npz(path)
+    return CodesInMemory.from_npz(path)
 
 
 def _today() -> str:
