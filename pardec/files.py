@@ -13,6 +13,21 @@ OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial"
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, UTF-8 whatever the locale says, with or without a byte order mark.
+
+    Raises OSError, and ValueError where it is no UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"byte 0x{content[error.start]:02x} in line {line} is no UTF-8: store the text as UTF-8"
+        ) from None
+
+
 def write_whole(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
     """Write beside ``path``, flush to the disk, take its name; OSError leaves what was there before.
 

@@ -53,6 +53,10 @@ class Cell:
     tokenizer_checkpoint: str | None = None
     """Weights of a published network's tokenizer: the path of a published file, ``random``, or None, where
     tokens stay tokens. The zoo's tokenizer has weights of its own, which ``random`` leaves as they are."""
+    weights: str | None = None
+    """Which of several state dicts in ``checkpoint``, by its keys joined by dots: ``ema``."""
+    tokenizer_weights: str | None = None
+    """The same of ``tokenizer_checkpoint``."""
     data: str = "mnist"
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
     reference: str | None = None
@@ -149,6 +153,8 @@ class Cell:
             ("clean_inception", None),
             ("compile", False),
             ("cuda_graphs", False),
+            ("weights", None),
+            ("tokenizer_weights", None),
         ):
             if content[name] == default:
                 del content[name]
@@ -197,6 +203,8 @@ def normalised(cell: Cell) -> Cell:
             "evaluation_size",
             "checkpoint",
             "tokenizer_checkpoint",
+            "weights",
+            "tokenizer_weights",
             "reference",
             "inception",
             "clean_reference",
@@ -273,6 +281,8 @@ RULES: dict[str, Rule] = {
     "network": _text("zoo/NAME or a published preset"),
     "checkpoint": _text("the path of a published file, or random"),
     "tokenizer_checkpoint": _text("the path of a published tokenizer's file, or random"),
+    "weights": _text("the name of one state dict in the published file, e.g. ema"),
+    "tokenizer_weights": _text("the name of one state dict in the tokenizer's file, e.g. ema"),
     "data": _text("mnist or imagefolder:PATH"),
     "reference": _text("the path of an ADM reference npz"),
     "inception": _text("the path of Inception weights, or download"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.cell.cell import ANCHORS, RULES, Cell, Rule, checked, normalised
 from pardec.errors import UserError, unknown
+from pardec.files import read_text
 from strategies.decoding import registry
 
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -129,7 +130,7 @@ def once(sweep: Sweep, most: int) -> Sweep:
 def _read(path: Path) -> dict[str, Any]:
     text = ""
     try:
-        text = path.read_text()
+        text = read_text(path)
         return tomllib.loads(text)
     except RecursionError:
         raise UserError(f"sweep file '{path}' is nested too deeply") from None

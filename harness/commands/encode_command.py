@@ -27,6 +27,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="the authors' weights (fsq: the zoo's)"
     )
+    command.add_argument("--weights", metavar="NAME", help="of several in that file: model, ema, ...")
     command.add_argument("--image-size", type=int, metavar="S", help="side of the crops (default: 256)")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
     command.add_argument(
@@ -65,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     share, device = share_of(options.shard), local_device(options.device)
     check_device(device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
-    tokenizer, weights = open_tokenizer(options.tokenizer, options.checkpoint, options.image_size)
+    tokenizer, weights = open_tokenizer(
+        options.tokenizer, options.checkpoint, options.image_size, options.weights
+    )
     tokenizer = tokenizer.to(device)
     cropping = Cropping(tokenizer.image_size[0], options.crops, _factors(options.crop_factors))
     pictures = Pictures.open(options.data)
@@ -100,11 +103,14 @@ def _info(
 ) -> "CodesInfo":
     from harness.images.code_shards import CodesInfo
     from harness.images.folders import listing_hash
-    from pardec.hashing import file_sha256
+    from pardec.hashing import file_sha256, text_key
 
+    sha256 = file_sha256(weights)
+    if options.weights is not None:  # other states in one file make other codes
+        sha256 = text_key(f"{sha256} {options.weights}", len(sha256))
     return CodesInfo(
         tokenizer=options.tokenizer,
-        tokenizer_sha256=file_sha256(weights),
+        tokenizer_sha256=sha256,
         codes=tokenizer.codes,
         grid=tokenizer.grid,
         image_size=tokenizer.image_size,

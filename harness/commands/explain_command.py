@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
     if cell.is_published and cell.checkpoint is None:
-        cell = dataclasses.replace(cell, checkpoint=RANDOM)  # a plan needs no weights
+        cell = dataclasses.replace(cell, checkpoint=RANDOM, weights=None)  # a plan needs none
     if options.device_card is not None:
         from harness.cost.cards import card_named
 
@@ -177,8 +177,10 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
     console.print(title)
     plan = prepared.plan([image])
-    console.print(f"steps        {plan.steps}")
-    console.print(f"group sizes  {short_sizes(plan.sizes)}")
+    console.print(f"steps        {plan.steps_in_words()}")
+    console.print(
+        f"group sizes  {'decided while decoding' if plan.sizes is None else short_sizes(plan.sizes)}"
+    )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
     console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
@@ -187,8 +189,11 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
         f"together {weights + cache:.2f} MB"
     )
+    if plan.opened:
+        console.print("\nplaces are chosen while decoding: the order map of a run shows them")
+        return
     console.print(f"\nstep that writes each position (image {image}, from 1)")
-    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.steps))
+    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.most_steps))
 
 
 def _print_cost(cell: "Cell", card_name: str) -> None:

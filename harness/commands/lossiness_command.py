@@ -56,7 +56,7 @@ def _enumerated(options: argparse.Namespace) -> int:
     from harness.lossiness.worlds import World
 
     overrides(options)  # loads the plug-ins
-    names = options.strategies or registry.names()
+    names = options.strategies or registry.loadable()
     for name in names:
         if name not in registry.names():
             raise unknown("strategy", name, registry.names(), "--strategies")

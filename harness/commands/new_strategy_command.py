@@ -38,9 +38,9 @@ def write(name: str, folder: Path) -> Path:
         raise UserError(f"--folder {folder}: no such folder")
     path = folder / f"{stem}.py"
     title = "".join(part.capitalize() for part in stem.split("_"))
-    text = TEMPLATE.read_text().replace("@NAME@", name).replace("@TITLE@", title)
+    text = TEMPLATE.read_text(encoding="utf-8").replace("@NAME@", name).replace("@TITLE@", title)
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UserError(f"{path} exists and is not overwritten; expected a new name or --folder") from None

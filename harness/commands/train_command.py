@@ -81,7 +81,8 @@ def _targets(options: argparse.Namespace) -> list[str]:
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
     if options.all:
-        return [*zoo.SHARED, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
+        others = [name for name in registry.loadable() if name not in SLOWEST_FIRST]
+        return [*zoo.SHARED, *SLOWEST_FIRST, *others]
     valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)

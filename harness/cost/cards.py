@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pardec.errors import UserError, unknown
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 
 SHEETS = Path(__file__).with_name("cards.toml")
 HERE = "here"
@@ -152,8 +152,8 @@ def card_of(hardware: str | None, threads: int | None) -> DeviceCard | None:
 def read_cards(path: Path) -> dict[str, DeviceCard]:
     """The cards of a TOML file; UserError naming file, card and key for what is wrong."""
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"device cards '{path}' can't be read: {error}") from None
     return {name: _card(name, values, f"device cards '{path}' [{name}]") for name, values in content.items()}
 

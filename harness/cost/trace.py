@@ -25,8 +25,9 @@ from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk, View, attend_by_products
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
-from strategies.decoding.decode import Commit, decode
+from strategies.decoding.decode import decode
 from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.trace import Committed
 
 Kind = Literal["product", "attention", "other"]
 META = torch.device("meta")
@@ -226,7 +227,7 @@ class _AsOnDevice(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _MetaSampler(StreamSampler):
-    def noise(self, order: Tensor) -> Tensor:
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         return torch.empty(order.shape, device=order.device)
 
 
@@ -249,7 +250,7 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
         labels = torch.zeros(len(images), dtype=torch.int64, device=META)
         sampler = _MetaSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p)
 
-        def next_step(commit: Commit) -> None:
+        def next_step(commit: Committed) -> None:
             recorder.steps.append({})
 
         with _AsOnDevice(recorder, on_cpu), recorder:

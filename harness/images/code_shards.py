@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pardec.errors import UserError
+from pardec.files import read_text
 from pardec.hashing import file_sha256
 from results.annotations import fault
 from results.arrays import UNREADABLE
@@ -215,7 +216,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         state = "unfinished: encode again to go on" if (folder / RUN).is_file() else "make it: pardec encode"
         raise UserError(f"codes '{folder}' have no {MANIFEST} ({state})")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         if content["format"] != FORMAT:
             raise UserError(f"codes manifest '{path}' has format {content['format']}; expected {FORMAT}")
         info = CodesInfo.of(content)

@@ -15,7 +15,7 @@ from harness.images.folders import listing_hash
 from harness.images.pictures import BrokenPicture
 from harness.images.shards import Share
 from pardec.errors import UserError
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 from pardec.hashing import file_sha256
 
 _LISTINGS = "listings"
@@ -106,7 +106,7 @@ class CodesWriter:
     def _vouched(self) -> dict[str, str]:
         """By shard, the hash that a manifest gives."""
         try:
-            shards = json.loads((self.folder / MANIFEST).read_text())["shards"]
+            shards = json.loads(read_text(self.folder / MANIFEST))["shards"]
             return {shard["file"]: shard["sha256"] for shard in shards}
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return {}  # without one, or with a broken one, that is written anew
@@ -135,7 +135,7 @@ class CodesWriter:
     def _skipped(self, images: range) -> list[Skipped]:
         path = _record_of(self.folder / shard_name(images))
         try:
-            return [Skipped.of(one) for one in json.loads(path.read_text())]
+            return [Skipped.of(one) for one in json.loads(read_text(path))]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -202,7 +202,7 @@ def _record_of(shard: Path) -> Path:
 
 def _stored_run(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' can't be read: {error}") from None
     if not isinstance(content, dict):

@@ -120,15 +120,20 @@ class Pictures:
         return cls(Path(path), files, tuple((name, len(found)) for name, found in folders))
 
 
-def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -> tuple[Tokenizer, Path]:
+def open_tokenizer(
+    name: str, checkpoint: Path | None, image_size: int | None, weights: str | None = None
+) -> tuple[Tokenizer, Path]:
     """A frozen tokenizer by name, and the file of its weights.
 
     checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
-    in pixels, by default 256, which an ``fsq`` cannot change. UserError for what can't be, CheckpointError
-    for a file that can't be read, NotFinite for weights that are no numbers.
+    in pixels, by default 256, which an ``fsq`` cannot change. weights: which of several in the authors' file.
+    UserError for what can't be, CheckpointError for a file that can't be read, NotFinite for weights that are
+    no numbers.
     """
     if name == FSQ:
         path = checkpoint or ZOO / "tokenizer.safetensors"
+        if weights is not None:
+            raise UserError(f"--weights '{weights}': '{path}' holds one state of weights; leave it out")
         tokenizer = load_tokenizer(path)
         check_finite(tokenizer, f"'{path}': tokenizer weight")
         if image_size is not None and (image_size, image_size) != tokenizer.image_size:
@@ -144,7 +149,7 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
     if side < info.stride or side % info.stride:
         raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
     grid = (side // info.stride, side // info.stride)
-    tokenizer = load_published_tokenizer(name, grid, checkpoint)
+    tokenizer = load_published_tokenizer(name, grid, checkpoint, weights)
     check_finite(tokenizer, f"'{checkpoint}': tokenizer weight")
     return tokenizer, checkpoint
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.cell.cell import Cell, unscored
 from pardec.errors import UserError
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 from results.annotations import is_whole
 from results.arrays import UNREADABLE, array_headers, read_arrays
 
@@ -131,7 +131,7 @@ def _run_of(folder: Path) -> dict[str, Any]:
     """What ``Shards.open`` wrote about a run; UserError where it is missing or something else."""
     path = folder / RUN
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         whole = isinstance(content["identity"], dict) and is_whole(content["cell"]["images"])
     except FileNotFoundError:
         raise UserError(f"'{folder}' holds no images of a run ({RUN} is missing)") from None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.quality.gaussians import check_gaussian
 from harness.quality.neighbours import NEIGHBOURS
-from harness.quality.sets import Extractor, Features, ReferenceStats, extract
+from harness.quality.sets import Extractor, Features, ReferenceStats
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
 from results.arrays import array_headers, read_arrays
@@ -92,30 +92,6 @@ def read_adm(path: Path, images: bool = True) -> AdmBatch:
         _check_images(path, pixels.dtype, pixels.shape)
         pixels = pixels.transpose(0, 3, 1, 2)  # [n, 3, H, W]
     return AdmBatch(file_sha256(path), pixels, *(found.get(name) for name in _STATISTICS))
-
-
-def write_adm(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write samples for the ADM evaluator. images: uint8 [n, 3, H, W], classes interleaved.
-
-    Its score takes chunks of 5,000 images in file order, so a file sorted by class gets a far lower one.
-    """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be uint8 [n, 3, H, W], got {images.dtype} {images.shape}")
-    np.savez(path, arr_0=images.transpose(0, 2, 3, 1))
-
-
-def adm_reference(
-    path: Path, extractor: Extractor, batch: int = 64, device: str = "cpu", name: str | None = None
-) -> ReferenceStats:
-    """A reference from an ADM npz: its ``mu`` and ``sigma`` where present, else those of its images.
-
-    The published statistics are of the training set, the images a sample of 10,000 for precision and recall.
-    """
-    found = read_adm(path)
-    features = None if found.images is None else extract(found.images, extractor, batch, device)
-    stats = statistics_of(found, found.mu, found.sigma, features, extractor, name or path.stem)
-    assert stats is not None  # read_adm refuses a file with neither
-    return stats
 
 
 def statistics_of(

@@ -10,6 +10,7 @@ import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import ZOO_PREFIX
 from pardec.errors import UserError
+from pardec.files import read_text
 from pardec.hashing import text_key
 from results.annotations import is_whole
 
@@ -66,7 +67,7 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
                 f"network '{network}': no file '{file}'; make it with: pardec train {_arguments(name)}"
             )
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         config = network_config(content["network"])
         card = Card(name, weights, content["strategy"], dict(content["options"]), config, content)
         _check_card(card)

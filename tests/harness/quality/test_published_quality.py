@@ -54,7 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "VIRTUAL_imagenet256_labeled.npz"
-    q.write_adm(path, pictures(8, 5))
+    np.savez(path, arr_0=pictures(8, 5).transpose(0, 2, 3, 1))
     return path
 
 
@@ -287,7 +287,7 @@ def test_files_are_part_of_the_key_by_their_hash(weights, reference, tmp_path, m
     copy = tmp_path / "copy.npz"
     copy.write_bytes(reference.read_bytes())
     assert finished(cell(reference=str(copy), inception=str(weights))).key == scored.key
-    q.write_adm(copy, pictures(8, 6))
+    np.savez(copy, arr_0=pictures(8, 6).transpose(0, 2, 3, 1))
     assert finished(cell(reference=str(copy), inception=str(weights))).key != scored.key
     default = q.inception_weights_file()
     default.parent.mkdir(parents=True)
