@@ -114,7 +114,7 @@ class ZipAR(TrainingFree[RasterNetwork]):
             tokens[:, plan.order[0, at]] = yield Ask(network(x, here, view, cache, asked), at)
 
     def masks(self, grid: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
-        """What the inputs of each step see, bool [n, S]: slots up to their own, with or without empty ones."""
+        """What the inputs of each step see, bool [n, S]: slots up to their own, all or the filled."""
         filled = np.zeros(grid[0] * grid[1], dtype=bool)
         for fed in inputs(grid, self.window):
             slots = 1 + fed.at
