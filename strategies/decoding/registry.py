@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar", "zipar")
 NAME = r"\w[\w.-]{0,63}"
 CHARACTERS = "letters, digits, '-', '_' and '.'"
 LONGEST_TITLE = 24
