@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
 from pardec.errors import UserError
+from results.settings import DTYPES
 
 if TYPE_CHECKING:
     from rich.progress import Progress

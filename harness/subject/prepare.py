@@ -20,6 +20,7 @@ from harness.cell.cell import ANCHORS, RANDOM, SCORING, ZOO_PREFIX, Cell
 from harness.weights import zoo
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
+from results.rules import TUNED, is_number
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
@@ -74,6 +75,10 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
+    if cell.guidance == TUNED:
+        cell = dataclasses.replace(cell, guidance=_tuned_scale(cell))
+    if cell.acceptance is not None:
+        raise UserError(f"acceptance: strategy '{cell.strategy}' drafts no tokens, so none are accepted")
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
@@ -87,9 +92,9 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
     guidance = None
-    if cell.guidance is not None:
+    if cell.scale is not None:
         guidance = Guidance(
-            cell.guidance,
+            cell.scale,
             cell.guidance_schedule,  # type: ignore[arg-type]
             cell.guidance_power,
             cell.guidance_interval,
@@ -123,10 +128,16 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
+def _own_network(strategy: str) -> str:
+    """The zoo's network of a strategy: of a training-free one, its base's."""
+    own = registry.get(strategy)
+    return ZOO_PREFIX + (own.base or own.name)
+
+
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
     own = registry.get(cell.strategy)
-    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    network = cell.network or _own_network(cell.strategy)
     card = zoo.read_card(network, cell.zoo)
     if card.strategy not in (own.name, own.base):
         raise UserError(
@@ -145,6 +156,31 @@ def _stored(cell: Cell) -> Source:
     options = {key: value for key, value in card.options.items() if key in valid}
     strategy = registry.get(cell.strategy, **{**options, **cell.options})
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+
+
+def _tuned_scale(cell: Cell) -> float:
+    """The guidance scale that the card of the cell's network records; UserError where it records none for
+    the cell's schedule."""
+    network = cell.network or _own_network(cell.strategy)
+    if cell.is_published:
+        raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
+    card = zoo.read_card(network, cell.zoo)
+    try:
+        scale = card.content["guidance"]["chosen"]
+        schedules = {str(entry["guidance_schedule"]) for entry in card.content["guidance"]["grid"]}
+    except (LookupError, TypeError):
+        scale = None
+    if not is_number(scale):
+        raise UserError(
+            f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
+            "pardec sweep guidance, pardec tune"
+        )
+    if cell.guidance_schedule not in schedules:
+        raise UserError(
+            f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
+            f"'{network}' records a scale for {', '.join(map(repr, sorted(schedules)))}"
+        )
+    return float(scale)
 
 
 def with_files(cell: Cell) -> Cell:
