@@ -62,7 +62,7 @@ def guidance_scale() -> Rule:
     def fits(value: Any) -> bool:
         return value is False or value == TUNED or is_number(value)
 
-    return Rule(f"a number, false for none, or '{TUNED}'", fits, (TUNED,), real=True)
+    return Rule(f"a number, false for none, or '{TUNED}'", fits, real=True)
 
 
 TUNED = "tuned"

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 from pardec.errors import UserError
 from results.annotations import fault
 from results.consistency import contradiction
-from results.fields import Field, annotation, declared, measured, of_cell
+from results.fields import Field, Measure, annotation, declared, measured, of_cell
 from results.upgrades import upgraded
 
 RANDOM_WEIGHTS = "random"
@@ -302,6 +302,11 @@ MEASURED = tuple(name for name, one in FIELDS.items() if one.reasoned)
 _HINTS = typing.get_type_hints(Row)
 
 
+def may_be_null(name: str) -> bool:
+    """Whether a field of a row may be null."""
+    return fault(None, _HINTS[name]) is None
+
+
 def finite_or_none(value: float | None) -> float | None:
     """``value``, or None where it is NaN or infinite (JSON has neither)."""
     return None if value is None or not math.isfinite(value) else float(value)
@@ -315,9 +320,14 @@ def with_reasons(row: Row, reason: str) -> Row:
 def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
     """The ``unmeasured`` of a row with these field values: ``reason`` wherever a number is null.
 
-    Fields that are absent count as null; reasons already in ``values["unmeasured"]`` stay.
+    Fields that are absent count as null; reasons already in ``values["unmeasured"]`` stay. Of an ok cell that
+    decodes, a number that declares why it may be absent gets that reason.
     """
-    return dict.fromkeys(_nulls(values), reason) | dict(values.get("unmeasured") or {})
+    found = dict.fromkeys(_nulls(values), reason)
+    if values.get("status") == "ok" and values.get("tier") != "anchor":
+        own = {name: one.absent for name, one in FIELDS.items() if isinstance(one, Measure) and one.absent}
+        found |= {name: why for name, why in own.items() if name in found}
+    return found | dict(values.get("unmeasured") or {})
 
 
 def row_to_json(row: Row) -> str:

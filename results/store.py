@@ -162,8 +162,12 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment,
-    ``legible``.
+    """``recorded_rows``, ``legible``."""
+    return [legible(row) for row in recorded_rows(path)]
+
+
+def recorded_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment.
 
     UserError where nothing is there, where the folder or its files hold no row, or one with numbers that
     nothing can have measured.
@@ -185,7 +189,7 @@ def load_rows(path: str | os.PathLike[str]) -> list[Row]:
     for row in rows:
         if problem := implausible(dataclasses.asdict(row), FIELDS):
             raise UserError(f"results '{path}': row of cell {row.cell}: {problem}")
-    return [legible(row) for row in rows]
+    return rows
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:

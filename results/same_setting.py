@@ -1,0 +1,62 @@
+"""Which rows are of one setting: equal in every setting that joins rows, as the settings declare."""
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+from results.fields import Applies
+from results.schema import FIELDS, Row
+from results.settings import DECLARED
+
+_APPLIES: dict[Applies, Callable[[Row], bool]] = {
+    "always": lambda row: True,
+    "decoding": lambda row: row.tier != "anchor",
+    "guidance": lambda row: row.guidance is not None,
+    "power-cosine": lambda row: row.guidance is not None and row.guidance_schedule == "power-cosine",
+}
+
+
+def joining(drawing: bool = False) -> list[str]:
+    """The settings that join rows; drawing: those alone that decide which tokens are drawn."""
+    return [name for name, one in DECLARED.items() if one.joins and (one.draws or not drawing)]
+
+
+def value_of(row: Row, name: str) -> Any:
+    """A setting of the row's cell, None where it doesn't apply.
+
+    Rows of older schemas that don't tell it had the default. Steps are those counted, but where a strategy
+    decides while decoding: there they are those asked for.
+    """
+    one = DECLARED[name]
+    if not _APPLIES[one.applies](row):
+        return None
+    if name == "steps":
+        value: Any = row.steps if row.steps_bound is None else row.settings.get(name)
+    elif name in FIELDS and FIELDS[name].kind == "setting":
+        value = getattr(row, name)
+    else:
+        value = row.settings.get(name, one.before)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def setting_key(row: Row, but_for: Collection[str] = ()) -> str:
+    """Equal for rows of one setting, ``but_for`` some; of anchors, which decode nothing, only the kind counts."""
+    if row.tier == "anchor":
+        return json.dumps([row.tier, row.strategy])
+    values = [value_of(row, name) for name in joining() if name not in but_for]
+    return json.dumps([row.tier, *values], sort_keys=True)
+
+
+def told_apart(row: Row, rivals: Collection[Row], but_for: Collection[str] = ()) -> list[str]:
+    """The row's settings in which some of its ``rivals`` differ, in words; ``but_for`` some."""
+    if row.tier == "anchor":
+        return []
+    return [
+        DECLARED[name].shown(name, value_of(row, name))
+        for name in joining()
+        if name not in but_for and len({_hashable(value_of(other, name)) for other in rivals}) > 1
+    ]
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
