@@ -22,7 +22,7 @@ from harness.subject.prepare import on_meta
 from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
-from strategies.decoding.published import Published
+from strategies.published.naming import Published
 
 LARGE = 4096
 """Pixels that every stride divides; building without memory costs the same at any size."""

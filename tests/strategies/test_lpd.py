@@ -15,6 +15,7 @@ from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.schedules import lpd_sizes
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD, teaching_mask
+from strategies.published.lpd import PUBLISHED
 from strategies.raster import Raster
 from tests.strategies.dressings import LEARNED
 
@@ -128,7 +129,7 @@ def test_guidance_grows_place_by_place_and_never_reaches_the_scale():
 
 @pytest.mark.parametrize(("scale", "guided"), [(1.0, False), (0.5, True), (4.0, True)])
 def test_published_guidance_is_off_at_exactly_one(scale, guided):
-    assert (LPD.published.setting({"cfg": scale}).guidance is not None) == guided
+    assert (PUBLISHED.setting({"cfg": scale}).guidance is not None) == guided
 
 
 def test_lessons_take_every_published_list_and_random_orders_only():

@@ -10,7 +10,8 @@ from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
-from strategies.raster import LLAMAGEN_DEFAULTS, Raster, llamagen_config, llamagen_setting
+from strategies.published.llamagen import LLAMAGEN_DEFAULTS, llamagen_config, llamagen_setting
+from strategies.raster import Raster
 
 
 @pytest.fixture(scope="module")

@@ -51,12 +51,13 @@ def write_zeros(network: str, path: Path) -> None:
     code = """
 import sys, torch
 from strategies.decoding.presets import preset
+from strategies.decoding.registry import published_of
 from harness.subject.prepare import on_meta
 from tests.backbones.published_files import to_published
 from safetensors.torch import save_file
 strategy, config, _ = preset(sys.argv[1])
 network = on_meta(strategy, config).to_empty(device="cpu")
-state = to_published(network, strategy.published.keys)
+state = to_published(network, published_of(strategy.name).keys)
 state = {key: torch.zeros(tensor.shape) for key, tensor in state.items()}
 if sys.argv[2].endswith(".safetensors"):
     save_file(state, sys.argv[2])

@@ -1,4 +1,4 @@
-"""What a strategy's file says about its authors' files: names, keys and settings."""
+"""What a family says about its authors' files: names, keys and settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +33,8 @@ class Published:
     hyper-parameters; it raises CheckpointError where nothing shows one of them.
     """
 
+    strategy: str
+    """Name of the strategy that decodes these networks."""
     family: str
     keys: KeyMap
     configure: "Callable[[Mapping[str, Any]], tuple[Strategy, NetworkConfig]]"
