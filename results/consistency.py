@@ -20,8 +20,8 @@ def contradiction(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str
 def implausible(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str | None:
     """A number of a row that nothing can have measured, and on which tables and pictures would founder."""
     for key, one in fields.items():
-        for number in _numbers(values[key]) if one.least is not None else ():
-            if number < one.least:
+        for number in _numbers(values[key]):
+            if one.least is not None and number < one.least:
                 return f"key '{key}' must be at least {one.least:g}, not {number!r}"
     for key, value in values.items():
         for number in _numbers(value):

@@ -46,7 +46,7 @@ class Setting(Field):
     """Whether it came after results were recorded: the key leaves it out at its default."""
     applies: Applies = "always"
     joins: bool = False
-    """Whether rows that differ in it are of different settings; else each quantity says what must be equal."""
+    """Whether rows that differ in it are of different settings; else every quantity says what must match."""
     draws: bool = False
     """Whether it decides which tokens are drawn."""
     shared: Literal["", "machine", "network"] = ""
@@ -55,6 +55,8 @@ class Setting(Field):
     """Role of the hash of the file that it names."""
     scores: bool = False
     """Whether it only judges images."""
+    caveat: bool = False
+    """Whether every label states it where it is set, and not only where others differ."""
     label: str = ""
     """How a label shows a value that is no switch, e.g. ``{} steps``; empty for name and value."""
 

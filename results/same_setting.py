@@ -1,7 +1,7 @@
 """Which rows are of one setting: equal in every setting that joins rows, as the settings declare."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from results.fields import Applies
@@ -40,21 +40,35 @@ def value_of(row: Row, name: str) -> Any:
 
 
 def setting_key(row: Row, but_for: Collection[str] = ()) -> str:
-    """Equal for rows of one setting, ``but_for`` some; of anchors, which decode nothing, only the kind counts."""
+    """Equal for rows of one setting, ``but_for`` some. Of anchors, which decode nothing, the kind counts."""
     if row.tier == "anchor":
         return json.dumps([row.tier, row.strategy])
     values = [value_of(row, name) for name in joining() if name not in but_for]
     return json.dumps([row.tier, *values], sort_keys=True)
 
 
-def told_apart(row: Row, rivals: Collection[Row], but_for: Collection[str] = ()) -> list[str]:
-    """The row's settings in which some of its ``rivals`` differ, in words; ``but_for`` some."""
+def told_apart(row: Row, differing: Collection[str]) -> list[str]:
+    """The row's settings of these names in words, and those that every label states."""
     if row.tier == "anchor":
         return []
+    values = {name: value_of(row, name) for name in joining() if name in differing or DECLARED[name].caveat}
     return [
-        DECLARED[name].shown(name, value_of(row, name))
+        DECLARED[name].shown(name, value)
+        for name, value in values.items()
+        if name in differing or value is not None
+    ]
+
+
+def differing(rows: Iterable[Row], at_equal: Collection[str] = ()) -> list[str]:
+    """The settings that join rows in which some of these rows differ, ``at_equal`` others."""
+    decoding = [row for row in rows if row.tier != "anchor"]
+    fixed = [tuple(_hashable(value_of(row, name)) for name in at_equal) for row in decoding]
+    return [
+        name
         for name in joining()
-        if name not in but_for and len({_hashable(value_of(other, name)) for other in rivals}) > 1
+        if name not in at_equal
+        and len({*zip(fixed, (_hashable(value_of(row, name)) for row in decoding), strict=True)})
+        > len({*fixed})
     ]
 
 

@@ -167,7 +167,7 @@ class Row:
     """Declared share of accepted drafts behind every count, where random weights give no honest one; null
     where drafts are accepted by their content, or there are none."""
     forwards: float | None = measured(column=True, counted=True, drawn=True, least=0)
-    """Forward calls of the networks per image batch, mean over batches; the two halves of guidance are one."""
+    """Forward calls of the networks per image batch, the mean; the two halves of guidance are one."""
     tokens_processed: float | None = measured(column=True, counted=True, drawn=True, least=0)
     """Tokens through the networks per image; the two halves of guidance are not doubled."""
     draft_tokens: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_DRAFTS)
@@ -294,7 +294,7 @@ class Row:
 
 FIELDS = declared(Row, Field)
 """Field of a row -> its declaration."""
-SCHEMA = max(one.since for one in FIELDS.values())
+SCHEMA: int = max(one.since for one in FIELDS.values())
 """The version this code writes: that of the newest field."""
 MEASURED = tuple(name for name, one in FIELDS.items() if one.reasoned)
 """Fields that should hold numbers: a null among them, or inside them, needs a reason in ``unmeasured``."""

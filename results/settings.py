@@ -127,6 +127,7 @@ class Settings:
         applies="decoding",
         joins=True,
         draws=True,
+        caveat=True,
         label="acceptance {} (declared)",
     )
     """Share of drafts that counts as accepted, where random weights give no honest count of steps."""
@@ -157,9 +158,7 @@ class Settings:
     )
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: that
     where device and dtype have it, else plain."""
-    compile: bool = setting(
-        False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine"
-    )
+    compile: bool = setting(False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine")
     """Run the trunks as compiled graphs."""
     cuda_graphs: bool = setting(
         False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine"

@@ -23,7 +23,9 @@ def _stored(row: Row) -> Cell:
     where = f"row of cell '{row.cell}'"
     unknown = [name for name in row.settings if name not in DECLARED]
     if unknown:
-        raise UserError(f"{where}: unknown setting '{unknown[0]}'; it may be of a newer pardec: update pardec")
+        raise UserError(
+            f"{where}: unknown setting '{unknown[0]}'; it may be of a newer pardec: update pardec"
+        )
     if "strategy" not in row.settings:
         raise UserError(f"{where}: its settings name no strategy")
     defaults = default_values()

@@ -146,9 +146,13 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
             raise UserError(f"cell '{row.cell}' is an anchor ({visible(row.label)}): it decodes nothing")
         cell = cell_of(row)
         if cell.key != row.cell:
-            print(f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr)
+            print(
+                f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr
+            )
         cell = dataclasses.replace(cell, **changes)
-        if cell.is_published and not Path(cell.checkpoint or "").is_file():  # the row may be another machine's
+        if (
+            cell.is_published and not Path(cell.checkpoint or "").is_file()
+        ):  # the row may be another machine's
             cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
         cells.append(normalised(cell))
     return cells

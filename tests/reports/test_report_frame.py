@@ -16,7 +16,8 @@ from reports.comparability import (
     quantity,
     require_comparable,
 )
-from reports.frame import facets, frame, hardware_notes, metrics, series_label
+from reports.frame import facets, frame, hardware_notes, metrics
+from reports.naming import series_label
 from results.schema import Row
 
 
