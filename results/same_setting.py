@@ -48,28 +48,29 @@ def setting_key(row: Row, but_for: Collection[str] = ()) -> str:
 
 
 def told_apart(row: Row, differing: Collection[str]) -> list[str]:
-    """The row's settings of these names in words, and those that every label states."""
+    """The row's settings of these names in words, as far as they apply, and those that every label states."""
     if row.tier == "anchor":
         return []
-    values = {name: value_of(row, name) for name in joining() if name in differing or DECLARED[name].caveat}
     return [
-        DECLARED[name].shown(name, value)
-        for name, value in values.items()
-        if name in differing or value is not None
+        one.shown(name, value_of(row, name))
+        for name, one in DECLARED.items()
+        if one.joins
+        and _APPLIES[one.applies](row)
+        and (name in differing or (one.caveat and value_of(row, name) is not None))
     ]
 
 
 def differing(rows: Iterable[Row], at_equal: Collection[str] = ()) -> list[str]:
     """The settings that join rows in which some of these rows differ, ``at_equal`` others."""
+    found = []
     decoding = [row for row in rows if row.tier != "anchor"]
-    fixed = [tuple(_hashable(value_of(row, name)) for name in at_equal) for row in decoding]
-    return [
-        name
-        for name in joining()
-        if name not in at_equal
-        and len({*zip(fixed, (_hashable(value_of(row, name)) for row in decoding), strict=True)})
-        > len({*fixed})
-    ]
+    for name in joining():
+        known = [row for row in decoding if _APPLIES[DECLARED[name].applies](row)]
+        fixed = [tuple(_hashable(value_of(row, other)) for other in at_equal) for row in known]
+        values = [_hashable(value_of(row, name)) for row in known]
+        if name not in at_equal and len(set(zip(fixed, values, strict=True))) > len(set(fixed)):
+            found.append(name)
+    return found
 
 
 def _hashable(value: Any) -> Any:

@@ -169,7 +169,8 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)
-    title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
+    where = f"  on {cell.network}, {cell.device}, {cell.dtype}"
+    title = Text.assemble((visible(cell.describe()), "bold"), visible(where))
     console.print(title)
     plan = prepared.plan([image])
     console.print(f"steps        {plan.steps}")
