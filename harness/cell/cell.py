@@ -1,14 +1,14 @@
 """One cell of a sweep: all that determines a result, as plain data with a content key. Without torch."""
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.machine.environment import usable_cores
 from pardec.errors import UserError, nearest, unknown
+from pardec.hashing import text_key
 from results.fields import Applies
 from results.rules import TUNED
 from results.settings import DECLARED, Settings
@@ -45,7 +45,7 @@ class Cell(Settings):
         """16 hexadecimal digits that name the result: equal for cells that measure the same thing."""
         content = self.content()
         text = json.dumps({"schema": _KEY_VERSION} | content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return text_key(text)
 
     @property
     def scale(self) -> float | None:
@@ -137,13 +137,6 @@ def unscored(cell: Cell) -> Cell:
     pins = {role: digest for role, digest in cell.pins.items() if role not in SCORING}
     changes: dict[str, Any] = dict.fromkeys(SCORING)
     return dataclasses.replace(cell, pins=pins, **changes)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 RULES = {name: one.rule for name, one in DECLARED.items() if one.rule is not None}

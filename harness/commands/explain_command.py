@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import RANDOM
-from harness.commands.common import RESULTS, add_machine_flags, overrides, progress_bar
+from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
 from pardec.errors import UserError, unknown, visible
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from harness.cell.cell import Cell, checked, normalised, usable_cores
+from harness.cell.cell import Cell, checked, normalised
+from harness.machine.environment import usable_cores
 from pardec.errors import UserError
 from results.settings import DECLARED, SCHEDULES
 from strategies.decoding import guidance

@@ -12,7 +12,8 @@ from harness.cell.cell import ANCHORS, Cell, normalised
 from harness.cell.recorded import cell_of
 from harness.cli import main
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import make_row, sweep_cells
+from harness.sweep.row import make_row
+from harness.sweep.sweep import sweep_cells
 from pardec.errors import UserError
 from results.schema import Row, row_from_json, row_to_json
 from results.settings import DECLARED, DTYPES, PRODUCTS, SCHEDULES
