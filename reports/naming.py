@@ -12,6 +12,11 @@ def counted_text(value: float, sign: str = "") -> str:
     return f"{value:{sign},.0f}" if float(value).is_integer() else f"{value:{sign},.2f}"
 
 
+def counted_steps(row: Row) -> float | None:
+    """The steps that may be set beside those of others; None where they follow from a declared acceptance."""
+    return row.steps if row.acceptance is None else None
+
+
 def steps_text(row: Row) -> str:
     """The steps of the row in words."""
     return f"{None if row.steps is None else counted_text(row.steps)} steps"

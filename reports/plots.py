@@ -25,7 +25,7 @@ from reports import overlay, style
 from reports.comparability import lower_is_better, quantity, require_comparable
 from reports.frame import Facet
 from reports.labels import Label, place_labels
-from reports.naming import series_label, steps_text
+from reports.naming import counted_steps, series_label, steps_text
 from results.schema import Row
 
 
@@ -78,7 +78,7 @@ def quality_against_throughput(facet: Facet, metric: str) -> Figure | None:
 def quality_against_steps(facet: Facet, metric: str) -> Figure | None:
     """``metric`` over decoding steps, with the Pareto front; None without such cells."""
     return _trade_off(
-        facet, metric, lambda row: (row.steps, None), "decoding steps (log scale)", fewer_is_better=True
+        facet, metric, lambda row: (counted_steps(row), None), "decoding steps (log scale)", True
     )
 
 

@@ -92,7 +92,8 @@ class Settings:
     guidance: float | str | None = setting(
         None, rule=guidance_scale(), applies="decoding", joins=True, draws=True
     )
-    """None for none; ``tuned`` until the network's card was looked up (``Cell.scale``)."""
+    """The scale; None for none. ``tuned`` for that of the network's card, with its schedule, until the card
+    was looked up (``Cell.scale``)."""
     guidance_schedule: str = setting(
         "constant", rule=text(choices=SCHEDULES), applies="guidance", joins=True, draws=True, label="{}"
     )

@@ -19,6 +19,7 @@ from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
 from results.rules import TUNED, is_number
+from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
@@ -74,7 +75,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
     if cell.guidance == TUNED:
-        cell = dataclasses.replace(cell, guidance=_tuned_scale(cell))
+        cell = _tuned(cell)
     if cell.acceptance is not None:
         raise UserError(f"acceptance: strategy '{cell.strategy}' drafts no tokens, so none are accepted")
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
@@ -156,29 +157,33 @@ def _stored(cell: Cell) -> Source:
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
 
 
-def _tuned_scale(cell: Cell) -> float:
-    """The guidance scale that the card of the cell's network records; UserError where it records none for
-    the cell's schedule."""
+def _tuned(cell: Cell) -> Cell:
+    """The cell with the guidance scale and its schedule that the card of its network records; UserError where
+    it records none, or none of the cell's schedule."""
     network = cell.network or _own_network(cell.strategy)
     if cell.is_published:
         raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
     card = zoo.read_card(network, cell.zoo)
     try:
-        scale = card.content["guidance"]["chosen"]
-        schedules = {str(entry["guidance_schedule"]) for entry in card.content["guidance"]["grid"]}
-    except (LookupError, TypeError):
-        scale = None
-    if not is_number(scale):
+        found = card.content["guidance"]
+        scale, schedule = next(
+            (one["guidance"], one["guidance_schedule"])
+            for one in found["grid"]
+            if one["guidance"] == found["chosen"]
+        )
+    except (LookupError, TypeError, StopIteration):
+        scale = schedule = None
+    if not (is_number(scale) and schedule in SCHEDULES):
         raise UserError(
             f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
             "pardec sweep guidance, pardec tune"
         )
-    if cell.guidance_schedule not in schedules:
+    if cell.guidance_schedule not in (Cell.guidance_schedule, schedule):
         raise UserError(
             f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
-            f"'{network}' records a scale for {', '.join(map(repr, sorted(schedules)))}"
+            f"'{network}' records a scale for '{schedule}'"
         )
-    return float(scale)
+    return dataclasses.replace(cell, guidance=float(scale), guidance_schedule=schedule)
 
 
 def with_files(cell: Cell) -> Cell:
