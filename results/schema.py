@@ -19,6 +19,7 @@ from pardec.errors import UserError
 from results.annotations import fault
 from results.consistency import contradiction
 from results.fields import Field, Measure, annotation, declared, measured, of_cell
+from results.settings import wrong_setting
 from results.upgrades import upgraded
 
 RANDOM_WEIGHTS = "random"
@@ -389,6 +390,9 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
     if values["status"] != "ok" and not values["reason"]:
         return f"key 'reason' must say why the status is {values['status']}"
+    wrong = wrong_setting(values["settings"])
+    if wrong:
+        return f"key 'settings.{wrong}"
     found = contradiction(values, FIELDS)
     if found:
         return found

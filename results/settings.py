@@ -1,9 +1,11 @@
 """What a cell may be asked for: every setting with its type, default, meaning and declaration. Plain data."""
 
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from results.annotations import fault
 from results.fields import Setting, declared, setting
 from results.rules import guidance_scale, number, options, switch, text, whole
 
@@ -198,3 +200,15 @@ class Settings:
 
 DECLARED: dict[str, Setting] = declared(Settings, Setting)
 """Setting -> its declaration."""
+_HINTS = typing.get_type_hints(Settings)
+
+
+def wrong_setting(values: Mapping[str, Any]) -> str | None:
+    """The end of "setting 'name..." that says what a stored setting has to be, or None; names that nothing
+    declares may be of a newer pardec."""
+    for name, value in values.items():
+        if name in DECLARED:
+            found = fault(tuple(value) if isinstance(value, list) else value, _HINTS[name])
+            if found:
+                return f"{name}{found}, not {value!r:.80}"
+    return None
