@@ -22,13 +22,13 @@ from scipy.stats import mannwhitneyu
 from harness.quality.intervals import jackknife_interval
 from reports.comparability import Incomparable, lower_is_better, quantity, require_comparable
 from reports.inference import independent_contrast
+from reports.measured import counts_of, follows_tokens
 from reports.naming import counted_text, display_name
 from results.fields import Measure
 from results.same_setting import setting_key
 from results.schema import FIELDS, Paired, Row
 
 Verdict = Literal["pass", "notice", "warn", "fail"]
-EXACT = tuple(name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted)
 WARN_ABOVE, FAIL_ABOVE = 0.10, 0.25
 P_BELOW = 0.002
 QUALITY_LEVEL = 0.99
@@ -126,8 +126,9 @@ def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
 def exact(old: Row, new: Row) -> list[Finding]:
     """Counted quantities: equal or failed."""
     found = []
-    for name in EXACT:
-        before, now = getattr(old, name), getattr(new, name)
+    counted, counts = counts_of(old), counts_of(new)
+    for name in {**counted, **counts}:
+        before, now = counted.get(name), counts.get(name)
         if before is None and now is None:
             continue
         verdict: Verdict = "pass" if before == now else "fail"
@@ -144,8 +145,7 @@ def exact(old: Row, new: Row) -> list[Finding]:
 
 def _why_not_exact(name: str, old: Row, new: Row) -> str:
     """Why a counter may differ although the code is the same; empty where it may not."""
-    one = FIELDS[name]
-    if not (isinstance(one, Measure) and one.drawn):
+    if not follows_tokens(name):
         return ""
     if old.acceptance is not None or new.acceptance is not None:
         return "not compared: it follows from a declared acceptance"

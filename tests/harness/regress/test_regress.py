@@ -14,6 +14,7 @@ from harness.cell.sweep_file import Sweep
 from harness.cli import main
 from harness.regress import benchmarks, gate, judge, show
 from pardec.errors import UserError
+from reports.measured import COUNTS
 from results.schema import Paired, Row
 from results.store import load_rows
 from tests.reports.synthetic_rows import CELLS, ENVIRONMENT, cell_row
@@ -61,7 +62,7 @@ def test_a_row_against_itself_passes_everything():
 # Exact ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", judge.EXACT)
+@pytest.mark.parametrize("name", COUNTS)
 def test_any_change_of_a_counted_quantity_fails(name):
     before = row()
     for step in (1, -1):
@@ -69,6 +70,18 @@ def test_any_change_of_a_counted_quantity_fails(name):
         found = verdicts(judge.judge([before], [changed]), "exact")
         assert found.pop(name) == "fail"
         assert set(found.values()) == {"pass"}
+
+
+def test_every_network_of_a_decode_is_counted_exactly():
+    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 8}
+    drafter |= {"forwards": 5, "tokens_processed": 9}
+    before = row(networks=[drafter])
+    found = verdicts(judge.exact(before, row(networks=[drafter | {"forwards": 6}])), "exact")
+    assert {name for name, verdict in found.items() if verdict == "fail"} == {"drafter forwards"}
+    gone = verdicts(judge.exact(before, row()), "exact")
+    assert [name for name, verdict in gone.items() if verdict == "fail"] == [
+        f"drafter {name}" for name in ("parameters", "cache_bytes", "forwards", "tokens_processed")
+    ]
 
 
 def test_a_counter_that_was_counted_and_is_not_any_more_fails():
