@@ -9,25 +9,45 @@ from backbones.config import TrunkConfig
 
 
 class LayerCache:
-    """Slots of one layer: keys and values [R, H, slots, D]."""
+    """Slots of one layer: ``store`` [2, R, H, slots, D] holds keys, then values."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = keys, values
+    def __init__(self, store: Tensor) -> None:
+        self.store = store
+        self.keys, self.values = store.unbind(0)
 
-    def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [R, H, n, D] at slots start..start+n; return all up to there [R, H, S, D]."""
-        filled, slots = start + keys.shape[2], self.keys.shape[2]
-        if filled > slots:
-            raise IndexError(f"cache of {slots} slots asked to hold {filled}")
-        self.keys[:, :, start:filled] = keys
-        self.values[:, :, start:filled] = values
+    @property
+    def slots(self) -> int:
+        return self.store.shape[3]
+
+    def extend(
+        self, at: int | Tensor, keys: Tensor, values: Tensor, reach: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values [R, H, n, D]; return those that can be seen, views [R, H, S, D].
+
+        at: the first of n slots, which all rows fill alike; all up to the last of them are returned. Or the
+        slots one by one, int64 [R, n], no two of a row the same; then the first ``reach`` are returned (None:
+        all), and whoever reads them masks what its row has not filled. Slots can be written over.
+        IndexError for a slot that is not there.
+        """
+        if isinstance(at, Tensor):
+            index = at[:, None, :, None].expand_as(keys)
+            self.keys.scatter_(2, index, keys)
+            self.values.scatter_(2, index, values)
+            return self.keys[:, :, :reach], self.values[:, :, :reach]
+        filled = at + keys.shape[2]
+        if filled > self.slots:
+            raise IndexError(f"cache of {self.slots} slots asked to hold {filled}")
+        self.keys[:, :, at:filled] = keys
+        self.values[:, :, at:filled] = values
         return self.keys[:, :, :filled], self.values[:, :, :filled]
 
 
 class KVCache:
     """Keys (already rotated) and values of ``layers`` x ``slots``; slot s is written in place.
 
-    Reading stops at the filled length, so no mask over empty slots is ever needed.
+    Slots are zero until they are written. A decode whose rows fill the same slots reads up to the filled
+    length and needs no mask. One whose rows fill different ones masks the others, and what is masked adds
+    exactly nothing, since it is finite.
     """
 
     layer_type: ClassVar[type[LayerCache]] = LayerCache
@@ -43,12 +63,20 @@ class KVCache:
     ) -> None:
         layers = config.depth if layers is None else layers
         shape = (layers, 2, rows, config.shared_heads, slots, config.head_width)
-        self.store = torch.empty(shape, dtype=dtype, device=device)
-        self.layers = [self.layer_type(keys, values) for keys, values in self.store]
+        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self.layers = [self.layer_type(layer) for layer in self.store]
+
+    @property
+    def slots(self) -> int:
+        return self.store.shape[4]
 
     @property
     def nbytes(self) -> int:
         return self.store.nbytes
+
+    def clear(self) -> None:
+        """Zero all slots, as they were at first."""
+        self.store.zero_()
 
 
 def cache_bytes(config: TrunkConfig, layers: int, rows: int, slots: int, dtype: torch.dtype) -> int:

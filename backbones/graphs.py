@@ -2,13 +2,15 @@
 
 What a pass computes is fixed by its shapes, its ``View`` and the cache it writes to, and a plan repeats them
 for every batch. So each is recorded when it first occurs and replayed from then on, its inputs copied to
-where the recording reads them: the same kernels in the same order, and so the same numbers as without. Keys
-and values stay where the cache has them; a network therefore keeps its caches (``Network.keep_caches``).
+where the recording reads them: the same kernels in the same order, and so the same numbers as without. The
+tensors of a view are inputs as well: images at their own pace need one recording for a shape, not one for
+every slot. Keys and values stay where the cache has them; a network therefore keeps its caches
+(``Network.keep_caches``).
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +21,7 @@ from backbones.transformer import Network, Trunk, View
 
 Run = Callable[[], Tensor]
 Key = tuple[Any, ...]
+VIEW_FIELDS = tuple(field.name for field in fields(View))
 
 
 class Recorder(Protocol):
@@ -80,11 +83,12 @@ class ReplayedTrunk:
         modulations: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
-        fed = (x, phases, view.mask, *(modulations or ()))
+        seen = {name: getattr(view, name) for name in VIEW_FIELDS}
+        fed = (x, phases, *map(_tensor, seen.values()), *(modulations or ()))
         resident = () if shared is None else shared
         key: Key = (
             *(None if tensor is None else (*tensor.shape, tensor.dtype) for tensor in fed),
-            (view.start, view.causal, view.runs),
+            *(None if isinstance(value, Tensor) else value for value in seen.values()),
             None if cache is None else cache.store.data_ptr(),
             *((tensor.data_ptr(), tensor.shape) for tensor in resident),
         )
@@ -105,9 +109,13 @@ class ReplayedTrunk:
         shared: tuple[Tensor, Tensor] | None,
     ) -> Recording:
         buffers = [self._buffer(role, tensor) for role, tensor in enumerate(fed)]
-        x, phases, mask, *modulations = buffers
+        x, phases, *others = buffers
         assert x is not None
-        fixed = replace(view, mask=mask)
+        seen, modulations = others[: len(VIEW_FIELDS)], others[len(VIEW_FIELDS) :]
+        inside: dict[str, Any] = {
+            name: tensor for name, tensor in zip(VIEW_FIELDS, seen, strict=True) if tensor is not None
+        }
+        fixed = replace(view, **inside)
         inputs = tuple(tensor for tensor in buffers if tensor is not None)
         _copy(fed, inputs)
         made = [tensor for tensor in modulations if tensor is not None] or None
@@ -122,6 +130,10 @@ class ReplayedTrunk:
         if key not in self._buffers:
             self._buffers[key] = torch.empty(like.shape, dtype=like.dtype, device=like.device)
         return self._buffers[key]
+
+
+def _tensor(value: object) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
 
 
 def _copy(fed: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:

@@ -7,6 +7,7 @@ it is told is which rows to process, with which phases, and how far each row see
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -20,18 +21,58 @@ from backbones.positions import rotary_table, rotate
 
 @dataclass(frozen=True)
 class View:
-    """How far the fed rows see.
+    """How far the fed rows see, and in decoding which cache slots they are written to.
 
     Teacher forcing: ``causal``, or a boolean ``mask`` [n, m] or [R, 1, n, m] (True: may attend), or neither
-    (everything). Decoding: the rows are written to cache slots from ``start`` on, and each run (rows, keys)
-    of ``runs`` sees the first ``keys`` slots, or ``mask`` says so slot by slot; without both all rows see
-    everything filled.
+    (everything).
+
+    Decoding, all images at one pace: the n rows are written to slots from ``start`` on, and the slots up to
+    there are read. Each run (rows, keys) of ``runs`` sees the first ``keys`` slots, or ``mask``, as wide as
+    what is read, says so slot by slot; without both all rows see everything filled.
+
+    Decoding, each image at its own pace: ``start`` is int64 [R], or ``slots``, int64 [R, n] or [1, n], names
+    them one by one. The first ``reach`` slots are read (None: all that there are), a bound known to the host,
+    so that nothing waits for the device. Under ``start`` row i of image r sees slots 0 to start[r] + i, which
+    must be filled; ``mask`` [n, S] or [R, 1, n, S] over the S slots read may say otherwise. ``slots`` always
+    come with a mask, for what is filled the method alone knows: ``up_to(slots, S)`` lets every row see all
+    slots up to its own, unfilled ones, zero in key and value, among them. Slots may be written again, and a
+    cache is cut back by starting earlier.
     """
 
-    start: int = 0
+    start: int | Tensor = 0
     causal: bool = False
     mask: Tensor | None = None
     runs: tuple[tuple[int, int], ...] | None = None
+    slots: Tensor | None = None
+    reach: int | None = None
+
+    @property
+    def at(self) -> int | Tensor:
+        """Where keys and values go, as ``LayerCache.extend`` takes it."""
+        return self.start if self.slots is None else self.slots
+
+    def placed(self, rows: int, slots: int) -> "View":
+        """The same for ``rows`` rows and a cache of ``slots``, with slots and mask written out where images
+        have a pace of their own: once for all blocks. ValueError where the view contradicts itself."""
+        if isinstance(self.start, int) and self.slots is None:
+            return self
+        if self.causal or self.runs is not None:
+            raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
+        at = self.slots
+        if isinstance(self.start, Tensor):
+            if at is not None:
+                raise ValueError("a view takes either start [R] or slots [R, n]")
+            at = self.start[:, None] + torch.arange(rows, device=self.start.device)
+        elif self.mask is None:
+            raise ValueError("a view with slots needs a mask: what else is filled it can't know")
+        assert at is not None
+        mask = up_to(at, self.reach or slots) if self.mask is None else self.mask
+        return View(mask=mask, slots=at, reach=self.reach)
+
+
+def up_to(slots: Tensor, reach: int) -> Tensor:
+    """Mask by which a row at slot s sees slots 0 to s: bool [R, 1, n, reach] for int64 [R, n]."""
+    return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
 
 
 class RMSNorm(nn.Module):
@@ -148,7 +189,7 @@ class Attention(nn.Module):
         else:
             queries, keys, values = self.project(x, phases)
             if cache is not None:
-                keys, values = cache.extend(view.start, keys, values)
+                keys, values = cache.extend(view.at, keys, values, view.reach)
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -239,6 +280,8 @@ class Trunk(nn.Module):
         self.run: Callable[..., Tensor] = run_blocks
         """Runs up to ``at_once`` consecutive blocks; compiling replaces both."""
         self.at_once = len(self.blocks)
+        self.tap: int | None = None
+        """After how many blocks another head reads the rows."""
 
     def forward(
         self,
@@ -249,18 +292,26 @@ class Trunk(nn.Module):
         shared: tuple[Tensor, Tensor] | None = None,
         modulations: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Rows x [R, n, d] -> [R, n, d].
+        """Rows x [R, n, d] -> [R, n, d], or [R, n, 2d] of a trunk with a tap: its rows, then the last ones.
 
-        phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written at view.start. shared: keys and
+        phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written where the view says. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
-        blocks = list(self.blocks)
-        for first in range(0, len(blocks), self.at_once):
-            part = slice(first, first + self.at_once)
+        if cache is not None:
+            view = view.placed(x.shape[1], cache.slots)
+        blocks, tapped = list(self.blocks), x
+        for part in self.parts():
             caches = None if cache is None else cache.layers[part]
             modulated = None if modulations is None else modulations[part]
             x = self.run(blocks[part], x, phases, view, caches, shared, modulated)
-        return x
+            if part.stop == self.tap:
+                tapped = x
+        return x if self.tap is None else torch.cat([tapped, x], dim=-1)
+
+    def parts(self) -> list[slice]:
+        """Which blocks are run in one go; a tap ends one."""
+        ends = {*range(self.at_once, len(self.blocks), self.at_once), len(self.blocks), self.tap or 0} - {0}
+        return [slice(first, last) for first, last in pairwise([0, *sorted(ends)])]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
@@ -296,9 +347,12 @@ class Network(nn.Module):
         return table[rows].unsqueeze(-2)
 
     def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
+        """A cache for ``rows`` rows, all slots zero; layers: the trunk's depth unless given."""
         made = None if self._kept is None else self._kept.get((rows, slots, layers))
-        if made is None:
-            made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
+        if made is not None:
+            made.clear()
+            return made
+        made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
             self._kept[rows, slots, layers] = made
         return made

@@ -7,9 +7,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from pardec.errors import UserError, one_line, unknown
+from pardec.files import path_of
+from results.annotations import LARGEST, is_whole
 
 COMMANDS = (
     "list",
@@ -40,10 +43,30 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake on one line, without the usage before it."""
+    """Reports a mistake on one line, without the usage before it; in paths, ``~`` is the home folder.
+
+    Shells expand it only at the start of a word, and not in quotes or behind ``=``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, path_of)
+        self.register("type", int, _whole)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _whole(text: str) -> int:
+    """A flag's whole number, as far as arrays hold it."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+    if not is_whole(value):
+        bound = f"at most {LARGEST:,}" if value > 0 else f"at least {-LARGEST - 1:,}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {bound}")
+    return value
 
 
 def parser() -> Parser:

@@ -46,6 +46,25 @@ class Settings:
     )
     """Weights of a published network's tokenizer: the path of a published file, ``random``, or None, where
     tokens stay tokens. The zoo's tokenizer has weights of its own, which ``random`` leaves as they are."""
+    weights: str | None = setting(
+        None,
+        rule=text("the name of one state dict in the published file, e.g. ema"),
+        late=True,
+        applies="decoding",
+        joins=True,
+        draws=True,
+        shared="network",
+        label="weights {}",
+    )
+    """Which of several state dicts in ``checkpoint``, by its keys joined by dots: ``ema``."""
+    tokenizer_weights: str | None = setting(
+        None,
+        rule=text("the name of one state dict in the tokenizer's file, e.g. ema"),
+        late=True,
+        applies="decoding",
+        joins=True,
+    )
+    """The same of ``tokenizer_checkpoint``."""
     data: str = setting("mnist", rule=text("mnist or imagefolder:PATH"), shared="network")
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
     reference: str | None = setting(

@@ -12,8 +12,9 @@ from backbones.config import NetworkConfig
 from backbones.positions import rotate
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import arpg_sizes
 from strategies.decoding.streams import Streams
 
@@ -61,12 +62,14 @@ class ARPGNetwork(Network):
 
         query_phases: phases of the targets, complex64 [..., n, 1, D/2].
         """
+        if cache is not None:
+            content_view = content_view.placed(block.shape[1], cache.slots)
         x = self.content_norm(self.content(block, block_phases, content_view, cache))
         heads = (-1, self.config.trunk.head_width)
         keys = rotate(self.key(x).unflatten(-1, heads), block_phases).transpose(1, 2)  # [R, H, m, D]
         values = self.value(x).unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
-            keys, values = cache.layers[-1].extend(content_view.start, keys, values)
+            keys, values = cache.layers[-1].extend(content_view.at, keys, values, content_view.reach)
         if query_phases is None:
             return None
         mask = self.embeddings.weight[self.config.codes]

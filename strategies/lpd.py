@@ -14,9 +14,10 @@ from backbones.config import NetworkConfig
 from backbones.transformer import Network, Trunk, View, make_norm
 from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.orders import LocalityDraws, locality_orders
 from strategies.decoding.plan import Plan, random_orders_after
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import lpd_published_steps, lpd_sizes
 from strategies.decoding.streams import Streams
 

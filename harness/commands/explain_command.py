@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.cell import RANDOM
 from harness.commands.common import RESULTS, add_machine_flags, overrides
 from harness.machine.terminal import progress_bar
-from pardec.errors import UserError, unknown, visible
+from pardec.errors import UserError, visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cell",
         metavar="CELL",
-        help="'strategy=lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
+        help="'strategy=lpd,steps=10,guidance=2' (commas of a value in quotes: label=\"a, b\"), a key (or "
+        "its beginning) of a recorded cell, or SWEEP:KEY",
     )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
     if cell.is_published and cell.checkpoint is None:
-        cell = dataclasses.replace(cell, checkpoint=RANDOM)  # a plan needs no weights
+        cell = dataclasses.replace(cell, checkpoint=RANDOM, weights=None)  # a plan needs none
     if options.device_card is not None:
         from harness.cost.cards import card_named
 
@@ -90,47 +91,21 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
 def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
     """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
     from harness.cell.cell import RULES, Cell, checked, normalised
+    from harness.cell.inline import options_of, setting_value, settings
     from strategies.decoding import registry
 
-    settings: dict[str, Any] = {}
-    given: dict[str, Any] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key or not value:
-            raise UserError(f"cell '{text}': '{part}' is no setting; expected KEY=VALUE")
-        if key in RULES and key != "options":
-            settings[key] = checked(key, _value(value, key), f"cell '{text}'")
-        else:
-            given[key] = _value(value, key)
-    if "strategy" not in settings:
-        raise UserError(f"cell '{text}': no strategy; valid: {', '.join(registry.names())}")
-    if settings["strategy"] not in registry.names():
-        raise registry.unknown_strategy(settings["strategy"], f"cell '{text}'")
-    _check_options(settings["strategy"], given, text)
-    return normalised(Cell(**{**settings, "options": given, **changes}))
-
-
-def _check_options(strategy: str, given: Mapping[str, Any], text: str) -> None:
-    from harness.cell.cell import RULES
-    from strategies.decoding import registry
-
-    valid = [field.name for field in dataclasses.fields(registry.get(strategy))]
-    for key in given:
-        if key not in valid:
-            raise unknown("key", key, [*valid, *(set(RULES) - {"options"})], f"cell '{text}'")
-
-
-def _value(text: str, key: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text.lower() == "none" and key == "guidance":
-        return False
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    where = f"cell '{text}'"
+    given = settings(text, where)
+    own = set(RULES) - {"options"}
+    values = {
+        key: checked(key, setting_value(key, given.pop(key)), where) for key in list(given) if key in own
+    }
+    if "strategy" not in values:
+        raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
+    if values["strategy"] not in registry.names():
+        raise registry.unknown_strategy(values["strategy"], where)
+    options = options_of(values["strategy"], given, where, own)
+    return normalised(Cell(**{**values, "options": options, **changes}))
 
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
@@ -174,8 +149,10 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     title = Text.assemble((visible(cell.describe()), "bold"), visible(where))
     console.print(title)
     plan = prepared.plan([image])
-    console.print(f"steps        {plan.steps}")
-    console.print(f"group sizes  {short_sizes(plan.sizes)}")
+    console.print(f"steps        {plan.steps_in_words()}")
+    console.print(
+        f"group sizes  {'decided while decoding' if plan.sizes is None else short_sizes(plan.sizes)}"
+    )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
     console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
@@ -184,8 +161,11 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
         f"together {weights + cache:.2f} MB"
     )
+    if plan.opened:
+        console.print("\nplaces are chosen while decoding: the order map of a run shows them")
+        return
     console.print(f"\nstep that writes each position (image {image}, from 1)")
-    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.steps))
+    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.most_steps))
 
 
 def _print_cost(cell: "Cell", card_name: str) -> None:

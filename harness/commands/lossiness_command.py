@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from harness.cell.cell import checked
 from harness.commands.common import add_machine_flags, overrides
 from harness.machine.terminal import progress_bar
 from pardec.errors import UserError, unknown
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("networks", "images"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: expected at least 1")
+    checked("guidance", options.guidance, "--guidance")
     return _enumerated(options) if options.cell is None else _stored(options)
 
 
@@ -56,7 +58,7 @@ def _enumerated(options: argparse.Namespace) -> int:
     from harness.lossiness.worlds import World
 
     overrides(options)  # loads the plug-ins
-    names = options.strategies or registry.names()
+    names = options.strategies or registry.loadable()
     for name in names:
         if name not in registry.names():
             raise unknown("strategy", name, registry.names(), "--strategies")

@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
     show.print_findings(findings)
     for file, text in ((options.markdown, show.to_markdown), (options.json, show.to_json)):
         if file is not None:
-            file.write_text(text(findings))
+            file.write_text(text(findings), encoding="utf-8")
     return summary.exit_code or int(worst(findings) == "fail")

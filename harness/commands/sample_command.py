@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import add_machine_flags, overrides
+from harness.cell.cell import checked
+from harness.commands.common import add_machine_flags, introduce_strategies, overrides
 from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
 
@@ -90,6 +91,7 @@ def _check(options: argparse.Namespace) -> None:
         if not 1 <= getattr(options, name) <= most:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {getattr(options, name)}: expected at least 1 and at most {most}")
+    checked("guidance", options.context_guidance, "--context-guidance")
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out '{options.out}': expected a name that ends with .png")
     if (options.image is None) != (options.mask is None):
@@ -176,6 +178,7 @@ def _demonstrate(subject: "Subject", results: Path, out: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task("digits", total=2 * len(DEMONSTRATED) * len(task_masks((1, 1))))
         edits = demonstrate(subject, lambda: bar.advance(task))
+    introduce_strategies()
     path = edits_path(results, edits.strategy)
     write_npz(path, **edits.arrays())
     edit_grid(edits).savefig(out, bbox_inches="tight")

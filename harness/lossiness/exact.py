@@ -87,13 +87,13 @@ def joints(
     Raises ValueError for a world of more than ``LARGEST`` images, Undefined as ``conditionals`` does.
     """
     codes, places = network.config.codes, plan.places
-    if plan.order.ndim != 1:
+    if len(plan.order) != 1:
         raise ValueError(f"an enumeration needs one order for all images, not {list(plan.order.shape)}")
     if codes**places > LARGEST:
         raise ValueError(f"{codes} codes on {places} places make {codes**places} images, over {LARGEST}")
     by_place = torch.cartesian_prod(*[torch.arange(codes)] * places).reshape(-1, places)  # [V^N, N]
     tokens = torch.empty_like(by_place)
-    tokens[:, torch.as_tensor(plan.order)] = by_place
+    tokens[:, torch.as_tensor(plan.order[0])] = by_place
     sequential, decoded = [], []
     for part in tokens.to(network.device).split(_BATCH):
         labels = torch.full((len(part),), label, device=part.device)

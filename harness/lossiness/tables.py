@@ -127,7 +127,7 @@ def _line(
         for seed in range(networks):
             plan, loss = world.loss(strategy, rule, seed, steps, guidance)
             losses.append(loss)
-            sizes = plan.sizes
+            sizes = tuple(at.stop - at.start for at in plan.groups())
     except (UserError, Undefined) as error:
         why = str(error)
     return ExactLine(world, label, rule, sizes, scale, strategy.lossless, tuple(losses), why)

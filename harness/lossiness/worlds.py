@@ -127,6 +127,7 @@ class World:
         """
         streams = Streams(seed, (0,))
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
-        plan = dataclasses.replace(plan, order=np.atleast_2d(plan.order)[0])
+        plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
-        return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), plan.sizes)
+        sizes = tuple(at.stop - at.start for at in plan.groups())
+        return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), sizes)

@@ -20,6 +20,18 @@ def raster(grid: tuple[int, int]) -> np.ndarray:
     return np.arange(height * width, dtype=np.int64)
 
 
+def diagonal(grid: tuple[int, int]) -> np.ndarray:
+    """NAR's order (arXiv 2503.10696), int64 [N]: anti-diagonals, each from top right to bottom left."""
+    row, column = np.divmod(raster(grid), grid[1])
+    return np.lexsort((row, row + column))
+
+
+def diagonal_sizes(grid: tuple[int, int]) -> tuple[int, ...]:
+    """Tokens of each anti-diagonal."""
+    row, column = np.divmod(raster(grid), grid[1])
+    return tuple(np.bincount(row + column).tolist())
+
+
 def region_order(grid: tuple[int, int], regions: int) -> np.ndarray:
     """PAR's order (arXiv 2412.15119), int64 [N]: the first token of every region, then the second, ...
 

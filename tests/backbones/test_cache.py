@@ -63,6 +63,49 @@ def test_more_than_fits_is_an_error(start, length):
         make().layers[0].extend(start, block(length, 0), block(length, 0))
 
 
+def test_each_row_is_written_at_slots_of_its_own_and_nowhere_else():
+    cache, (k, v) = make(rows=2), (block(2, seed) for seed in range(2))
+    slots = torch.tensor([[0, 1], [4, 2]])
+    keys, values = cache.layers[1].extend(slots, k, v)
+    for found, written in ((keys, k), (values, v)):
+        assert found.shape[2] == 6
+        for row in range(2):
+            assert torch.equal(found[row][:, slots[row]], written[row])
+        assert torch.equal(found.isnan().any(-1).any(1), torch.ones(2, 6).scatter(1, slots, 0).bool())
+    assert cache.store[0].isnan().all(), "another layer was written"
+    assert cache.layers[1].extend(slots, k, v, reach=5)[0].shape[2] == 5
+
+
+def test_rows_are_cut_back_by_writing_earlier_slots_again():
+    cache = make(rows=2)
+    first, second = block(4, 0), block(2, 1)
+    cache.layers[0].extend(torch.arange(4).expand(2, -1), first, first)
+    starts = torch.tensor([1, 4])
+    keys, _ = cache.layers[0].extend(starts[:, None] + torch.arange(2), second, second)
+    assert torch.equal(keys[0, :, :4], torch.cat([first[0, :, :1], second[0], first[0, :, 3:]], dim=1))
+    assert torch.equal(keys[1], torch.cat([first[1], second[1]], dim=1))
+
+
+def test_one_row_of_slots_serves_all_images():
+    cache, k = make(rows=2), block(3, 0)
+    keys, _ = cache.layers[0].extend(torch.tensor([[5, 0, 3]]), k, k)
+    assert torch.equal(keys[:, :, [5, 0, 3]], k)
+
+
+@pytest.mark.parametrize("slots", [[[0, 1], [5, 6]], [[0, 1], [-7, 2]]])
+def test_a_slot_that_is_not_there_is_an_error(slots):
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        make().layers[0].extend(torch.tensor(slots), block(2, 0), block(2, 0))
+
+
+def test_slots_are_zero_until_they_are_written_whatever_an_earlier_decode_left():
+    network = subject(registry.get("raster")).network
+    assert (network.cache(2, 6).store == 0).all()
+    network.keep_caches()
+    network.cache(2, 6).store.fill_(float("nan"))
+    assert (network.cache(2, 6).store == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("config", [CONTROLLED, GROUPED], ids=["all-heads", "grouped"])
 def test_bytes_are_known_before(config, dtype):
@@ -82,9 +125,9 @@ def test_a_decode_makes_one_cache_of_the_declared_shape_and_fills_it(name, guida
         made.append(super(network_type, network).cache(*arguments))
         return made[-1]
 
-    def extend(layer, start, keys, values):
-        furthest.append(start + keys.shape[2])
-        return original(layer, start, keys, values)
+    def extend(layer, at, keys, values, reach):
+        furthest.append(at + keys.shape[2])
+        return original(layer, at, keys, values, reach)
 
     original = LayerCache.extend
     monkeypatch.setattr(network_type, "cache", cache)

@@ -5,11 +5,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.graphs import replay_trunks
+from backbones.transformer import View, up_to
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import run, subject
+from strategies.decoding.decode import Ask
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
+from strategies.raster import Raster
 
 
 class Log(TorchDispatchMode):
@@ -87,6 +90,53 @@ def test_a_kept_cache_is_the_same_for_one_shape_and_new_for_another():
     assert network.cache(2, 16) is kept
     assert network.cache(4, 16) is not kept
     assert network.cache(2, 16) is kept
+
+
+class AtOwnPace(Raster):
+    """Raster whose cache slots are a tensor, so that one recording serves every step."""
+
+    def decode(self, network, plan, rows):
+        phases = network.phases(torch.arange(plan.places)).expand(len(rows), -1, -1, -1)
+        cache = network.cache(len(rows), plan.places)
+        x = network.class_embedding(rows.labels).unsqueeze(1)
+        start = torch.zeros(len(rows), dtype=torch.int64)
+        for at in plan.groups():
+            here = phases.take_along_dim(start[:, None, None, None], dim=1)
+            view = (
+                View(start=start)
+                if self.by_start
+                else View(slots=start[:, None], mask=up_to(start[:, None], 16))
+            )
+            tokens = yield Ask(network(x, here, view, cache), at)
+            x, start = network.token_embedding(tokens), start + 1
+
+    by_start = True
+
+
+class AtNamedSlots(AtOwnPace):
+    by_start = False
+
+
+@pytest.mark.parametrize("strategy", [AtOwnPace(), AtNamedSlots()], ids=["start", "slots"])
+@pytest.mark.parametrize("guidance", [None, Guidance(2.0)], ids=["plain", "guided"])
+def test_a_decode_with_slots_in_a_tensor_is_one_recording(strategy, guidance):
+    case = subject(strategy)
+    plain = subject(registry.get("raster"))
+    recorder = BakedPasses()
+    replay_trunks(case.network, recorder)
+    for images in ((0, 1), (2, 3)):
+        expected = decoded(plain, images, 16, guidance)
+        assert torch.equal(decoded(case, images, 16, guidance).tokens, expected.tokens)
+    assert recorder.recorded == 1
+
+
+def test_a_kept_cache_is_emptied_for_every_decode():
+    case = subject(AtOwnPace())
+    replay_trunks(case.network, BakedPasses())
+    expected = decoded(case, (0, 1), 16, None).tokens
+    with torch.inference_mode():
+        case.network.cache(2, 16).store.fill_(float("nan"))
+    assert torch.equal(decoded(case, (0, 1), 16, None).tokens, expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbones.cache import KVCache
 from backbones.config import Dropout, TrunkConfig, round_up, swiglu_width
 from backbones.positions import rotary_table
 from backbones.transformer import (
@@ -21,6 +22,7 @@ from backbones.transformer import (
     initialise,
     make_norm,
     parameter_count,
+    up_to,
 )
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, randomise
@@ -76,6 +78,84 @@ def test_attention_by_definition(shared, grad, view):
     with torch.set_grad_enabled(grad):
         found = attend(q, k, v, seen)
     assert torch.allclose(found, plain_attention(q, k, v, allowed), atol=1e-5)
+
+
+def test_rows_at_their_own_pace_equal_rows_alone():
+    """Windows of three rows at different starts, rejected in part and written again, up to what is filled."""
+    trunk, window = random(Trunk(TRUNK)), 3
+    inputs = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(3))
+    here = phases(torch.arange(9) % 16)
+    together = KVCache(TRUNK, 2, 9, torch.float32, X.device)
+    alone = [KVCache(TRUNK, 1, 9, torch.float32, X.device) for _ in range(2)]
+    with torch.inference_mode():
+        trunk(inputs[:, :1], here[:1], View(), together)
+        for row in range(2):
+            trunk(inputs[row : row + 1, :1], here[:1], View(), alone[row])
+        for starts in ([1, 1], [2, 4], [5, 4], [6, 6]):
+            start = torch.tensor(starts)
+            places = start[:, None] + torch.arange(window)
+            fed = inputs.gather(1, places[..., None].expand(-1, -1, 32)) + torch.tensor(starts)[:, None, None]
+            view = View(start=start, reach=max(starts) + window)
+            found = trunk(fed, here[places], view, together)
+            for row, first in enumerate(starts):
+                runs = tuple((1, first + i + 1) for i in range(window))
+                part = slice(row, row + 1)
+                expected = trunk(fed[part], here[places[row]], View(start=first, runs=runs), alone[row])
+                assert torch.allclose(found[part], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("filled", [1e3, -1e30])
+def test_what_a_view_masks_adds_exactly_nothing(filled):
+    trunk, start = random(Trunk(TRUNK)), torch.tensor([2, 0])
+    found = []
+    for content in (0.0, filled):
+        cache = KVCache(TRUNK, 2, 8, torch.float32, X.device)
+        cache.store[:, :, 0, :, 4:] = content
+        cache.store[:, :, 1, :, 2:] = content
+        with torch.inference_mode():
+            found.append(trunk(X[:, :2], phases(torch.arange(2)), View(start=start), cache))
+    assert torch.equal(*found)
+
+
+def test_scattered_slots_see_what_their_mask_says_unfilled_slots_included():
+    """A zero slot scores zero and adds nothing but its weight."""
+    trunk = random(Trunk(TRUNK, depth=1))
+    attention, here = trunk.blocks[0].attention, phases(torch.arange(5))[:2]
+    slots = torch.tensor([[0, 4], [3, 1]])
+    for mask in (up_to(slots, 6), torch.rand(2, 1, 2, 6, generator=torch.Generator().manual_seed(0)) < 0.7):
+        mask = mask | (torch.arange(6) == slots[:, None, :, None])
+        cache = KVCache(TRUNK, 2, 6, torch.float32, X.device, layers=1)
+        with torch.inference_mode():
+            x = trunk.blocks[0].norm1(X[:, :2])
+            view = View(slots=slots, mask=mask).placed(2, 6)
+            found = attention(x, here, view, cache.layers[0], None)
+            q, k, v = attention.project(x, here)
+        for row in range(2):
+            stored_k, stored_v = torch.zeros(2, 1, 4, 6, 8).unbind(0)
+            stored_k[0][:, slots[row]], stored_v[0][:, slots[row]] = k[row], v[row]
+            mixed = plain_attention(q[row : row + 1], stored_k, stored_v, mask[row, 0])
+            expected = attention.out(mixed.transpose(1, 2).flatten(2))
+            assert torch.allclose(found[row : row + 1], expected, atol=1e-5)
+
+
+def test_slots_up_to_ones_own():
+    found = up_to(torch.tensor([[0, 2], [3, 1]]), 4)
+    expected = [[[1, 0, 0, 0], [1, 1, 1, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]]]
+    assert torch.equal(found, torch.tensor(expected).bool().unsqueeze(1))
+
+
+@pytest.mark.parametrize(
+    ("view", "text"),
+    [
+        (View(start=torch.tensor([0, 1]), causal=True), "takes a mask"),
+        (View(start=torch.tensor([0, 1]), runs=((1, 1), (1, 2))), "takes a mask"),
+        (View(start=torch.tensor([0, 1]), slots=torch.tensor([[0], [1]])), "either start"),
+        (View(slots=torch.tensor([[0], [1]])), "needs a mask"),
+    ],
+)
+def test_views_that_contradict_themselves(view, text):
+    with pytest.raises(ValueError, match=text):
+        Trunk(TRUNK)(X, None, view, KVCache(TRUNK, 2, 9, torch.float32, X.device))
 
 
 class ProductShapes(TorchDispatchMode):

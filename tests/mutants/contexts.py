@@ -33,8 +33,8 @@ class LeaksBetweenImages(Raster):
 
 
 class FirstRowOfLayer(LayerCache):
-    def extend(self, start, keys, values):
-        keys, values = super().extend(start, keys, values)
+    def extend(self, at, keys, values, reach=None):
+        keys, values = super().extend(at, keys, values, reach)
         return keys[:1].expand_as(keys), values[:1].expand_as(values)
 
 
@@ -50,11 +50,11 @@ class ReadsAnotherImagesCache(Raster):
 class KeptPrefixOfLayer(LayerCache):
     kept: ClassVar[dict] = {}
 
-    def extend(self, start, keys, values):
-        if start == 0:
+    def extend(self, at, keys, values, reach=None):
+        if at == 0:
             layer = self.keys.storage_offset()
             keys, values = self.kept.setdefault((layer, keys.shape), (keys.clone(), values.clone()))
-        return super().extend(start, keys, values)
+        return super().extend(at, keys, values, reach)
 
 
 class KeptPrefix(KVCache):
@@ -67,10 +67,10 @@ class KeepsAnotherDecodesPrefix(ARPG):
 
 
 class LosesSlotThreeOfLayer(LayerCache):
-    def extend(self, start, keys, values):
+    def extend(self, at, keys, values, reach=None):
         before = self.keys[:, :, 3].clone(), self.values[:, :, 3].clone()
-        found = super().extend(start, keys, values)
-        if start == 3:
+        found = super().extend(at, keys, values, reach)
+        if at == 3:
             self.keys[:, :, 3], self.values[:, :, 3] = before
         return found
 
@@ -116,7 +116,7 @@ MUTANTS = [
         "decodes the second position first, and the first from it",
         PeeksInDecoding(),
         ("causal", "every_position_once"),
-        "is seen too early",
+        "step 0 writes places 1..2, its plan says places 0..1",
     ),
     Mutant(
         "mixes 1 % of the batch's mean into every image",

@@ -143,7 +143,7 @@ def check_given_tokens(subject: Subject) -> None:
         require(kept, "given tokens do not come back unchanged")
         require_equal(drawn.decoded.steps, steps, "steps of a decode with given tokens")
 
-        ordinary = strategy.arrange(grid, plan.order, (len(known), *plan.sizes))
+        ordinary = strategy.arrange(grid, plan.order, (len(known), *(plan.sizes or ())))
         for guidance in (None, subject.guidance(2.0)):
             given = run(subject, plan, labels, ForcedSampler(tokens), guidance, known=tokens)
             whole = run(subject, ordinary, labels, ForcedSampler(tokens), guidance)

@@ -11,9 +11,11 @@ from backbones.config import NetworkConfig, TrunkConfig
 from backbones.transformer import Network
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
-from strategies.decoding.decode import Decoded, Decoding, Rows, decode
+from strategies.decoding.contract.requirements import Broken
+from strategies.decoding.decode import Decoded, OffPlan, Rows, decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Decoding, Draft
 from strategies.decoding.sampling import Sampler, StreamSampler
 from strategies.decoding.streams import Streams
 
@@ -105,17 +107,17 @@ class Listening:
         self.combined: list[Tensor] = []
         self.noises: list[Tensor] = []
 
-    def noise(self, order: Tensor) -> Tensor:
-        return self.sampler.noise(order)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sampler, name)
 
-    def draw(self, logits: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         self.combined.append(logits.clone())
         self.noises.append(noise.clone())
         return self.sampler.draw(logits, noise)
 
 
 class Overheard:
-    """A strategy whose yielded logits (both halves of guidance) are kept, and the answers it was sent."""
+    """A strategy whose yielded logits (all branches of guidance) are kept, and the tokens it was sent."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
@@ -127,15 +129,18 @@ class Overheard:
 
     def decode(self, network: Network, plan: Plan, rows: Rows) -> Decoding:
         inner = self.strategy.decode(network, plan, rows)
-        answer: Tensor | None = None
+        answer: Any = None
         while True:
             try:
-                ask = inner.send(answer)  # type: ignore[arg-type]
+                request = inner.send(answer)
             except StopIteration:
                 return
-            self.asked.append(ask.logits.clone())
-            answer = yield ask
-            self.answers.append((answer, answer.clone()))
+            if isinstance(request, Ask | Draft):
+                self.asked.append(request.logits.clone())
+            answer = yield request
+            tokens = answer.tokens if isinstance(request, Draft) else answer
+            if isinstance(tokens, Tensor):
+                self.answers.append((tokens, tokens.clone()))
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,7 @@ class Run:
     @property
     def order(self) -> Tensor:
         """Raster position at each place of every image, int64 [B, N]."""
-        order = torch.as_tensor(self.plan.order).reshape(-1, self.plan.places)
-        return order.expand(len(self.decoded.tokens), -1)
+        return torch.as_tensor(self.plan.order).expand(len(self.decoded.tokens), -1)
 
     @property
     def logits(self) -> Tensor:
@@ -178,6 +182,10 @@ def run(
     guidance: Guidance | None = None,
     known: Tensor | None = None,
 ) -> Run:
+    """A recorded decode; Broken where the loop refuses what leaves the plan."""
     overheard, listening = Overheard(subject.strategy), Listening(sampler)
-    decoded = decode(subject.network, overheard, plan, labels, listening, guidance, known)  # type: ignore[arg-type]
+    try:
+        decoded = decode(subject.network, overheard, plan, labels, listening, guidance, known)  # type: ignore[arg-type]
+    except OffPlan as refusal:
+        raise Broken(str(refusal)) from refusal
     return Run(plan, decoded, overheard.asked, listening.combined, listening.noises, overheard.answers)

@@ -107,7 +107,7 @@ class Counter:
         return Work(self.forwards, self.rows, total, total - self.flops_inside, self.most_calls)
 
 
-def work_of_a_decode(subject: Subject, images: tuple[int, ...], steps: int) -> Work:
+def work_of_a_decode(subject: Subject, images: tuple[int, ...], steps: int | None) -> Work:
     """The work of one guided decode."""
     plan, labels = subject.plan(images, steps), subject.labels(images)
     with Products() as products:
