@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
 from harness.machine.distributed import launch
 from pardec.errors import UserError
 from pardec.files import path_of
 from reports import style
+from results.settings import DTYPES
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
