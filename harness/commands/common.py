@@ -4,10 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
 from harness.machine.distributed import launch
 from pardec.errors import UserError
 from pardec.files import path_of
+from reports import style
+from results.settings import DTYPES
+from strategies.decoding import registry
 
 if TYPE_CHECKING:
     from harness.images.shards import Share
@@ -100,6 +103,11 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Python file with one more strategy; may be repeated",
     )
+
+
+def introduce_strategies() -> None:
+    """Give reports the titles of all strategies, in the order of their colours."""
+    style.introduce(registry.titles())
 
 
 def existing_folder(path: Path, flag: str) -> Path:

@@ -12,7 +12,8 @@ from pardec.files import spec_of
 
 if TYPE_CHECKING:
     from backbones.tokenizers import Tokenizer
-    from harness.images.code_shards import CodesInfo, CodesWriter
+    from harness.images.code_shards import CodesInfo
+    from harness.images.codes_writer import CodesWriter
     from harness.images.encode import Cropping, Pictures
     from harness.images.shards import Share
 
@@ -44,6 +45,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch", type=int, default=64, help="crops encoded at a time (default: %(default)s)"
     )
+    command.add_argument(
+        "--skip-broken", action="store_true", help="leave out pictures that can't be read, and list them"
+    )
     command.add_argument("--shard", metavar="I/N", help="only every N-th shard, from the I-th (0 <= I < N)")
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     command.add_argument("--threads", type=int, default=0, help="CPU threads (default: every core)")
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from harness.cell.cell import checked
-    from harness.images.code_shards import CodesWriter
+    from harness.images.codes_writer import CodesWriter
     from harness.images.encode import Cropping, Pictures, open_tokenizer
     from harness.machine.environment import usable_cores
     from harness.subject.prepare import check_device
@@ -71,13 +75,18 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = tokenizer.to(device)
     cropping = Cropping(tokenizer.image_size[0], options.crops, _factors(options.crop_factors))
     pictures = Pictures.open(options.data)
-    writer = CodesWriter.open(options.out, _info(options, tokenizer, weights, cropping, pictures))
+    info = _info(options, tokenizer, weights, cropping, pictures)
+    writer = CodesWriter.open(options.out, info, pictures.root, pictures.files, options.skip_broken)
     _encode(writer, pictures, cropping, tokenizer, share)
-    if writer.finish():
-        print(f"{writer.folder}: {writer.info.images} images in {cropping.variants} crops, manifest written")
+    finished, skipped = writer.finish(), writer.left_out()
+    for one in skipped:
+        print(f"left out: '{one.file}': {one.reason}")
+    if finished:
+        images = info.images - len(skipped)
+        print(f"{writer.folder}: {images} images in {cropping.variants} crops, manifest written")
     else:
         left = sum(len(images) for images in writer.missing())
-        print(f"{writer.folder}: {writer.info.images - left} of {writer.info.images} images")
+        print(f"{writer.folder}: {info.images - left} of {info.images} images")
     return 0
 
 
@@ -138,9 +147,12 @@ def _encode(
     with progress_bar() as bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         task = bar.add_task(writer.info.tokenizer, total=sum(len(images) for images in missing))
         for images in missing:
-            parts = []
+            parts, broken = [], []
             files = pictures.files[images.start : images.stop]
-            for codes in encode_chunk(files, cropping, tokenizer, writer.info.batch, pool):
+            for codes, without in encode_chunk(files, cropping, tokenizer, writer.info.batch, pool):
+                if without and not writer.skip_broken:
+                    raise UserError(f"{without[0]}; repair it, or leave such pictures out with --skip-broken")
                 parts.append(codes)
-                bar.advance(task, len(codes))
-            writer.write(images, np.concatenate(parts))
+                broken += [(images.start + files.index(one.file), one) for one in without]
+                bar.advance(task, len(codes) + len(without))
+            writer.write(images, np.concatenate(parts), broken)

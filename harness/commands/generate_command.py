@@ -40,13 +40,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.images.shards import Shards
+    from harness.images.shards import Shards, check_png
     from harness.images.stores import ImageStore
     from harness.subject.prepare import check_tokenizer
 
     cell, share = _cell(options), share_of(options.shard)
     if options.adm is not None or options.png is not None or _judged(cell):
         check_tokenizer(cell)
+    if options.png is not None:
+        check_png(options.png, cell)
     chunk = options.chunk
     if chunk is not None and (chunk < 1 or chunk % cell.batch):
         raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")
@@ -104,12 +106,13 @@ def _finish(cell: "Cell", shards: "Shards", options: argparse.Namespace, other: 
         export_adm(shards, options.adm)
         print(options.adm)
     if options.png is not None:
-        export_png(shards, options.png)
+        export_png(shards, options.png, cell)
         print(options.png)
     if _judged(cell):
         _score(cell, shards)
     if other is not None:
-        print(f"tokens that differ from {other.folder}: {flipped(shards, other):.3g}")
+        both = min(shards.total, other.total)
+        print(f"tokens of {both} images that differ from {other.folder}: {flipped(shards, other):.3g}")
 
 
 def _judged(cell: "Cell") -> bool:

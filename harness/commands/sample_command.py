@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell.cell import checked
-from harness.commands.common import add_machine_flags, overrides
+from harness.commands.common import add_machine_flags, introduce_strategies, overrides
 from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
 
@@ -178,6 +178,7 @@ def _demonstrate(subject: "Subject", results: Path, out: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task("digits", total=2 * len(DEMONSTRATED) * len(task_masks((1, 1))))
         edits = demonstrate(subject, lambda: bar.advance(task))
+    introduce_strategies()
     path = edits_path(results, edits.strategy)
     write_npz(path, **edits.arrays())
     edit_grid(edits).savefig(out, bbox_inches="tight")

@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import RESULTS, add_machine_flags, add_scoring_flags, overrides
+from harness.commands.common import (
+    RESULTS,
+    add_machine_flags,
+    add_scoring_flags,
+    introduce_strategies,
+    overrides,
+)
 from pardec.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,5 +106,6 @@ def _show(folder: Path) -> None:
     from reports.tables import print_tables
     from results.store import load_rows
 
+    introduce_strategies()
     print_tables(facets(load_rows(folder)))
     print(f"report: {write(folder, None)}")

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar", "zipar")
 NAME = r"\w[\w.-]{0,63}"
 CHARACTERS = "letters, digits, '-', '_' and '.'"
+LONGEST_TITLE = 24
 _plugins: dict[str, Path] = {}
 
 
@@ -80,6 +81,12 @@ def describe(name: str) -> str:
     except (SyntaxError, ValueError, OSError) as error:
         return visible(f"{path} is no Python: {_one_line(error)}")
     return visible((docstring or name).strip().splitlines()[0])
+
+
+def titles() -> dict[str, str]:
+    """What every strategy calls itself where its file begins, in the order of ``names``; none is imported."""
+    found = {name: describe(name).partition(":")[0] for name in names()}
+    return {name: title if len(title) <= LONGEST_TITLE else name for name, title in found.items()}
 
 
 def get(name: str, **options: Any) -> Strategy:
