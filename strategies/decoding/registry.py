@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "jacobi", "sjd")
 _plugins: dict[str, Path] = {}
 
 
