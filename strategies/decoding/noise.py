@@ -39,7 +39,7 @@ class Numbers:
             most = int(visited.visits[:, :-1].max())
             if most > visited.layers:
                 raise ValueError(
-                    f"a place was visited {most} times for '{purpose}', its plan bounds it by {self.most_visits}"
+                    f"a place was visited {most} times for '{purpose}', its plan says {self.most_visits}"
                 )
 
 
