@@ -3,14 +3,16 @@
 import argparse
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import RANDOM
-from harness.commands.common import RESULTS, add_machine_flags, overrides, progress_bar
-from pardec.errors import UserError, unknown
+from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError, unknown, visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,33 +134,28 @@ def _value(text: str, key: str) -> Any:
 
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
-    """Cells of recorded rows, as far as a row tells."""
-    from harness.cell.cell import Cell, checked, normalised
-    from results.store import load_rows
+    """The cells of recorded rows."""
+    from harness.cell.cell import normalised
+    from harness.cell.recorded import cell_of
+    from results.store import recorded_rows
 
     folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
-    rows = {row.cell: row for folder in folders for row in load_rows(folder) if row.cell.startswith(key)}
+    rows = {row.cell: row for folder in folders for row in recorded_rows(folder) if row.cell.startswith(key)}
     cells = []
     for row in rows.values():
         if row.tier == "anchor":
-            raise UserError(f"cell '{row.cell}' is an anchor ({row.label}): it decodes nothing")
-        known = {
-            "strategy": row.strategy,
-            "options": row.options,
-            "network": row.network,
-            "steps": row.steps,
-            "guidance": row.guidance,
-            "guidance_schedule": row.guidance_schedule or "constant",
-            "batch": row.batch,
-            "dtype": row.dtype,
-            "device": row.device,
-            "seed": row.seed,
-            "label": row.label,
-        }
-        for key, value in known.items():
-            if value is not None:
-                checked(key, value, f"row of cell '{row.cell}'")
-        cells.append(normalised(Cell(**{**known, **changes})))
+            raise UserError(f"cell '{row.cell}' is an anchor ({visible(row.label)}): it decodes nothing")
+        cell = cell_of(row)
+        if cell.key != row.cell:
+            print(
+                f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr
+            )
+        cell = dataclasses.replace(cell, **changes)
+        if (
+            cell.is_published and not Path(cell.checkpoint or "").is_file()
+        ):  # the row may be another machine's
+            cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
+        cells.append(normalised(cell))
     return cells
 
 
@@ -173,7 +170,8 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)
-    title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
+    where = f"  on {cell.network}, {cell.device}, {cell.dtype}"
+    title = Text.assemble((visible(cell.describe()), "bold"), visible(where))
     console.print(title)
     plan = prepared.plan([image])
     console.print(f"steps        {plan.steps_in_words()}")

@@ -20,8 +20,9 @@ from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
 from harness.subject import compiled
-from harness.subject.prepare import on_meta, predict
+from harness.subject.prepare import predict
 from harness.subject.subject import PHASES, Gallery, Subject, run_batch
+from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
 from strategies.decoding.sampling import StreamSampler
 
