@@ -30,6 +30,7 @@ class SJD(Speculative[RasterNetwork]):
     paper: ClassVar[str] = "2410.01699"
     base: ClassVar[str] = "raster"
     decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
 
     init: Guess = "random"
     """First draft of a new place."""

@@ -28,7 +28,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cell",
         metavar="CELL",
-        help="'strategy=lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
+        help="'lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
     )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"
@@ -64,13 +64,13 @@ def run(options: argparse.Namespace) -> int:
 
 def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "Cell":
     """The cell of an inline setting, of a sweep's key, or of a recorded row's key."""
-    if "=" in text:
+    from strategies.decoding import registry
+
+    if "=" in text or text in registry.names():
         return inline_cell(text, changes)
     sweep_name, colon, key = text.rpartition(":")
     if not re.fullmatch(r"[0-9a-f]{1,16}", key):
-        raise UserError(
-            f"cell '{text}': expected settings like strategy=lpd,steps=10, or a key of hex digits"
-        )
+        raise UserError(f"cell '{text}': expected settings like lpd,steps=10, or a key of hex digits")
     if colon:
         from harness.sweep.sweep import sweep_cells
 
@@ -88,14 +88,17 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
 
 
 def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
-    """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
+    """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
+    cell's own are strategy options."""
     from harness.cell.cell import RULES, Cell, checked, normalised
     from strategies.decoding import registry
 
     settings: dict[str, Any] = {}
     given: dict[str, Any] = {}
-    for part in text.split(","):
+    for number, part in enumerate(text.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if number == 0 and not equals:
+            key, equals, value = "strategy", "=", key
         if not equals or not key or not value:
             raise UserError(f"cell '{text}': '{part}' is no setting; expected KEY=VALUE")
         if key in RULES and key != "options":
@@ -180,7 +183,11 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
-    console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
+    if prepared.strategy.decides_steps and cell.checkpoint == RANDOM:
+        flops = "decided while decoding, by trained weights"
+    else:
+        flops = _flops(prepared) if with_flops else "see --count-flops"
+    console.print(f"FLOPs/image  {flops}")
     weights, cache = memory.weight_bytes / 1e6, memory.cache_bytes / 1e6
     console.print(
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
@@ -196,10 +203,14 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
 def _print_cost(cell: "Cell", card_name: str) -> None:
     from harness.cost.cards import card_named
     from harness.cost.model import predict_cost
+    from harness.cost.trace import Untraceable
     from harness.subject.prepare import prepare
 
     card = card_named(card_name)
-    cost = predict_cost(prepare(cell), card)
+    try:
+        cost = predict_cost(prepare(cell), card)
+    except Untraceable as error:
+        raise UserError(f"--device-card {card_name}: no cost is predicted, for {error}") from None
     unchecked = f"; unchecked: {', '.join(card.unchecked)}" if card.unchecked else ""
     parts = ("tokens", "guidance", "cache", "attention", "launch")
     shares = ", ".join(f"{name} {1e3 * getattr(cost, f'{name}_s'):.3g}" for name in parts)

@@ -239,6 +239,8 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
     for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
     """
     cell = prepared.cell
+    if prepared.strategy.decides_steps:
+        raise Untraceable(f"strategy '{cell.strategy}' decides its steps while decoding")
     images = range(batch or cell.batch)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
     blocks = _few_blocks(network)

@@ -101,7 +101,7 @@ def sequential_log_probabilities(
 
     Raises Undefined for networks that have no such conditionals.
     """
-    owner = strategy if strategy.base is None else registry.get(strategy.base)
+    owner = registry.owner(strategy)
     if not owner.sequential_conditionals:
         raise Undefined(
             f"the network of '{owner.name}' predicts whole groups and cannot decode them one token at a time"

@@ -67,11 +67,12 @@ def dry_run(sweep: Sweep, console: Console | None = None) -> None:
         if cell.is_anchor:
             table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
             continue
-        memory = predict(prepare(cell))
+        prepared = prepare(cell)
+        memory = predict(prepared)
         table.add_row(
             cell.key,
             escape(cell.describe()),
-            str(cell.steps),
+            prepared.plan([0]).steps_in_words(),
             str(cell.batch),
             str(cell.images),
             f"{memory.weight_bytes / 1e6:.1f}",

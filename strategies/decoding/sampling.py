@@ -105,6 +105,18 @@ class StreamSampler:
 
 
 @dataclass(frozen=True)
+class DeclaredAcceptance(StreamSampler):
+    """Every draft is accepted with one probability, whatever it is: for weights that tell nothing of it."""
+
+    acceptance: float = 1.0
+
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        numbers = super().noise(order, purpose, visit)
+        # 0 passes every test that can be passed, 1 fails all.
+        return (numbers >= self.acceptance).to(numbers.dtype) if purpose == "accept" else numbers
+
+
+@dataclass(frozen=True)
 class ForcedSampler:
     """Answers with given tokens [B, N] (by position): recordings, teacher forcing.
 
