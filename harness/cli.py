@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistakes_known_by_now() -> tuple[type[Exception], ...]:
-    found: list[type[Exception]] = [UserError]
+    found: list[type[Exception]] = [UserError, FloatingPointError]
     found += [getattr(sys.modules[module], name) for module, name in _MISTAKES if module in sys.modules]
     return tuple(found)
 

@@ -20,6 +20,10 @@ class UserError(Exception):
     """A user's mistake; the command line prints its text on one line and exits with 2."""
 
 
+class NotFinite(UserError, FloatingPointError):
+    """Weights or numbers computed from them that are NaN or infinite: the cell's result is invalid."""
+
+
 def closest(name: str, choices: Iterable[str]) -> str | None:
     """The valid name that looks most like ``name``, if any does."""
     return next(iter(get_close_matches(name, sorted(choices), n=1, cutoff=0.5)), None)

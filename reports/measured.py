@@ -3,14 +3,15 @@
 import numpy as np
 
 from reports.inference import Estimate
-from results.schema import Row
+from results.fields import Measure
+from results.schema import FIELDS, Row
 
 TIMES = {
-    "throughput_images_per_s": ("throughput_interval", "throughput_samples"),
-    "latency_s": ("latency_interval_s", "latency_samples_s"),
-    "peak_bytes": (None, None),
+    name: (one.interval or None, one.samples or None)
+    for name, one in FIELDS.items()
+    if isinstance(one, Measure) and one.compared in ("throughput", "latency") and one.gated
 }
-"""Field -> its interval and its repeats."""
+"""Speeds and memory -> their interval and their repeats, of those that comparisons show."""
 
 
 def measured(row: Row, name: str) -> float | None:

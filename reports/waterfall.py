@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reports.naming import counted_steps
 from results.environments import result_key
 from results.schema import Row
 
@@ -85,7 +86,7 @@ def waterfalls(rows: Sequence[Row], costs: Mapping[str, Mapping[str, Any]]) -> l
 
 
 def _measured(row: Row) -> bool:
-    return bool(row.status == "ok" and row.steps and row.throughput_images_per_s and row.batch)
+    return bool(row.status == "ok" and counted_steps(row) and row.throughput_images_per_s and row.batch)
 
 
 def _speed(row: Row) -> float:

@@ -3,6 +3,7 @@
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 
@@ -30,7 +31,7 @@ def fault(value: Any, hint: Any) -> str | None:
         if not isinstance(value, list | tuple):
             return "' must be a list"
         return next((f"[{i}]{f}" for i, v in enumerate(value) if (f := fault(v, arguments[0]))), None)
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             return "' must be an object"
         return next((f".{k}{f}" for k, v in value.items() if (f := fault(v, arguments[1]))), None)

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.golden_replay import REPLAYS, read_golden
+from tests.replays import sjd
 
+FAMILIES = {"sjd": sjd.REPLAYS}
+"""Families with replays of their own."""
 TOLERANCE = 1e-4
 WORST: dict[str, float] = {}
 
@@ -19,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_golden(path: Path, record_property) -> None:
     assert path.is_file(), f"{path} holds no recordings"
     golden = read_golden(path)
-    worst = REPLAYS[golden.kind](golden)
+    worst = FAMILIES.get(golden.family, REPLAYS)[golden.kind](golden)
     WORST[path.stem] = worst
     record_property("worst_difference", worst)
     assert worst <= TOLERANCE

@@ -1,1 +1,1 @@
-"""What is asked for: one cell and its key, sweep files, and the sweeps that ship."""
+"""What is asked for: one cell and its key, the rules of its settings, sweep files and those that ship."""

@@ -6,12 +6,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import ANCHORS, RULES, Cell, Rule, checked, normalised
+from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
 from pardec.errors import UserError, unknown
+from results.rules import TUNED, Rule
 from strategies.decoding import registry
 
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -199,7 +200,7 @@ def _lists(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
 
 
 def _matches(settings: Mapping[str, Any], pattern: Mapping[str, Sequence[Any]]) -> bool:
-    defaults = {field.name: field.default for field in fields(Cell)}
+    defaults = default_values()
     return all(settings.get(key, defaults.get(key)) in values for key, values in pattern.items())
 
 
@@ -239,12 +240,17 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
         chosen = [
             cell
             for cell in chosen
-            if (not finished and key in _LEFT_OPEN and not getattr(cell, key) and not cell.is_anchor)
+            if (not finished and not cell.is_anchor and _is_open(cell, key))
             or _meets(cell, key, operator, wanted, expression)
         ]
     if not chosen:
         raise UserError(f"-k '{expression}' selects none of the {len(cells)} cells")
     return chosen
+
+
+def _is_open(cell: Cell, key: str) -> bool:
+    """Whether the setting is filled in when the cell is finished."""
+    return (key in _LEFT_OPEN and not getattr(cell, key)) or (key == "guidance" and cell.guidance == TUNED)
 
 
 def _meets(cell: Cell, key: str, operator: str, wanted: str, expression: str) -> bool:

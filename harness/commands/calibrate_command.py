@@ -19,9 +19,9 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from harness.cell.cell import checked
-    from harness.commands.common import progress_bar
     from harness.cost.calibrate import Sizes, calibrate
     from harness.cost.cards import user_cards, write_card
+    from harness.machine.terminal import progress_bar
     from harness.subject.prepare import check_device
 
     checked("threads", options.threads, "--threads")

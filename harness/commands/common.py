@@ -1,16 +1,15 @@
-"""What several commands share: flags that override a cell's settings, and progress bars."""
+"""Flags that several commands share, and the settings of a cell that they ask for."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
 from pardec.errors import UserError
+from results.settings import DTYPES
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from harness.images.shards import Share
 
 RESULTS = Path("results/runs")
@@ -148,21 +147,3 @@ def share_of(text: str | None) -> "Share":
     if ranks > 1:
         raise UserError("--shard: torchrun deals the shards already; use one or the other")
     return Share.parse(text)
-
-
-def progress_bar() -> "Progress":
-    """A bar with remaining time on stderr; silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -3,14 +3,16 @@
 import argparse
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import RANDOM
-from harness.commands.common import RESULTS, add_machine_flags, overrides, progress_bar
-from pardec.errors import UserError, unknown
+from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError, unknown, visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cell",
         metavar="CELL",
-        help="'strategy=lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
+        help="'lpd,steps=10,guidance=2', a key (or its beginning) of a recorded cell, or SWEEP:KEY",
     )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"
@@ -62,13 +64,13 @@ def run(options: argparse.Namespace) -> int:
 
 def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "Cell":
     """The cell of an inline setting, of a sweep's key, or of a recorded row's key."""
-    if "=" in text:
+    from strategies.decoding import registry
+
+    if "=" in text or text in registry.names():
         return inline_cell(text, changes)
     sweep_name, colon, key = text.rpartition(":")
     if not re.fullmatch(r"[0-9a-f]{1,16}", key):
-        raise UserError(
-            f"cell '{text}': expected settings like strategy=lpd,steps=10, or a key of hex digits"
-        )
+        raise UserError(f"cell '{text}': expected settings like lpd,steps=10, or a key of hex digits")
     if colon:
         from harness.sweep.sweep import sweep_cells
 
@@ -86,14 +88,17 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
 
 
 def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
-    """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
+    """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
+    cell's own are strategy options."""
     from harness.cell.cell import RULES, Cell, checked, normalised
     from strategies.decoding import registry
 
     settings: dict[str, Any] = {}
     given: dict[str, Any] = {}
-    for part in text.split(","):
+    for number, part in enumerate(text.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if number == 0 and not equals:
+            key, equals, value = "strategy", "=", key
         if not equals or not key or not value:
             raise UserError(f"cell '{text}': '{part}' is no setting; expected KEY=VALUE")
         if key in RULES and key != "options":
@@ -132,33 +137,28 @@ def _value(text: str, key: str) -> Any:
 
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
-    """Cells of recorded rows, as far as a row tells."""
-    from harness.cell.cell import Cell, checked, normalised
-    from results.store import load_rows
+    """The cells of recorded rows."""
+    from harness.cell.cell import normalised
+    from harness.cell.recorded import cell_of
+    from results.store import recorded_rows
 
     folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
-    rows = {row.cell: row for folder in folders for row in load_rows(folder) if row.cell.startswith(key)}
+    rows = {row.cell: row for folder in folders for row in recorded_rows(folder) if row.cell.startswith(key)}
     cells = []
     for row in rows.values():
         if row.tier == "anchor":
-            raise UserError(f"cell '{row.cell}' is an anchor ({row.label}): it decodes nothing")
-        known = {
-            "strategy": row.strategy,
-            "options": row.options,
-            "network": row.network,
-            "steps": row.steps,
-            "guidance": row.guidance,
-            "guidance_schedule": row.guidance_schedule or "constant",
-            "batch": row.batch,
-            "dtype": row.dtype,
-            "device": row.device,
-            "seed": row.seed,
-            "label": row.label,
-        }
-        for key, value in known.items():
-            if value is not None:
-                checked(key, value, f"row of cell '{row.cell}'")
-        cells.append(normalised(Cell(**{**known, **changes})))
+            raise UserError(f"cell '{row.cell}' is an anchor ({visible(row.label)}): it decodes nothing")
+        cell = cell_of(row)
+        if cell.key != row.cell:
+            print(
+                f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr
+            )
+        cell = dataclasses.replace(cell, **changes)
+        if (
+            cell.is_published and not Path(cell.checkpoint or "").is_file()
+        ):  # the row may be another machine's
+            cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
+        cells.append(normalised(cell))
     return cells
 
 
@@ -173,7 +173,8 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)
-    title = Text.assemble((cell.describe(), "bold"), f"  on {cell.network}, {cell.device}, {cell.dtype}")
+    where = f"  on {cell.network}, {cell.device}, {cell.dtype}"
+    title = Text.assemble((visible(cell.describe()), "bold"), visible(where))
     console.print(title)
     plan = prepared.plan([image])
     console.print(f"steps        {plan.steps_in_words()}")
@@ -182,7 +183,11 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
-    console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
+    if prepared.strategy.decides_steps and cell.checkpoint == RANDOM:
+        flops = "decided while decoding, by trained weights"
+    else:
+        flops = _flops(prepared) if with_flops else "see --count-flops"
+    console.print(f"FLOPs/image  {flops}")
     weights, cache = memory.weight_bytes / 1e6, memory.cache_bytes / 1e6
     console.print(
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
@@ -198,10 +203,14 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
 def _print_cost(cell: "Cell", card_name: str) -> None:
     from harness.cost.cards import card_named
     from harness.cost.model import predict_cost
+    from harness.cost.trace import Untraceable
     from harness.subject.prepare import prepare
 
     card = card_named(card_name)
-    cost = predict_cost(prepare(cell), card)
+    try:
+        cost = predict_cost(prepare(cell), card)
+    except Untraceable as error:
+        raise UserError(f"--device-card {card_name}: no cost is predicted, for {error}") from None
     unchecked = f"; unchecked: {', '.join(card.unchecked)}" if card.unchecked else ""
     parts = ("tokens", "guidance", "cache", "attention", "launch")
     shares = ", ".join(f"{name} {1e3 * getattr(cost, f'{name}_s'):.3g}" for name in parts)

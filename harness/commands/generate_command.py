@@ -4,14 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import (
-    add_machine_flags,
-    add_scoring_flags,
-    overrides,
-    progress_bar,
-    share_of,
-)
+from harness.commands.common import add_machine_flags, add_scoring_flags, overrides, share_of
 from harness.machine.distributed import local_device, processes
+from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _cell(options: argparse.Namespace) -> "Cell":
     from harness.commands.explain_command import find_cell
-    from harness.subject.prepare import finished
+    from harness.subject.pins import finished
 
     changes = overrides(options)
     if "device" in changes:

@@ -4,7 +4,8 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar
+from harness.commands.common import add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 

@@ -21,7 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.images.merging import merge_images
-    from harness.sweep.sweep import only_sweep_in
+    from harness.sweep.lock import only_sweep_in
     from results.merge import merge
     from results.store import ResultStore, load_rows
 

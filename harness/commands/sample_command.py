@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar
+from harness.commands.common import add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
 from pardec.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pardec.errors import UserError
 
 if TYPE_CHECKING:
     from harness.cell.sweep_file import Sweep
-    from harness.sweep.sweep import Summary
+    from harness.sweep.row import Summary
 
 SUMMARY = "run a sweep, or go on with it"
 

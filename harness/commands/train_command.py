@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import checked, usable_cores
+from harness.cell.cell import checked
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
+from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
     from backbones.tokenizers import load_tokenizer
     from harness.images.data import load_dataset
     from harness.machine.environment import command
+    from harness.train.store_zoo import store_zoo
     from harness.train.tokenizer import data_card
     from harness.train.trainer import Recipe, Trainer
 
@@ -138,27 +141,26 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
     trainer.run(codes, validation)
     card = {
         "trained_on": data_card(train, held_out) | {"variants": codes.codes.shape[0]},
-        "tokenizer_sha256": zoo.file_hash(tokenizer_file),
+        "tokenizer_sha256": file_sha256(tokenizer_file),
         "device": options.device,
         "date": _today(),
         "command": command(),
     }
-    return zoo.store_zoo(trainer, folder, card)
+    return store_zoo(trainer, folder, card)
 
 
 def _codes(
     dataset: Any, tokenizer: Any, tokenizer_file: Path, runs: Path, variants: int, given: Path | None
 ) -> "Codes":
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
-    import hashlib
 
     from harness.images.codes import encode_variants
     from harness.train.trainer import Codes
 
     if given is not None:
         return Codes.from_npz(given)
-    content = f"{zoo.file_hash(tokenizer_file)} {dataset.sha256} {variants}"
-    path = runs / f"codes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
+    content = f"{file_sha256(tokenizer_file)} {dataset.sha256} {variants}"
+    path = runs / f"codes-{text_key(content)}.npz"
     if not path.is_file():
         encode_variants(dataset, tokenizer, variants, seed=0).save(path)
     return Codes.from_npz(path)

@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import checked, usable_cores
+from harness.cell.cell import checked
 from harness.machine.distributed import local_device, processes
+from harness.machine.environment import usable_cores
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 

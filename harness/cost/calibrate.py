@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from backbones.products import PackedLinear, can_pack
-from harness.cell.cell import usable_cores
 from harness.cost.cards import HERE, DeviceCard
 from harness.cost.launching import launch_seconds
-from harness.machine.environment import cpu_name
+from harness.machine.environment import cpu_name, usable_cores
 from harness.machine.memory import resident_bytes
 from harness.subject.subject import Clock
 

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk, View, attend_by_products
-from harness.subject.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
+from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.trace import Committed
@@ -238,6 +239,8 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
     for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
     """
     cell = prepared.cell
+    if prepared.strategy.decides_steps:
+        raise Untraceable(f"strategy '{cell.strategy}' decides its steps while decoding")
     images = range(batch or cell.batch)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
     blocks = _few_blocks(network)

@@ -6,7 +6,6 @@ written last, so a folder without one is unfinished.
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.images.shards import Share
-from harness.weights.zoo import file_hash
 from pardec.errors import UserError
 from pardec.files import write_whole
+from pardec.hashing import file_sha256
 from results.annotations import fault
 from results.arrays import UNREADABLE
 
@@ -147,7 +146,7 @@ class CodesWriter:
             {
                 "file": _name(images),
                 "images": len(images),
-                "sha256": file_hash(self.folder / _name(images)),
+                "sha256": file_sha256(self.folder / _name(images)),
             }
             for images in self.info.chunks()
         ]
@@ -191,7 +190,7 @@ class CodeShards:
         for images, shard in zip(info.chunks(), content["shards"], strict=True):
             path = folder / shard["file"]
             arrays.append(_mapped(path, (len(images), info.variants, info.places), info.dtype))
-            if verify and file_hash(path) != shard["sha256"]:
+            if verify and file_sha256(path) != shard["sha256"]:
                 raise UserError(f"codes '{path}' changed since the manifest was written; {_MEND}")
         return cls(folder, info, tuple(arrays), seed)
 
@@ -207,7 +206,7 @@ class CodeShards:
 
     @cached_property
     def manifest_sha256(self) -> str:
-        return file_hash(self.folder / MANIFEST)
+        return file_sha256(self.folder / MANIFEST)
 
     def choose(self, size: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images and variants [B] of a step: passes over shuffled images, a random crop at each visit.
@@ -282,11 +281,3 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
             f"codes '{path}' hold {array.dtype} {list(array.shape)}; the manifest says {dtype} {list(shape)}"
         )
     return array
-
-
-def listing_hash(root: Path, files: list[Path]) -> str:
-    """SHA-256 over relative names and sizes in bytes."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
-    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Images as codes, encoded once: what the networks of a comparison are trained on."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
+from harness.images.arrays import write_npz
 from harness.images.data import Augmentation, Dataset, to_float
 from harness.images.pixels import detokenize
 from pardec.errors import UserError
@@ -30,10 +30,7 @@ class Codes:
 
     def save(self, path: Path) -> None:
         """Write an .npz with the keys codes and labels, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial.npz")
-        np.savez_compressed(partial, codes=self.codes, labels=self.labels)
-        os.replace(partial, path)
+        write_npz(path, codes=self.codes, labels=self.labels)
 
     @classmethod
     def load(cls, path: Path) -> "Codes":

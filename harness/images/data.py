@@ -7,29 +7,22 @@ are rounded back to bytes by ``to_uint8``.
 import gzip
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pardec.errors import UserError, one_line, unknown
-from results.arrays import UNREADABLE
+from harness.images.folders import class_folders
+from harness.images.pictures import read_image
+from pardec.errors import UserError, unknown
 
 SPLITS = ("train", "held-out")
 SPLIT_SEED = 0
 HELD_OUT_SHARE = 0.2
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are tried, whatever the file's name. Others run programs: Ghostscript for EPS."""
-MOST_PIXELS = 1 << 26
-"""Of an image, by its header: what claims more is taken for a decompression bomb."""
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is stricter
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -130,6 +123,12 @@ def parse_small_integers(text: bytes) -> np.ndarray:
     return values
 
 
+def folder_of(spec: str) -> Path | None:
+    """The folder that a data set is read from, None for one that isn't the user's; UserError for no path."""
+    kind, _, rest = spec.partition(":")
+    return _parse_folder(rest, spec)[0] if kind == "imagefolder" else None
+
+
 def _parse_folder(text: str, spec: str) -> tuple[Path, int | None]:
     path, _, option = text.partition("?")
     if not path:
@@ -173,43 +172,8 @@ def _read_folder(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
     return np.stack(images), np.array(labels, dtype=np.int64), tuple(name for name, _ in classes)
 
 
-def class_folders(path: Path) -> list[tuple[str, list[Path]]]:
-    """Classes of PATH/CLASS/image.png and their files, both in alphabetical order; UserError for none."""
-    if not path.is_dir():
-        raise UserError(f"image folder '{path}' does not exist or is not a folder")
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise UserError(f"image folder '{path}' has no class folders; expected PATH/CLASS/image.png")
-    return [
-        (folder.name, sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES))
-        for folder in folders
-    ]
-
-
 def _extent(image: np.ndarray) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
-
-
-def open_image(file: Path) -> Image.Image:
-    """A file as an RGB image; UserError where it can't be decoded."""
-    try:
-        with Image.open(file, formats=FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels, at most {MOST_PIXELS:,} are read")
-            return opened.convert("RGB")
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise UserError(f"image '{file}' can't be decoded: {one_line(error)}") from error
-
-
-def read_image(file: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W]; with ``size``, its largest centred square at that many pixels a side."""
-    image = open_image(file)
-    if size is not None:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 @dataclass(frozen=True)

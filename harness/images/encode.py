@@ -19,7 +19,10 @@ from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.published import load_published_tokenizer
 from backbones.weights import ZOO
-from harness.images.data import class_folders, open_image, to_float
+from harness.images.data import to_float
+from harness.images.folders import class_folders
+from harness.images.pictures import open_image
+from harness.weights.finite import check_finite
 from pardec.errors import UserError, unknown
 
 CROPS = ("centre", "mirror", "ten")
@@ -109,11 +112,12 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
 
     checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
     in pixels, by default 256, which an ``fsq`` cannot change. UserError for what can't be, CheckpointError
-    for a file that can't be read.
+    for a file that can't be read, NotFinite for weights that are no numbers.
     """
     if name == FSQ:
         path = checkpoint or ZOO / "tokenizer.safetensors"
         tokenizer = load_tokenizer(path)
+        check_finite(tokenizer, f"'{path}': tokenizer weight")
         if image_size is not None and (image_size, image_size) != tokenizer.image_size:
             raise UserError(f"--image-size {image_size}: '{path}' is for images of {tokenizer.image_size}")
         return tokenizer, path
@@ -127,7 +131,9 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
     if side < info.stride or side % info.stride:
         raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
     grid = (side // info.stride, side // info.stride)
-    return load_published_tokenizer(name, grid, checkpoint), checkpoint
+    tokenizer = load_published_tokenizer(name, grid, checkpoint)
+    check_finite(tokenizer, f"'{checkpoint}': tokenizer weight")
+    return tokenizer, checkpoint
 
 
 @torch.inference_mode()

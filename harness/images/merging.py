@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness.images.shards import RUN, Shards
 from pardec.errors import UserError
-from results.merge import copy_whole, file_sha256, remove_left_overs, same_content
+from pardec.hashing import file_sha256
+from results.merge import copy_whole, remove_left_overs, same_content
 from results.store import results_folder
 
 IMAGES = "images"

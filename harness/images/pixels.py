@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.checkpoints import CheckpointError
+from backbones.config import NetworkConfig
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer
-from harness.cell.cell import RANDOM
+from harness.cell.cell import RANDOM, Cell
 from harness.images.data import to_uint8
-from harness.subject.prepare import Prepared
 from harness.weights import zoo
+from pardec.errors import NotFinite
 from strategies.decoding import presets
 from strategies.decoding.trace import Committed, of_image, states_after
 
@@ -24,12 +25,11 @@ PIXELS = 2**19
 FEWEST_FRAMES = 4
 
 
-def cell_tokenizer(prepared: Prepared) -> Tokenizer | None:
+def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
     """The tokenizer of a cell's network on the CPU; None where the cell has none and its tokens stay tokens.
 
     Raises CheckpointError for weights that don't fit, or a tokenizer that speaks other codes.
     """
-    cell, config = prepared.cell, prepared.config
     if not cell.is_published:
         tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo))
     elif cell.tokenizer_checkpoint is None:
@@ -58,12 +58,17 @@ def images_at_a_time(tokenizer: Tokenizer) -> int:
 def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) -> Tensor:
     """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time.
 
+    Raises NotFinite where the decoder overflows: as bytes such pixels would be black or white.
+
     size: side in pixels to which an image is resized while it is still float, bicubic without antialiasing,
     as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
     """
     parts = []
     for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
         images = tokenizer.decode(codes)
+        whole = images.isfinite().flatten(1).all(dim=1)  # [B]
+        if not whole.all():
+            raise NotFinite(f"pixels of {int((~whole).sum())} of {len(whole)} images are NaN or infinite")
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic")
         parts.append(to_uint8(images))

@@ -1,1 +1,1 @@
-"""What the suite knows of the machine it runs on: environment, clock, memory, energy, processes."""
+"""The machine: environment, clock, memory, energy, processes, signals, failures, the terminal."""

@@ -10,8 +10,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import usable_cores
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,6 +29,13 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "git_dirty": dirty,
         "pardec": version("pardec"),
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def version(package: str) -> str:

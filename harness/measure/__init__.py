@@ -1,1 +1,1 @@
-"""How long, how much memory, how many steps: what one cell measures around its images."""
+"""What one cell measures around its images: times and their repeats, memory, cells timed in turn."""

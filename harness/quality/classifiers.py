@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from backbones.checkpoints import CheckpointError
 from backbones.weights import ZOO, load_half, load_into
 from harness.images.data import to_float
+from harness.weights.finite import check_finite
 from pardec.errors import UserError
 
 
@@ -95,7 +96,7 @@ def load_features(path: Path | None = None) -> FeatureNetwork:
     """The frozen feature network, by default the zoo's.
 
     Raises:
-        UserError: the file is missing, truncated, or holds something else.
+        UserError: the file is missing, truncated, or holds something else, NaN among it.
     """
     return _load(path or ZOO / "features.safetensors")
 
@@ -113,5 +114,18 @@ def _load(path: Path) -> FeatureNetwork:
         load_into(network, weights, path)
     except (CheckpointError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"no classifier can be read from '{path}': {error}") from error
+    check_finite(network, f"'{path}': weight")
     network.sha256 = weights.sha256
     return network
+
+
+@torch.inference_mode()
+def predictions(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
+    """The likeliest class of each uint8 image [n, 3, H, W], int64 [n]."""
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device))[1].argmax(1).cpu() for part in images.split(batch)])
+
+
+def accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) -> float:
+    """Share of uint8 images [n, 3, H, W] whose likeliest class is their label."""
+    return (predictions(network, images) == labels).float().mean().item()

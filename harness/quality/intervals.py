@@ -83,20 +83,6 @@ def median_interval(samples: ArrayLike, level: float = LEVEL) -> Interval:
     )
 
 
-def bootstrap_median(samples: ArrayLike, level: float = LEVEL, draws: int = 2000, seed: int = 0) -> Interval:
-    """The median with the percentile interval of its bootstrap (Efron 1979); ``level`` is nominal.
-
-    For repeats of a timing, where :func:`median_interval` gives only its few possible levels.
-    """
-    _check_level(level)
-    values = _finite(samples, "samples")
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    rows = generator.integers(values.size, size=(draws, values.size))
-    medians = np.median(values[rows], axis=1)  # [draws]
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.median(values)), float(low), float(high), values.size, level)
-
-
 def wilson_interval(successes: int, n: int, level: float = LEVEL) -> Interval:
     """A share of n trials with Wilson's score interval."""
     _check_level(level)

@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.cell.sweep_file import Sweep
 from harness.regress.judge import Finding, judge, suspects
 from harness.sweep.process import WORKER, Turns, run_turns
-from harness.sweep.sweep import Summary, run_sweep
+from harness.sweep.row import Summary
+from harness.sweep.sweep import run_sweep
 from pardec.errors import UserError
 from pardec.files import write_whole
 from results.schema import Paired, Row, row_to_json

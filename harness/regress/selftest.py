@@ -29,10 +29,11 @@ from harness.quality.assess.controlled import Assessor
 from harness.quality.intervals import wilson_interval
 from harness.regress import judge, plants
 from harness.subject import compiled
-from harness.subject.prepare import finished, predict, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import predict, prepare
 from harness.subject.subject import Gallery, Subject, load, run_batch
 from harness.sweep.process import Outcome, joined
-from harness.sweep.sweep import make_row
+from harness.sweep.row import make_row
 from results.schema import Paired, Row
 
 CELLS = (

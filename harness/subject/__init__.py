@@ -1,1 +1,1 @@
-"""The network of a cell at work: prepared, loaded, compiled, decoding; editing and enlarging."""
+"""The network of a cell at work: prepared, pinned, loaded, compiled, decoding; editing and enlarging."""

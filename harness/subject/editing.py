@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from backbones.tokenizers import Tokenizer
-from harness.images.data import load_dataset, read_image, to_float
+from harness.images.data import load_dataset, to_float
+from harness.images.pictures import open_image, open_with_alpha
 from harness.images.pixels import GREY
 from harness.subject.subject import Given, Subject, run_batch
 from pardec.errors import UserError
@@ -69,19 +71,42 @@ def make_edit(tokenizer: Tokenizer, pixels: Tensor, drawn_anew: Tensor, where: s
 
 def read_edit(tokenizer: Tokenizer, image: Path, mask: Path) -> Edit:
     """The edit of two files of the tokenizer's image size; white in the mask is drawn anew."""
-    arrays = []
+    pixels = _sized(tokenizer, "--image", image, open_image)[..., :3]
+    where = f"--mask '{mask}'"
+    drawn_anew = _drawn_anew(_sized(tokenizer, "--mask", mask, open_with_alpha), pixels, where)
+    return make_edit(tokenizer, pixels.permute(2, 0, 1).contiguous(), drawn_anew, where)
+
+
+def _sized(tokenizer: Tokenizer, flag: str, path: Path, read: Callable[[Path], Image.Image]) -> Tensor:
+    """A picture uint8 [H, W, channels] of the tokenizer's image size."""
     height, width = tokenizer.image_size
-    for flag, path in (("--image", image), ("--mask", mask)):
-        if not path.is_file():
-            raise UserError(f"{flag} '{path}': no such file")
-        array = read_image(path, None)
-        if array.shape[1:] != (height, width):
-            raise UserError(
-                f"{flag} '{path}' is {array.shape[2]}x{array.shape[1]} pixels; expected {width}x{height}"
-            )
-        arrays.append(torch.from_numpy(array))
-    pixels, shades = arrays
-    return make_edit(tokenizer, pixels, shades.float().mean(dim=0) >= 128, f"--mask '{mask}'")
+    if not path.is_file():
+        raise UserError(f"{flag} '{path}': no such file")
+    picture = read(path)
+    if picture.size != (width, height):
+        raise UserError(
+            f"{flag} '{path}' is {picture.width}x{picture.height} pixels; expected {width}x{height}"
+        )
+    return torch.from_numpy(np.array(picture))
+
+
+def _drawn_anew(mask: Tensor, pixels: Tensor, where: str) -> Tensor:
+    """Which pixels a mask uint8 [H, W, 4] asks for, bool [H, W].
+
+    Some editors paint white on a transparent layer, others erase a hole into black or into the picture
+    ``pixels`` uint8 [H, W, 3] itself: UserError where a mask may be read either way.
+    """
+    white = mask[..., :3].float().mean(dim=2) >= 128
+    clear = mask[..., 3] < 128
+    shown = white[~clear]
+    if not clear.any() or (len(shown) and shown.all()):
+        return white & ~clear
+    if not shown.any() or torch.equal(mask[..., :3][~clear], pixels[~clear]):
+        return clear
+    raise UserError(
+        f"{where} has black, white and transparent parts, so it doesn't say which are drawn anew; "
+        "expected black and white alone, or the picture with a transparent hole"
+    )
 
 
 def complete(subject: Subject, edit: Edit, images: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -1,29 +1,31 @@
 """From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
 
 import dataclasses
-import hashlib
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from backbones.cache import cache_bytes
 from backbones.config import NetworkConfig
-from backbones.empty import without_memory
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
-from backbones.transformer import Network, parameter_count
-from harness.cell.cell import ANCHORS, RANDOM, SCORING, ZOO_PREFIX, Cell
+from backbones.transformer import parameter_count
+from harness.cell.cell import RANDOM, ZOO_PREFIX, Cell
 from harness.weights import zoo
+from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
+from results.rules import TUNED, is_number
+from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
+from strategies.decoding.sampling import DeclaredAcceptance, StreamSampler
 from strategies.decoding.streams import Streams
 
 
@@ -42,6 +44,14 @@ class Prepared:
 
     def streams(self, images: Iterable[int]) -> Streams:
         return Streams(self.cell.seed, tuple(images))
+
+    def sampler(self, images: Iterable[int]) -> StreamSampler:
+        cell, streams = self.cell, self.streams(images)
+        if cell.acceptance is None:
+            return StreamSampler(streams, cell.temperature, cell.top_k, cell.top_p)
+        return DeclaredAcceptance(
+            streams, cell.temperature, cell.top_k, cell.top_p, acceptance=cell.acceptance
+        )
 
     def rows(self, batch: int) -> int:
         """Rows of the network's batch: both halves of guidance."""
@@ -74,6 +84,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
+    if cell.guidance == TUNED:
+        cell = _tuned(cell)
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
@@ -86,10 +98,12 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         )
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
+    if cell.acceptance is not None and not strategy.tests_drafts:
+        raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
     guidance = None
-    if cell.guidance is not None:
+    if cell.scale is not None:
         guidance = Guidance(
-            cell.guidance,
+            cell.scale,
             cell.guidance_schedule,  # type: ignore[arg-type]
             cell.guidance_power,
             cell.guidance_interval,
@@ -123,10 +137,16 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
+def _own_network(strategy: str) -> str:
+    """The zoo's network of a strategy: of a training-free one, its base's."""
+    own = registry.get(strategy)
+    return ZOO_PREFIX + (own.base or own.name)
+
+
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
     own = registry.get(cell.strategy)
-    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    network = cell.network or _own_network(cell.strategy)
     card = zoo.read_card(network, cell.zoo)
     if card.strategy not in (own.name, own.base):
         raise UserError(
@@ -141,10 +161,37 @@ def _stored(cell: Cell) -> Source:
             f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
             f"'{cell.tokenizer_checkpoint}'"
         )
-    valid = {field.name for field in dataclasses.fields(own)}
-    options = {key: value for key, value in card.options.items() if key in valid}
-    strategy = registry.get(cell.strategy, **{**options, **cell.options})
+    strategy = registry.get(cell.strategy, **{**_known(own, card.options), **cell.options})
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+
+
+def _tuned(cell: Cell) -> Cell:
+    """The cell with the guidance scale and its schedule that the card of its network records; UserError where
+    it records none, or none of the cell's schedule."""
+    network = cell.network or _own_network(cell.strategy)
+    if cell.is_published:
+        raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
+    card = zoo.read_card(network, cell.zoo)
+    try:
+        found = card.content["guidance"]
+        scale, schedule = next(
+            (one["guidance"], one["guidance_schedule"])
+            for one in found["grid"]
+            if one["guidance"] == found["chosen"]
+        )
+    except (LookupError, TypeError, StopIteration):
+        scale = schedule = None
+    if not (is_number(scale) and schedule in SCHEDULES):
+        raise UserError(
+            f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
+            "pardec sweep guidance, pardec tune"
+        )
+    if cell.guidance_schedule not in (Cell.guidance_schedule, schedule):
+        raise UserError(
+            f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
+            f"'{network}' records a scale for '{schedule}'"
+        )
+    return dataclasses.replace(cell, guidance=float(scale), guidance_schedule=schedule)
 
 
 def with_files(cell: Cell) -> Cell:
@@ -176,8 +223,26 @@ def _published(cell: Cell) -> Source:
         if path not in (None, RANDOM) and not Path(str(path)).is_file():
             raise UserError(f"network '{cell.network}': no file '{path}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
-    strategy = registry.get(cell.strategy, **{**published, **cell.options})
-    return Source(cell.network, strategy, config, info.parameters, info.title)
+    strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
+    title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
+    return Source(cell.network, strategy, config, info.parameters, title)
+
+
+def _known(strategy: Strategy, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network that the strategy has too."""
+    valid = {field.name for field in dataclasses.fields(strategy)}
+    return {name: value for name, value in options.items() if name in valid}
+
+
+def check_counts(prepared: Prepared) -> None:
+    """UserError for a cell whose steps would follow from the content of random weights."""
+    cell, strategy = prepared.cell, prepared.strategy
+    if strategy.decides_steps and cell.checkpoint == RANDOM and cell.acceptance is None:
+        declare = " or a declared share of accepted drafts, e.g. acceptance = 0.7"
+        raise UserError(
+            f"strategy '{strategy.name}' decides its steps by the content, of which random weights tell "
+            f"nothing: it needs trained weights{declare if strategy.tests_drafts else ''}"
+        )
 
 
 def check_tokenizer(cell: Cell) -> None:
@@ -194,66 +259,6 @@ def default_label(title: str, cell: Cell) -> str:
     """The title of strategy or network and the options that make the cell special."""
     options = ", ".join(f"{name} {value}" for name, value in sorted(cell.options.items()))
     return f"{title} ({options})" if options else title
-
-
-def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
-    """The network without memory for its weights."""
-    with without_memory():
-        return strategy.network(config)
-
-
-def finished(cell: Cell) -> Cell:
-    """The cell as a sweep runs it: checked, its steps and label filled in, its files pinned by hash."""
-    if cell.memory_limit_gb is not None and sys.platform != "linux":
-        raise UserError("memory_limit_gb needs Linux, whose kernel enforces it; leave it out")
-    if cell.is_anchor:
-        load_plugins(cell.plugin)
-        check_device(cell.device, cell.dtype)
-        cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
-    else:
-        cell = prepare(cell).cell
-        if any(getattr(cell, name) is not None for name in SCORING):
-            from harness.quality.assess.adm import with_scoring
-
-            cell = with_scoring(cell)
-    return dataclasses.replace(cell, pins=pins(cell))
-
-
-def pins(cell: Cell) -> dict[str, str]:
-    """Hashes of all files behind a cell's numbers."""
-    found: dict[str, str] = {}
-    if not cell.is_published:
-        found = {role: zoo.file_hash(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
-    if cell.is_published and cell.checkpoint not in (None, RANDOM):
-        found["network"] = zoo.file_hash(Path(str(cell.checkpoint)))
-    elif not cell.is_anchor and not cell.is_published:
-        card = zoo.read_card(cell.network, cell.zoo)
-        found["card" if cell.checkpoint == RANDOM else "network"] = zoo.file_hash(
-            card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
-        )
-    if cell.tokenizer_checkpoint not in (None, RANDOM):
-        found["tokenizer"] = zoo.file_hash(Path(str(cell.tokenizer_checkpoint)))
-    for role in SCORING:
-        file = getattr(cell, role)
-        if file is not None:
-            found[role] = folder_hash(Path(file)) if Path(file).is_dir() else zoo.file_hash(Path(file))
-    kind, _, path = cell.data.partition(":")
-    if kind == "imagefolder":
-        found["data"] = folder_hash(Path(path.partition("?")[0]))
-    for plugin in cell.plugin:
-        found[f"plugin {Path(plugin).stem}"] = zoo.file_hash(Path(plugin))
-    return found
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of the files of a folder."""
-    if not folder.is_dir():
-        raise UserError(f"data: no image folder '{folder}'")
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{zoo.file_hash(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def check_device(device: str, dtype: str) -> None:

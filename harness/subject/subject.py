@@ -8,31 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.checkpoints import CheckpointError, load_published, read_state_dict
 from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
+from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
-from harness.subject.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
+from harness.weights.empty import on_meta
+from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
-from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
-
-
-class NotFinite(FloatingPointError):
-    """Weights that are NaN or infinite: the cell's result is invalid."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +74,18 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     _fill(network, prepared)
-    _check_finite(network, "weight")
+    check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
         places = prepared.config.places
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
-        _check_finite(tokenizer, "tokenizer weight")
+        check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
-
-
-def _check_finite(module: nn.Module, what: str) -> None:
-    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise NotFinite(f"{what} '{broken[0]}' is NaN or infinite")
 
 
 def _empty_network(prepared: Prepared, device: torch.device) -> Network:
@@ -103,7 +95,8 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     """
     network = on_meta(prepared.strategy, prepared.config)
     if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
-        network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
+        owner = registry.owner(prepared.strategy)
+        network = owner.network(prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
@@ -118,7 +111,7 @@ def _fill(network: Network, prepared: Prepared) -> None:
         keys = registry.by_family(presets.preset_info(cell.network).family).keys
         load_published(network, read_state_dict(path), keys, str(path))
     else:
-        _, _, state = zoo.load_zoo(cell.network, cell.zoo)
+        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
@@ -159,7 +152,7 @@ def run_batch(
             prepared.strategy,
             plan,
             subject.labels(images),
-            StreamSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p),
+            prepared.sampler(images),
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,

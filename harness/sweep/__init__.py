@@ -1,1 +1,1 @@
-"""Cells run one by one, each in a process of its own, each on disk before the next."""
+"""A sweep: each cell in a process of its own, each row on disk before the next; then cells in turn."""

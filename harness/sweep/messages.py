@@ -1,4 +1,4 @@
-"""What a worker says on its pipe: JSON lines, progress and then a status, checked as what a stranger sent."""
+"""What a worker says on its pipe: JSON lines, progress and then a status; read as what a stranger sent."""
 
 import json
 import os
@@ -8,11 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 from results.schema import Status
 
 _LONGEST_LINE = 1 << 28
+
+
+class Channel:
+    """JSON lines to the parent."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self.pipe = pipe
+
+    def send(self, **message: Any) -> None:
+        self.pipe.write(json.dumps(message, allow_nan=False).encode() + b"\n")
+        self.pipe.flush()
+
+    def progress(self, share: float, doing: str) -> None:
+        self.send(share=share, doing=doing)
 
 
 def messages(reading: int, worker: subprocess.Popen[bytes], deadline: float) -> Iterator[dict[str, Any]]:

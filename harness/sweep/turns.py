@@ -4,16 +4,22 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
+from rich.progress import Progress as Bar
+
 from harness.cell.cell import Cell
 from harness.machine.environment import environment
 from harness.sweep.process import Outcome, Progress, Turns, run_turns
+from pardec.errors import one_line
 from results.environments import agree, environment_keys, keys_of
 from results.schema import Row
+from results.settings import DECLARED
 from results.store import ResultStore
 
-SAME_MACHINE = ("dtype", "products", "compile", "cuda_graphs", "device", "threads", "batch", "zoo", "plugin")
-SAME_NETWORK = ("network", "checkpoint", "data", *SAME_MACHINE)
-SHARED = {"network": SAME_NETWORK, "all": SAME_MACHINE}
+SHARED = {
+    "network": tuple(name for name, one in DECLARED.items() if one.shared),
+    "all": tuple(name for name, one in DECLARED.items() if one.shared == "machine"),
+}
 """What cells of a group have in common, by the sweep's ``in_turn``."""
 ALONE = "not timed in turn: no other cell of the sweep shares its network, dtype, batch and threads"
 
@@ -96,3 +102,17 @@ def _with_pair(row: Row, paired: object, why: str) -> Row:
     if paired is None:
         return dataclasses.replace(row, paired=None, unmeasured=reasons | {"paired": why})
     return dataclasses.replace(row, paired=paired, unmeasured=reasons)  # type: ignore[arg-type]
+
+
+def tell_of_turns(cells: Sequence[Cell], first: Row, bar: Bar) -> None:
+    """One line of cells timed in turn; first: the row of the first of them."""
+    text = f"{len(cells)} cells {'' if first.paired else 'not '}timed in turn with {cells[0].describe()}"
+    if not first.paired:
+        text += f": {one_line(first.unmeasured['paired'])}"
+    bar.console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def failed_turns(cells: Sequence[Cell], rows: Mapping[str, Row]) -> list[Row]:
+    """The row by which a summary tells that these cells have no times in turn; none where they have."""
+    untimed = [cell for cell in sorted(cells, key=lambda cell: not cell.gated) if not rows[cell.key].paired]
+    return [rows[cell.key] for cell in untimed[:1]]

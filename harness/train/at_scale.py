@@ -18,11 +18,11 @@ from backbones.controlled import CONTROLLED_TRUNK
 from harness.images.code_shards import CodeShards, CodesInfo
 from harness.machine.distributed import Group
 from harness.machine.environment import command, environment
-from harness.subject.prepare import on_meta
 from harness.train import recipes
 from harness.train.recipes import RecipePreset
+from harness.train.store_zoo import store_zoo
 from harness.train.trainer import Trainer
-from harness.weights import zoo
+from harness.weights.empty import on_meta
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
@@ -84,7 +84,7 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
     trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
     if not group.is_first:
         return None
-    return zoo.store_zoo(trainer, out, _card(job, base, codes, validation, group))
+    return store_zoo(trainer, out, _card(job, base, codes, validation, group))
 
 
 def recipe_of(job: Job) -> RecipePreset:

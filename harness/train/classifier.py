@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
-from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, load_features
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
 from harness.train.tokenizer import Started, cosine_decay, data_card, run_card
 
@@ -138,18 +137,6 @@ def _fit(
             total = 0.0
     network.eval()
     return curve
-
-
-@torch.inference_mode()
-def predictions(network: FeatureNetwork, images: Tensor, batch: int = 500) -> Tensor:
-    """The likeliest class of each uint8 image [n, 3, H, W], int64 [n]."""
-    device = next(network.parameters()).device
-    return torch.cat([network(part.to(device))[1].argmax(1).cpu() for part in images.split(batch)])
-
-
-def accuracy(network: FeatureNetwork, images: Tensor, labels: Tensor) -> float:
-    """Share of uint8 images [n, 3, H, W] whose likeliest class is their label."""
-    return (predictions(network, images) == labels).float().mean().item()
 
 
 def accuracies(

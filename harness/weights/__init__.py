@@ -1,1 +1,1 @@
-"""Where weights come from: the zoo of small networks, published files, what is in a file."""
+"""Where weights come from: the zoo of small networks, published files, and what is in a file."""

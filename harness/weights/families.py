@@ -18,7 +18,7 @@ from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.published import build_tokenizer, tokenizer_by_family, tokenizer_families
 from backbones.tokenizers.vq import PublishedTokenizer
 from backbones.transformer import parameter_count
-from harness.subject.prepare import on_meta
+from harness.weights.empty import on_meta
 from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy

@@ -1,23 +1,17 @@
 """The zoo: small trained networks as NAME.safetensors with a card NAME.json. Cards are read without torch."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import ZOO_PREFIX
 from pardec.errors import UserError
+from pardec.hashing import text_key
 from results.annotations import is_whole
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from harness.train.trainer import Trainer
 
 SHIPPED = Path(backbones.__file__).parent / "zoo"
 SHARED = ("tokenizer", "features", "judge")
@@ -116,52 +110,6 @@ def shared_file(role: str, zoo: str | Path | None = None) -> Path:
     return path
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read once per process as long as it doesn't change."""
-    state = path.stat()
-    return _file_hash(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _file_hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def trunk_hash(config: TrunkConfig) -> str:
     """Names a trunk configuration: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_zoo(
-    network: str, zoo: str | Path | None = None
-) -> "tuple[dict[str, Any], NetworkConfig, dict[str, Tensor]]":
-    """Strategy options, configuration and float32 state of ``zoo/NAME``.
-
-    Raises UserError where a file is missing, CheckpointError where the weights can't be read.
-    """
-    from backbones.weights import load_half
-
-    card = read_card(network, zoo)
-    return dict(card.options), card.network, load_half(card.weights).tensors
-
-
-def store_zoo(trainer: "Trainer", folder: Path, data: Mapping[str, Any]) -> Path:
-    """Write the kept weights in half precision, then the card; returns the path of the weights.
-
-    data: what the card says besides the trainer's own account, such as ``tokenizer_sha256`` and the command.
-    """
-    from backbones.weights import save_half, write_card
-    from harness.train.trainer import card
-
-    path = Path(folder) / f"{file_stem(trainer.strategy.name, trainer.recipe.seed)}.safetensors"
-    trunk = trunk_hash(trainer.config.trunk)
-    header = {
-        "strategy": trainer.strategy.name,
-        "trunk_hash": trunk,
-        "tokenizer_sha256": data.get("tokenizer_sha256"),
-    }
-    sha256 = save_half(trainer.kept, path, header)
-    weights = {"file": path.name, "sha256": sha256, "bytes": path.stat().st_size, "precision": "float16"}
-    write_card(path.with_suffix(".json"), card(trainer, {"trunk_hash": trunk, "weights": weights, **data}))
-    return path
+    return text_key(json.dumps(asdict(config), sort_keys=True))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
+BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "jacobi", "sjd")
 _plugins: dict[str, Path] = {}
 
 
@@ -72,6 +72,11 @@ def get(name: str, **options: Any) -> Strategy:
                 f"value of option '{option}':", str(value), get_args(choices[option]), f"strategy '{name}'"
             )
     return kind(**options)
+
+
+def owner(strategy: Strategy) -> Strategy:
+    """The strategy whose trained networks this one decodes: itself, or its base."""
+    return strategy if strategy.base is None else get(strategy.base)
 
 
 def unknown_strategy(name: str, where: str = "") -> UserError:

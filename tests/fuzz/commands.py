@@ -22,7 +22,7 @@ HEAVY = (
     "harness.cost.calibrate.calibrate",
     "harness.commands.train_command._train",
     "harness.train.at_scale.train_at_scale",
-    "harness.weights.fetch._download",
+    "harness.weights.download._download",
     "harness.regress.gate.compare",
     "harness.regress.gate.record",
     "harness.regress.selftest.selftest",

@@ -19,7 +19,7 @@ from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import HEADER, load_half
 from harness.images.code_shards import CodeShards
 from harness.images.codes import Codes
-from harness.images.data import read_image
+from harness.images.pictures import read_image
 from harness.images.shards import Shards, flipped
 from harness.quality.adm import check_adm, read_adm
 from harness.quality.classifiers import load_features

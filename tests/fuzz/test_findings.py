@@ -20,7 +20,7 @@ from PIL import Image
 from backbones.checkpoints import CheckpointError, read_checkpoint
 from harness.cli import main
 from harness.images.codes import Codes
-from harness.images.data import read_image
+from harness.images.pictures import read_image
 from harness.images.shards import Shards
 from harness.quality.adm import read_adm
 from harness.train import tune

@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.cell.cell import Cell
 from harness.machine.failures import classify
-from harness.sweep.worker import Channel, end_with, read_line
+from harness.sweep.messages import Channel
+from harness.sweep.worker import end_with, read_line
 
 Trick = Callable[[Channel, int, dict[str, Any]], None]
 """Misbehaves on the channel, its descriptor, and the order that came."""

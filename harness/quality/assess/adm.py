@@ -15,7 +15,6 @@ Figures are named as on the controlled tier, with the extractor ``inception``:
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cell.cell import DOWNLOAD, Cell
-from harness.images.arrays import write_npz
 from harness.quality import (
     Extractor,
     Features,
@@ -50,13 +48,16 @@ from harness.quality import (
 from harness.quality.adm import AdmBatch, statistics_of
 from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
 from harness.quality.assess.controlled import COLOUR, LABELS
+from harness.quality.assess.kept import kept
 from harness.quality.spatial import WIDTH, split, with_spatial
-from harness.weights import zoo
 from pardec.errors import UserError
+from pardec.hashing import file_sha256, text_key
+from results.arrays import array_headers
 
 POOLED = 2048
 """Width of the features behind FID."""
 BATCH = 64
+_KEPT = ("features", "logits", "kernel_mean", "radii")
 
 
 def with_scoring(cell: Cell) -> Cell:
@@ -81,7 +82,7 @@ def with_scoring(cell: Cell) -> Cell:
         if not weights.is_file():
             raise UserError(f"inception '{cell.inception}': no such file; expected a path or '{DOWNLOAD}'")
     if weights is not None:
-        _check_inception(weights, zoo.file_hash(weights))
+        _check_inception(weights, file_sha256(weights))
     cell = dataclasses.replace(cell, inception=None if weights is None else str(weights))
     return with_clean_scoring(cell) if asks_for_clean(cell) else cell
 
@@ -181,15 +182,10 @@ def _references(
 ) -> tuple[ReferenceStats, ReferenceStats | None]:
     """Statistics of an ADM npz; the features of its images are read once per result folder."""
     device = cell.device.partition(":")[0]
-    digest = hashlib.sha256(f"{zoo.file_hash(path)} {extractor.sha256} {device}".encode()).hexdigest()[:16]
-    kept = folder / f"reference-{digest}.npz"
-    if not kept.is_file():
-        found = read_adm(path)
-        if found.images is None:
-            return _statistics(found, None, None, extractor, path.stem)
-        _keep(kept, extract(found.images, extractor, BATCH, cell.device))
-    with np.load(kept, allow_pickle=False) as file:
-        stored = {name: file[name] for name in file.files}
+    digest = text_key(f"{file_sha256(path)} {extractor.sha256} {device}")
+    if "arr_0" not in array_headers(path):
+        return _statistics(read_adm(path), None, None, extractor, path.stem)
+    stored = kept(folder / f"reference-{digest}.npz", _KEPT, lambda: _of_images(cell, path, extractor))
     both = Features(stored["features"], stored["logits"], extractor.name, extractor.sha256)
     pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, path.stem)
     # What takes longest of a reference; the names are those of its cached properties.
@@ -197,15 +193,18 @@ def _references(
     return pooled, spatial
 
 
-def _keep(path: Path, both: Features) -> None:
+def _of_images(cell: Cell, path: Path, extractor: Extractor) -> dict[str, NDArray[Any]]:
+    """Features of the file's images, and what takes longest of them."""
+    images = read_adm(path).images
+    assert images is not None
+    both = extract(images, extractor, BATCH, cell.device)
     points = split(both)[0].features
-    write_npz(
-        path,
-        features=both.features,
-        logits=both.logits,
-        kernel_mean=np.array(kernel.mean_of_pairs(points)),
-        radii=neighbours.radii(points),
-    )
+    return {
+        "features": both.features,
+        "logits": both.logits,
+        "kernel_mean": np.array(kernel.mean_of_pairs(points)),
+        "radii": neighbours.radii(points),
+    }
 
 
 def _statistics(

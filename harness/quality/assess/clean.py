@@ -6,7 +6,6 @@ from those of the ADM protocol: neither number is compared with the other's.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cell.cell import DOWNLOAD, Cell
-from harness.images.arrays import write_npz
 from harness.quality import Extractor, ReferenceStats, clean, extract_parts, protocol
 from harness.quality.assess.controlled import COLOUR, LABELS
+from harness.quality.assess.kept import kept
 from harness.quality.score import clean_distance, replicates, unmeasured
-from harness.weights import zoo
 from pardec.errors import UserError
+from pardec.hashing import file_sha256, text_key
 
 BATCH = 64
 
@@ -48,7 +47,7 @@ def with_clean_scoring(cell: Cell) -> Cell:
                 f"clean_inception '{cell.clean_inception}': no such file; expected a path or '{DOWNLOAD}'"
             )
     if weights is not None:
-        _check_network(weights, zoo.file_hash(weights))
+        _check_network(weights, file_sha256(weights))
     return dataclasses.replace(cell, clean_inception=None if weights is None else str(weights))
 
 
@@ -115,11 +114,12 @@ def _reference(cell: Cell, path: Path, extractor: Extractor, folder: Path) -> Re
     if path.is_file():
         return clean.read_clean_statistics(path, sha256, extractor)
     device = cell.device.partition(":")[0]
-    digest = hashlib.sha256(f"{sha256} {extractor.sha256} {device}".encode()).hexdigest()[:16]
-    kept = folder / f"clean-reference-{digest}.npz"
-    if not kept.is_file():
+    digest = text_key(f"{sha256} {extractor.sha256} {device}")
+
+    def make() -> dict[str, NDArray[Any]]:
         stats = clean.folder_statistics(path, sha256, extractor, BATCH, cell.device)
-        write_npz(kept, mu=stats.mu, sigma=stats.sigma, n=np.array(stats.n))
-    with np.load(kept, allow_pickle=False) as file:
-        mu, sigma, n = file["mu"], file["sigma"], int(file["n"])
+        return {"mu": stats.mu, "sigma": stats.sigma, "n": np.array(stats.n)}
+
+    found = kept(folder / f"clean-reference-{digest}.npz", ("mu", "sigma", "n"), make)
+    n, mu, sigma = int(found["n"]), found["mu"], found["sigma"]
     return ReferenceStats(path.name, sha256, n, mu, sigma, extractor.name, extractor.sha256)

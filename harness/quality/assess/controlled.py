@@ -1,6 +1,5 @@
 """Quality of a cell's images against the training images, whose features are read once per result folder."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,28 +7,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.cell.cell import Cell
-from harness.images.arrays import write_npz
 from harness.images.data import Dataset, load_dataset
 from harness.quality import (
     Extractor,
     Features,
     ReferenceStats,
     extract,
+    kernel,
+    neighbours,
     protocol,
     quality,
     replicates,
     unmeasured,
 )
-from harness.quality.classifiers import FeatureNetwork, load_features, load_judge
-from harness.train.classifier import predictions
+from harness.quality.assess.kept import kept
+from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
 from harness.weights import zoo
+from pardec.hashing import text_key
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
 LABELS = "class i % C for image i"
-_CACHED = ("features", "logits", "images_sha256", "n", "kernel_mean", "radii")
+_KEPT = ("features", "logits", "images_sha256", "n", "kernel_mean", "radii")
 
 
 @dataclass(frozen=True)
@@ -70,34 +72,25 @@ def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats
     named = f"{cell.data}-train"
     device = torch.device(cell.device).type
     content = [cell.data, cell.pins.get("data"), extractor.sha256, device]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    path = folder / f"reference-{digest}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            stored = {key: file[key] for key in _CACHED}
-        features = Features(
-            stored["features"],
-            stored["logits"],
-            extractor.name,
-            extractor.sha256,
-            str(stored["images_sha256"]),
-        )
-        stats = ReferenceStats.of(features, named)
-        # What takes longest of a reference; the names are those of its cached properties.
-        stats.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
-        return stats
-    images = load_dataset(cell.data, "train").images
-    stats = ReferenceStats.of(extract(images, extractor, device=cell.device), named)
-    assert stats.features is not None
-    write_npz(
-        path,
-        features=stats.features.features,
-        logits=stats.features.logits,
-        images_sha256=np.array(stats.sha256),
-        n=np.array(stats.n),
-        kernel_mean=np.array(stats.kernel_mean),
-        radii=stats.radii,
-    )
+    digest = text_key(json.dumps(content))
+
+    def make() -> dict[str, NDArray[Any]]:
+        images = load_dataset(cell.data, "train").images
+        features = extract(images, extractor, device=cell.device)
+        return {
+            "features": features.features,
+            "logits": features.logits,
+            "images_sha256": np.array(features.images_sha256),
+            "n": np.array(features.n),
+            "kernel_mean": np.array(kernel.mean_of_pairs(features.features)),
+            "radii": neighbours.radii(features.features),
+        }
+
+    stored = kept(folder / f"reference-{digest}.npz", _KEPT, make)
+    of_whom = (extractor.name, extractor.sha256, str(stored["images_sha256"]))
+    stats = ReferenceStats.of(Features(stored["features"], stored["logits"], *of_whom), named)
+    # What takes longest of a reference; the names are those of its cached properties.
+    stats.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
     return stats
 
 

@@ -10,30 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
+
+from rich.progress import Progress
 
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.machine.stopping import Stop
-from harness.sweep import turns as pairing
+from harness.sweep import turns
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import (
-    Summary,
-    but_for_batch,
-    done_rows,
-    failed_turns,
-    line_of,
-    make_row,
-    skip_cell,
-    tell_of_turns,
-)
+from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
 from pardec.files import write_whole
 from results.environments import environment_keys
 from results.schema import Row
 from results.store import ResultStore
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 TRIES = 2
 """How often a cell is sent before the loss of its machine is its result."""
@@ -106,7 +96,7 @@ def run_on(
     sweep: Sweep,
     store: ResultStore,
     stop: Stop,
-    bar: "Progress",
+    bar: Progress,
     patience_s: float = PATIENCE_S,
 ) -> Summary:
     """Run what has no ok row yet on the machines of ``pool``, then time in turn what ran on one of them.
@@ -125,7 +115,7 @@ class _Run:
     sweep: Sweep
     store: ResultStore
     stop: Stop
-    bar: "Progress"
+    bar: Progress
     patience_s: float
     rows: dict[str, Row] = field(default_factory=dict)
     machines: dict[str, str] = field(default_factory=dict)
@@ -168,8 +158,8 @@ class _Run:
         from the rows' environment.
         """
         waiting = []
-        for group in pairing.groups(self.sweep.cells, self.sweep.in_turn):
-            for cells in pairing.waiting(group, self.rows):
+        for group in turns.groups(self.sweep.cells, self.sweep.in_turn):
+            for cells in turns.waiting(group, self.rows):
                 tasks = [
                     Task(cells, self.sweep.rounds, machine, self.sweep.processes)
                     for machine in self._homes(cells)
@@ -256,13 +246,13 @@ class _Run:
         """Record what came of timing cells in turn."""
         if isinstance(arrival, Lost):
             why = f"timing in turn: {arrival.reason}"
-            rows = pairing.give_up(cells, self.rows, why, self.store)
+            rows = turns.give_up(cells, self.rows, why, self.store)
         else:
             self._keep_files(arrival)
-            rows = pairing.record(cells, self.rows, arrival.outcome, self.store)
+            rows = turns.record(cells, self.rows, arrival.outcome, self.store)
         self.rows |= {row.cell: row for row in rows}
-        tell_of_turns(cells, rows[0], self.bar)
-        self.failed_turns += failed_turns(cells, self.rows)
+        turns.tell_of_turns(cells, rows[0], self.bar)
+        self.failed_turns += turns.failed_turns(cells, self.rows)
 
     def _keep_files(self, delivery: Delivery) -> None:
         for name, content in delivery.files.items():

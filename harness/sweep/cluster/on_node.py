@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.machine.environment import environment, version
 from harness.sweep.cluster.driver import Delivery, Task
+from harness.sweep.lock import LOCK
 from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker, run_turns
 from results.merge import copy_whole
 from results.store import ARTIFACTS
@@ -69,8 +70,6 @@ def describe(results: Path, token: str) -> dict[str, Any]:
 
 def sees(results: Path) -> bool:
     """Whether the driver's folder of results is there, with the lock that the running sweep holds."""
-    from harness.sweep.sweep import LOCK
-
     return (results / LOCK).is_file()
 
 

@@ -85,7 +85,7 @@ def test_an_unknown_flag_is_one_line(capsys, command):
         (["sweep", "quick", "--batch", "0"], ["--batch", "at least 1"]),
         (["sweep", "quick", "--batch", "many"], ["--batch", "many"]),
         (["sweep", "quick", "--plugin", "{tmp}/p.py"], ["p.py", "no such file"]),
-        (["explain", "lpd"], ["settings like strategy=lpd"]),
+        (["explain", "lpdx"], ["settings like lpd,steps=10"]),
         (["explain", "strategy=lpdd"], ["unknown strategy 'lpdd'"]),
         (["explain", "strategy=lpd,ordr=random"], ["unknown key 'ordr'", "did you mean 'order'"]),
         (["explain", "0123456789abcdef"], ["0 cells"]),

@@ -18,9 +18,12 @@ from harness.cost.model import decode_seconds, kernel_bytes, predict_cost, step_
 from harness.cost.sweep_hours import predicted_hours
 from harness.cost.trace import Untraceable, Work, trace, trace_tokenizer, unguided
 from harness.measure.measure import count_flops
-from harness.subject.prepare import Prepared, finished, on_meta, predict, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import Prepared, predict, prepare
 from harness.subject.subject import load
-from harness.sweep.worker import Channel, measure_cell, store_prediction
+from harness.sweep.job import measure_cell, store_prediction
+from harness.sweep.messages import Channel
+from harness.weights.empty import on_meta
 from pardec.errors import UserError
 from strategies.decoding.decode import Ask
 from strategies.raster import Raster

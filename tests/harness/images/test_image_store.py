@@ -14,7 +14,7 @@ import torch
 from harness.cell.cell import Cell, unscored
 from harness.images.shards import Shards, identity
 from harness.images.stores import ImageStore
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from harness.sweep.process import ROOT
 from pardec.errors import UserError
 from results.store import load_rows
@@ -60,7 +60,7 @@ def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_pa
             with pytest.raises(Killed):
                 row_of(chosen, tmp_path / "cut", monkeypatch)
         else:  # killed while it was judged
-            patch.setattr("harness.sweep.worker._generated_quality", lambda *_: (_ for _ in ()).throw(Killed))
+            patch.setattr("harness.sweep.job._generated_quality", lambda *_: (_ for _ in ()).throw(Killed))
             with pytest.raises(Killed):
                 row_of(chosen, tmp_path / "cut", monkeypatch)
     kept = {

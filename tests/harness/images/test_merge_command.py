@@ -11,8 +11,9 @@ from harness.cell.cell import Cell
 from harness.cli import main
 from harness.images.merging import merge_images
 from harness.images.shards import Shards
+from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import make_row, only_sweep_in
+from harness.sweep.row import make_row
 from results.store import ResultStore, load_rows
 
 CELL = Cell("lpd", network="lpd-l-256", images=4, threads=1)

@@ -17,11 +17,14 @@ from harness.images.data import to_uint8
 from harness.images.pixels import detokenize, film_of, shown_steps
 from harness.images.shards import Shards
 from harness.measure import measure
-from harness.subject.prepare import finished, pins, prepare
-from harness.subject.subject import NotFinite, load, run_batch
+from harness.subject.pins import finished, pins
+from harness.subject.prepare import prepare
+from harness.subject.subject import load, run_batch
+from harness.sweep.job import measure_cell
+from harness.sweep.messages import Channel
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import make_row
-from harness.sweep.worker import Channel, measure_cell
+from harness.sweep.row import make_row
+from pardec.errors import NotFinite
 from strategies.decoding import presets
 from strategies.decoding.contract.recording import randomise
 from strategies.decoding.registry import by_family

@@ -10,7 +10,8 @@ from tests.harness.small_published import small_presets  # noqa: F401
 SLOW = ("torch", "torchvision", "torch._dynamo", "sympy", "torch_fidelity", "cleanfid", "matplotlib")
 MODULES = """
 import sys
-import harness.sweep.sweep, harness.sweep.worker, harness.subject.subject, harness.subject.prepare
+import harness.sweep.sweep, harness.sweep.worker, harness.sweep.job
+import harness.subject.subject, harness.subject.prepare
 import harness.measure.in_turn, harness.measure.measure, harness.lossiness.estimate, harness.cost.model
 import harness.quality.assess.controlled, harness.quality.assess.adm
 """
@@ -21,7 +22,8 @@ from tests.harness.small_catalogue import use_catalogue
 from tests.harness.small_zoo import STRATEGIES
 from harness.cell.cell import Cell, normalised
 from harness.measure.in_turn import load_all, timed_batches
-from harness.subject.prepare import finished, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
 use_catalogue(Path(sys.argv[1]))
 own = dict(images=2, batch=2, threads=1)
 files = dict(checkpoint="random", tokenizer_checkpoint="random")

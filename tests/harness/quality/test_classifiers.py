@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from backbones.tokenizers import load_tokenizer
-from backbones.weights import ZOO, save_half, sha256_of
+from backbones.weights import ZOO, save_half
 from harness.images.data import load_dataset
-from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, load_features, load_judge
-from harness.train.classifier import ClassifierBudget, accuracy, classifier_config, train_classifier
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features, load_judge
+from harness.train.classifier import ClassifierBudget, classifier_config, train_classifier
 from harness.train.tokenizer import train_tokenizer
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,11 +76,11 @@ def test_cards_are_complete_when_the_tokenizer_comes_first(tmp_path, data):
     assert tokenizer.grid == (4, 4)
     features = train_classifier("features", tmp_path, steps=2, data=data, tokenizer=tokenizer)
     card = json.loads(path.with_suffix(".json").read_text())
-    assert card["weights"]["sha256"] == sha256_of(path)
+    assert card["weights"]["sha256"] == file_sha256(path)
     assert [point["step"] for point in card["losses"]] == [1, 2]
     assert card["reconstruction"]["held-out"]["psnr_db"] > 0
     assert card["reconstruction_distance"]["metric"] == "fd_images@20"
-    assert card["reconstruction_distance"]["extractor_sha256"] == sha256_of(features)
+    assert card["reconstruction_distance"]["extractor_sha256"] == file_sha256(features)
     accuracy_of = json.loads(features.with_suffix(".json").read_text())["accuracy"]
     assert set(accuracy_of) == {"train", "held_out", "held_out_reconstructed"}
 
@@ -88,9 +89,9 @@ def test_training_is_seeded_and_leaves_the_global_stream_alone(tmp_path, data):
     before = torch.random.get_rng_state()
     first, second = (train_classifier("judge", tmp_path / name, steps=2, data=data) for name in ("a", "b"))
     assert torch.equal(before, torch.random.get_rng_state())
-    assert sha256_of(first) == sha256_of(second)
+    assert file_sha256(first) == file_sha256(second)
     card = json.loads(first.with_suffix(".json").read_text())
-    assert card["weights"]["sha256"] == sha256_of(first) == load_judge(first).sha256
+    assert card["weights"]["sha256"] == file_sha256(first) == load_judge(first).sha256
     assert card["budget"]["steps"] == 2
 
 

@@ -21,8 +21,9 @@ from harness.quality.assess import adm as assess_published
 from harness.quality.assess import clean as assess_clean
 from harness.quality.assess.clean import CleanAssessor
 from harness.quality.score import clean_distance
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from reports.claims import claims
 from reports.comparability import CLEAN_KEYS, Incomparable, quantity, require_comparable
 from reports.frame import facets
@@ -100,7 +101,7 @@ def test_resize_is_antialiased_bicubic_of_float_channels():
 
 def test_features_are_those_of_the_library(network, folder):
     extractor = clean.clean_extractor(network)
-    assert (extractor.name, extractor.sha256) == ("inception-clean", q.sets.file_sha256(network))
+    assert (extractor.name, extractor.sha256) == ("inception-clean", file_sha256(network))
     library = InceptionV3W(str(network.parent), download=False)
     theirs = get_folder_features(
         str(folder), library, num_workers=0, batch_size=8, device=torch.device("cpu"), verbose=False
@@ -157,7 +158,7 @@ def test_images_become_a_row_that_names_the_protocol_apart(network, folder, tmp_
     pins = finished(chosen).pins
     assert row.clean_reference == {"name": "real", "sha256": pins["clean_reference"], "n": 20}
     assert row.clean_protocol["extractor"] == "inception-clean"
-    assert row.clean_protocol["extractor_sha256"] == pins["clean_inception"] == q.sets.file_sha256(network)
+    assert row.clean_protocol["extractor_sha256"] == pins["clean_inception"] == file_sha256(network)
     assert (row.reference, row.protocol) == (None, None)
     assert set(row.quality) == {"fd_inception@12", "fid_clean@12"}
     assert row.quality["fd_inception@12"]["value"] is None
@@ -244,6 +245,9 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
     (tmp_path / "empty").mkdir()
     torch.save({"x": torch.zeros(3)}, tmp_path / "state.pt")
     torch.jit.script(Layers()).save(str(tmp_path / "bare.pt"))
+    broken = Published()
+    broken.layers.mix.data[0, 0] = torch.nan
+    torch.jit.script(broken.eval()).save(str(tmp_path / "nan.pt"))
     expected = {
         ("clean_reference", "absent.npz"): "No such file or directory",
         ("clean_reference", "adm.npz"): "is an ADM reference (mu_s)",
@@ -253,6 +257,7 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
         ("clean_inception", "absent.pt"): "no such file; expected a path or 'download'",
         ("clean_inception", "state.pt"): "no TorchScript Inception",
         ("clean_inception", "bare.pt"): "no TorchScript Inception",
+        ("clean_inception", "nan.pt"): "mix' is NaN or infinite",
     }
     for (key, name), words in expected.items():
         with pytest.raises(UserError) as error:

@@ -16,7 +16,7 @@ from harness.quality import frechet
 from harness.quality.assess import adm as assess_published
 from harness.quality.assess.adm import PublishedAssessor
 from harness.quality.spatial import WIDTH, split, with_spatial
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from pardec.errors import UserError
 from reports.claims import claims
 from reports.comparability import QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
@@ -54,7 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "VIRTUAL_imagenet256_labeled.npz"
-    q.write_adm(path, pictures(8, 5))
+    np.savez(path, arr_0=pictures(8, 5).transpose(0, 2, 3, 1))
     return path
 
 
@@ -89,9 +89,9 @@ def test_images_become_features_statistics_metrics_a_row_and_a_report(
     names = {"fd_inception", "fd_inception_inf", "fd_inception_clean", "sfd_inception", "kid_inception"}
     names |= {"is_inception", "precision", "recall"}
     assert set(row.quality) == {f"{name}@{N}" for name in names}
-    unbounded = {f"fd_inception_inf@{N}", f"fd_inception_clean@{N}"}
+    unmeasurable = {f"fd_inception_inf@{N}", f"fd_inception_clean@{N}", f"is_inception@{N}"}
     for name, found in row.quality.items():
-        if name in unbounded:
+        if name in unmeasurable:
             assert found["value"] is None
             assert str(N) in row.unmeasured[f"quality.{name}"]
         else:
@@ -287,7 +287,7 @@ def test_files_are_part_of_the_key_by_their_hash(weights, reference, tmp_path, m
     copy = tmp_path / "copy.npz"
     copy.write_bytes(reference.read_bytes())
     assert finished(cell(reference=str(copy), inception=str(weights))).key == scored.key
-    q.write_adm(copy, pictures(8, 6))
+    np.savez(copy, arr_0=pictures(8, 6).transpose(0, 2, 3, 1))
     assert finished(cell(reference=str(copy), inception=str(weights))).key != scored.key
     default = q.inception_weights_file()
     default.parent.mkdir(parents=True)
@@ -315,6 +315,9 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     (tmp_path / "text.npz").write_text("no zip")
     torch.save({"fc.bias": torch.zeros(3)}, tmp_path / "keys.pth")
+    state = torch.load(weights, weights_only=True)
+    state["fc.bias"][7] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
     file = tmp_path / "small.toml"
     file.write_text(
         '[[include]]\nstrategy = "par"\nnetwork = "small-par"\ncheckpoint = "random"\n'
@@ -329,6 +332,7 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
         ("--reference", "text.npz"): "can't be read",
         ("--inception", "absent.pth"): "no such file; expected a path or 'download'",
         ("--inception", "keys.pth"): "Missing key",
+        ("--inception", "nan.pth"): "nan.pth: weight 'fc.bias' is NaN or infinite",
     }
     for (flag, name), words in expected.items():
         arguments = ["sweep", str(file), "--results", str(tmp_path / "out"), flag, str(tmp_path / name)]
@@ -349,4 +353,4 @@ def test_generate_prints_the_quality_of_its_images(weights, reference, tmp_path,
     out = capsys.readouterr().out
     assert "4 of 4 images" in out
     assert "fd_inception@4: " in out
-    assert "is_inception@4: a score over 10 splits needs at least 10 images, got 4" in out
+    assert "is_inception@4: a score over 10 splits needs at least 20 images, two for each, got 4" in out

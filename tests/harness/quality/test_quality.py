@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from harness import quality as q
 from harness.quality.intervals import balanced_groups
+from pardec.errors import NotFinite
 from tests.harness.quality_standins import TinyRandomConv, of_points, pictures
 
 
@@ -76,6 +77,40 @@ def test_a_set_against_itself_is_at_distance_zero(extractor: q.Extractor) -> Non
     assert found["precision@300"].value == found["recall@300"].value == 1
 
 
+@pytest.mark.parametrize("n", [4, 12, 16, 60, 300])
+def test_equal_sets_are_at_distance_zero_with_an_interval_that_begins_there(n: int) -> None:
+    """Rounding takes such a distance to either side of zero, most of all with fewer images than features."""
+    points = np.random.default_rng(n).gamma(1, 3, size=(n, 64)).astype(np.float32)
+    found = q.quality(of_points(points), of_points(points), np.arange(n) % 4)
+    distances = {
+        name: one for name, one in found.items() if name in (f"fd_standin@{n}", f"fd_standin_clean@{n}")
+    }
+    for name, metric in distances.items():
+        if metric.value is not None:
+            assert 0 <= metric.value < 0.01, name
+            assert 0 <= metric.low <= metric.value <= metric.high, name
+    assert distances[f"fd_standin@{n}"].value is not None
+
+
+def test_a_distance_far_below_zero_is_no_distance() -> None:
+    points = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    wrong = q.ReferenceStats("wrong", "", None, np.zeros(4), -10 * np.eye(4), "standin", "0" * 64)
+    found = q.quality(of_points(points), wrong, np.arange(40) % 4)
+    for name in ("fd_standin@40", "fd_standin_clean@40"):
+        assert found[name].value is None
+        assert found[name].reason
+
+
+@pytest.mark.parametrize(("n", "measured"), [(9, False), (10, False), (19, False), (20, True)])
+def test_a_split_of_one_image_is_no_score(n: int, measured: bool) -> None:
+    logits = np.random.default_rng(0).normal(size=(n, 10)).astype(np.float32) * 3
+    found = q.quality(of_points(logits), of_points(logits), np.arange(n) % 10)[f"is_standin@{n}"]
+    if measured:
+        assert found.value > 1  # type: ignore[operator]
+    else:
+        assert found.reason == f"a score over 10 splits needs at least 20 images, two for each, got {n}"
+
+
 def test_metrics_that_cannot_be_measured_have_a_reason(sets: tuple[q.Features, q.ReferenceStats]) -> None:
     fake, reference = sets
     few = q.Features(fake.features[:3], fake.logits[:3], fake.extractor, fake.extractor_sha256)
@@ -83,7 +118,7 @@ def test_metrics_that_cannot_be_measured_have_a_reason(sets: tuple[q.Features, q
     assert found["is_standin@3"].value is None
     assert found["precision@3"].value is None
     reasons = q.unmeasured(found)
-    assert "at least 10 images" in reasons["quality.is_standin@3"]
+    assert "at least 20 images" in reasons["quality.is_standin@3"]
     assert "k = 3 need more than 3 images" in reasons["quality.recall@3"]
     assert found["fd_standin@3"].value is not None
 
@@ -126,7 +161,7 @@ def test_sets_that_do_not_belong_together_are_refused(sets: tuple[q.Features, q.
 def test_features_that_are_not_finite_are_refused() -> None:
     points = np.ones((5, 4), np.float32)
     points[2, 1] = np.nan
-    with pytest.raises(ValueError, match="1 of 5 images are not finite"):
+    with pytest.raises(NotFinite, match="1 of 5 images are not finite"):
         of_points(points)
 
 

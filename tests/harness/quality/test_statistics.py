@@ -10,7 +10,6 @@ from scipy.stats import binom
 
 from harness.quality.intervals import (
     balanced_groups,
-    bootstrap_median,
     jackknife_interval,
     jackknife_sd,
     leave_one_out,
@@ -56,20 +55,10 @@ def test_median_interval_covers_the_median_as_often_as_it_says() -> None:
     assert covered == pytest.approx(found[0].level, abs=0.01)
 
 
-def test_bootstrap_of_a_median_is_seeded_and_covers() -> None:
-    samples = np.random.default_rng(1).normal(size=(200, 25))
-    first = bootstrap_median(samples[0], seed=3)
-    assert first == bootstrap_median(samples[0], seed=3)
-    assert bootstrap_median(samples[0], draws=10, seed=3) != bootstrap_median(samples[0], draws=10, seed=4)
-    covered = np.mean([f.low <= 0 <= f.high for f in (bootstrap_median(row, draws=400) for row in samples)])
-    assert covered > 0.88
-
-
 @pytest.mark.parametrize("samples", [[], [[1.0, 2.0]], [1.0, math.nan], [math.inf]])
 def test_samples_without_a_median_are_refused(samples: list[float]) -> None:
-    for interval in (median_interval, bootstrap_median):
-        with pytest.raises(ValueError, match="samples must be"):
-            interval(samples)
+    with pytest.raises(ValueError, match="samples must be"):
+        median_interval(samples)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from harness.cell.cell import Cell, normalised
 from harness.cli import main
-from harness.subject.editing import Edit, complete, demonstrate, make_edit, task_masks
+from harness.subject.editing import Edit, complete, demonstrate, make_edit, read_edit, task_masks
 from harness.subject.enlarging import enlarge, settings_of
 from harness.subject.prepare import prepare
 from harness.subject.subject import Subject, load, run_batch
@@ -82,6 +82,50 @@ def test_a_code_is_known_only_if_its_whole_patch_is(small_zoo):
 def test_masks_that_leave_nothing_to_do_or_to_keep(small_zoo, drawn_anew, text):
     with pytest.raises(UserError, match=text) as caught:
         edit_of(subject(small_zoo, "arpg"), drawn_anew)
+    assert "\n" not in str(caught.value)
+
+
+LOWER = mask(slice(16, None))
+
+
+def layer(shades: torch.Tensor, opaque: torch.Tensor) -> torch.Tensor:
+    """A mask file's pixels uint8 [H, W, 4] of grey shades or a picture, clear where not opaque."""
+    colours = shades.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8)
+    return torch.cat([colours, 255 * opaque.to(torch.uint8).unsqueeze(2)], dim=2)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        layer(255 * LOWER, LOWER),  # white painted on nothing
+        layer(255 * LOWER, torch.ones_like(LOWER)),
+        layer(torch.zeros_like(LOWER), ~LOWER),  # a hole in black
+        layer(255 * LOWER, ~LOWER),  # a hole in black, white beneath
+        layer(picture(), ~LOWER),  # a hole in the picture itself
+    ],
+)
+def test_a_mask_is_white_or_a_hole(small_zoo, tmp_path, pixels):
+    Image.fromarray(picture().permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    Image.fromarray(pixels.numpy()).save(tmp_path / "mask.png")
+    tokenizer = subject(small_zoo, "arpg").tokenizer
+    edit = read_edit(tokenizer, tmp_path / "image.png", tmp_path / "mask.png")
+    assert torch.equal(edit.drawn_anew, LOWER)
+    assert torch.equal(edit.pixels, picture())
+
+
+@pytest.mark.parametrize(
+    ("pixels", "text"),
+    [
+        (layer(picture(1), ~LOWER), "doesn't say which are drawn anew"),
+        (layer(255 * LOWER, mask(slice(4, None))), "doesn't say which are drawn anew"),
+        (layer(255 * LOWER, torch.zeros_like(LOWER)), "leaves no 4x4 patch whole"),
+    ],
+)
+def test_masks_that_can_be_read_either_way(small_zoo, tmp_path, pixels, text):
+    Image.fromarray(picture().permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    Image.fromarray(pixels.numpy()).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=text) as caught:
+        read_edit(subject(small_zoo, "arpg").tokenizer, tmp_path / "image.png", tmp_path / "mask.png")
     assert "\n" not in str(caught.value)
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
-from harness.commands.common import progress_bar
 from harness.machine.stopping import Stop
+from harness.machine.terminal import progress_bar
 from harness.sweep.cluster.driver import Delivery, Lost, Task, run_on
 from harness.sweep.cluster.on_node import describe, run_task
 from harness.sweep.cluster.ray_pool import Need, Node, choose
+from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import Outcome
-from harness.sweep.sweep import only_sweep_in, run_sweep
+from harness.sweep.sweep import run_sweep
 from results.store import ResultStore, load_rows
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "stand_in_worker.py"))

@@ -19,12 +19,12 @@ from harness.cell.sweep_file import Sweep
 from harness.cli import main
 from harness.machine.failures import classify
 from harness.machine.processes import carriers
-from harness.subject.subject import NotFinite
 from harness.sweep import messages
 from harness.sweep import process as executors
 from harness.sweep import sweep as sweeps
 from harness.sweep.process import ROOT, Turns, run_in_worker
 from harness.sweep.sweep import run_sweep
+from pardec.errors import NotFinite
 from results.store import ResultStore, load_rows
 from tests.harness.sweeps_at_work import (
     RUN,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import Cell
 from harness.cli import main
-from harness.sweep.worker import training_seed as seed_of
+from harness.sweep.job import training_seed as seed_of
 from harness.train.trainer import Codes, Recipe, Trainer, card
 from harness.weights import zoo
 from pardec.errors import UserError

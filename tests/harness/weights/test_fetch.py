@@ -14,17 +14,11 @@ import torch
 
 from harness.cell.cell import RANDOM, Cell
 from harness.cli import main
-from harness.subject.prepare import finished, with_files
-from harness.weights import fetch as fetching
-from harness.weights.fetch import (
-    PublishedFile,
-    cache_folder,
-    check,
-    fetch,
-    locate,
-    published_file,
-    published_files,
-)
+from harness.subject.pins import finished
+from harness.subject.prepare import with_files
+from harness.weights import download
+from harness.weights.download import check, fetch
+from harness.weights.fetch import PublishedFile, cache_folder, locate, published_file, published_files
 from pardec.errors import UserError
 from strategies.decoding.presets import preset_info, preset_names
 from tests.backbones.published_files import published
@@ -77,7 +71,7 @@ def hub(tmp_path, monkeypatch):
 def small(monkeypatch):
     """What the hub serves is tiny: taken for the published size."""
     checked = []
-    monkeypatch.setattr(fetching, "check", lambda path, wanted: checked.append((path, wanted.name)))
+    monkeypatch.setattr(download, "check", lambda path, wanted: checked.append((path, wanted.name)))
     return checked
 
 

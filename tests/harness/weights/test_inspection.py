@@ -14,8 +14,8 @@ from backbones.checkpoints import Checkpoint
 from backbones.published_tokenizers import tokenizer_info, tokenizer_names
 from backbones.tokenizers.published import build_tokenizer, tokenizer_by_family
 from harness.cli import main
-from harness.subject.prepare import on_meta
 from harness.sweep.process import ROOT
+from harness.weights.empty import on_meta
 from harness.weights.inspection import identify, inspect_file
 from strategies.decoding.presets import preset, preset_info, preset_names
 from strategies.decoding.registry import by_family

@@ -52,7 +52,7 @@ def write_zeros(network: str, path: Path) -> None:
 import sys, torch
 from strategies.decoding.presets import preset
 from strategies.decoding.registry import published_of
-from harness.subject.prepare import on_meta
+from harness.weights.empty import on_meta
 from tests.backbones.published_files import to_published
 from safetensors.torch import save_file
 strategy, config, _ = preset(sys.argv[1])
