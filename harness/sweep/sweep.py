@@ -68,11 +68,11 @@ def dry_run(sweep: Sweep, console: Console | None = None) -> None:
             table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
             continue
         prepared = prepare(cell)
-        memory = predict(prepared)
+        memory, plan = predict(prepared), prepared.plan([0])
         table.add_row(
             cell.key,
             escape(cell.describe()),
-            prepared.plan([0]).steps_in_words(),
+            f"at most {plan.most_steps}" if plan.steps is None else str(plan.steps),
             str(cell.batch),
             str(cell.images),
             f"{memory.weight_bytes / 1e6:.1f}",
