@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
 
 
+class OffPlan(ValueError):
+    """A strategy writes what its plan does not say, or not all of it."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of one decode as the network sees them: B images for each branch of guidance.
@@ -203,9 +207,9 @@ class Loop:
         if self.groups is not None:
             self._require_planned(at, where)
         if isinstance(at, slice) and where is None:
-            self.tokens[:, at] = tokens
+            self.tokens[:, : self.plan.places][:, at] = tokens
             if self.groups is None:
-                self.written[:, at] += 1
+                self.written[:, : self.plan.places][:, at] += 1
             self.done_at.fill_(self.step + 1)
         else:
             self._commit_some(at, tokens, where)
@@ -231,20 +235,20 @@ class Loop:
                 f"places {at.start}..{at.stop}" if isinstance(at, slice) else "places chosen while decoding"
             )
             meant = "no further step" if planned is None else f"places {planned.start}..{planned.stop}"
-            raise ValueError(
+            raise OffPlan(
                 f"step {self.step} writes {asked}, its plan says {meant}; a strategy that decides while "
                 "decoding gives a plan that says so (opened, or without sizes)"
             )
 
     def finish(self, strategy: Strategy) -> Decoded:
-        """What the decode gave; FloatingPointError, or ValueError where the canvas is not as promised."""
+        """What the decode gave; FloatingPointError, or OffPlan where the canvas is not as promised."""
         if not self.soundness.isfinite():
             raise FloatingPointError("the guided logits are not finite")
         self.numbers.require_enough()
         if self.groups is not None:
             left = next(self.groups, None)
             if left is not None:
-                raise ValueError(f"decoding ended before places {left.start}..{left.stop} of its plan")
+                raise OffPlan(f"decoding ended before places {left.start}..{left.stop} of its plan")
         elif self.plan.places:
             self._require_whole_canvas(strategy)
         by_place = self.tokens[:, : self.plan.places]
@@ -273,11 +277,9 @@ class Loop:
         written = self.written[:, : self.plan.places]
         least, most = int(written.min()), int(written.max())
         if least < 1:
-            raise ValueError(f"decoding left {int((written < 1).sum())} places of its batch unwritten")
+            raise OffPlan(f"decoding left {int((written < 1).sum())} places of its batch unwritten")
         if most > 1 and not strategy.revises:
-            raise ValueError(
-                f"a place was written {most} times by a strategy that does not declare `revises`"
-            )
+            raise OffPlan(f"a place was written {most} times by a strategy that does not declare `revises`")
 
 
 @torch.inference_mode()
@@ -297,8 +299,8 @@ def decode(
     known: int64 [B, N] tokens by position, read at the plan's given places only. observe: called after each
     commit (film strips, phase times). keep_drafts: keep what was drawn, not only what was committed.
 
-    Raises ValueError where guidance meets a network without a null class and where a strategy leaves its
-    plan, FloatingPointError for guided logits that are NaN or infinite.
+    Raises ValueError where guidance meets a network without a null class, OffPlan (a ValueError) where a
+    strategy leaves its plan, FloatingPointError for guided logits that are NaN or infinite.
     """
     config = network.config
     if guidance is not None and not config.null_class:

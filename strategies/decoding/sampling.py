@@ -83,7 +83,7 @@ class StreamSampler:
     """Names the streams; a second pass over the same images needs numbers of its own."""
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
-        name = f"{self.stream}/{purpose}" if self.stream else purpose
+        name = f"{purpose} at {self.stream}" if self.stream else purpose
         numbers = torch.from_numpy(self.streams.uniform(name, order.shape[-1], visit)).to(order.device)
         return numbers.gather(1, order)
 

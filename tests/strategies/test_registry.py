@@ -121,7 +121,7 @@ class Mine(Strategy):
     ("text", "says"),
     [
         (NAMELESS, "class Mine has no name"),
-        (ABSTRACT, "found 0; Mine lacks decode, orders"),
+        (ABSTRACT, "found 0; Mine lacks decode"),
         (EMPTY, "expected one concrete Strategy class, found 0"),
         (TWO, "expected one concrete Strategy class, found 2"),
         (TAKEN, "the name 'lpd' is taken"),
