@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from results.environments import latest, one_each, partner, superseding
 from results.legible import legible
 from results.schema import FIELDS, Row, row_from_json, row_to_json
 
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"
@@ -201,7 +204,7 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> list[Row]:
     """The rows of one file, later tries superseding earlier ones; a torn last line is no row."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM_UTF8)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -116,8 +116,8 @@ def test_pictures_over_steps_leave_out_what_follows_from_a_declared_acceptance()
     assert plots.quality_against_steps(facet, metric) is None
     assert plots.quality_against_throughput(facet, metric) is not None
     counted, declared = plain(), plain(strategy="lpd", acceptance=0.7, steps_bound=64)
-    assert waterfall.waterfalls([counted, declared], {}) == []
-    assert waterfall.waterfall(declared, counted, {}) is None
+    assert waterfall.base_of(declared, [counted]) == counted
+    assert waterfall.base_of(counted, [dataclasses.replace(declared, strategy="raster")]) is None
 
 
 def test_images_judged_at_another_size_are_not_comparable(tmp_path: Path) -> None:

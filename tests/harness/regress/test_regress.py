@@ -12,8 +12,10 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.cli import main
-from harness.regress import benchmarks, gate, judge, show
+from harness.regress import benchmarks, gate, judge, quality, show
+from harness.regress.findings import Finding, worst
 from pardec.errors import UserError
+from reports.measured import COUNTS
 from results.schema import Paired, Row
 from results.store import load_rows
 from tests.reports.synthetic_rows import CELLS, ENVIRONMENT, cell_row
@@ -48,7 +50,7 @@ def row(index: int = 4, **changes: Any) -> Row:
     return dataclasses.replace(cell_row(index, *CELLS[index]), **extra | changes)
 
 
-def verdicts(findings: list[judge.Finding], kind: str) -> dict[str, str]:
+def verdicts(findings: list[Finding], kind: str) -> dict[str, str]:
     return {one.quantity: one.verdict for one in findings if one.kind == kind}
 
 
@@ -61,7 +63,7 @@ def test_a_row_against_itself_passes_everything():
 # Exact ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", judge.EXACT)
+@pytest.mark.parametrize("name", COUNTS)
 def test_any_change_of_a_counted_quantity_fails(name):
     before = row()
     for step in (1, -1):
@@ -69,6 +71,18 @@ def test_any_change_of_a_counted_quantity_fails(name):
         found = verdicts(judge.judge([before], [changed]), "exact")
         assert found.pop(name) == "fail"
         assert set(found.values()) == {"pass"}
+
+
+def test_every_network_of_a_decode_is_counted_exactly():
+    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 8}
+    drafter |= {"forwards": 5, "tokens_processed": 9}
+    before = row(networks=[drafter])
+    found = verdicts(judge.exact(before, row(networks=[drafter | {"forwards": 6}])), "exact")
+    assert {name for name, verdict in found.items() if verdict == "fail"} == {"drafter forwards"}
+    gone = verdicts(judge.exact(before, row()), "exact")
+    assert [name for name, verdict in gone.items() if verdict == "fail"] == [
+        f"drafter {name}" for name in ("parameters", "cache_bytes", "forwards", "tokens_processed")
+    ]
 
 
 def test_a_counter_that_was_counted_and_is_not_any_more_fails():
@@ -154,8 +168,8 @@ def test_quality_fails_where_it_is_surely_worse_by_more_than_the_margin(name, by
 def test_the_interval_is_of_the_paired_difference_where_both_have_replicates():
     before = row()
     after = shifted(before, "fd_mnist@1000", 1.0)
-    assert judge.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
-    low, high = judge.difference(
+    assert quality.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
+    low, high = quality.difference(
         "fd_mnist@1000", before, dataclasses.replace(after, quality_replicates=None), 0.99
     )
     assert low < 0 < high  # each is known to 6 % alone
@@ -321,7 +335,7 @@ def test_any_number_that_the_baseline_has_and_the_row_has_not_fails(name, value,
     assert found[told].verdict == "fail"
     assert found[told].text == "measured in the baseline and not any more: it broke"
     assert judge.absent(before, before) == judge.absent(lost, before) == []
-    assert judge.worst(judge.judge([before], [lost])) == "fail"
+    assert worst(judge.judge([before], [lost])) == "fail"
 
 
 def test_tokens_without_a_hash_fail_on_any_machine():
@@ -410,7 +424,7 @@ def sweep(*labels: str) -> Sweep:
 def test_without_a_baseline_the_gate_passes_with_a_notice(tmp_path):
     summary, findings = gate.compare(sweep("ok"), tmp_path / "run", tmp_path / "none.jsonl", STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) == "notice"
+    assert worst(findings) == "notice"
     assert "pardec baseline" in findings[0].text
 
 
@@ -425,7 +439,7 @@ def test_a_recorded_baseline_passes_against_the_same_code(tmp_path):
     assert [one.artifacts for one in load_rows(path)] == [{}, {}]
     summary, findings = gate.compare(sweep("ok", "ok"), tmp_path / "second", path, STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) != "fail"
+    assert worst(findings) != "fail"
     assert verdicts(findings, "exact")["parameters"] == "pass"
 
 
