@@ -5,6 +5,7 @@ it is told is which rows to process, with which phases, and how far each row see
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -137,6 +138,8 @@ class Trunk(nn.Module):
         self.run: Callable[..., Tensor] = run_blocks
         """Runs up to ``at_once`` consecutive blocks; compiling replaces both."""
         self.at_once = len(self.blocks)
+        self.tap: int | None = None
+        """After how many blocks another head reads the rows."""
 
     def forward(
         self,
@@ -148,7 +151,8 @@ class Trunk(nn.Module):
         modulations: Sequence[Tensor] | None = None,
         asked: int | None = None,
     ) -> Tensor:
-        """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read.
+        """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read; of a
+        trunk with a tap [R, n, 2d]: the rows after block ``tap``, then the last ones.
 
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written where the view says. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
@@ -157,14 +161,20 @@ class Trunk(nn.Module):
             view = view.placed(x, cache.slots)
         # The last block computes no others. The fused kernel's causal mask has as many rows as keys.
         few = None if asked == x.shape[1] or view.causal else asked
-        blocks = list(self.blocks)
-        for first in range(0, len(blocks), self.at_once):
-            part = slice(first, first + self.at_once)
+        blocks, tapped = list(self.blocks), x
+        for part in self.parts():
             caches = None if cache is None else cache.layers[part]
             modulated = None if modulations is None else modulations[part]
-            rows = few if part.stop >= len(blocks) else None
+            rows = few if part.stop == len(blocks) else None
             x = self.run(blocks[part], x, phases, view, caches, shared, modulated, rows)
-        return of_last(x, asked)
+            if part.stop == self.tap:
+                tapped = x
+        return of_last(x, asked) if self.tap is None else torch.cat([tapped, x], dim=-1)
+
+    def parts(self) -> list[slice]:
+        """Which blocks are run in one go; a tap ends one."""
+        ends = {*range(self.at_once, len(self.blocks), self.at_once), len(self.blocks), self.tap or 0} - {0}
+        return [slice(first, last) for first, last in pairwise([0, *sorted(ends)])]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
@@ -181,7 +191,7 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self._kept: dict[tuple[int, int, int | None], KVCache] | None = None
+        self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -199,15 +209,15 @@ class Network(nn.Module):
         table = rotary_table(self.config.grid, trunk.head_width, trunk.rotary_base, rows.device)
         return table[rows].unsqueeze(-2)
 
-    def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
-        """A cache for ``rows`` rows, all slots zero; layers: the trunk's depth unless given."""
-        made = None if self._kept is None else self._kept.get((rows, slots, layers))
+    def cache(self, rows: int, layers: int, slots: int) -> KVCache:
+        """A cache for ``rows`` rows of ``slots`` zero slots in each of ``layers``."""
+        made = None if self._kept is None else self._kept.get((rows, layers, slots))
         if made is not None:
             made.clear()
             return made
         made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
-            self._kept[rows, slots, layers] = made
+            self._kept[rows, layers, slots] = made
         return made
 
     def keep_caches(self) -> None:

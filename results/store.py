@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,8 +26,10 @@ from pardec.files import remove_partials, sync_folder, write_whole, writing_resu
 from results.consistency import implausible
 from results.environments import latest, one_each, partner, superseding
 from results.legible import legible
-from results.schema import Row, row_from_json, row_to_json
+from results.schema import FIELDS, Row, row_from_json, row_to_json
 
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"
@@ -162,8 +165,12 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment,
-    ``legible``.
+    """``recorded_rows``, ``legible``."""
+    return [legible(row) for row in recorded_rows(path)]
+
+
+def recorded_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment.
 
     UserError where nothing is there, where the folder or its files hold no row, or one with numbers that
     nothing can have measured.
@@ -183,9 +190,9 @@ def load_rows(path: str | os.PathLike[str]) -> list[Row]:
     if not rows:
         raise UserError(f"no result rows in '{path}': it is empty; 'pardec sweep quick' makes some")
     for row in rows:
-        if problem := implausible(dataclasses.asdict(row)):
+        if problem := implausible(dataclasses.asdict(row), FIELDS):
             raise UserError(f"results '{path}': row of cell {row.cell}: {problem}")
-    return [legible(row) for row in rows]
+    return rows
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:
@@ -197,7 +204,7 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> list[Row]:
     """The rows of one file, later tries superseding earlier ones; a torn last line is no row."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM_UTF8)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -12,8 +12,9 @@ from backbones.config import NetworkConfig
 from backbones.positions import rotate
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import arpg_sizes
 from strategies.decoding.streams import Streams
 
@@ -141,8 +142,7 @@ class ARPG(Strategy[ARPGNetwork]):
     def decode(self, network: ARPGNetwork, plan: Plan, rows: Rows) -> Decoding:
         # Phase j belongs to slot j: none for the condition, then the order's.
         phases = network.phases(torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         ids, start, view = network.class_ids(rows.labels)[:, None], 0, View()  # [R, 1]
         if rows.known is not None and self.prefill == "joint":
             ids = torch.cat([ids, rows.known], dim=1)

@@ -14,9 +14,10 @@ from backbones.config import NetworkConfig
 from backbones.transformer import Network, Trunk, View, make_norm
 from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.orders import LocalityDraws, locality_orders
 from strategies.decoding.plan import Plan, random_orders_after
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import lpd_published_steps, lpd_sizes
 from strategies.decoding.streams import Streams
 
@@ -150,8 +151,7 @@ class LPD(Strategy[LPDNetwork]):
     def decode(self, network: LPDNetwork, plan: Plan, rows: Rows) -> Decoding:
         table = torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1)  # [1 or R, 1+N]
         phases = network.phases(table)
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         content, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
             self.remember(network, content, table[:, :1], phases, cache)

@@ -12,9 +12,10 @@ from backbones.config import NetworkConfig
 from backbones.transformer import View
 from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.orders import region_order
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import par_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
@@ -74,15 +75,11 @@ class PAR(Strategy[PARNetwork]):
         phases = network.phases(network.table_rows(lesson.order[0], n)[:places])
         return network(x, phases, View(mask=group_mask(places, n, x.device)))
 
-    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
+    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         try:
             region_order(grid, self.regions)
         except ValueError as error:
             raise UserError(f"strategy '{self.name}': {error}") from error
-        steps = len(par_sizes(grid[0] * grid[1], self.regions))
-        return range(steps, steps + 1)
-
-    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         return par_sizes(grid[0] * grid[1], self.regions)
 
     def orders(
@@ -105,8 +102,7 @@ class PAR(Strategy[PARNetwork]):
     def decode(self, network: PARNetwork, plan: Plan, rows: Rows) -> Decoding:
         n = self.regions
         phases = network.phases(network.table_rows(rows.order[0], n))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         transition = network.transition.weight.expand(len(rows), -1, -1)  # [R, n-1, d]
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         for at in plan.groups():

@@ -13,8 +13,9 @@ from backbones.config import NetworkConfig
 from backbones.positions import rotary_table, rotate
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy, random_orders, raster_lesson
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan, before_step_progress, known_first
+from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
@@ -164,13 +165,10 @@ class RandAR(Strategy[RandARNetwork]):
         layout = network.phases(layout_rows(rows.order))  # [1 or R, 1+2N, 1, D/2]
         asked = layout[:, 1::2]
         instructions = network.instructions(asked)  # [1 or R, N, d]
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
-            known = network.token_embedding(rows.known)  # [R, given, d]
-            if rows.kept is not None:
-                known = known * rows.kept.unsqueeze(-1)
+            known = self.embed_known(network, rows.known)  # [R, given, d]
             x = torch.cat([x, interleave(instructions[:, : plan.given], known)], dim=1)
         for at in plan.groups():
             fed, end = x.shape[1], start + x.shape[1] + at.stop - at.start
@@ -182,3 +180,7 @@ class RandAR(Strategy[RandARNetwork]):
             # are written over by the training layout, in which they see the tokens before them.
             x = interleave(instructions[:, at], network.token_embedding(tokens))[:, 1:]
             start = 2 + 2 * at.start
+
+    def embed_known(self, network: RandARNetwork, known: Tensor) -> Tensor:
+        """Vectors [R, given, d] of given tokens [R, given]."""
+        return network.token_embedding(known)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, Trunk, View, make_norm, modulate
 from strategies.decoding.base import Lesson, Strategy, random_orders
-from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.orders import raster
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.schedules import one_per_step
-from strategies.decoding.streams import Streams
+from strategies.decoding.requests import Ask, Decoding
 
 PREFIX_ROWS = 2
 SPARE_ROWS = 1024
@@ -165,18 +162,6 @@ class RAR(Strategy[RARNetwork]):
         logits = network(network.with_start(x), phases, View(causal=True), None, modulations)
         return logits[:, -places:]  # without the start vector's output
 
-    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
-        places = grid[0] * grid[1]
-        return range(places, places + 1)
-
-    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
-        return one_per_step(grid[0] * grid[1])
-
-    def orders(
-        self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
-    ) -> np.ndarray:
-        return raster(grid)
-
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth, config.places + (config.trunk.conditioning == "adaln")
 
@@ -184,8 +169,7 @@ class RAR(Strategy[RARNetwork]):
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
         modulations = Modulations(rows.labels, max(1, MODULATED_ROWS // len(rows)))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]
         for place, at in enumerate(plan.groups()):
             x = network.embeddings(ids) + positional[:, at]  # [R, 1, d]

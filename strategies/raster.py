@@ -3,18 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, raster_lesson
-from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.orders import raster
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.schedules import one_per_step
-from strategies.decoding.streams import Streams
+from strategies.decoding.requests import Ask, Decoding
 
 
 class RasterNetwork(Network):
@@ -61,25 +58,12 @@ class Raster(Strategy[RasterNetwork]):
         phases = network.phases(torch.arange(tokens.shape[1], device=tokens.device))
         return network(network.drop_embedded(x), phases, View(causal=True))
 
-    def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
-        places = grid[0] * grid[1]
-        return range(places, places + 1)
-
-    def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
-        return one_per_step(grid[0] * grid[1])
-
-    def orders(
-        self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
-    ) -> np.ndarray:
-        return raster(grid)
-
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         return config.trunk.depth, config.places
 
     def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
         phases = network.phases(torch.arange(plan.places, device=network.device))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
         for slot, at in enumerate(plan.groups()):
             here = None if phases is None else phases[slot : slot + 1]

@@ -65,7 +65,7 @@ def modules_of(root: Path) -> dict[str, Path]:
 
 def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[Import]:
     """What a module imports of ours; of a package, the module that a name is taken from."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lazy = {id(inner) for function in functions for inner in ast.walk(function)}
     typed = [node for node in ast.walk(tree) if isinstance(node, ast.If)]

@@ -17,7 +17,7 @@ from harness.images.data import to_uint8
 from harness.weights import zoo
 from pardec.errors import NotFinite
 from strategies.decoding import presets
-from strategies.decoding.decode import Commit
+from strategies.decoding.trace import Committed, of_image, states_after
 
 GREY = 127
 PIXELS = 2**19
@@ -39,7 +39,9 @@ def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
         if cell.tokenizer_checkpoint == RANDOM:
             tokenizer = random_tokenizer(name, config.grid, cell.seed)
         else:
-            tokenizer = load_published_tokenizer(name, config.grid, Path(cell.tokenizer_checkpoint))
+            tokenizer = load_published_tokenizer(
+                name, config.grid, Path(cell.tokenizer_checkpoint), cell.tokenizer_weights
+            )
         tokenizer = tokenizer.to(memory_format=torch.channels_last)
     if (tokenizer.codes, tokenizer.grid) != (config.codes, config.grid):
         raise CheckpointError(
@@ -76,34 +78,27 @@ def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) ->
 
 
 @torch.inference_mode()
-def film_of(tokenizer: Tokenizer, order: np.ndarray, trace: Sequence[Commit]) -> np.ndarray:
-    """The first image of a batch as it appears: uint8 [frames, H, W, 3], unwritten places grey.
+def film_of(tokenizer: Tokenizer, order: Tensor, trace: Sequence[Committed]) -> np.ndarray:
+    """The first image of a batch as it appears: uint8 [frames, H, W, 3], unwritten positions grey.
 
-    order: raster position at each place [N]; trace: the commits of the batch. There is a frame before the
-    first commit and one after each of the K; of large images there are only as many as are decoded at a
-    time, and frame i follows commit round((i + 1) K / frames).
+    order: position at each place [B, N]. There is a frame before the first step and one after each of the K;
+    of large images there are only as many as are decoded at a time, and frame i follows step
+    round((i + 1) K / frames).
     """
     device = trace[0].tokens.device
     height, width = tokenizer.image_size
     black = tokenizer.encode(-torch.ones(1, 3, height, width, device=device))
-    tokens = black.flatten(1)[0].clone()  # [N]
-    written = torch.zeros(len(order), dtype=torch.bool, device=device)
-    states, masks = [tokens.clone()], [written.clone()]
-    for commit in trace:
-        places = torch.from_numpy(order[commit.places]).to(device)
-        tokens[places], written[places] = commit.tokens[0], True
-        states.append(tokens.clone())
-        masks.append(written.clone())
-    kept = shown_commits(len(trace), max(FEWEST_FRAMES, images_at_a_time(tokenizer)))
-    frames = detokenize(tokenizer, torch.stack([states[k] for k in kept]))  # [F, 3, H, W]
-    grid = torch.stack([masks[k] for k in kept]).unflatten(1, tokenizer.grid)  # [F, h, w]
+    states = states_after(of_image(trace, 0), order[:1], black.flatten(1))
+    kept = shown_steps(len(states) - 1, max(FEWEST_FRAMES, images_at_a_time(tokenizer)))
+    frames = detokenize(tokenizer, torch.cat([states[k][0] for k in kept]))  # [F, 3, H, W]
+    grid = torch.cat([states[k][1] for k in kept]).unflatten(1, tokenizer.grid)  # [F, h, w]
     rows, columns = height // grid.shape[1], width // grid.shape[2]
     shown = grid.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2).unsqueeze(1)  # [F, 1, H, W]
     return torch.where(shown, frames, torch.full_like(frames, GREY)).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def shown_commits(commits: int, frames: int) -> list[int]:
-    """After how many of the commits the frames of a film are taken: all, from none on, where they fit."""
-    if commits + 1 <= frames:
-        return list(range(commits + 1))
-    return [round((frame + 1) * commits / frames) for frame in range(frames)]
+def shown_steps(steps: int, frames: int) -> list[int]:
+    """After how many of the steps the frames of a film are taken: all, from none on, where they fit."""
+    if steps + 1 <= frames:
+        return list(range(steps + 1))
+    return [round((frame + 1) * steps / frames) for frame in range(frames)]

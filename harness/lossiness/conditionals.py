@@ -1,6 +1,7 @@
 """Log-probabilities of whole images: as the loop decodes them, and one token at a time."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,14 +33,22 @@ class Witness:
     temperature: float = 1.0
     seen: list[Tensor] = field(default_factory=list)
     """float64 [B, n] of every draw."""
+    top_k: ClassVar[int] = 0
+    top_p: ClassVar[float] = 1.0
 
-    def noise(self, order: Tensor) -> Tensor:
-        return self.sampler.noise(order)
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        return self.sampler.noise(order, purpose, visit)
 
-    def draw(self, logits: Tensor, noise: Tensor) -> Tensor:
-        tokens = self.sampler.draw(logits, noise)
+    def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, soundness = self.sampler.draw(logits, noise)
         self.seen.append(log_probabilities(logits, tokens, self.temperature))
-        return tokens
+        return tokens, soundness
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return self.sampler.probabilities(logits)
+
+    def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
+        return self.sampler.draw_from(probs, noise)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -63,6 +72,8 @@ def decoded_log_probabilities(
     """
     if strategy.revises:
         raise Undefined(f"strategy '{strategy.name}' overwrites tokens, so its draws are no conditionals")
+    if plan.opened:
+        raise Undefined(f"strategy '{strategy.name}' decides while decoding, so its draws are no factors")
     witness = Witness(sampler, temperature)
     found = decode(network, strategy, plan, labels, witness, guidance)
     by_place = torch.full((len(labels), plan.places), float("nan"), dtype=torch.float64, device=labels.device)
@@ -90,7 +101,7 @@ def sequential_log_probabilities(
 
     Raises Undefined for networks that have no such conditionals.
     """
-    owner = strategy if strategy.base is None else registry.get(strategy.base)
+    owner = registry.owner(strategy)
     if not owner.sequential_conditionals:
         raise Undefined(
             f"the network of '{owner.name}' predicts whole groups and cannot decode them one token at a time"
@@ -117,4 +128,4 @@ def sequential_log_probabilities(
 
 def _rows(order: np.ndarray, batch: int, device: torch.device) -> Tensor:
     """An order [N] or [B, N] as int64 [B, N]."""
-    return torch.as_tensor(order, device=device).reshape(-1, order.shape[-1]).expand(batch, -1)
+    return torch.as_tensor(np.atleast_2d(order), device=device).expand(batch, -1)

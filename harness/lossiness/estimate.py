@@ -73,6 +73,7 @@ def estimate(
         )
         lost = (decoded - judged) / np.log(2)  # [B, N]
         by_step = [lost[:, at].sum(dim=1) for at in plan.groups()]
+        sizes = tuple(at.stop - at.start for at in plan.groups())
         parts.append(torch.stack(by_step, dim=1).float().cpu().numpy())
         report(indices.stop / images)
-    return Lossiness(np.concatenate(parts), plan.sizes)
+    return Lossiness(np.concatenate(parts), sizes)

@@ -10,6 +10,7 @@ import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.transformer import Network
+from harness.lossiness.branches import Sampled, branch_joints, sampled
 from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -99,9 +100,8 @@ class World:
 
         Published initialisations zero whole heads, which would make every distribution uniform.
         """
-        owner = strategy if strategy.base is None else registry.get(strategy.base)
         config = NetworkConfig(TRUNK, self.codes, CLASSES, self.grid)
-        network = owner.network(config).eval().requires_grad_(False)
+        network = registry.owner(strategy).network(config).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * WEIGHT_STD)
@@ -126,7 +126,16 @@ class World:
         Undefined where there is no one-at-a-time distribution.
         """
         streams = Streams(seed, (0,))
+        if strategy.decides_steps:
+            plan, network = strategy.plan(self.grid, steps, streams), self.network(strategy, seed)
+            found = branch_joints(network, strategy, plan, seed % CLASSES, guidance)
+            return plan, compare_joints(*found, (1,) * plan.places)
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
-        plan = dataclasses.replace(plan, order=np.atleast_2d(plan.order)[0])
+        plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
-        return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), plan.sizes)
+        sizes = tuple(at.stop - at.start for at in plan.groups())
+        return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), sizes)
+
+    def sampled(self, strategy: Strategy, seed: int, guidance: Guidance | None) -> Sampled:
+        """What images sampled in batches show, with the random network of ``seed``."""
+        return sampled(self.network(strategy, seed), strategy, seed % CLASSES, seed, guidance)

@@ -9,8 +9,9 @@ import torch
 from backbones.transformer import Network
 from harness.measure.repeats import Run
 from strategies.decoding.base import Strategy
-from strategies.decoding.decode import Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Decoding
 
 Decode = Callable[[Strategy, Network, Plan, Rows], Decoding]
 _OVERWHELMING = 1e4
@@ -59,10 +60,10 @@ def one_changed_token(instead_of: int) -> Decode:
         answer = None
         while True:
             try:
-                ask = asking.send(answer)  # type: ignore[arg-type]
+                ask = asking.send(answer)
             except StopIteration:
                 return
-            if ask.at.stop == plan.places:
+            if isinstance(ask, Ask) and isinstance(ask.at, slice) and ask.at.stop == plan.places:
                 token = (instead_of + 1) % ask.logits.shape[-1]
                 ask.logits[:: rows.labels.shape[0] // 2 or 1, -1, token] += _OVERWHELMING
             answer = yield ask

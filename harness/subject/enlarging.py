@@ -9,17 +9,22 @@ from harness.images.data import to_uint8
 from harness.subject.subject import Subject
 from pardec.errors import UserError
 from strategies.decoding.decode import decode
-from strategies.decoding.extrapolation import Extrapolation, extrapolate, large_orders, small_orders
 from strategies.decoding.sampling import StreamSampler
-from strategies.randar import RandAR, RandARNetwork
+from strategies.randar import RandARNetwork
+from strategies.zero_shot.randar import (
+    Extrapolation,
+    extrapolate,
+    large_orders,
+    require_randar,
+    small_orders,
+)
 
 
 def settings_of(subject: Subject, context_guidance: float) -> Extrapolation:
     """The cell's guidance and step request for both passes, as published; UserError where that can't be."""
     prepared = subject.prepared
     guidance, cell = prepared.guidance, prepared.cell
-    if not isinstance(prepared.strategy, RandAR):
-        raise UserError(f"strategy '{cell.strategy}': resolution extrapolation is RandAR's; valid: randar")
+    require_randar(prepared.strategy)
     if guidance is not None and (guidance.schedule == "power-cosine" or guidance.interval >= 0):
         raise UserError("resolution extrapolation takes a constant or linear guidance schedule, no interval")
     scale = 1.0 if guidance is None else guidance.scale
@@ -34,8 +39,7 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
     [B, 3, 2H, 2W] on the CPU; the large one keeps the small one's tokens at its even cells.
     """
     prepared, network, tokenizer = subject.prepared, subject.network, subject.tokenizer
-    strategy, cell, grid = prepared.strategy, prepared.cell, prepared.config.grid
-    assert isinstance(strategy, RandAR)
+    strategy, cell, grid = require_randar(prepared.strategy), prepared.cell, prepared.config.grid
     assert isinstance(network, RandARNetwork)
     assert tokenizer is not None
     labels, streams = subject.labels(images), prepared.streams(images)
@@ -46,7 +50,7 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
         network, strategy, first, labels, StreamSampler(streams, *filters), prepared.guidance
     ).tokens
     # Position p of the large grid is another place than p of the small one: it has noise of its own.
-    sampler = StreamSampler(streams, *filters, purpose="token at twice the side")
+    sampler = StreamSampler(streams, *filters, stream="twice the side")
     guidance = settings.guidance(plan.given, streams)
     enlarged = network.enlarged(settings.boundary)
     large = extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens

@@ -1,14 +1,16 @@
 """From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from backbones.cache import cache_bytes
+from backbones.checkpoints import read_checkpoint
 from backbones.config import NetworkConfig
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
@@ -18,10 +20,14 @@ from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
+from pardec.file_forms import unopenable
+from results.rules import TUNED, is_number
+from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
+from strategies.decoding.sampling import DeclaredAcceptance, StreamSampler
 from strategies.decoding.streams import Streams
 
 
@@ -40,6 +46,14 @@ class Prepared:
 
     def streams(self, images: Iterable[int]) -> Streams:
         return Streams(self.cell.seed, tuple(images))
+
+    def sampler(self, images: Iterable[int]) -> StreamSampler:
+        cell, streams = self.cell, self.streams(images)
+        if cell.acceptance is None:
+            return StreamSampler(streams, cell.temperature, cell.top_k, cell.top_p)
+        return DeclaredAcceptance(
+            streams, cell.temperature, cell.top_k, cell.top_p, acceptance=cell.acceptance
+        )
 
     def rows(self, batch: int) -> int:
         """Rows of the network's batch: both halves of guidance."""
@@ -72,6 +86,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
+    if cell.guidance == TUNED:
+        cell = _tuned(cell)
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
@@ -84,10 +100,12 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         )
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
+    if cell.acceptance is not None and not strategy.tests_drafts:
+        raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
     guidance = None
-    if cell.guidance is not None:
+    if cell.scale is not None:
         guidance = Guidance(
-            cell.guidance,
+            cell.scale,
             cell.guidance_schedule,  # type: ignore[arg-type]
             cell.guidance_power,
             cell.guidance_interval,
@@ -115,16 +133,22 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
 def check_takes_given(strategy: Strategy) -> None:
     """UserError for a strategy of a fixed order, naming those that take given tokens."""
     if not strategy.any_order:
-        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
+        able = ", ".join(sorted(name for name in registry.loadable() if registry.get(name).any_order))
         raise UserError(
             f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
         )
 
 
+def _own_network(strategy: str) -> str:
+    """The zoo's network of a strategy: of a training-free one, its base's."""
+    own = registry.get(strategy)
+    return ZOO_PREFIX + (own.base or own.name)
+
+
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
     own = registry.get(cell.strategy)
-    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    network = cell.network or _own_network(cell.strategy)
     card = zoo.read_card(network, cell.zoo)
     if card.strategy not in (own.name, own.base):
         raise UserError(
@@ -134,15 +158,45 @@ def _stored(cell: Cell) -> Source:
         raise UserError(
             f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
         )
+    for key in ("weights", "tokenizer_weights"):
+        if getattr(cell, key) is not None:
+            raise UserError(f"network '{network}' has one state of weights: {key} must be absent")
     if cell.tokenizer_checkpoint is not None:
         raise UserError(
             f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
             f"'{cell.tokenizer_checkpoint}'"
         )
-    valid = {field.name for field in dataclasses.fields(own)}
-    options = {key: value for key, value in card.options.items() if key in valid}
-    strategy = registry.get(cell.strategy, **{**options, **cell.options})
+    strategy = registry.get(cell.strategy, **{**_known(own, card.options), **cell.options})
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+
+
+def _tuned(cell: Cell) -> Cell:
+    """The cell with the guidance scale and its schedule that the card of its network records; UserError where
+    it records none, or none of the cell's schedule."""
+    network = cell.network or _own_network(cell.strategy)
+    if cell.is_published:
+        raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
+    card = zoo.read_card(network, cell.zoo)
+    try:
+        found = card.content["guidance"]
+        scale, schedule = next(
+            (one["guidance"], one["guidance_schedule"])
+            for one in found["grid"]
+            if one["guidance"] == found["chosen"]
+        )
+    except (LookupError, TypeError, StopIteration):
+        scale = schedule = None
+    if not (is_number(scale) and schedule in SCHEDULES):
+        raise UserError(
+            f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
+            "pardec sweep guidance, pardec tune"
+        )
+    if cell.guidance_schedule not in (Cell.guidance_schedule, schedule):
+        raise UserError(
+            f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
+            f"'{network}' records a scale for '{schedule}'"
+        )
+    return dataclasses.replace(cell, guidance=float(scale), guidance_schedule=schedule)
 
 
 def with_files(cell: Cell) -> Cell:
@@ -170,12 +224,45 @@ def _published(cell: Cell) -> Source:
     own = registry.get(cell.strategy)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
-    for path in (cell.checkpoint, cell.tokenizer_checkpoint):
-        if path not in (None, RANDOM) and not Path(str(path)).is_file():
-            raise UserError(f"network '{cell.network}': no file '{path}'")
+    for path, weights in (
+        (cell.checkpoint, cell.weights),
+        (cell.tokenizer_checkpoint, cell.tokenizer_weights),
+    ):
+        _check_file(path, weights, f"network '{cell.network}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
-    strategy = registry.get(cell.strategy, **{**published, **cell.options})
-    return Source(cell.network, strategy, config, info.parameters, info.title)
+    strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
+    title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
+    return Source(cell.network, strategy, config, info.parameters, title)
+
+
+def _known(strategy: Strategy, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network that the strategy has too."""
+    valid = {field.name for field in dataclasses.fields(strategy)}
+    return {name: value for name, value in options.items() if name in valid}
+
+
+def check_counts(prepared: Prepared) -> None:
+    """UserError for a cell whose steps would follow from the content of random weights."""
+    cell, strategy = prepared.cell, prepared.strategy
+    if strategy.decides_steps and cell.checkpoint == RANDOM and cell.acceptance is None:
+        declare = " or a declared share of accepted drafts, e.g. acceptance = 0.7"
+        raise UserError(
+            f"strategy '{strategy.name}' decides its steps by the content, of which random weights tell "
+            f"nothing: it needs trained weights{declare if strategy.tests_drafts else ''}"
+        )
+
+
+def _check_file(path: str | None, weights: str | None, where: str) -> None:
+    """UserError for a file that can't be opened, or holds other weights than are asked for."""
+    if path in (None, RANDOM):
+        if weights is not None:
+            raise UserError(f"{where}: weights '{weights}' of no file; expected a checkpoint that holds them")
+        return
+    reason = unopenable(Path(str(path)))
+    if reason is not None:
+        raise UserError(f"{where}: '{path}': {reason}")
+    if weights is not None:
+        read_checkpoint(Path(str(path)), with_values=False, weights=weights)
 
 
 def check_tokenizer(cell: Cell) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.checkpoints import CheckpointError, load_published, read_state_dict
+from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
@@ -26,9 +26,9 @@ from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
-from strategies.decoding.decode import Commit, Decoded, decode
+from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
-from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
 
@@ -45,6 +45,8 @@ class Subject:
     clock: Clock
     recorded: Recorded = NOTHING_RECORDED
     """Passes recorded so far, where the cell asks for that."""
+    weights_taken: str | None = None
+    """Which state dict of a published file, ``model`` or ``ema``; None where it holds one, bare."""
 
     def labels(self, images: Sequence[int]) -> Tensor:
         """The class of each image of the run: its index modulo the classes."""
@@ -73,7 +75,7 @@ def load(prepared: Prepared) -> Subject:
     cell = prepared.cell
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
-    _fill(network, prepared)
+    weights_taken = _fill(network, prepared)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
         places = prepared.config.places
@@ -85,7 +87,7 @@ def load(prepared: Prepared) -> Subject:
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
-    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
+    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
 
 
 def _empty_network(prepared: Prepared, device: torch.device) -> Network:
@@ -95,26 +97,33 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     """
     network = on_meta(prepared.strategy, prepared.config)
     if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
-        network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
+        owner = registry.owner(prepared.strategy)
+        network = owner.network(prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
 
 
-def _fill(network: Network, prepared: Prepared) -> None:
+def _fill(network: Network, prepared: Prepared) -> str | None:
+    """Give a network its weights; the name of those that were taken from a file of several."""
     cell = prepared.cell
     if cell.checkpoint == RANDOM:
         initialise(network, torch.Generator().manual_seed(cell.seed))
     elif cell.is_published:
         path = Path(str(cell.checkpoint))
         keys = registry.by_family(presets.preset_info(cell.network).family).keys
-        load_published(network, read_state_dict(path), keys, str(path))
+        found = read_checkpoint(path, weights=cell.weights)
+        if cell.weights is None:
+            tell_choice(found, path)
+        load_published(network, found.tensors, keys, str(path))
+        return found.taken
     else:
         state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
+    return None
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def run_batch(
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
     first_commit: list[float] = []
 
-    def on_commit(commit: Commit) -> None:
+    def on_commit(commit: Committed) -> None:
         if not first_commit:
             first_commit.append(clock.now())
         if after_step is not None:
@@ -151,7 +160,7 @@ def run_batch(
             prepared.strategy,
             plan,
             subject.labels(images),
-            StreamSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p),
+            prepared.sampler(images),
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
@@ -211,12 +220,11 @@ class Gallery:
             images = range(batch.images[0], batch.images[-1] + 1)
             self.store.add(images, batch.decoded.tokens, batch.pixels)
         if self.step_of_position is None:
-            steps = np.atleast_2d(batch.plan.step_of_position())[0]
-            self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
+            steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
+            self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
         if self.film is None:
-            order = np.atleast_2d(batch.plan.order)[0]
-            self.film = film_of(subject.tokenizer, order, batch.decoded.trace)
+            self.film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)

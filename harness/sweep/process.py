@@ -29,7 +29,7 @@ from harness.machine.processes import MARK, end_all
 from harness.sweep.messages import Garbled, messages
 from results.schema import Paired, Status
 
-WORKER = (sys.executable, "-m", "harness.sweep.worker")
+WORKER = (sys.executable, "-P", str(Path(__file__).with_name("start.py")))
 ROOT = Path(__file__).parents[2]
 _GRACE_S = 10.0
 """How long a worker that has said its last word may take to end."""
@@ -191,7 +191,8 @@ def limit_memory(pid: int, cell: Cell) -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """The parent's environment with the thread pools sized before any library starts one.
+    """The parent's environment with the thread pools sized before any library starts one, and without the
+    current folder among the places of modules: an empty entry of ``PYTHONPATH`` would be it.
 
     How threads wait is the pools' own default, whatever a shell says: a pool that sleeps between products
     makes a full-size decode 1.3 to 1.5 times as long, and no row would tell.
@@ -199,8 +200,9 @@ def worker_environment(threads: int) -> dict[str, str]:
     waiting = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     inherited = {name: value for name, value in os.environ.items() if name not in waiting}
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return inherited | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
+    places = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONSAFEPATH": "1"}
+    return inherited | dict.fromkeys(pools, str(threads or 1)) | path
 
 
 def _end(worker: subprocess.Popen[bytes], mark: str, sender: Thread) -> None:
@@ -227,20 +229,26 @@ def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]
 
 def last_line(log: Path) -> str:
     """The last line of a worker's log that says anything."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return lines[-1][:300] if lines else "its log is empty"
 
 
 def out_of_memory_kills() -> int:
     """How many processes the kernel has killed for memory in our control group; 0 where it doesn't say."""
     with suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-        for line in (Path("/sys/fs/cgroup") / group / "memory.events").read_text().splitlines():
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2].lstrip("/")
+        for line in (
+            (Path("/sys/fs/cgroup") / group / "memory.events").read_text(encoding="utf-8").splitlines()
+        ):
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)
     with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
 from pardec.errors import UserError
-from strategies.decoding.decode import Decoding, Rows
+from strategies.decoding.decode import Rows
+from strategies.decoding.orders import raster
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Decoding
+from strategies.decoding.schedules import one_per_step
 from strategies.decoding.streams import Streams
 from strategies.published.naming import Published
 
@@ -54,6 +57,11 @@ class Strategy(ABC, Generic[N]):
     """Decodes any order and so takes given tokens (inpainting)."""
     revises: ClassVar[bool] = False
     """May overwrite a committed token."""
+    decides_steps: ClassVar[bool] = False
+    """How many steps an image takes depends on its content: a plan only bounds it."""
+    tests_drafts: ClassVar[bool] = False
+    """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
+    accepted drafts can stand in for."""
     lossless: ClassVar[bool] = False
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
@@ -93,19 +101,23 @@ class Strategy(ABC, Generic[N]):
 
     # Planning ------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
-        """Step counts that can be asked for on this grid; a plan has at most one step a place not given."""
+        """Step counts that can be asked for on this grid; a plan has at most one step a place not given.
 
-    @abstractmethod
+        Unless said otherwise the one count that ``sizes`` gives.
+        """
+        steps = len(self.sizes(grid, 0, given))
+        return range(steps, steps + 1)
+
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
-        """Group sizes of ``steps`` steps over the places that are not given."""
+        """Group sizes of ``steps`` steps over the places that are not given; here one token a step."""
+        return one_per_step(grid[0] * grid[1] - given)
 
-    @abstractmethod
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        """Raster position at each place, known positions [M] first: int64 [N], or [B, N] by image."""
+        """Position at each place, known positions [M] first: int64 [N], or [B, N] by image; here raster."""
+        return raster(grid)
 
     def arrange(
         self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0
@@ -130,6 +142,10 @@ class Strategy(ABC, Generic[N]):
         known = np.zeros(0, dtype=np.int64) if known is None else np.asarray(known, dtype=np.int64)
         if len(known) and not self.any_order:
             raise UserError(f"strategy '{self.name}' has a fixed order and takes no given tokens")
+        if self.decides_steps:
+            if steps is not None or sizes is not None:
+                raise UserError(f"steps = {steps}: strategy '{self.name}' decides its steps while decoding")
+            return self.bounded(grid)
         unknown = grid[0] * grid[1] - len(known)
         if sizes is None:
             self.check_steps(grid, steps, len(known))
@@ -140,6 +156,10 @@ class Strategy(ABC, Generic[N]):
             if tuple(sizes) != self.sizes(grid, len(sizes)):
                 raise UserError(f"strategy '{self.name}' has fixed group sizes and takes no others")
         return self.arrange(grid, self.orders(grid, sizes, streams, known), sizes, len(known))
+
+    def bounded(self, grid: tuple[int, int]) -> Plan:
+        """The plan of a strategy that ``decides_steps``: here one grid, at most a step a place."""
+        return Plan(grid, raster(grid), None, most_steps=grid[0] * grid[1])
 
     def check_steps(self, grid: tuple[int, int], steps: int | None, given: int = 0) -> None:
         """Raise UserError unless ``steps`` (None: the method's own) is possible on this grid."""
@@ -155,11 +175,49 @@ class Strategy(ABC, Generic[N]):
 
     @abstractmethod
     def decode(self, network: N, plan: Plan, rows: Rows) -> Decoding:
-        """Yield an ``Ask`` for every group of the plan, receive its tokens, feed them on."""
+        """Yield what is to be drawn and written (``requests``), receive the tokens, feed them on."""
 
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         """(layers, slots) of the key/value cache of one row."""
         return config.trunk.depth, 1 + config.places
+
+
+class TrainingFree(Strategy[N]):
+    """A method that decodes the trained networks of ``base``, of type N: a plan and ``decode``, nothing else.
+
+    Its traits are its own: what the base's class declares is not inherited, whatever class it derives from.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for trait in TRAITS:
+            if trait not in vars(cls):
+                setattr(cls, trait, getattr(Strategy, trait))
+
+    def network(self, config: NetworkConfig) -> N:
+        raise TypeError(f"strategy '{self.name}' decodes networks of '{self.base}' and has none of its own")
+
+    def lesson(
+        self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
+    ) -> Lesson:
+        raise TypeError(f"strategy '{self.name}' learns nothing; '{self.base}' does")
+
+    def taught_logits(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        raise TypeError(f"strategy '{self.name}' learns nothing; '{self.base}' does")
+
+
+TRAITS = (
+    "any_order",
+    "revises",
+    "decides_steps",
+    "tests_drafts",
+    "lossless",
+    "batch_exact",
+    "empty_context",
+    "gradient_exceptions",
+    "expected_failures",
+)
+"""What a strategy promises beyond the contract's core, each held to by a check of its own."""
 
 
 def raster_lesson(batch: int, grid: tuple[int, int]) -> Lesson:

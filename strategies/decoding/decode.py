@@ -1,115 +1,97 @@
 """The one loop: the only place where tokens are drawn, counted and recorded.
 
-A strategy's ``decode`` is a generator. It yields an ``Ask`` for each group of places and is sent the drawn
-tokens; guidance, filters, noise, counting and the trace are the loop's.
+A strategy's ``decode`` is a generator. It yields what it wants drawn or written (``requests``) and is sent
+the tokens; guidance, filters, noise, counting and the trace are the loop's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.transformer import Network, Trunk
-from strategies.decoding.guidance import ContextGuidance, Guidance
+from backbones.networks import Networks
+from backbones.transformer import Network
+from strategies.decoding.guidance import Guiding
+from strategies.decoding.meter import Meter
+from strategies.decoding.noise import Numbers
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Commit, Draft, Drawn, Places, Redraw, Request, Uniform
 from strategies.decoding.sampling import Sampler
+from strategies.decoding.trace import Committed, Drafted
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
 
 
-@dataclass(frozen=True)
-class Ask:
-    """Logits [R, n, V] (R = 2B under guidance: conditional rows, then unconditional; 3B under guidance by
-    context) for places ``at``."""
-
-    logits: Tensor
-    at: slice
-
-
-Decoding = Generator[Ask, Tensor, None]
-"""What a strategy's ``decode`` is; it is sent tokens [R, n], repeated for all branches of guidance."""
+class OffPlan(ValueError):
+    """A strategy writes what its plan does not say, or not all of it."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one decode as the network sees them.
+    """The rows of one decode as the network sees them: B images for each branch of guidance.
 
-    labels: int64 [R], all but the first branch being "no class" under guidance. order: int64 [R, N] or [1, N]
-    raster position at each place. known: tokens [R, given] of the given places, or None. kept: bool
-    [R, given], the given places whose tokens a row sees, or None for all.
+    labels: int64 [R], all but the first branch being "no class". order: int64 [R, N] or [1, N], position at
+    each place. known: tokens [R, given] of the given places, or None.
     """
 
     labels: Tensor
     order: Tensor
     known: Tensor | None = None
-    kept: Tensor | None = None
+    branches: int = 1
 
     def __len__(self) -> int:
         return self.labels.shape[0]
 
+    def repeat(self, tokens: Tensor) -> Tensor:
+        """What is the same for all branches, [B, ...] -> [R, ...]."""
+        return tokens if self.branches == 1 else torch.cat([tokens] * self.branches)
+
 
 @dataclass(frozen=True)
-class Commit:
-    """One entry of the trace: ``tokens`` [B, n] written at ``places`` by step ``step``."""
+class Count:
+    """Of one network: its forward calls, and the rows through its trunks per image and branch."""
 
-    step: int
-    places: slice
-    tokens: Tensor
+    forwards: int
+    tokens_processed: int
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """tokens: int64 [B, N] in raster order. forwards: network calls; tokens_processed: rows through the
-    trunk per image and guidance half; both counted by hooks, not claimed."""
+    """tokens: int64 [B, N] by position of the canvas. counts: by role of the network, counted by hooks.
+
+    steps_of_image: int64 [B], the step after which an image was complete. drafts: where they were asked for.
+    drafted, kept: int64 [B], an image's places that were drawn without being written, and those of them that
+    a commit wrote; 0 where every draw is written.
+    """
 
     tokens: Tensor
-    trace: tuple[Commit, ...]
-    forwards: int
-    tokens_processed: int
+    order: Tensor
+    trace: tuple[Committed, ...]
+    drafts: tuple[Drafted, ...]
+    steps: int
+    steps_of_image: Tensor
+    drafted: Tensor
+    kept: Tensor
+    counts: Mapping[str, Count]
 
     @property
-    def steps(self) -> int:
-        return len(self.trace)
+    def forwards(self) -> int:
+        return sum(count.forwards for count in self.counts.values())
+
+    @property
+    def tokens_processed(self) -> int:
+        return sum(count.tokens_processed for count in self.counts.values())
 
 
-class Meter:
-    """Counts a network's forward calls and the tokens that pass through its trunks."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.forwards = 0
-        self.tokens = 0
-        self._hooks = [network.register_forward_pre_hook(self._count_forward)]
-        for module in network.modules():
-            if isinstance(module, Trunk):
-                self._hooks.append(module.register_forward_pre_hook(self._count_tokens))
-
-    def _count_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.forwards += 1
-
-    def _count_tokens(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.tokens += args[0].shape[1]
-
-    def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
-def make_rows(
-    plan: Plan,
-    labels: Tensor,
-    null_label: int,
-    branches: int,
-    known: Tensor | None,
-    order: Tensor,
-    guidance: Guidance | ContextGuidance | None,
-) -> Rows:
+def make_rows(plan: Plan, labels: Tensor, null_label: int, branches: int, known: Tensor | None) -> Rows:
     """Stack the branches of guidance: the labels, then "no class" in all others."""
-    batch, kept = len(labels), None
+    order = torch.as_tensor(plan.order, device=labels.device)  # [1 or B, N]
     given = None
     if plan.given:
         if known is None:
@@ -119,14 +101,11 @@ def make_rows(
         labels = torch.cat([labels, *[torch.full_like(labels, null_label)] * (branches - 1)])
         order = order if order.shape[0] == 1 else order.repeat(branches, 1)
         given = None if given is None else given.repeat(branches, 1)
-    if isinstance(guidance, ContextGuidance):
-        kept = torch.ones(len(labels), plan.given, dtype=torch.bool, device=labels.device)
-        kept[-batch:] = torch.as_tensor(guidance.kept, device=labels.device)
-    return Rows(labels, order, given, kept)
+    return Rows(labels, order, given, branches)
 
 
-def combine(logits: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Guided logits [B, n, V]: the last branch and differences of neighbours by their weights [n, 1]."""
+def combine(logits: Tensor, weights: list[Tensor]) -> Tensor:
+    """Guided logits [B, n, V]: the last branch and differences of neighbours by their weights [.., n, 1]."""
     branches = logits.chunk(1 + len(weights))
     # Exactly the upper branch at weight 1, which a sum of differences is not.
     guided = torch.lerp(branches[-1], branches[-2], weights[-1])
@@ -135,63 +114,207 @@ def combine(logits: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return guided
 
 
+class Loop:
+    """One decode: answers requests, and keeps what they amount to."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        plan: Plan,
+        rows: Rows,
+        sampler: Sampler,
+        guidance: Guiding | None,
+        observe: Callable[[Committed], None] | None,
+        keep_drafts: bool,
+    ) -> None:
+        self.meter, self.plan, self.rows, self.sampler = meter, plan, rows, sampler
+        self.guidance, self.observe, self.keep_drafts = guidance, observe, keep_drafts
+        self.device, self.batch = rows.labels.device, len(rows) // rows.branches
+        self.order = rows.order[: self.batch].expand(self.batch, -1)
+        self.numbers = Numbers(sampler, self.order, plan.most_visits)
+        self.weights = self._weights(plan.progress, plan.count)
+        self.groups = None if plan.opened else iter(plan.groups())
+        # One column more, for what is no place or not written.
+        self.tokens = torch.zeros(self.batch, plan.places + 1, dtype=torch.int64, device=self.device)
+        self.written = torch.zeros_like(self.tokens)
+        if rows.known is not None:
+            self.tokens[:, : plan.given] = rows.known[: self.batch]
+        self.written[:, : plan.given] = 1
+        self.done_at, self.drafted, self.kept = torch.zeros(
+            3, self.batch, dtype=torch.int64, device=self.device
+        ).unbind(0)
+        self.soundness = torch.zeros((), device=self.device)  # read once, at the end
+        self.trace: list[Committed] = []
+        self.drafts: list[Drafted] = []
+        self.step, self.drawn_after = -1, -1
+
+    def _weights(self, progress: Any, count: Any) -> list[Tensor]:
+        """Of the branches of guidance, each [n, 1]."""
+        scales = () if self.guidance is None else self.guidance.scales(progress, count)
+        return [torch.as_tensor(scale, dtype=torch.float32, device=self.device)[:, None] for scale in scales]
+
+    def answer(self, request: Request) -> Any:
+        if isinstance(request, Ask):
+            drawn = self.draw(Draft(request.logits, request.at, "place"))
+            self.commit(request.at, drawn.tokens, None)
+            return self.rows.repeat(drawn.tokens)
+        if isinstance(request, Draft):
+            drawn = self.draw(request)
+            self.drafted += self._number_of(request.at, drawn.tokens)
+            if self.keep_drafts:
+                self.drafts.append(Drafted(self.step, request.at, drawn.tokens))
+            return drawn
+        if isinstance(request, Uniform):
+            return self.numbers.next(request.purpose, request.at)
+        if isinstance(request, Redraw):
+            return self.sampler.draw_from(request.probs, self.numbers.next("redraw", request.at))
+        if isinstance(request, Commit):
+            self.kept += self._number_of(request.at, request.tokens, request.where)
+            return self.commit(request.at, request.tokens, request.where)
+        raise TypeError(f"a strategy yields requests (Ask, Draft, ...), not {type(request).__name__}")
+
+    def _number_of(self, at: Places, tokens: Tensor, where: Tensor | None = None) -> int | Tensor:
+        """Places of each image, [B] or the same for all."""
+        if isinstance(at, slice):
+            return tokens.shape[1] if where is None else where.sum(dim=1)
+        return ((at >= 0) if where is None else (at >= 0) & where).sum(dim=1)
+
+    def draw(self, draft: Draft) -> Drawn:
+        if self.meter.forwards != self.drawn_after:
+            self.step, self.drawn_after = self.step + 1, self.meter.forwards
+        logits, at, law = draft.logits.float(), draft.at, None
+        if self.weights:
+            logits = combine(logits, self._weights_for(at, draft.clock))
+        numbers = self.numbers.of_places(at) if draft.noise == "place" else self.numbers.next("token", at)
+        if draft.law is None:
+            tokens, soundness = self.sampler.draw(logits, numbers)
+        else:
+            law = draft.law(logits, self.sampler)
+            tokens, soundness = self.sampler.draw_from(law, numbers), logits.sum(dim=-1)
+        if isinstance(at, Tensor):
+            soundness = soundness.masked_fill(at < 0, 0.0)
+        self.soundness += soundness.sum()
+        return Drawn(tokens, logits, self.sampler, law)
+
+    def _weights_for(self, at: Places, clock: float | None) -> list[Tensor]:
+        if clock is not None:
+            return self._weights(np.array([clock]), np.array([0]))
+        if isinstance(at, slice):
+            return [weight[at] for weight in self.weights]
+        return [weight[at.clamp(min=0)] for weight in self.weights]  # [B, n, 1]
+
+    def commit(self, at: Places, tokens: Tensor, where: Tensor | None) -> None:
+        if self.groups is not None:
+            self._require_planned(at, where)
+        if isinstance(at, slice) and where is None:
+            self.tokens[:, : self.plan.places][:, at] = tokens
+            if self.groups is None:
+                self.written[:, : self.plan.places][:, at] += 1
+            self.done_at.fill_(self.step + 1)
+        else:
+            self._commit_some(at, tokens, where)
+        self.trace.append(Committed(max(self.step, 0), at, tokens, where))
+        if self.observe is not None:
+            self.observe(self.trace[-1])
+
+    def _commit_some(self, at: Places, tokens: Tensor, where: Tensor | None) -> None:
+        places = self.plan.places
+        if isinstance(at, slice):
+            at = torch.arange(places, device=self.device)[at].expand(self.batch, -1)
+        index = torch.where(at < 0, places, at)
+        if where is not None:
+            index = torch.where(where, index, places)
+        self.tokens.scatter_(1, index, tokens)
+        self.written.scatter_add_(1, index, torch.ones_like(index))
+        self.done_at = torch.where((index < places).any(dim=1), self.step + 1, self.done_at)
+
+    def _require_planned(self, at: Places, where: Tensor | None) -> None:
+        planned = next(self.groups, None)  # type: ignore[arg-type]
+        if planned is None or where is not None or at != planned:
+            asked = (
+                f"places {at.start}..{at.stop}" if isinstance(at, slice) else "places chosen while decoding"
+            )
+            meant = "no further step" if planned is None else f"places {planned.start}..{planned.stop}"
+            raise OffPlan(
+                f"step {self.step} writes {asked}, its plan says {meant}; a strategy that decides while "
+                "decoding gives a plan that says so (opened, or without sizes)"
+            )
+
+    def finish(self, strategy: Strategy) -> Decoded:
+        """What the decode gave; FloatingPointError, or OffPlan where the canvas is not as promised."""
+        if not self.soundness.isfinite():
+            raise FloatingPointError("the guided logits are not finite")
+        self.numbers.require_enough()
+        if self.groups is not None:
+            left = next(self.groups, None)
+            if left is not None:
+                raise OffPlan(f"decoding ended before places {left.start}..{left.stop} of its plan")
+        elif self.plan.places:
+            self._require_whole_canvas(strategy)
+        by_place = self.tokens[:, : self.plan.places]
+        tokens = torch.empty_like(by_place).scatter_(1, self.order, by_place)
+        counts = {
+            role: Count(
+                sum(named == role for named, _ in self.meter.calls),
+                sum(rows for named, rows in self.meter.calls if named == role),
+            )
+            for role in self.meter.networks
+        }
+        trace, drafts = tuple(self.trace), tuple(self.drafts)
+        return Decoded(
+            tokens,
+            self.order,
+            trace,
+            drafts,
+            self.step + 1,
+            self.done_at,
+            self.drafted,
+            self.kept,
+            counts,
+        )
+
+    def _require_whole_canvas(self, strategy: Strategy) -> None:
+        written = self.written[:, : self.plan.places]
+        least, most = int(written.min()), int(written.max())
+        if least < 1:
+            raise OffPlan(f"decoding left {int((written < 1).sum())} places of its batch unwritten")
+        if most > 1 and not strategy.revises:
+            raise OffPlan(f"a place was written {most} times by a strategy that does not declare `revises`")
+
+
 @torch.inference_mode()
 def decode(
-    network: Network,
+    network: Network | Networks,
     strategy: Strategy,
     plan: Plan,
     labels: Tensor,
     sampler: Sampler,
-    guidance: Guidance | ContextGuidance | None = None,
+    guidance: Guiding | None = None,
     known: Tensor | None = None,
-    observe: Callable[[Commit], None] | None = None,
+    observe: Callable[[Committed], None] | None = None,
+    keep_drafts: bool = False,
 ) -> Decoded:
     """Generate tokens for ``labels`` [B] by ``plan``.
 
-    known: int64 [B, N] raster tokens, read at the plan's given places only. observe: called after each
-    commit (film strips, phase times).
+    known: int64 [B, N] tokens by position, read at the plan's given places only. observe: called after each
+    commit (film strips, phase times). keep_drafts: keep what was drawn, not only what was committed.
 
-    Raises ValueError where guidance meets a network without a null class, FloatingPointError for logits that
-    are NaN or infinite.
+    Raises ValueError where guidance meets a network without a null class, OffPlan (a ValueError) where a
+    strategy leaves its plan, FloatingPointError for guided logits that are NaN or infinite.
     """
-    device, batch = labels.device, labels.shape[0]
     config = network.config
     if guidance is not None and not config.null_class:
         raise ValueError("guidance needs a network with a null class")
-    order = torch.as_tensor(plan.order, device=device).reshape(-1, plan.places)  # [1 or B, N]
-    scales = () if guidance is None else guidance.scales(plan)
-    weights = [torch.as_tensor(scale, dtype=torch.float32, device=device)[:, None] for scale in scales]
-    branches = 1 + len(weights)
-    rows = make_rows(plan, labels, config.classes, branches, known, order, guidance)
-    order = order.expand(batch, -1)
-    noise = sampler.noise(order)  # [B, N] by place
-    by_place = torch.empty(batch, plan.places, dtype=torch.int64, device=device)
-    if rows.known is not None:
-        by_place[:, : plan.given] = rows.known[:batch]
-    trace: list[Commit] = []
-    total = torch.zeros((), device=device)  # not a number once any logit is not; read once, at the end
-    meter = Meter(network)
-    try:
+    branches = 1 if guidance is None else 1 + len(guidance.scales(plan.progress, plan.count))
+    rows = make_rows(plan, labels, config.classes, branches, known)
+    with Meter(network) as meter:
+        loop = Loop(meter, plan, rows, sampler, guidance, observe, keep_drafts)
         asking = strategy.decode(network, plan, rows)
-        answer: Tensor | None = None
+        answer: Any = None
         while True:
             try:
-                ask = asking.send(answer)  # type: ignore[arg-type]
+                request = asking.send(answer)
             except StopIteration:
                 break
-            logits = ask.logits.float()
-            total += logits.sum()
-            if weights:
-                logits = combine(logits, [weight[ask.at] for weight in weights])
-            tokens = sampler.draw(logits, noise[:, ask.at])  # [B, n]
-            by_place[:, ask.at] = tokens
-            trace.append(Commit(len(trace), ask.at, tokens))
-            if observe is not None:
-                observe(trace[-1])
-            answer = tokens if branches == 1 else tokens.repeat(branches, 1)
-    finally:
-        meter.close()
-    if not total.isfinite():
-        raise FloatingPointError("the network's logits are not finite")
-    tokens = torch.empty_like(by_place).scatter_(1, order, by_place)
-    return Decoded(tokens, tuple(trace), meter.forwards, meter.tokens)
+            answer = loop.answer(request)
+    return loop.finish(strategy)

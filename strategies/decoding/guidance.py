@@ -1,7 +1,7 @@
 """Classifier-free guidance: u + s (c - u), with a scale per place, read off the plan's clock."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -28,24 +28,29 @@ class Guidance:
 
     def weights(self, plan: Plan) -> np.ndarray:
         """The scale of every place, float64 [N]."""
-        progress = plan.progress
-        if self.schedule == "constant":
-            ramp = np.ones(plan.places)
-        elif self.schedule == "linear":
-            ramp = progress
+        return self.weights_at(plan.progress, plan.count)
+
+    def weights_at(self, progress: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """The scale at each progress (0..1) and prediction count, float64."""
+        if self.schedule == "linear":
+            weights = self.start + (self.scale - self.start) * progress
+        elif self.schedule == "power-cosine" and self.power != 0:
+            weights = 1.0 + (self.scale - 1.0) * ((1.0 - np.cos(np.pi * progress**self.power)) / 2.0)
         else:
-            ramp = (1.0 - np.cos(np.pi * progress**self.power)) / 2.0
-            if self.power == 0:
-                ramp = np.ones(plan.places)
-        start = self.start if self.schedule == "linear" else 1.0
-        weights = start + (self.scale - start) * ramp
+            weights = np.full(progress.shape, 1.0 + (self.scale - 1.0))
         if self.interval >= 0:
-            weights = np.where(plan.count <= self.interval, weights, 1.0)
+            weights = np.where(count <= self.interval, weights, 1.0)
         return weights
 
-    def scales(self, plan: Plan) -> tuple[np.ndarray, ...]:
-        """Weights [N] of the differences between neighbouring branches: here one, class to no class."""
-        return (self.weights(plan),)
+    def scales(self, progress: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Weights of the differences between neighbouring branches: here one, class to no class."""
+        return (self.weights_at(progress, count),)
+
+
+class Guiding(Protocol):
+    """What the loop asks of guidance: one weight per place for each further branch of rows."""
+
+    def scales(self, progress: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
 
 def linear_guidance(scales: tuple[float, float]) -> Guidance | None:
@@ -54,19 +59,3 @@ def linear_guidance(scales: tuple[float, float]) -> Guidance | None:
     if last <= 1:
         return None
     return Guidance(last) if first == last else Guidance(last, "linear", start=first)
-
-
-@dataclass(frozen=True, eq=False)
-class ContextGuidance:
-    """Guidance by the class and by the given tokens: u + s (c - p) + t (p - u) (RandAR, arXiv 2412.01827).
-
-    c: the class, p: no class, u: no class and a thinned context. kept: bool [B, given], the given places
-    whose tokens u still sees. Only for strategies that read ``Rows.kept``.
-    """
-
-    by_class: Guidance
-    by_context: Guidance
-    kept: np.ndarray
-
-    def scales(self, plan: Plan) -> tuple[np.ndarray, ...]:
-        return self.by_class.weights(plan), self.by_context.weights(plan)

@@ -9,59 +9,92 @@ from strategies.decoding.streams import Streams
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which positions of a grid are generated at which step.
+    """Which positions are generated at which step, or what bounds that where the strategy decides it.
 
-    order: raster position generated at each place, int64 [N], or [B, N] where it differs by image.
-    sizes: group sizes of the steps; they sum to N - given.
+    grid: of the image. order: position generated at each place, int64 [1 or B, N]; one row is for all images.
+    sizes: group sizes of the steps; they sum to N - given. None where their number depends on the content.
     given: how many leading places hold known tokens (inpainting).
     progress: what a guidance schedule reads, float64 [N], by place, in 0..1.
     count: what a guidance interval reads, int64 [N], by place.
+    maps: the maps of the canvas, whose positions follow one another; one, the grid, unless said otherwise
+    (scales of next-scale prediction, coarse and fine codes).
+    opened: the places of a step are chosen while decoding; ``order`` then only numbers them.
+    most_steps: a bound; the number of steps where it is known.
+    most_visits: how often a place takes fresh numbers at most, where that is known: so many are made.
     """
 
     grid: tuple[int, int]
     order: np.ndarray
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] | None
     given: int = 0
     progress: np.ndarray = None  # type: ignore[assignment]
     count: np.ndarray = None  # type: ignore[assignment]
+    maps: tuple[tuple[int, int], ...] = ()
+    opened: bool = False
+    most_steps: int = 0
+    most_visits: int | None = None
 
     def __post_init__(self) -> None:
-        places = self.grid[0] * self.grid[1]
+        fill = object.__setattr__
+        fill(self, "maps", self.maps or (self.grid,))
+        fill(self, "order", np.atleast_2d(self.order))
+        places = self.places
         if self.order.shape[-1] != places or self.order.ndim > 2:
-            raise ValueError(f"order of shape {self.order.shape} does not fit a grid of {places} positions")
+            raise ValueError(f"order of shape {self.order.shape} does not fit a canvas of {places} positions")
         if not (np.sort(self.order, axis=-1) == np.arange(places)).all():
-            raise ValueError("order is not a permutation of the grid's positions")
-        if any(size < 1 for size in self.sizes) or sum(self.sizes) != places - self.given:
+            raise ValueError("order is not a permutation of the canvas's positions")
+        if self.sizes is None:
+            fill(self, "opened", True)
+            if not self.most_steps >= 1:
+                raise ValueError("a plan without group sizes needs a bound on its steps")
+        else:
+            self._check_sizes(places)
+            fill(self, "most_steps", len(self.sizes))
+        if self.progress is None:
+            fill(self, "progress", np.arange(places) / places)
+        if self.count is None:
+            fill(self, "count", np.maximum(np.arange(places) - 1, 0))
+
+    def _check_sizes(self, places: int) -> None:
+        least = 0 if self.opened else 1
+        if any(size < least for size in self.sizes or ()) or sum(self.sizes or ()) != places - self.given:
             raise ValueError(
                 f"group sizes {self.sizes} must be positive and sum to {places - self.given}, "
-                f"not {sum(self.sizes)}"
+                f"not {sum(self.sizes or ())}"
             )
-        if self.progress is None:
-            object.__setattr__(self, "progress", np.arange(places) / places)
-        if self.count is None:
-            object.__setattr__(self, "count", np.maximum(np.arange(places) - 1, 0))
 
     @property
     def places(self) -> int:
-        return self.grid[0] * self.grid[1]
+        return sum(height * width for height, width in self.maps)
 
     @property
-    def steps(self) -> int:
-        return len(self.sizes)
+    def steps(self) -> int | None:
+        """None where the content decides."""
+        return None if self.sizes is None else len(self.sizes)
 
     def groups(self) -> list[slice]:
-        """The places of every step, in order."""
+        """The places of every step, in order; ValueError where they are chosen while decoding."""
+        if self.opened or self.sizes is None:
+            raise ValueError("the places of a step are chosen while decoding: see the trace")
         ends = self.given + np.cumsum(self.sizes)
         return [slice(int(end - size), int(end)) for end, size in zip(ends, self.sizes, strict=True)]
 
     def step_of_position(self) -> np.ndarray:
-        """Step that writes each raster position, -1 where it is given: int64 [N], or [B, N]."""
-        step_of_place = np.concatenate(
-            [np.full(self.given, -1), np.repeat(np.arange(self.steps), self.sizes)]
-        )
+        """Step that writes each position, -1 where it is given: int64 [1 or B, N]; ValueError as groups."""
         step = np.empty_like(self.order)
-        np.put_along_axis(step, self.order, np.broadcast_to(step_of_place, self.order.shape), axis=-1)
+        of_place = np.full(self.places, -1)
+        for index, at in enumerate(self.groups()):
+            of_place[at] = index
+        np.put_along_axis(step, self.order, np.broadcast_to(of_place, self.order.shape), axis=-1)
         return step
+
+    def steps_in_words(self) -> str:
+        """E.g. ``20``, or ``at most 256, decided while decoding``."""
+        return (
+            str(self.steps)
+            if self.sizes is not None
+            else f"at most {self.most_steps}, decided while decoding"
+        )
 
 
 def after_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:

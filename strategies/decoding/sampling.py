@@ -10,14 +10,30 @@ from strategies.decoding.streams import Streams
 
 
 class Sampler(Protocol):
-    """What the decode loop asks for a token: noise per place once, then one draw per step."""
+    """What the loop asks for a token. Forced tokens, recordings and listeners are samplers too."""
 
-    def noise(self, order: Tensor) -> Tensor:
-        """What the draws of each place consume, [B, N] by place, for an order [B, N] of raster positions."""
+    @property
+    def top_k(self) -> int: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        """What the draws of each place consume at a visit, [B, N] by place, for an order [B, N]."""
         ...
 
-    def draw(self, logits: Tensor, noise: Tensor) -> Tensor:
-        """Tokens int64 [B, n] from logits [B, n, V] and the noise [B, n] of these places."""
+    def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens int64 [B, n] from logits [B, n, V] and noise [B, n], and what tells their soundness:
+        float32 [B, n], not finite where a logit is NaN or infinite.
+        """
+        ...
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The distribution that ``draw`` draws from, float32 [B, n, V]."""
+        ...
+
+    def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
+        """Tokens int64 [B, n] from weights [B, n, V], by noise [B, n]."""
         ...
 
 
@@ -40,18 +56,19 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     return logits
 
 
-def draw_by_inversion(logits: Tensor, uniform: Tensor) -> Tensor:
-    """The token in whose interval of the cumulative distribution ``uniform`` falls: int64 [...].
+def draw_by_inversion(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The token in whose interval of the cumulative weights ``uniform`` falls: int64 [...]; their sum [...].
 
     Inverse transform instead of a multinomial call: one number per draw, so the same image meets the same
-    noise whatever the batch, order or strategy; and no vocabulary is sorted.
+    noise whatever the batch, order or strategy; and no vocabulary is sorted. weights [..., V] is overwritten.
     """
-    mass = (logits - logits.amax(dim=-1, keepdim=True)).exp_().cumsum(dim=-1)  # [..., V]
+    mass = weights.cumsum_(dim=-1)  # [..., V]
     total = mass[..., -1:]
     below_total = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(uniform.unsqueeze(-1) * total, below_total)
     token = torch.searchsorted(mass, target, right=True).squeeze(-1)
-    return token.clamp_(max=logits.shape[-1] - 1)  # beyond the end only where logits are not numbers
+    # Beyond the end only where the sum is 0 or no number.
+    return token.clamp_(max=weights.shape[-1] - 1), total.squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -62,27 +79,64 @@ class StreamSampler:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    purpose: str = "token"
-    """Names the stream; a second pass over the same images needs numbers of its own."""
+    stream: str = ""
+    """Names the streams; a second pass over the same images needs numbers of its own."""
 
-    def noise(self, order: Tensor) -> Tensor:
-        by_position = torch.from_numpy(self.streams.uniform(self.purpose, order.shape[-1])).to(order.device)
-        return by_position.gather(1, order)
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        name = f"{purpose} at {self.stream}" if self.stream else purpose
+        numbers = torch.from_numpy(self.streams.uniform(name, order.shape[-1], visit)).to(order.device)
+        return numbers.gather(1, order)
 
-    def draw(self, logits: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.filtered(logits)
+        return draw_by_inversion((logits - logits.amax(dim=-1, keepdim=True)).exp_(), noise)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return self.filtered(logits).softmax(dim=-1)
+
+    def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
+        return draw_by_inversion(probs.clone(), noise)[0]
+
+    def filtered(self, logits: Tensor) -> Tensor:
+        """Logits after temperature, top-k, top-p; -inf where a filter removes one."""
         if self.temperature != 1.0:
             logits = logits / max(self.temperature, 1e-5)
-        return draw_by_inversion(filter_logits(logits, self.top_k, self.top_p), noise)
+        return filter_logits(logits, self.top_k, self.top_p)
+
+
+@dataclass(frozen=True)
+class DeclaredAcceptance(StreamSampler):
+    """Every draft is accepted with one probability, whatever it is: for weights that tell nothing of it."""
+
+    acceptance: float = 1.0
+
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        numbers = super().noise(order, purpose, visit)
+        # 0 passes every test that can be passed, 1 fails all.
+        return (numbers >= self.acceptance).to(numbers.dtype) if purpose == "accept" else numbers
 
 
 @dataclass(frozen=True)
 class ForcedSampler:
-    """Answers with given tokens [B, N] (raster): recordings, teacher forcing."""
+    """Answers with given tokens [B, N] (by position): recordings, teacher forcing.
+
+    Drafts are never accepted: their acceptance tests meet the number 1, and the redraw is the given token.
+    """
 
     tokens: Tensor
+    top_k: int = 0
+    top_p: float = 1.0
 
-    def noise(self, order: Tensor) -> Tensor:
-        return self.tokens.to(order.device).gather(1, order)
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        if purpose in ("token", "redraw"):
+            return self.tokens.to(order.device).gather(1, order)
+        return torch.full(order.shape, 1.0 if purpose == "accept" else 0.5, device=order.device)
 
-    def draw(self, logits: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return noise, logits.sum(dim=-1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)
+
+    def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         return noise

@@ -303,7 +303,7 @@ def test_odd_words_are_one_printable_line(
     words: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("exits.py").write_text("raise SystemExit(3)\n")
+    Path("exits.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
     assert main(words) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1

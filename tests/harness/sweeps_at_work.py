@@ -119,7 +119,7 @@ def gone(pid: int, patience_s: float = 10.0) -> bool:
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except OSError:
             return True
         if state == "Z":
@@ -130,7 +130,10 @@ def gone(pid: int, patience_s: float = 10.0) -> bool:
 
 def children(pid: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child)
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+        ]
     except OSError:
         return []
 

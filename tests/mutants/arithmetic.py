@@ -61,13 +61,15 @@ class IgnoresInterval(Guidance):
 @dataclass(frozen=True)
 class MultipliesTemperature(StreamSampler):
     def draw(self, logits, noise):
-        return draw_by_inversion(filter_logits(logits * self.temperature, self.top_k, self.top_p), noise)
+        filtered = filter_logits(logits * self.temperature, self.top_k, self.top_p)
+        return draw_by_inversion(filtered.softmax(dim=-1), noise)
 
 
 @dataclass(frozen=True)
 class FiltersFirst(StreamSampler):
     def draw(self, logits, noise):
-        return draw_by_inversion(filter_logits(logits, self.top_k, self.top_p) / self.temperature, noise)
+        filtered = filter_logits(logits, self.top_k, self.top_p) / self.temperature
+        return draw_by_inversion(filtered.softmax(dim=-1), noise)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class OneNumberPerStep(StreamSampler):
 
 @dataclass(frozen=True)
 class GlobalNoise(StreamSampler):
-    def noise(self, order):
+    def noise(self, order, purpose="token", visit=0):
         return torch.rand(order.shape)
 
 
@@ -86,7 +88,8 @@ class GlobalNoise(StreamSampler):
 class GlobalMultinomial(StreamSampler):
     def draw(self, logits, noise):
         probabilities = filter_logits(logits / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
-        return torch.multinomial(probabilities.flatten(0, 1), 1).reshape(noise.shape)
+        drawn = torch.multinomial(probabilities.flatten(0, 1), 1).reshape(noise.shape)
+        return drawn, torch.ones_like(noise)
 
 
 class NoiseOfTheRow(StreamSampler):

@@ -158,14 +158,19 @@ MUTANTS = [
         "writes the last position twice",
         WritesTwice(),
         ("every_position_once", "used_through_the_loop_only"),
-        "of another step of the plan",
+        "step 16 writes places 15..16, its plan says no further step",
     ),
-    Mutant("skips the last group", SkipsOne(), ("every_position_once",), "positions are written 0 times"),
+    Mutant(
+        "skips the last group",
+        SkipsOne(),
+        ("every_position_once",),
+        "decoding ended before places 0..16 of its plan",
+    ),
     Mutant(
         "takes a step where all tokens are given",
         AsksForNothing(),
         ("everything_given",),
-        "steps of a decode with every token given",
+        "step 0 writes places 16..16, its plan says no further step",
     ),
     Mutant(
         "gives an image the order of its row in the batch",

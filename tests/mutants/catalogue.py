@@ -7,6 +7,7 @@ MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS]
 
 
 def verdict(mutant: Mutant, check: str) -> Outcome:
+    getattr(mutant.strategy, "kept", {}).clear()  # what an earlier check left in its memory
     return judge(CHECKS[check], mutant.strategy, parts=mutant.parts)
 
 

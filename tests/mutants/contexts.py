@@ -116,7 +116,7 @@ MUTANTS = [
         "decodes the second position first, and the first from it",
         PeeksInDecoding(),
         ("causal", "every_position_once"),
-        "is seen too early",
+        "step 0 writes places 1..2, its plan says places 0..1",
     ),
     Mutant(
         "mixes 1 % of the batch's mean into every image",

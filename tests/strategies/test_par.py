@@ -41,7 +41,7 @@ def test_a_group_is_the_same_local_place_of_every_region():
 
 def test_class_and_transition_tokens_have_no_phase():
     tiny = subject(PAR(4))
-    order = torch.as_tensor(tiny.plan((0,)).order)
+    order = torch.as_tensor(tiny.plan((0,)).order[0])
     rows = tiny.network.table_rows(order, 4)
     assert len(rows) == 16 + 3
     assert rows.tolist() == [0, *(1 + order[:4]).tolist(), 0, 0, 0, *(1 + order[4:-1]).tolist()]

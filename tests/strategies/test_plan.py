@@ -51,7 +51,7 @@ def test_groups_tile_the_places_and_every_position_has_its_step(plan):
 @pytest.mark.parametrize(
     ("order", "sizes", "given_places", "text"),
     [
-        (np.arange(5), (4,), 0, "does not fit a grid of 4 positions"),
+        (np.arange(5), (4,), 0, "does not fit a canvas of 4 positions"),
         (np.zeros((1, 1, 4), int), (4,), 0, "does not fit"),
         (np.array([0, 1, 2, 2]), (4,), 0, "not a permutation"),
         (np.array([1, 2, 3, 4]), (4,), 0, "not a permutation"),

@@ -12,13 +12,21 @@ from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.contract.requirements import close
 from strategies.decoding.decode import decode
-from strategies.decoding.extrapolation import Extrapolation, extrapolate, large_orders, small_orders, spread
-from strategies.decoding.guidance import ContextGuidance, Guidance
+from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import known_first
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.published.randar import PUBLISHED
 from strategies.randar import RandAR, reading_mask
+from strategies.zero_shot.randar import (
+    ContextGuidance,
+    Extrapolation,
+    extrapolate,
+    large_orders,
+    small_orders,
+    spread,
+    thinned,
+)
 from tests.backbones.published_files import published
 from tests.strategies.dressings import with_trunk
 
@@ -59,10 +67,8 @@ def test_known_positions_come_first_in_a_random_order():
     orders = RandAR().plan(GRID, 4, Streams(3, tuple(range(8))), known=known).order
     assert (np.sort(orders[:, :5], axis=1) == known).all()
     assert len(np.unique(orders[:, :5], axis=0)) > 1
-    assert RandAR(order="raster").plan(GRID, 4, Streams(0, (0,)), known=known).order[:6].tolist() == [
-        *known,
-        0,
-    ]
+    raster = RandAR(order="raster").plan(GRID, 4, Streams(0, (0,)), known=known).order
+    assert raster[:, :6].tolist() == [[*known, 0]]
     assert known_first(np.array([[3, 1, 0, 2]]), np.array([0, 3])).tolist() == [[3, 0, 1, 2]]
 
 
@@ -230,17 +236,19 @@ def test_three_branches_by_formula(tiny):
     assert not np.array_equal(guidance.kept[0], guidance.kept[1])
     small, labels, null = tiny.tokens(2), torch.tensor([0, 1]), torch.full((2,), tiny.config.classes)
     large = replace(tiny, network=tiny.network.enlarged(2))
+    seeing = replace(large, strategy=thinned(tiny.strategy, guidance))
     known = spread(GRID, small)
     sampler = ForcedSampler(large.tokens(2))
-    found = run(large, plan, labels, sampler, guidance, known)  # type: ignore[arg-type]
+    found = run(seeing, plan, labels, sampler, guidance, known)  # type: ignore[arg-type]
     full, spatial = (run(large, plan, one, sampler, None, known).logits for one in (labels, null))
-    thinned = torch.cat([branch.chunk(3)[2] for branch in found.asked], dim=1)
+    weakest = torch.cat([branch.chunk(3)[2] for branch in found.asked], dim=1)
     progress = plan.progress[plan.given :, None]
     by_class, by_context = (torch.as_tensor(a + (b - a) * progress).float() for a, b in ((3, 2), (1.5, 2.5)))
-    close(found.logits, thinned + by_class * (full - spatial) + by_context * (spatial - thinned))
-    assert float((spatial - thinned).abs().max()) > 1e-3
+    close(found.logits, weakest + by_class * (full - spatial) + by_context * (spatial - weakest))
+    assert float((spatial - weakest).abs().max()) > 1e-3
     everything = replace(guidance, kept=np.ones_like(guidance.kept))
-    kept = run(large, plan, labels, sampler, everything, known)  # type: ignore[arg-type]
+    seeing = replace(large, strategy=thinned(tiny.strategy, everything))
+    kept = run(seeing, plan, labels, sampler, everything, known)  # type: ignore[arg-type]
     close(torch.cat([branch.chunk(3)[2] for branch in kept.asked], dim=1), spatial)
 
 
@@ -260,7 +268,7 @@ def test_the_second_pass_keeps_the_first_and_the_network_as_it_was(tiny):
     first = tiny.strategy.arrange(GRID, small_orders(GRID, plan.order), (1, 7, 8))
     small = decode(tiny.network, tiny.strategy, first, labels, StreamSampler(streams)).tokens
     large = tiny.network.enlarged(settings.boundary)
-    arguments = (large, tiny.strategy, plan, labels, small, StreamSampler(streams, purpose="large"))
+    arguments = (large, tiny.strategy, plan, labels, small, StreamSampler(streams, stream="large"))
     found = extrapolate(*arguments, settings.guidance(plan.given, streams))
     assert torch.equal(found.tokens.unflatten(1, (8, 8))[:, ::2, ::2].flatten(1), small)
     assert tiny.network.config.grid == GRID

@@ -22,7 +22,7 @@ def tiny():
 def test_the_plan_is_one_token_per_step_row_by_row():
     plan = Raster().plan((3, 5), None, Streams(0, (0,)))
     assert plan.sizes == (1,) * 15
-    assert plan.order.tolist() == list(range(15))
+    assert plan.order.tolist() == [list(range(15))]
 
 
 @pytest.mark.parametrize("steps", [1, 15, 17, 0])

@@ -32,7 +32,7 @@ def check_sampler_draws_the_filtered_softmax(subject: Subject) -> None:
     noise = (torch.arange(NUMBERS) + 0.5) / NUMBERS
     for settings in SETTINGS:
         sampler = subject.sampler((0, 1, 2), **settings)
-        drawn = sampler.draw(logits[:, None].repeat(1, NUMBERS, 1), noise.repeat(3, 1))  # [B, NUMBERS]
+        drawn, _ = sampler.draw(logits[:, None].repeat(1, NUMBERS, 1), noise.repeat(3, 1))  # [B, NUMBERS]
         inside = ((drawn >= 0) & (drawn < codes)).all()
         require(inside, f"{settings}: tokens outside 0..{codes - 1}")
         for row in range(3):

@@ -14,7 +14,7 @@ from harness.cell.cell import Cell, normalised
 from harness.cli import main
 from harness.images import pixels
 from harness.images.data import to_uint8
-from harness.images.pixels import detokenize, film_of, shown_commits
+from harness.images.pixels import detokenize, film_of, shown_steps
 from harness.images.shards import Shards
 from harness.measure import measure
 from harness.subject.pins import finished, pins
@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, small_zoo):
     assert not (tmp_path / "out").exists()
     missing = f"{network},tokenizer_checkpoint=nowhere.pt"
     for command in ("sample", "generate"):
-        assert "no file 'nowhere.pt'" in refused(capsys, command, missing, *sample)
+        assert "'nowhere.pt': no such file" in refused(capsys, command, missing, *sample)
     wrong = f"{network},tokenizer_checkpoint={files['checkpoint']}"
     assert "network.bin: key 'encoder.conv_in.weight' is missing" in refused(capsys, "sample", wrong, *sample)
     ours = f"strategy=lpd,tokenizer_checkpoint={files['tokenizer_checkpoint']}"
@@ -216,9 +216,8 @@ def test_images_are_decoded_a_few_at_a_time(monkeypatch):
 def test_a_film_of_large_images_is_short_and_ends_with_the_whole_image(monkeypatch):
     subject = load(prepare(cell("rar")))
     batch = run_batch(subject, [0, 1])
-    order = np.atleast_2d(batch.plan.order)[0]
     monkeypatch.setattr(pixels, "PIXELS", 6 * 64)
-    film = film_of(subject.tokenizer, order, batch.decoded.trace)
+    film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)
     assert film.shape == (6, 8, 8, 3)
     assert int(np.abs(film[-1].astype(int) - batch.pixels[0].permute(1, 2, 0).numpy()).max()) <= 1
     grey = [(frame == pixels.GREY).all(axis=2).sum() for frame in film]
@@ -226,12 +225,12 @@ def test_a_film_of_large_images_is_short_and_ends_with_the_whole_image(monkeypat
     assert grey[0] > 30
 
 
-@pytest.mark.parametrize("commits", [1, 5, 20, 256])
+@pytest.mark.parametrize("steps", [1, 5, 20, 256])
 @pytest.mark.parametrize("frames", [4, 6, 8])
-def test_frames_are_spread_over_the_commits(commits, frames):
-    shown = shown_commits(commits, frames)
-    assert len(shown) == min(commits + 1, frames)
+def test_frames_are_spread_over_the_steps(steps, frames):
+    shown = shown_steps(steps, frames)
+    assert len(shown) == min(steps + 1, frames)
     assert sorted(set(shown)) == shown
-    assert shown[-1] == commits
-    if commits + 1 <= frames:
+    assert shown[-1] == steps
+    if steps + 1 <= frames:
         assert shown[0] == 0

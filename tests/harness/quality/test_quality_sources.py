@@ -185,11 +185,11 @@ def test_inception_files_that_are_none_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes((tmp_path / "keys.pth").read_bytes()[:200])
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0")
     expected = {
-        "missing.pth": "not found",
-        "code.pth": "can't be read",
-        "cut.pth": "can't be read",
-        "cut.safetensors": "can't be read",
-        "list.pth": "plain state dict",
+        "missing.pth": "no such file",
+        "code.pth": "refused, the pickle wants to run",
+        "cut.pth": "truncated or damaged",
+        "cut.safetensors": "truncated",
+        "list.pth": "no state dict found",
         "keys.pth": "Missing key",
     }
     for name, text in expected.items():

@@ -17,10 +17,10 @@ from pardec.errors import UserError
 from reports.artifacts import Edits, edits_path, load_edits
 from strategies.decoding.contract.recording import run
 from strategies.decoding.contract.recording import subject as random_subject
-from strategies.decoding.extrapolation import Extrapolation
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
+from strategies.zero_shot.randar import Extrapolation
 
 SIZE = 32
 WAYS = [

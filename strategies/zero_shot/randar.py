@@ -1,23 +1,68 @@
 """Resolution extrapolation: a g x g network fills a 2g x 2g grid around what it drew at g x g.
 
-Source: RandAR (Pang et al., arXiv 2412.01827). The strategy takes any order and given tokens, and its network
-is told what its positions mean on the large grid (``RandARNetwork.enlarged``).
+Source: RandAR (Pang et al., arXiv 2412.01827). The network is told what its positions mean on the large grid
+(``RandARNetwork.enlarged``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.transformer import Network
+from pardec.errors import UserError
 from strategies.decoding.base import Strategy
 from strategies.decoding.decode import Decoded, decode
-from strategies.decoding.guidance import ContextGuidance, Guidance, linear_guidance
+from strategies.decoding.guidance import Guidance, linear_guidance
 from strategies.decoding.plan import Plan, known_first
 from strategies.decoding.sampling import Sampler
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
+from strategies.randar import RandAR, RandARNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class ContextGuidance:
+    """Guidance by the class and by the given tokens: u + s (c - p) + t (p - u).
+
+    c: the class, p: no class, u: no class and a thinned context. kept: bool [B, given], the given places
+    whose tokens u still sees.
+    """
+
+    by_class: Guidance
+    by_context: Guidance
+    kept: np.ndarray
+
+    def scales(self, progress: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.by_class.weights_at(progress, count), self.by_context.weights_at(progress, count)
+
+
+@dataclass(frozen=True, eq=False)
+class ThinnedRandAR(RandAR):
+    """RandAR whose last branch of guidance doesn't see all given tokens; kept: bool [B, given]."""
+
+    kept: np.ndarray | None = None
+
+    def embed_known(self, network: RandARNetwork, known: Tensor) -> Tensor:
+        seen = torch.ones(known.shape, dtype=torch.bool, device=known.device)
+        if self.kept is not None:
+            seen[-len(self.kept) :] = torch.as_tensor(self.kept, device=known.device)
+        return super().embed_known(network, known) * seen.unsqueeze(-1)
+
+
+def thinned(strategy: RandAR, guidance: Guidance | ContextGuidance | None) -> RandAR:
+    """The strategy that decodes under ``guidance``: one that thins the context where that asks for it."""
+    if not isinstance(guidance, ContextGuidance):
+        return strategy
+    options = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
+    return ThinnedRandAR(**options, kept=guidance.kept)
+
+
+def require_randar(strategy: Strategy) -> RandAR:
+    """UserError for a strategy whose network can't be enlarged."""
+    if not isinstance(strategy, RandAR):
+        raise UserError(f"strategy '{strategy.name}': resolution extrapolation is RandAR's; valid: randar")
+    return strategy
 
 
 @dataclass(frozen=True)
@@ -70,8 +115,8 @@ def spread(grid: tuple[int, int], tokens: Tensor) -> Tensor:
 
 
 def extrapolate(
-    large: Network,
-    strategy: Strategy,
+    large: RandARNetwork,
+    strategy: RandAR,
     plan: Plan,
     labels: Tensor,
     small: Tensor,
@@ -85,7 +130,7 @@ def extrapolate(
     published script does, which never decodes it.
     """
     known = spread((plan.grid[0] // 2, plan.grid[1] // 2), small)
-    found = decode(large, strategy, plan, labels, sampler, guidance, known)
+    found = decode(large, thinned(strategy, guidance), plan, labels, sampler, guidance, known)
     if not published_tail:
         return found
     last = torch.as_tensor(plan.order, device=labels.device).expand(len(labels), -1)[:, plan.groups()[-1]]

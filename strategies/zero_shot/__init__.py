@@ -1,0 +1,1 @@
+"""What trained networks do beyond what they were trained for, one file per paper."""
