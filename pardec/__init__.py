@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from strategies.decoding.trace import Committed, Drafted
 
 __all__ = [
+    "EVERYWHERE",
     "Ask",
     "Commit",
     "Committed",
@@ -41,7 +42,6 @@ __all__ = [
     "Draft",
     "Drafted",
     "Drawn",
-    "EVERYWHERE",
     "ForcedSampler",
     "Guidance",
     "Lesson",

@@ -25,11 +25,11 @@ from results.parts import (
     Metric,
     NetworkUse,
     Numbers,
-    Paired,
     Protocol,
     Reference,
     Status,
     Tier,
+    Turns,
 )
 from results.settings import wrong_setting
 from results.upgrades import upgraded
@@ -175,7 +175,7 @@ class Row:
     """Whether warm-up ended because its last three batches agreed; else its budget was spent."""
     stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
-    paired: Paired | None = measured(unit="s", since=2)
+    turns: Turns | None = measured(unit="s", since=2)
     compile_s: float | None = measured(unit="s", since=2, gated=True)
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
