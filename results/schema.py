@@ -7,7 +7,6 @@ that could not be measured is null and ``unmeasured`` says why, under the field'
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -237,16 +236,6 @@ _HINTS = typing.get_type_hints(Row)
 def may_be_null(name: str) -> bool:
     """Whether a field of a row may be null."""
     return fault(None, _HINTS[name]) is None
-
-
-def finite_or_none(value: float | None) -> float | None:
-    """``value``, or None where it is NaN or infinite (JSON has neither)."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def with_reasons(row: Row, reason: str) -> Row:
-    """``row`` with ``reason`` noted for every null number that has none yet."""
-    return dataclasses.replace(row, unmeasured=reasons(dataclasses.asdict(row), reason))
 
 
 def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
