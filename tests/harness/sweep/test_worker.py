@@ -20,7 +20,7 @@ from harness.cli import main
 from harness.machine.failures import classify
 from harness.machine.processes import carriers
 from harness.sweep import messages
-from harness.sweep import process as executors
+from harness.sweep import process as one_worker
 from harness.sweep import sweep as sweeps
 from harness.sweep.process import ROOT, TurnGroup, run_in_worker
 from harness.sweep.sweep import run_sweep
@@ -39,10 +39,10 @@ from tests.harness.sweeps_at_work import (
 
 
 def test_how_threads_wait_is_the_same_whatever_a_shell_says(monkeypatch):
-    usual = executors.worker_environment(2)
+    usual = one_worker.worker_environment(2)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setenv("GOMP_SPINCOUNT", "0")
-    assert executors.worker_environment(2) == usual
+    assert one_worker.worker_environment(2) == usual
 
 
 def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0, **more) -> Cell:
@@ -104,7 +104,7 @@ def test_a_late_worker_is_stopped_with_its_whole_group(tmp_path):
 def test_what_a_worker_says_and_how_it_goes_is_taken_as_a_strangers(
     tmp_path, monkeypatch, label, status, words
 ):
-    monkeypatch.setattr(executors, "_GRACE_S", 0.3)
+    monkeypatch.setattr(one_worker, "_GRACE_S", 0.3)
     monkeypatch.setattr(messages, "_LONGEST_LINE", 50_000)
     outcome = run(label, tmp_path)
     assert outcome.status == status
@@ -149,16 +149,16 @@ def test_rounds_of_several_processes_are_one_measurement(tmp_path):
     both = (cell("ok"), cell("ok", seed=1))
 
     def turns(processes: int) -> dict:
-        turns = executors.TurnGroup(both, 2, processes)
-        return executors.run_turns(turns, tmp_path, tmp_path / "log", command=STAND_IN).measured["turns"]
+        turns = one_worker.TurnGroup(both, 2, processes)
+        return one_worker.run_turns(turns, tmp_path, tmp_path / "log", command=STAND_IN).measured["turns"]
 
     once, thrice = turns(1), turns(3)
     assert set(thrice) == {one.key for one in both}
     for key, pair in thrice.items():
         assert len(pair["seconds"]) == len(pair["reference_seconds"]) == 3 * len(once[key]["seconds"])
         assert pair["reference"] == both[0].key
-    none = executors.run_turns(
-        executors.TurnGroup(both, 2, 3), tmp_path, tmp_path / "log", command=(*STAND_IN, "--no-turns")
+    none = one_worker.run_turns(
+        one_worker.TurnGroup(both, 2, 3), tmp_path, tmp_path / "log", command=(*STAND_IN, "--no-turns")
     )
     assert (none.status, none.measured) == ("error", {})
 
