@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep one after the other, each on disk before the next begins; goes on where it was cut."""
+"""Runs the cells of a sweep one by one, each on disk before the next begins; goes on where it was cut."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
