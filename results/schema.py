@@ -7,7 +7,6 @@ that could not be measured is null and ``unmeasured`` says why, under the field'
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -25,11 +24,11 @@ from results.parts import (
     Metric,
     NetworkUse,
     Numbers,
-    Paired,
     Protocol,
     Reference,
     Status,
     Tier,
+    Turns,
 )
 from results.settings import wrong_setting
 from results.upgrades import upgraded
@@ -175,7 +174,7 @@ class Row:
     """Whether warm-up ended because its last three batches agreed; else its budget was spent."""
     stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
-    paired: Paired | None = measured(unit="s", since=2)
+    turns: Turns | None = measured(unit="s", since=2)
     compile_s: float | None = measured(unit="s", since=2, gated=True)
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
@@ -237,16 +236,6 @@ _HINTS = typing.get_type_hints(Row)
 def may_be_null(name: str) -> bool:
     """Whether a field of a row may be null."""
     return fault(None, _HINTS[name]) is None
-
-
-def finite_or_none(value: float | None) -> float | None:
-    """``value``, or None where it is NaN or infinite (JSON has neither)."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def with_reasons(row: Row, reason: str) -> Row:
-    """``row`` with ``reason`` noted for every null number that has none yet."""
-    return dataclasses.replace(row, unmeasured=reasons(dataclasses.asdict(row), reason))
 
 
 def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
