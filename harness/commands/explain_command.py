@@ -129,7 +129,8 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "li
         if (
             cell.is_published and not Path(cell.checkpoint or "").is_file()
         ):  # the row may be another machine's
-            cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
+            none: dict[str, Any] = dict.fromkeys(("weights", "tokenizer_checkpoint", "tokenizer_weights"))
+            cell = dataclasses.replace(cell, checkpoint=RANDOM, **none)
         cells.append(normalised(cell))
     return cells
 
