@@ -8,7 +8,8 @@ import torch
 from backbones.checkpoints import CheckpointError
 from harness.cell.cell import Cell
 from harness.commands.explain_command import find_cell
-from harness.subject.prepare import finished, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
 from harness.subject.subject import load
 from pardec.errors import UserError
 from strategies.decoding.registry import by_family
