@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.config import NetworkConfig
 from backbones.transformer import View
 from pardec.errors import UserError
 from strategies.decoding.base import TrainingFree
@@ -96,9 +97,12 @@ class ZipAR(TrainingFree[RasterNetwork]):
         count = np.where(starts < grid[1], np.maximum(starts - 1, 0), starts - grid[1])
         return Plan(grid, order, sizes, given, count=count)
 
+    def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
+        return config.trunk.depth, config.places
+
     def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
         device = network.device
-        cache = network.cache(len(rows), plan.places, network.config.trunk.depth)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         phases = network.phases(torch.arange(plan.places, device=device))  # slot s: before position s
         tokens = torch.zeros(len(rows), plan.places, dtype=torch.int64, device=device)
         masks = self.masks(plan.grid, device)

@@ -29,6 +29,7 @@ from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.randar import RandAR, RandARNetwork
 from strategies.zero_shot.randar import ContextGuidance, Extrapolation, extrapolate, small_orders
+from tests.metric_replay import replay_metrics
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,8 @@ def replay_other(golden: Golden) -> float:
         return 0.0
     if golden.family == "randar" and "low_tokens" in golden.io:
         return replay_extrapolation(golden)
+    if golden.family == "metrics":
+        return replay_metrics(golden.config, {name: value.numpy() for name, value in golden.io.items()})
     raise ValueError(f"no rule replays '{golden.kind}' of family '{golden.family}' with {sorted(golden.io)}")
 
 
