@@ -69,7 +69,8 @@ def _whole(text: str) -> int:
     return value
 
 
-def parser() -> Parser:
+def parser(only: str | None = None) -> Parser:
+    """Of all commands, or of one: a command builds its own parser, and only that is imported."""
     top = Parser(
         prog="pardec",
         description="Compare parallel decoding strategies for autoregressive image generation: same "
@@ -77,7 +78,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    for name in COMMANDS if only is None else (only,):
         module = importlib.import_module(f"harness.commands.{name.replace('-', '_')}_command")
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)
@@ -91,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     try:
-        top = parser()
         first = next((word for word in words if not word.startswith("-")), None)
         if first is not None and first not in COMMANDS:
             raise unknown("command", first, COMMANDS)
+        top = parser(first)
         options = top.parse_args(words)
         if options.version:
             from harness.machine.environment import version

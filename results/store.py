@@ -28,6 +28,8 @@ from results.environments import latest, one_each, partner, superseding
 from results.legible import legible
 from results.schema import FIELDS, Row, row_from_json, row_to_json
 
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"

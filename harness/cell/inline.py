@@ -2,11 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cell.cell import RULES
+from harness.cell.cell import RULES, Cell, checked, normalised
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 
@@ -93,3 +93,23 @@ def options_of(
         if key not in defaults:
             raise unknown("key", key, [*defaults, *others], where)
     return {key: word.text if isinstance(defaults[key], str) else word.value() for key, word in given.items()}
+
+
+def inline_cell(text: str, changes: Mapping[str, Any]) -> Cell:
+    """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
+    cell's own are strategy options."""
+    where = f"cell '{text}'"
+    first, comma, rest = text.partition(",")
+    if "=" not in first:
+        text = f"strategy={first}{comma}{rest}"
+    given = settings(text, where)
+    own = set(RULES) - {"options"}
+    values = {
+        key: checked(key, setting_value(key, given.pop(key)), where) for key in list(given) if key in own
+    }
+    if "strategy" not in values:
+        raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
+    if values["strategy"] not in registry.names():
+        raise registry.unknown_strategy(values["strategy"], where)
+    options = options_of(values["strategy"], given, where, own)
+    return normalised(Cell(**{**values, "options": options, **changes}))

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS, introduce_strategies
+from harness.commands.common import introduce_strategies
 from pardec.errors import UserError
+from results.store import RESULTS
 
 SUMMARY = "hold every published figure against the measured rows"
 

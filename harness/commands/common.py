@@ -15,9 +15,6 @@ from strategies.decoding import registry
 if TYPE_CHECKING:
     from harness.images.shards import Share
 
-RESULTS = Path("results/runs")
-"""Default place of result folders, one per sweep."""
-
 
 def add_machine_flags(command: argparse.ArgumentParser) -> None:
     """--device, --dtype, --batch, --threads, --zoo, --plugin."""

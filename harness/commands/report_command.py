@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS, introduce_strategies
+from harness.commands.common import introduce_strategies
 from harness.machine.terminal import progress_bar
+from results.store import RESULTS
 
 SUMMARY = "write tables and pictures of a result folder as one offline page"
 

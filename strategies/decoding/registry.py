@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar", "zipar")
+PAPERS = Path(__file__).parents[1]
+FIRST = ("raster", "rar", "par", "lpd", "arpg", "randar")
+"""They keep their places, and so their colours, whatever else comes; the others follow by name."""
+_found = {path.stem.replace("_", "-"): path for path in PAPERS.glob("[a-z]*.py")}
+BUILT_IN = (*FIRST, *sorted(_found.keys() - set(FIRST)))
+"""Every file of ``strategies/`` is a strategy, named as the file."""
 NAME = r"\w[\w.-]{0,63}"
 CHARACTERS = "letters, digits, '-', '_' and '.'"
 LONGEST_TITLE = 24
@@ -69,7 +74,7 @@ def plugin_of(name: str) -> Path | None:
 
 def describe(name: str) -> str:
     """First line of the strategy file's docstring, read without importing it; or why it can't be imported."""
-    path = Path(__file__).parent.parent / f"{name}.py" if name in BUILT_IN else _plugins.get(name)
+    path = _found.get(name) or _plugins.get(name)
     if path is None:
         value = _entry_points()[name][0]
         reason = _clash(name) or installed.why_not(value)
@@ -109,6 +114,11 @@ def get(name: str, **options: Any) -> Strategy:
                 f"value of option '{option}':", str(value), get_args(choices[option]), f"strategy '{name}'"
             )
     return kind(**options)
+
+
+def owner(strategy: Strategy) -> Strategy:
+    """The strategy whose trained networks this one decodes: itself, or its base."""
+    return strategy if strategy.base is None else get(strategy.base)
 
 
 def unknown_strategy(name: str, where: str = "") -> UserError:
@@ -212,7 +222,7 @@ def _load(name: str) -> type[Strategy]:
     clash = None if name in BUILT_IN else _clash(name)
     if clash is not None:
         raise UserError(f"{where} cannot be imported: {clash}")
-    target = f"strategies.{name}" if name in BUILT_IN else _entry_points()[name][0]
+    target = f"strategies.{_found[name].stem}" if name in BUILT_IN else _entry_points()[name][0]
     module_name, attribute = installed.parts(target)
     try:
         module = importlib.import_module(module_name)

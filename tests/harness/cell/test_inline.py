@@ -5,7 +5,7 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.inline import alternatives, pieces
 from harness.cell.sweep_file import select
-from harness.commands.explain_command import find_cell
+from harness.sweep.find import find_cell
 from pardec.errors import UserError
 
 

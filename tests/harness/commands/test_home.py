@@ -8,8 +8,8 @@ import pytest
 from harness.cell.cell import checked
 from harness.cell.sweep_file import find
 from harness.cli import main, parser
-from harness.commands.explain_command import find_cell
 from harness.cost.cards import user_cards
+from harness.sweep.find import find_cell
 from pardec.files import path_of, spec_of
 
 
