@@ -146,7 +146,7 @@ class Row:
     throughput_samples: list[float] | None = measured(unit="images/s")
     """Images/s of every repeat."""
     throughput_best_images_per_s: float | None = measured(
-        column=True, unit="images/s", compared="latency", better="higher", least=0
+        column=True, unit="images/s", better="higher", least=0
     )
     """The best median over batch sizes, reached at ``throughput_best_batch``."""
     throughput_best_batch: int | None = measured(column=True)
