@@ -7,7 +7,8 @@ import torch
 
 from backbones.checkpoints import CheckpointError
 from harness.cell.cell import Cell
-from harness.subject.prepare import finished, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
 from harness.subject.subject import load
 from harness.sweep.find import find_cell
 from pardec.errors import UserError
