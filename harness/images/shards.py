@@ -59,10 +59,14 @@ class Shards:
     def open(cls, folder: Path, cell: Cell) -> "Shards":
         """The folder of a cell's images, made if missing; UserError where it holds those of another run.
 
-        More images than there were extend the run; fewer are its first.
+        More images than there were extend the run; fewer are its first. Shards that aren't whole are removed.
         """
         _claim(folder, cell)
-        return cls(folder, cell.images)
+        shards = cls(folder, cell.images)
+        for images, path in shards._named():
+            if not _is_whole(path, len(images)):
+                path.unlink(missing_ok=True)
+        return shards
 
     @classmethod
     def read(cls, folder: Path) -> "Shards":

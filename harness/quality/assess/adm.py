@@ -48,7 +48,7 @@ from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_
 from harness.quality.assess.controlled import COLOUR, LABELS
 from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.spatial import WIDTH, split, with_spatial
-from pardec.errors import UserError
+from pardec.errors import UserError, visible
 from pardec.file_forms import unopenable
 from pardec.hashing import file_sha256, text_key
 from results.arrays import array_headers
@@ -184,10 +184,10 @@ def _references(
     device = cell.device.partition(":")[0]
     digest = text_key(f"{file_sha256(path)} {extractor.sha256} {device}")
     if "arr_0" not in array_headers(path):
-        return _statistics(read_adm(path), None, None, extractor, path.stem)
+        return _statistics(read_adm(path), None, None, extractor, visible(path.stem))
     stored = kept(folder / f"reference-{digest}.npz", _KEPT, lambda: _of_images(cell, path, extractor))
     both = Features(stored["features"], stored["logits"], extractor.name, extractor.sha256)
-    pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, path.stem)
+    pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, visible(path.stem))
     return with_slow_parts(pooled, stored), spatial
 
 

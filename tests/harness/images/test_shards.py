@@ -188,7 +188,8 @@ def test_a_shard_that_holds_something_else_is_made_again(small_zoo, tmp_path, wh
     with pytest.raises(UserError, match=r"no image 8 of 20 \(shard-00000008-00000016.npz is torn\)"):
         Shards.read(tmp_path).tokens()
     capsys.readouterr()
-    run(small_zoo, tmp_path, "--chunk", "4")  # another cut: the torn one stays beside, and counts for nothing
+    run(small_zoo, tmp_path, "--chunk", "4")  # another cut, so the torn one is not written over
+    assert len(list(tmp_path.glob("shard-*"))) == 4
     assert "20 of 20 images" in capsys.readouterr().out
     assert np.array_equal(images_of(Shards.read(tmp_path)), images_of(whole))
     run(small_zoo, tmp_path, "--chunk", "8")
