@@ -67,9 +67,10 @@ def dry_run(sweep: Sweep, console: Console | None = None) -> None:
         if cell.is_anchor:
             lines.append([cell.key, cell.label, DASH, DASH, str(cell.images), DASH, DASH])
             continue
-        memory = predict(prepare(cell))
+        prepared = prepare(cell)
+        memory = predict(prepared)
         sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
-        counts = [str(number) for number in (cell.steps, cell.batch, cell.images)]
+        counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
         lines.append([cell.key, cell.describe(), *counts, *sizes])
     title = terminal(f"{sweep.name}: {len(sweep.cells)} cells")
     print_fitting(console or Console(), ("cell", "setting", *numbers), lines, right=numbers, title=title)
