@@ -328,7 +328,7 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self._kept: dict[tuple[int, int, int | None], KVCache] | None = None
+        self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -346,15 +346,15 @@ class Network(nn.Module):
         table = rotary_table(self.config.grid, trunk.head_width, trunk.rotary_base, rows.device)
         return table[rows].unsqueeze(-2)
 
-    def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
-        """A cache for ``rows`` rows, all slots zero; layers: the trunk's depth unless given."""
-        made = None if self._kept is None else self._kept.get((rows, slots, layers))
+    def cache(self, rows: int, layers: int, slots: int) -> KVCache:
+        """A cache for ``rows`` rows of ``slots`` zero slots in each of ``layers``."""
+        made = None if self._kept is None else self._kept.get((rows, layers, slots))
         if made is not None:
             made.clear()
             return made
         made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
-            self._kept[rows, slots, layers] = made
+            self._kept[rows, layers, slots] = made
         return made
 
     def keep_caches(self) -> None:

@@ -10,13 +10,15 @@ from typing import Literal
 
 from pardec.errors import UserError
 from results.environments import ENVIRONMENT_KEYS, UNKNOWN, environment_keys
-from results.schema import Protocol, Reference, Row
+from results.fields import Measure
+from results.same_setting import value_of
+from results.schema import FIELDS, Protocol, Reference, Row
 
 _MACHINE = ("device", "hardware", "threads", "dtype", "compile", "products")
-_IMAGES = ("tokenizer", "n", "colour", "labels")
-QUALITY_KEYS = ("tokenizer", "reference", "n", "colour", "labels", "extractor")
+_IMAGES = ("tokenizer", "n", "evaluation_size", "colour", "labels")
+QUALITY_KEYS = ("tokenizer", "reference", *_IMAGES[1:], "extractor")
 """What a distance to a reference needs in common."""
-CLEAN_KEYS = ("tokenizer", "clean_reference", "n", "colour", "labels", "clean_extractor")
+CLEAN_KEYS = ("tokenizer", "clean_reference", *_IMAGES[1:], "clean_extractor")
 """What a distance by clean-fid's own protocol needs in common."""
 SPEED_KEYS = (*_MACHINE, "batch")
 """What throughput and peak memory need in common."""
@@ -26,10 +28,26 @@ FACET_KEYS = tuple(dict.fromkeys((*_MACHINE, *ENVIRONMENT_KEYS, *QUALITY_KEYS, *
 With every key of the environment, so that no section holds two rows of one cell. Two sets of results may
 be compared across hosts of a GPU and versions of torch, which is how the effect of a new version is seen.
 """
-REFERENCE_KEYS = tuple(key for key in dict.fromkeys((*QUALITY_KEYS, *CLEAN_KEYS)) if key != "tokenizer")
+REFERENCE_KEYS = tuple(
+    key for key in dict.fromkeys((*QUALITY_KEYS, *CLEAN_KEYS)) if key not in ("tokenizer", "evaluation_size")
+)
 """What an anchor has in common with the cells that it belongs to."""
+KEYS = {
+    "throughput": SPEED_KEYS,
+    "latency": _MACHINE,
+    # Bits judged by different networks, or of draws at another temperature, measure different things.
+    "lossiness": ("judge", "temperature"),
+    # Counted, hence exact on any machine; what depends on accepted drafts does where those are real.
+    "counts": ("acceptance",),
+}
+"""What a field that declares the name needs in common (``results.fields.Measure.compared``)."""
 
-Kind = Literal["quality", "speed and memory", "lossiness"]
+Kind = Literal["quality", "speed and memory", "lossiness", "counts"]
+_KINDS: dict[str, Kind] = {
+    "throughput": "speed and memory",
+    "latency": "speed and memory",
+    "lossiness": "lossiness",
+}
 
 
 @dataclass(frozen=True)
@@ -40,19 +58,6 @@ class Quantity:
     kind: Kind
     keys: tuple[str, ...]
     lower_is_better: bool
-
-
-_FIELDS = {
-    one.name: one
-    for one in (
-        Quantity("throughput_images_per_s", "speed and memory", SPEED_KEYS, False),
-        Quantity("throughput_best_images_per_s", "speed and memory", _MACHINE, False),
-        Quantity("latency_s", "speed and memory", _MACHINE, True),
-        Quantity("peak_bytes", "speed and memory", SPEED_KEYS, True),
-        # Bits judged by different networks, or of draws at another temperature, measure different things.
-        Quantity("lossiness_bits", "lossiness", ("judge", "temperature"), True),
-    )
-}
 
 
 class Incomparable(UserError):
@@ -66,8 +71,12 @@ class Incomparable(UserError):
 
 def quantity(name: str) -> Quantity:
     """What the field or metric ``name`` ("fd_mnist@1000") declares."""
-    if name in _FIELDS:
-        return _FIELDS[name]
+    one = FIELDS.get(name)
+    if isinstance(one, Measure):
+        falls = one.better == "lower"
+        if one.compared:
+            return Quantity(name, _KINDS[one.compared], KEYS[one.compared], falls)
+        return Quantity(name, "counts", KEYS["counts"] if one.drawn else (), falls)
     if name.startswith(("is_", "is@", "accuracy")):
         # Scores of the images alone: no reference, and accuracy has a judge of its own.
         return Quantity(name, "quality", (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES, False)
@@ -100,6 +109,8 @@ def row_keys(row: Row) -> dict[str, str]:
         "batch": str(row.batch) if row.batch is not None else UNKNOWN,
         "judge": f"{row.network} ({(row.checkpoint or UNKNOWN)[:8]})",
         "temperature": str(row.temperature),
+        "evaluation_size": str(value_of(row, "evaluation_size") or "own"),
+        "acceptance": "real" if row.acceptance is None else f"{row.acceptance:g} (declared)",
     }
 
 

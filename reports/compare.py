@@ -5,9 +5,8 @@ says which, instead of a number.
 """
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,31 +22,13 @@ from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
 from reports.escape import markdown, terminal
 from reports.frame import facets
+from reports.naming import namer
 from reports.tables import DASH, markdown_of, print_plain
 from reports.training_noise import TrainingNoise
-from results.environments import environment_keys, result_key
+from results.environments import result_key
+from results.same_setting import setting_key
 from results.schema import Row
 from results.store import load_rows, results_folder
-
-SETTING = (
-    "tier",
-    "strategy",
-    "options",
-    "network",
-    "steps",
-    "guidance",
-    "guidance_schedule",
-    "temperature",
-    "top_k",
-    "top_p",
-    "batch",
-    "dtype",
-    "seed",
-    "compile",
-    "cuda_graphs",
-    "products",
-)
-"""Cells with equal values of these fields are the same setting."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +84,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         table.add_column(
             heading, justify="left" if heading in ("setting", "quantity", "verdict") else "right"
         )
-    named = _namer([pair.a for pair in comparison.pairs])
+    named = namer([pair.a for pair in comparison.pairs])
     for pair in comparison.pairs:
         for index, cells in enumerate(_lines(pair, named(pair.a))):
             name = terminal(cells[0] if index == 0 else "", style.colour(pair.a.strategy))
@@ -148,7 +129,7 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
 def comparison_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub Markdown."""
     lines = [markdown(f"A = {comparison.name_a}, B = {comparison.name_b}"), ""]
-    named = _namer([pair.a for pair in comparison.pairs])
+    named = namer([pair.a for pair in comparison.pairs])
     body = [cells for pair in comparison.pairs for cells in _lines(pair, named(pair.a))]
     lines.append(markdown_of(_HEADINGS, body))
     for extra in comparison.tables:
@@ -197,45 +178,19 @@ def _lines(pair: Pair, name: str) -> list[list[str]]:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    name = _namer([pair.a for pair in comparison.pairs])
+    name = namer([pair.a for pair in comparison.pairs])
     lines = [tally([one for pair in comparison.pairs for one in pair.differences]), PAIRED_NOTE]
     for pair in comparison.pairs:
         details = [*(one.text for one in pair.obstacles), *pair.notes]
         lines += [f"{name(pair.a)}: {detail}" for detail in details]
     for side, rows in (("A", comparison.only_a), ("B", comparison.only_b)):
-        lines += [f"only in {side}: {_namer(rows)(row)}" for row in rows]
+        lines += [f"only in {side}: {namer(rows)(row)}" for row in rows]
     return lines
 
 
-def display_name(row: Row) -> str:
-    parts = [row.label]
-    if row.tier != "anchor":
-        parts += [f"{row.steps} steps", f"batch {row.batch}", row.dtype]
-        parts += [f"guidance {row.guidance:g}"] if row.guidance is not None else []
-        parts += [f"seed {row.seed}"]
-    return ", ".join(parts)
-
-
-def _namer(rows: Sequence[Row]) -> Callable[[Row], str]:
-    """How to name the rows: by their settings, and by their machine where one cell has several."""
-    if len({row.cell for row in rows}) == len(rows):
-        return display_name
-
-    def named(row: Row) -> str:
-        keys = environment_keys(row)
-        return f"{display_name(row)}, {keys['hardware']}, torch {keys['torch']}"
-
-    return named
-
-
-def setting_key(row: Row) -> str:
-    """The join key; anchors decode nothing, so only their kind counts."""
-    names = ("tier", "strategy") if row.tier == "anchor" else SETTING
-    return json.dumps([getattr(row, name) for name in names], sort_keys=True)
-
-
 def _settings(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(display_name(row) for row in sorted(rows, key=_position)))
+    named = namer(rows)
+    names = list(dict.fromkeys(named(row) for row in sorted(rows, key=_position)))
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -263,5 +218,5 @@ def _mismatches(a: Row, b: Row) -> int:
     return sum(one[key] != two[key] for key in one)
 
 
-def _position(row: Row) -> tuple[tuple[int, str], str, int, int]:
+def _position(row: Row) -> tuple[tuple[int, str], str, float, int]:
     return style.rank(row.strategy), row.label, -(row.steps or 0), row.seed

@@ -3,7 +3,7 @@
 These head a report, for a single-point speed-up says nothing of the quality it was bought with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,12 +13,15 @@ from reports.differences import Difference, differences, judged, tally
 from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
 from reports.isoquality import TIME, Advantage, advantage, curve
+from reports.naming import display_name
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
 from results.environments import environment_keys, result_key
+from results.same_setting import differing, setting_key, told_apart
 from results.schema import Row
 
 _NONE = Artifacts()
+_ALONG_A_CURVE = ("steps", "guidance")
 ISO_HEADINGS = (
     "B against A",
     "times faster at equal quality",
@@ -58,7 +61,8 @@ def iso_table(cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> li
     metric = next(iter(metrics(cells)), None)
     if metric is None:
         return []
-    curves = [found for label, rows in _by_label(cells).items() if (found := curve(label, rows, metric))]
+    split = _curves(cells).values()
+    curves = [found for rows in split if (found := curve(_curve_name(rows[0], split), rows, metric))]
     pairs = [advantage(a, b, metric) for a, b in combinations(curves, 2)]
     return _iso(pairs, f"Iso-quality{where}", noise.moved(metric, cells))
 
@@ -74,23 +78,23 @@ def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: Train
     found = []
     for hardware, (own, other) in sides_of.items():
         where = f", {hardware}" if len(sides_of) > 1 else ""
-        found += _advantages_between(_by_label(own), _by_label(other), where)
+        found += _advantages_between(list(_curves(own).values()), list(_curves(other).values()), where)
     moved = noise.moved(found[0].metric, [*rows_a, *rows_b]) if found else {}
     return _iso(found, "Iso-quality of B against A", moved)
 
 
-def _advantages_between(
-    a_by_label: Mapping[str, Sequence[Row]], b_by_label: Mapping[str, Sequence[Row]], where: str
-) -> list[Advantage]:
+def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: str) -> list[Advantage]:
     found = []
-    for label, rows in a_by_label.items():
+    for rows in own:
         metric = next(iter(metrics(rows)), None)
-        if metric is None or label not in b_by_label:
+        partner = _partner(rows[0], own, others)
+        if metric is None or partner is None:
             continue
+        label = _curve_name(rows[0], [*own, *others])
         try:
-            curve(label, [*rows, *b_by_label[label]], metric)  # one curve is comparable in itself
+            curve(label, [*rows, *partner], metric)  # one curve is comparable in itself
             a = curve(f"{label} (A{where})", rows, metric)
-            b = curve(f"{label} (B{where})", b_by_label[label], metric)
+            b = curve(f"{label} (B{where})", partner, metric)
         except Incomparable:
             continue  # the pairs of cells say which keys differ
         if a is not None and b is not None:
@@ -117,7 +121,7 @@ def difference_table(
     lines = []
     for row, named in pairs:
         decided = {name: next(remaining) for name in named}
-        line = [_name(row)]
+        line = [display_name(row, cells)]
         for name in shown:
             line += _difference(decided.get(name), timed=name == TIME)
         lines.append(tuple(line))
@@ -129,7 +133,7 @@ def difference_table(
             else [f"{name}, difference", "training seeds", "verdict"]
         )
     note = " ".join([tally(verdicts), *(seeds_note(name, noise.moved(name, cells)) for name in shown[:-1])])
-    return [TextTable(f"Against {_name(base)}{where}", tuple(headings), tuple(lines), note)]
+    return [TextTable(f"Against {display_name(base, cells)}{where}", tuple(headings), tuple(lines), note)]
 
 
 def seeds_note(metric: str, moved: Mapping[str, float]) -> str:
@@ -198,18 +202,34 @@ def _columns(
     return with_interval(one.value, one.low, one.high).replace("(n=1)", "(no interval)"), span, verdict
 
 
-def _by_label(cells: Sequence[Row]) -> dict[str, list[Row]]:
-    """Cells that differ in steps and guidance alone, by label and, where need be, network and seed."""
-    keys: dict[tuple[str, ...], list[Row]] = {}
+def _curves(cells: Iterable[Row]) -> dict[str, list[Row]]:
+    """Cells that differ in steps and guidance alone, by what they have in common."""
+    found: dict[str, list[Row]] = {}
     for row in cells:
         if row.tier != "anchor":
-            keys.setdefault((row.label, row.network, f"seed {row.seed}", f"T {row.temperature}"), []).append(
-                row
-            )
-    labels = [key[0] for key in keys]
-    return {(key[0] if labels.count(key[0]) == 1 else ", ".join(key)): rows for key, rows in keys.items()}
+            key = f"{row.label} {setting_key(row, but_for=_ALONG_A_CURVE)}"
+            found.setdefault(key, []).append(row)
+    return found
 
 
-def _name(row: Row) -> str:
-    guidance = "" if row.guidance is None else f", guidance {row.guidance:g}"
-    return f"{row.label}, {row.steps} steps{guidance}"
+def _curve_name(row: Row, curves: Iterable[Sequence[Row]]) -> str:
+    """The label of the curve's cells, and in what the other curves of that label differ from it."""
+    names = differing(rows[0] for rows in curves if rows[0].label == row.label)
+    told = told_apart(row, [name for name in names if name not in _ALONG_A_CURVE])
+    return ", ".join([row.label, *told])
+
+
+def _partner(row: Row, own: Iterable[Sequence[Row]], others: Iterable[Sequence[Row]]) -> Sequence[Row] | None:
+    """The other side's curve of the row's: of the same setting, or the only one but for network and seed."""
+
+    def alike(curves: Iterable[Sequence[Row]], but_for: tuple[str, ...]) -> list[Sequence[Row]]:
+        key = setting_key(row, but_for)
+        return [
+            rows for rows in curves if rows[0].label == row.label and setting_key(rows[0], but_for) == key
+        ]
+
+    exact, loose = alike(others, _ALONG_A_CURVE), (*_ALONG_A_CURVE, "network", "seed")
+    if exact:
+        return exact[0]
+    rivals = alike(others, loose)
+    return rivals[0] if len(rivals) == len(alike(own, loose)) == 1 else None

@@ -13,7 +13,8 @@ from reports import inference
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable, quantity, require_comparable
 from reports.inference import Contrast, Estimate
-from reports.measured import TIMES, estimate_of, measured, replicates_of
+from reports.measured import TIMES, counts_of, estimate_of, follows_tokens, measured, replicates_of
+from reports.naming import counted_text
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
 from results.schema import Row
@@ -22,7 +23,6 @@ Verdict = Literal["better", "worse", "no difference shown", "differs"]
 """``differs``: a counted quantity, exact in both."""
 ONE_NETWORK = "one network"
 """Beside a difference that no training seed comes into."""
-COUNTS = ("parameters", "forwards", "tokens_processed", "flops_per_image", "weight_bytes", "cache_bytes")
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,25 @@ def differences(
             size = noise.size(name, (a, b))
             plain = _measured(name, a, b, beside_a, beside_b)
             found.append(dataclasses.replace(plain, training=size, one_network=same and size is not None))
-    for name in COUNTS:
-        one_count, other_count = getattr(a, name), getattr(b, name)
-        if one_count is not None and other_count is not None and one_count != other_count:
-            found.append(_counted(name, one_count, other_count))
-    return found, [Obstacle(kind, error.keys, str(error)) for kind, error in refused.items()]
+    counts, untold = _count_differences(a, b)
+    obstacles = [Obstacle(kind, error.keys, str(error)) for kind, error in refused.items()]
+    return found + counts, obstacles + untold
+
+
+def _count_differences(a: Row, b: Row) -> tuple[list[Difference], list[Obstacle]]:
+    """Counts that differ; those that rest on a declared acceptance are no finding and never compared."""
+    found, declared = [], []
+    counts = counts_of(b)
+    for name, one in counts_of(a).items():
+        other = counts.get(name)
+        if one is None or other is None or one == other:
+            continue
+        if follows_tokens(name) and not (a.acceptance is None and b.acceptance is None):
+            declared.append(name)
+        else:
+            found.append(_counted(name, one, other))
+    text = f"{', '.join(declared)}: not compared, they follow from a declared acceptance"
+    return found, [Obstacle("counts", ("acceptance",), text)] if declared else []
 
 
 def judged(found: Sequence[Difference]) -> list[Difference]:
@@ -124,7 +138,7 @@ def cells_of(one: Difference) -> list[str]:
     """A, B, B - A, B / A as a table prints them."""
     if one.verdict == "differs":
         ratio = DASH if one.ratio is None else f"{one.ratio.value:.3f}"
-        return [one.a, one.b, f"{one.change:+,.0f}", ratio]
+        return [one.a, one.b, counted_text(one.change, "+"), ratio]
     ratio = DASH if one.ratio is None else with_interval(one.ratio.value, one.ratio.low, one.ratio.high)
     return [one.a, one.b, with_interval(one.change, one.low, one.high), ratio]
 
@@ -177,7 +191,9 @@ def _difference(name: str, a: Estimate, b: Estimate, plain: Contrast, ratio: Con
 
 def _counted(name: str, a: float, b: float) -> Difference:
     ratio = Contrast(b / a, None, None, None) if a else None
-    return Difference(name, f"{a:,.0f}", f"{b:,.0f}", b - a, None, None, ratio, None, False, "differs")
+    return Difference(
+        name, counted_text(a), counted_text(b), b - a, None, None, ratio, None, False, "differs"
+    )
 
 
 def _verdict(one: Difference) -> Verdict:

@@ -13,7 +13,9 @@ import pandas as pd
 
 from reports import style
 from reports.comparability import FACET_KEYS, REFERENCE_KEYS, UNKNOWN, facet_keys, row_keys
-from results.schema import RANDOM_WEIGHTS, Row
+from results.fields import Measure
+from results.same_setting import joining, value_of
+from results.schema import FIELDS, RANDOM_WEIGHTS, Row
 
 _KNOWN_EARLY = (*(key for key in FACET_KEYS if key not in REFERENCE_KEYS), "n")
 """What a cell knows of itself before it meets a reference."""
@@ -37,45 +39,6 @@ _METRICS = (
 )
 _LAST_METRICS = ("precision", "recall", "accuracy")
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
-_COPIED = (
-    "cell",
-    "status",
-    "reason",
-    "tier",
-    "strategy",
-    "label",
-    "network",
-    "checkpoint",
-    "tokenizer",
-    "parameters",
-    "steps",
-    "forwards",
-    "tokens_processed",
-    "flops_per_image",
-    "guidance",
-    "guidance_schedule",
-    "temperature",
-    "top_k",
-    "top_p",
-    "batch",
-    "device",
-    "dtype",
-    "seed",
-    "threads",
-    "compile",
-    "cuda_graphs",
-    "products",
-    "throughput_images_per_s",
-    "throughput_repeats",
-    "throughput_best_images_per_s",
-    "throughput_best_batch",
-    "latency_s",
-    "weight_bytes",
-    "cache_bytes",
-    "peak_bytes",
-    "started_at",
-    "wall_s",
-)
 
 
 @dataclass(frozen=True)
@@ -174,26 +137,6 @@ def metrics(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=_metric_position)
 
 
-def series_label(row: Row, rows: Sequence[Row], but_for: Sequence[str] = ()) -> str:
-    """The row's label, told apart from other series of the same label by what differs, ``but_for`` aside."""
-    rivals = [other for other in rows if other.label == row.label and other.tier != "anchor"]
-    differing = []
-    for name in (
-        "network",
-        "guidance",
-        "guidance_schedule",
-        "temperature",
-        "top_k",
-        "top_p",
-        "batch",
-        "seed",
-    ):
-        by_steps = {(other.steps, getattr(other, name)) for other in rivals}
-        if name not in but_for and len(by_steps) > len({steps for steps, _ in by_steps}):
-            differing.append(f"{name.replace('_', '-')} {getattr(row, name)}")
-    return row.label + (f" ({', '.join(differing)})" if differing else "")
-
-
 def hardware_notes(rows: Iterable[Row]) -> list[str]:
     """One line per environment the rows were measured in."""
     notes: dict[str, None] = {}
@@ -249,14 +192,13 @@ def _metric_position(metric: str) -> tuple[int, str]:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {name: getattr(row, name) for name in _COPIED}
+    record: dict[str, Any] = {name: getattr(row, name) for name, one in FIELDS.items() if one.column}
+    record |= {name: value_of(row, name) for name in joining() if name not in record}
     record["options"] = json.dumps(row.options, sort_keys=True) if row.options else ""
     record |= {f"facet_{key}": value for key, value in facet_keys(row).items()}
-    for name, bounds in (
-        ("throughput_images_per_s", row.throughput_interval),
-        ("latency_s", row.latency_interval_s),
-    ):
-        record[f"{name}_low"], record[f"{name}_high"] = bounds or (None, None)
+    for name, one in FIELDS.items():
+        if isinstance(one, Measure) and one.interval:
+            record[f"{name}_low"], record[f"{name}_high"] = getattr(row, one.interval) or (None, None)
     for name, seconds in (row.phases_s or {}).items():
         record[f"phase_{name}_s"] = seconds
     lost = row.lossiness_bits or {"value": None, "low": None, "high": None}

@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from reports import style
 from reports.artifacts import Artifacts
 from reports.comparability import quantity, require_comparable, row_keys
-from reports.frame import Facet, series_label
+from reports.frame import Facet
 from reports.inference import mean_estimate
 from reports.labels import Label, place_labels
+from reports.naming import series_label, steps_text
 from results.environments import result_key
 from results.schema import Row
 
@@ -37,7 +38,7 @@ def curves(facet: Facet, beside: Mapping[str, Artifacts]) -> Figure | None:
         if bits is None:
             continue
         if abs(bits.sum(axis=1).mean()) <= ROUNDING_BITS:
-            without_loss.append(f"{row.label}, {row.steps} steps")
+            without_loss.append(f"{row.label}, {steps_text(row)}")
             continue
         keys = row_keys(row)
         panels.setdefault(tuple(keys[key] for key in quantity("lossiness_bits").keys), []).append((row, bits))
@@ -86,7 +87,7 @@ def _panel(
             linestyle=_LINES[variants.index(str(row.options)) % len(_LINES)],
         )
         axes.fill_between(steps, lost[:, 1], lost[:, 2], color=colour, alpha=0.1, lw=0)
-        name = f"{series_label(row, facet.rows)}, {row.steps} steps"
+        name = f"{series_label(row, facet.rows)}, {steps_text(row)}"
         labels.append(Label(name, steps[-1], lost[-1, 0], colour, 7.5, "normal"))
         segments.append(np.stack([steps, lost[:, 0]], axis=1))
     axes.set_xlim(0, 1.5 * max(line[-1, 0] for line in segments))

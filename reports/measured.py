@@ -3,14 +3,33 @@
 import numpy as np
 
 from reports.inference import Estimate
-from results.schema import Row
+from results.fields import Measure
+from results.schema import FIELDS, Row
 
 TIMES = {
-    "throughput_images_per_s": ("throughput_interval", "throughput_samples"),
-    "latency_s": ("latency_interval_s", "latency_samples_s"),
-    "peak_bytes": (None, None),
+    name: (one.interval or None, one.samples or None)
+    for name, one in FIELDS.items()
+    if isinstance(one, Measure) and one.compared in ("throughput", "latency") and one.gated
 }
-"""Field -> its interval and its repeats."""
+"""Speeds and memory -> their interval and their repeats, of those that comparisons show."""
+
+
+COUNTS = tuple(name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted)
+"""What is counted, hence exact."""
+
+
+def counts_of(row: Row) -> dict[str, float | None]:
+    """Every count of the row, and those of each network where there are several ("drafter forwards")."""
+    counts: dict[str, float | None] = {name: getattr(row, name) for name in COUNTS}
+    for use in row.networks or ():
+        counts |= {f"{use['role']} {name}": value for name, value in use.items() if name in COUNTS}  # type: ignore[misc]
+    return counts
+
+
+def follows_tokens(count: str) -> bool:
+    """Whether a count of ``counts_of`` depends on the tokens where a strategy decides while decoding."""
+    one = FIELDS[count.rpartition(" ")[2]]
+    return isinstance(one, Measure) and one.drawn
 
 
 def measured(row: Row, name: str) -> float | None:

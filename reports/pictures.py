@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.artifacts import Artifacts, Edits
-from reports.frame import Facet, series_label
+from reports.frame import Facet
+from reports.naming import series_label, steps_text
 from results.environments import result_key
 from results.schema import Row
 
@@ -195,10 +196,10 @@ def _place_image(page: Axes, image: np.ndarray, left: float, bottom: float) -> N
 
 def _row_name(row: Row, facet: Facet) -> str:
     label = "\n".join(textwrap.wrap(series_label(row, facet.rows), 18))
-    return label if row.tier == "anchor" or row.steps is None else f"{label}\n{row.steps} steps"
+    return label if row.tier == "anchor" or row.steps is None else f"{label}\n{steps_text(row)}"
 
 
-def _frame_name(index: int, frames: int, steps: int | None) -> str:
+def _frame_name(index: int, frames: int, steps: float | None) -> str:
     """The step after which a frame was taken; films may hold fewer frames than steps."""
     if steps is None:
         return f"{index + 1}/{frames}"

@@ -23,8 +23,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from reports import overlay, style
 from reports.comparability import lower_is_better, quantity, require_comparable
-from reports.frame import Facet, series_label
+from reports.frame import Facet
 from reports.labels import Label, place_labels
+from reports.naming import counted_steps, series_label, steps_text
 from results.schema import Row
 
 
@@ -77,7 +78,7 @@ def quality_against_throughput(facet: Facet, metric: str) -> Figure | None:
 def quality_against_steps(facet: Facet, metric: str) -> Figure | None:
     """``metric`` over decoding steps, with the Pareto front; None without such cells."""
     return _trade_off(
-        facet, metric, lambda row: (row.steps, None), "decoding steps (log scale)", fewer_is_better=True
+        facet, metric, lambda row: (counted_steps(row), None), "decoding steps (log scale)", True
     )
 
 
@@ -90,7 +91,7 @@ def memory_against_batch(facet: Facet) -> Figure | None:
         row = one.rows[0]
         peaks = sorted((int(b), v / 1e6) for b, v in (row.peak_bytes_by_batch or {}).items() if v is not None)
         if peaks:
-            steps = f", {row.steps} steps" if len(one.rows) > 1 else ""
+            steps = f", {steps_text(row)}" if len(one.rows) > 1 else ""
             lines.append((one, f"{one.family}{steps}", np.array(peaks, float)))
     if not lines:
         return None
@@ -197,7 +198,7 @@ def _names(
         colour = style.colour(bearer.strategy)
         name = family if len(members) > 1 else bearer.label
         for index, (row, (x, y)) in enumerate(zip(bearer.rows, places.tolist(), strict=True)):
-            count = f"{row.steps} steps" if count_steps else ""
+            count = f"{steps_text(row)}" if count_steps else ""
             if index == named:
                 yield Label(f"{name}, {count}" if count else name, x, y, colour)
             elif count:

@@ -12,9 +12,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.frame import Facet, series_label
+from reports.frame import Facet
+from reports.naming import counted_text, series_label, steps_text
 from reports.plots import caption, log_ticks
-from reports.tables import Column, Entry, ReportTable
+from reports.tables import DASH, Column, Entry, ReportTable
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, Waterfall, waterfalls
 from results.environments import result_key
 from results.schema import Row
@@ -89,7 +90,7 @@ def prediction_table(facet: Facet, costs: Costs) -> ReportTable | None:
 
     columns = [
         Column("strategy", lambda row: Entry(series_label(row, facet.rows)), numeric=False),
-        Column("steps", lambda row: Entry(str(row.steps), row.steps)),
+        Column("steps", lambda row: Entry(DASH if row.steps is None else counted_text(row.steps), row.steps)),
         *columns_of("images/s", "speed", "measured speed", "throughput"),
         *columns_of("latency ms", "latency", "measured latency", "latency"),
         *columns_of("peak MB", "peak", "measured peak", "peak memory"),
@@ -131,7 +132,7 @@ def waterfall_table(facet: Facet, costs: Costs) -> ReportTable | None:
 
     columns = [
         Column("strategy", lambda row: Entry(series_label(row, facet.rows)), numeric=False),
-        Column("steps", lambda row: Entry(str(row.steps), row.steps)),
+        Column("steps", lambda row: Entry(DASH if row.steps is None else counted_text(row.steps), row.steps)),
         Column("over", lambda row: Entry(drawn[result_key(row)].base.label), numeric=False),
         factor(IDEAL),
         *(factor(name) for name in FACTORS),
@@ -195,7 +196,7 @@ def waterfall_figure(facet: Facet, costs: Costs) -> Figure | None:
         )
         for axes, (name, one) in zip(grid[:, 0], chosen.items(), strict=True):
             _draw_steps(axes, one)
-            axes.set_title(f"{name}, {one.row.steps} steps: {one.speedup:.3g} times raster")
+            axes.set_title(f"{name}, {steps_text(one.row)}: {one.speedup:.3g} times raster")
         caption(figure, facet)
     return figure
 

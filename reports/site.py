@@ -17,6 +17,7 @@ from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
+from reports.naming import steps_text
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
 from results.schema import Row
@@ -160,7 +161,7 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Co
 def _missing(facet: Facet, artifacts: dict[str, Artifacts]) -> list[str]:
     """What the pictures can't show, and why."""
     return [
-        f"{row.label}{f', {row.steps} steps' if row.steps else ''}: {'; '.join(problems)}"
+        f"{row.label}{f', {steps_text(row)}' if row.steps else ''}: {'; '.join(problems)}"
         for row in facet.rows
         if row.status == "ok" and (problems := artifacts[result_key(row)].problems)
     ]

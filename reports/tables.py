@@ -13,7 +13,8 @@ from rich.table import Table
 
 from reports import style
 from reports.escape import markdown, terminal
-from reports.frame import Facet, frame, metrics, series_label
+from reports.frame import Facet, frame, metrics
+from reports.naming import counted_text, series_label, steps_text
 from results.schema import Row
 
 DASH = "–"
@@ -200,7 +201,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
         if row.status != "ok":
-            steps = "" if row.steps is None else f", {row.steps} steps"
+            steps = "" if row.steps is None else f", {steps_text(row)}"
             tries = f"{len(row.attempts)} attempt{'' if len(row.attempts) == 1 else 's'}"
             lines.append(
                 f"{series_label(row, rows)}{steps}: {row.status} after {tries}: {_one_line(row.reason)}"
@@ -217,10 +218,10 @@ def _strategy(rows: Sequence[Row]) -> Column:
     return Column("strategy", lambda row: Entry(series_label(row, rows)), numeric=False)
 
 
-def _count(heading: str, read: Callable[[Row], int | None]) -> Column:
+def _count(heading: str, read: Callable[[Row], float | None]) -> Column:
     def entry(row: Row) -> Entry:
         value = read(row)
-        return Entry(DASH) if value is None else Entry(f"{value:,}", value)
+        return Entry(DASH) if value is None else Entry(counted_text(value), value)
 
     return Column(heading, entry)
 

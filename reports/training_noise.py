@@ -7,7 +7,6 @@ or in the recorded ones (``results/baselines/training-seeds.jsonl``: `pardec swe
 a few strategies it is an order of magnitude, and no interval is claimed for it.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,23 +15,13 @@ from itertools import combinations
 
 from reports.comparability import Incomparable, quantity, require_comparable
 from reports.measured import estimate_of, measured
+from reports.naming import steps_text
+from results.same_setting import joining, setting_key
 from results.schema import Row, row_from_json
 
 RECORDED = "baselines/training-seeds.jsonl"
-_SAME = (
-    "strategy",
-    "options",
-    "steps",
-    "guidance",
-    "guidance_schedule",
-    "guidance_power",
-    "temperature",
-    "top_k",
-    "top_p",
-    "dtype",
-    "seed",
-)
-"""What two rows agree in that tell of the training seed."""
+_NOT_DRAWING = frozenset(joining()) - frozenset(joining(drawing=True))
+"""Rows that tell of the training seed may differ in the network and in what changes only how fast it runs."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class SeedPair:
     @property
     def name(self) -> str:
         """The setting."""
-        return f"{self.a.strategy}, {self.a.steps} steps"
+        return f"{self.a.strategy}, {steps_text(self.a)}"
 
     def moved(self, name: str) -> float | None:
         """|B - A| of a quantity, None where it is missing or must not be compared."""
@@ -94,8 +83,7 @@ def seed_pairs(rows: Sequence[Row]) -> list[SeedPair]:
     settings: dict[str, list[Row]] = {}
     for row in rows:
         if row.status == "ok" and row.training_seed is not None:
-            key = json.dumps([getattr(row, name) for name in _SAME], sort_keys=True)
-            settings.setdefault(key, []).append(row)
+            settings.setdefault(setting_key(row, but_for=_NOT_DRAWING), []).append(row)
     return [
         SeedPair(a, b)
         for several in settings.values()

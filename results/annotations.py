@@ -3,6 +3,7 @@
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 
@@ -30,7 +31,7 @@ def fault(value: Any, hint: Any) -> str | None:
         if not isinstance(value, list | tuple):
             return "' must be a list"
         return next((f"[{i}]{f}" for i, v in enumerate(value) if (f := fault(v, arguments[0]))), None)
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             return "' must be an object"
         return next((f".{k}{f}" for k, v in value.items() if (f := fault(v, arguments[1]))), None)
@@ -45,9 +46,13 @@ def fault(value: Any, hint: Any) -> str | None:
     return None if fits else f"' must be {_WORDS.get(hint, hint)}"
 
 
+LARGEST = (1 << 63) - 1
+"""Of whole numbers: 64 bits."""
+
+
 def is_whole(value: Any) -> bool:
     """Whether ``value`` is an int of 64 bits: JSON's may have any number of digits, which no array holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+    return isinstance(value, int) and not isinstance(value, bool) and -LARGEST - 1 <= value <= LARGEST
 
 
 _WORDS = {

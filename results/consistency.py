@@ -3,50 +3,47 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_INTERVALS = ("throughput_interval", "latency_interval_s")
-_BY_BATCH = ("throughput_by_batch", "peak_bytes_by_batch")
-_NOT_NEGATIVE = (
-    "batch",
-    "images",
-    "steps",
-    "parameters",
-    "flops_per_image",
-    "throughput_images_per_s",
-    "throughput_best_images_per_s",
-    "latency_s",
-    "calibration_s",
-    "phases_s",
-    "weight_bytes",
-    "cache_bytes",
-    "peak_bytes",
-)
+from results.fields import Field, Measure
+
 _LEAST, _MOST = 1e-60, 1e60
 
 
-def contradiction(values: Mapping[str, Any]) -> str | None:
+def contradiction(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str | None:
     """What is wrong with field values of the right types, or None."""
-    for key in _INTERVALS:
-        bounds = values[key]
-        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
-            return f"key '{key}' must be [low, high], not {bounds!r:.80}"
-    for key in _BY_BATCH:
-        for batch in values[key] or {}:
-            if not (batch.isascii() and batch.isdecimal() and 0 < len(batch) < 10 and int(batch) > 0):
-                return f"key '{key}' has batch sizes as keys, not {batch!r:.80}"
+    for key, one in fields.items():
+        found = SHAPES[one.shape](values[key]) if isinstance(one, Measure) and one.shape else None
+        if found:
+            return f"key '{key}' {found}"
     return _paired(values["paired"])
 
 
-def implausible(values: Mapping[str, Any]) -> str | None:
+def implausible(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str | None:
     """A number of a row that nothing can have measured, and on which tables and pictures would founder."""
-    for key in _NOT_NEGATIVE:
+    for key, one in fields.items():
         for number in _numbers(values[key]):
-            if number < 0:
-                return f"key '{key}' must be at least 0, not {number!r}"
+            if one.least is not None and number < one.least:
+                return f"key '{key}' must be at least {one.least:g}, not {number!r}"
     for key, value in values.items():
         for number in _numbers(value):
             if number and not _LEAST <= abs(number) <= _MOST:
                 return f"key '{key}' holds {number!r}: expected 0 or {_LEAST:g} to {_MOST:g} in size"
     return None
+
+
+def _interval(bounds: Any) -> str | None:
+    if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+        return f"must be [low, high], not {bounds!r:.80}"
+    return None
+
+
+def _by_batch(values: Any) -> str | None:
+    for batch in values or {}:
+        if not (batch.isascii() and batch.isdecimal() and 0 < len(batch) < 10 and int(batch) > 0):
+            return f"has batch sizes as keys, not {batch!r:.80}"
+    return None
+
+
+SHAPES = {"interval": _interval, "by batch": _by_batch}
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -11,211 +11,212 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from pardec.errors import UserError
 from results.annotations import fault
 from results.consistency import contradiction
-from results.upgrades import UPGRADES
-
-SCHEMA = 4
-"""The version this code writes. Raise it with every change of a field, and add the step to ``upgrades``."""
+from results.fields import Field, Measure, annotation, declared, measured, of_cell
+from results.parts import (
+    Attempt,
+    Lossiness,
+    Metric,
+    NetworkUse,
+    Numbers,
+    Paired,
+    Protocol,
+    Reference,
+    Status,
+    Tier,
+)
+from results.settings import wrong_setting
+from results.upgrades import upgraded
 
 RANDOM_WEIGHTS = "random"
 """Stands in ``Row.checkpoint`` for the hash of weights that were never trained."""
 
-Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
-Tier = Literal["controlled", "published", "anchor"]
-
-
-class Attempt(TypedDict):
-    """One try of a cell."""
-
-    started_at: str
-    wall_s: float
-    status: Status
-    reason: str | None
-
-
-class Metric(TypedDict):
-    """A quality metric at its stated number of images; ``low`` and ``high`` bound its 95 % interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reference: str | None
-
-
-class Lossiness(TypedDict):
-    """Mean of ``n`` images with its 95 % interval over images."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-class Reference(TypedDict):
-    """The images or statistics that quality is measured against."""
-
-    name: str
-    sha256: str
-    n: int | None
-    """Images behind its statistics; null where a published file doesn't say."""
-
-
-class Protocol(TypedDict):
-    """How images become features: colour rounding, label rule, feature network and its weights."""
-
-    colour: str
-    labels: str
-    extractor: str
-    extractor_sha256: str
-
-
-class Paired(TypedDict):
-    """Seconds of a batch beside those of a reference cell, timed in turn by one process after the other.
-
-    Every round runs each cell once, forwards in even rounds and backwards in odd ones (ABBA), so a machine
-    that slows down or speeds up does so for both: the ratio of a round is free of it.
-    """
-
-    reference: str
-    """Key of the reference cell; its own row has equal lists."""
-    batch: int
-    seconds: list[float]
-    """Of this cell, by round."""
-    reference_seconds: list[float]
-
-
-Numbers = dict[str, float | None]
+_NO_DRAFTS = "the strategy drafts no tokens"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one cell; ``anchor`` rows (real images, reconstructions) decode nothing."""
+    """The result of one cell; ``anchor`` rows (real images, reconstructions) decode nothing.
 
-    cell: str
+    Settings that stand beside the measured numbers are those of ``settings`` as they apply: null where the
+    cell decodes nothing or has no guidance. Their declarations are those of ``results.settings``.
+    """
+
+    cell: str = annotation(column=True)
     """Content key of the cell: 16 hexadecimal digits."""
-    status: Status
-    tier: Tier
-    strategy: str
+    status: Status = annotation(column=True)
+    tier: Tier = annotation(column=True)
+    strategy: str = of_cell()
     """Registered name, or ``real`` / ``reconstruction`` for anchors."""
-    label: str
+    label: str = of_cell()
     """Short display name, e.g. "LPD random order"."""
-    network: str
+    network: str = of_cell()
     """Preset or zoo name, e.g. "zoo/lpd"."""
-    tokenizer: str
-    batch: int | None
+    tokenizer: str = annotation(column=True)
+    batch: int | None = of_cell(least=0, reasoned=True)
     """Images per batch while the cell's images were generated."""
-    images: int | None
+    images: int | None = measured(dataclasses.MISSING, column=True, least=0)
     """Images generated, the N of every quality metric of the row."""
-    dtype: str
-    device: str
-    seed: int
-    started_at: str
+    dtype: str = of_cell()
+    device: str = of_cell()
+    seed: int = of_cell()
+    started_at: str = annotation(column=True)
     """ISO 8601, UTC, of the latest attempt."""
-    size: str = ""
+    size: str = of_cell("", since=2, before="")
     """Size class of the network (B, L, XL)."""
-    reason: str | None = None
+    reason: str | None = annotation(None, column=True)
     """Cause of a status other than ok."""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = annotation(factory=list)
     """Every try of the cell, oldest first."""
-    options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = annotation(factory=dict, since=5, before={})
+    """Every field of the cell: what ``explain KEY`` rebuilds it from. Empty in rows of older schemas."""
+    options: dict[str, Any] = of_cell(factory=dict)
     """Strategy options that differ from the strategy's defaults."""
-    checkpoint: str | None = None
+    checkpoint: str | None = annotation(None, column=True)
     """SHA-256 of the weights, or ``RANDOM_WEIGHTS``."""
-    training_seed: int | None = None
+    weights_taken: str | None = annotation(None, since=5)
+    """Which of several state dicts in the checkpoint's file, e.g. "ema"; null where it holds one."""
+    training_seed: int | None = annotation(None, since=4)
     """Seed that the network of a zoo was trained with; null where its card doesn't say, or without one."""
-    parameters: int | None = None
-    """Parameters of the network, counted."""
-    steps: int | None = None
-    forwards: int | None = None
-    """Forward calls of the network per image batch; the two halves of guidance are one."""
-    tokens_processed: int | None = None
-    """Tokens through the network per image; the two halves of guidance are not doubled."""
-    flops_per_image: float | None = None
-    guidance: float | None = None
+    parameters: int | None = measured(column=True, counted=True, least=0)
+    """Parameters of the network, counted; of all networks where there are several."""
+    networks: list[NetworkUse] | None = annotation(None, since=5)
+    """Each network of a decode that has several; their hashes are part of the cell's key."""
+    steps: float | None = measured(column=True, counted=True, drawn=True, least=0)
+    """Steps of an image: the mean over images, who may go at their own pace."""
+    steps_least: int | None = measured(since=5, counted=True, drawn=True, least=0)
+    steps_most: int | None = measured(since=5, counted=True, drawn=True, least=0)
+    steps_bound: int | None = annotation(None, since=5)
+    """The most steps that an image can take, where the strategy decides while decoding; null for a plan that
+    is fixed before."""
+    acceptance: float | None = of_cell(None, since=5)
+    """Declared share of accepted drafts behind every count, where random weights give no honest one; null
+    where drafts are accepted by their content, or there are none."""
+    forwards: float | None = measured(column=True, counted=True, drawn=True, least=0)
+    """Forward calls of the networks per image batch, the mean; the two halves of guidance are one."""
+    tokens_processed: float | None = measured(column=True, counted=True, drawn=True, least=0)
+    """Tokens through the networks per image; the two halves of guidance are not doubled."""
+    draft_tokens: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_DRAFTS)
+    """Tokens drafted per image, accepted ones included."""
+    accepted_share: float | None = measured(
+        since=5, counted=True, drawn=True, better="higher", least=0, absent=_NO_DRAFTS
+    )
+    """Share of the drafted tokens that were accepted."""
+    wasted_flops: float | None = measured(
+        since=5, unit="FLOPs", counted=True, drawn=True, better="lower", least=0, absent=_NO_DRAFTS
+    )
+    """FLOPs per image behind drafts that were not accepted."""
+    flops_per_image: float | None = measured(
+        column=True, unit="FLOPs", counted=True, drawn=True, better="lower", least=0
+    )
+    guidance: float | None = of_cell(None)
     """Guidance scale; null without guidance."""
-    guidance_schedule: str | None = None
-    guidance_power: float | None = None
+    guidance_schedule: str | None = of_cell(None)
+    guidance_power: float | None = of_cell(None, since=2)
     """Of the power-cosine schedule."""
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    threads: int | None = None
-    compile: bool = False
-    cuda_graphs: bool = False
+    temperature: float | None = of_cell(None)
+    top_k: int | None = of_cell(None)
+    top_p: float | None = of_cell(None)
+    threads: int | None = of_cell(None, reasoned=True)
+    compile: bool = of_cell(False)
+    cuda_graphs: bool = of_cell(False, since=3, before=False)
     """Passes recorded once and replayed."""
-    products: str = "plain"
+    products: str = of_cell("plain")
     """``packed``: weights in the layout of the CPU's product kernel."""
-    throughput_images_per_s: float | None = None
+    throughput_images_per_s: float | None = measured(
+        column=True,
+        unit="images/s",
+        gated=True,
+        compared="throughput",
+        better="higher",
+        interval="throughput_interval",
+        samples="throughput_samples",
+        least=0,
+    )
     """Median over repeats after warm-up, at ``batch``."""
-    throughput_interval: list[float] | None = None
+    throughput_interval: list[float] | None = measured(unit="images/s", shape="interval")
     """[low, high]: 95 % interval of the median, images/s."""
-    throughput_repeats: int | None = None
-    throughput_samples: list[float] | None = None
+    throughput_repeats: int | None = measured(column=True)
+    throughput_samples: list[float] | None = measured(unit="images/s")
     """Images/s of every repeat."""
-    throughput_best_images_per_s: float | None = None
+    throughput_best_images_per_s: float | None = measured(
+        column=True, unit="images/s", compared="latency", better="higher", least=0
+    )
     """The best median over batch sizes, reached at ``throughput_best_batch``."""
-    throughput_best_batch: int | None = None
-    throughput_by_batch: Numbers | None = None
+    throughput_best_batch: int | None = measured(column=True)
+    throughput_by_batch: Numbers | None = measured(unit="images/s", shape="by batch")
     """Batch size (as text) -> median images/s."""
-    peak_bytes_by_batch: Numbers | None = None
+    peak_bytes_by_batch: Numbers | None = measured(unit="bytes", shape="by batch")
     """Batch size (as text) -> peak bytes over the loaded state."""
-    latency_s: float | None = None
+    latency_s: float | None = measured(
+        column=True,
+        unit="s",
+        gated=True,
+        compared="latency",
+        better="lower",
+        interval="latency_interval_s",
+        samples="latency_samples_s",
+        least=0,
+    )
     """Median seconds for one image, at batch 1 whatever the row's ``batch``."""
-    latency_interval_s: list[float] | None = None
-    latency_samples_s: list[float] | None = None
-    latency_percentiles_s: Numbers | None = None
+    latency_interval_s: list[float] | None = measured(unit="s", shape="interval")
+    latency_samples_s: list[float] | None = measured(unit="s")
+    latency_percentiles_s: Numbers | None = measured(unit="s", since=2)
     """p50, p90, p95, p99 of the latency, each where the number of samples bounds it with 99 % confidence."""
-    warmup_s: list[float] | None = None
+    warmup_s: list[float] | None = measured(unit="s", since=2)
     """Seconds of every warm-up batch at ``batch``, in order; none of them is a repeat."""
-    steady: bool | None = None
+    steady: bool | None = measured(since=2)
     """Whether warm-up ended because its last three batches agreed; else its budget was spent."""
-    stopped_by: Literal["interval", "budget"] | None = None
+    stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
-    paired: Paired | None = None
-    compile_s: float | None = None
+    paired: Paired | None = measured(unit="s", since=2)
+    compile_s: float | None = measured(unit="s", since=2, gated=True)
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
-    graphs: int | None = None
+    graphs: int | None = measured(since=2, counted=True)
     """Graphs compiled and passes recorded for the cell; 0 in eager mode."""
-    energy_per_image_j: float | None = None
+    energy_per_image_j: float | None = measured(unit="J", since=2)
     """Joules of the device for one image, where its counter is readable."""
-    calibration_s: Numbers | None = None
+    calibration_s: Numbers | None = measured(unit="s", since=2, gated=True, least=0)
     """matmul, python: seconds of two fixed workloads beside the cell, to tell machine from code."""
-    phases_s: Numbers | None = None
+    phases_s: Numbers | None = measured(unit="s", gated=True, least=0)
     """plan, prefill, decode, detokenize, total: median seconds per batch, each measured on its own."""
-    weight_bytes: int | None = None
-    cache_bytes: int | None = None
-    """Key/value cache at ``batch``, both halves of guidance."""
-    peak_bytes: int | None = None
+    weight_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
+    cache_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
+    """Key/value caches at ``batch``, both halves of guidance."""
+    peak_bytes: int | None = measured(
+        column=True, unit="bytes", gated=True, compared="throughput", better="lower", least=0
+    )
     """Peak bytes during decode over the loaded state, at ``batch``."""
-    quality: dict[str, Metric] | None = None
+    quality: dict[str, Metric] | None = measured()
     """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
-    lossiness_bits: Lossiness | None = None
+    lossiness_bits: Lossiness | None = measured(
+        unit="bits", since=2, gated=True, compared="lossiness", better="lower"
+    )
     """Bits per image that decoding in groups loses, judged by the network's one-at-a-time conditionals."""
-    quality_replicates: dict[str, list[float]] | None = None
+    quality_replicates: dict[str, list[float]] | None = annotation(None, since=2)
     """Metric -> its values [G] with one group of images left out each: what paired differences need."""
-    tokens_sha256: str | None = None
+    tokens_sha256: str | None = annotation(None, since=2)
     """Hash of the tokens of all images, [images, N] int64 little-endian in raster order."""
-    reference: Reference | None = None
-    protocol: Protocol | None = None
-    clean_reference: Reference | None = None
-    clean_protocol: Protocol | None = None
+    reference: Reference | None = annotation(None)
+    protocol: Protocol | None = annotation(None)
+    clean_reference: Reference | None = annotation(None, since=4)
+    clean_protocol: Protocol | None = annotation(None, since=4)
     """The same of clean-fid's own protocol, behind ``fid_clean@N`` alone."""
-    environment: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = annotation(None, kind="environment")
     """host_cpu, cores, gpu, torch, numpy, python, platform, git_commit, git_dirty, pardec."""
-    wall_s: float | None = None
+    wall_s: float | None = measured(column=True, unit="s")
     """Seconds the latest attempt took."""
-    unmeasured: dict[str, str] = field(default_factory=dict)
+    unmeasured: dict[str, str] = annotation(factory=dict)
     """Field -> why its number is null."""
-    artifacts: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, str] = annotation(factory=dict)
     """``trace``, ``samples``, ``lossiness``: npz files, relative to the folder of the rows."""
-    schema: int = SCHEMA
+    schema: int = annotation(factory=lambda: SCHEMA)
 
     def __post_init__(self) -> None:
         problem = _problem(dataclasses.asdict(self))
@@ -223,46 +224,19 @@ class Row:
             raise ValueError(f"row of cell {self.cell!r}: {problem}")
 
 
-MEASURED = (
-    "parameters",
-    "steps",
-    "forwards",
-    "tokens_processed",
-    "flops_per_image",
-    "batch",
-    "images",
-    "threads",
-    "throughput_images_per_s",
-    "throughput_interval",
-    "throughput_repeats",
-    "throughput_samples",
-    "throughput_best_images_per_s",
-    "throughput_best_batch",
-    "throughput_by_batch",
-    "peak_bytes_by_batch",
-    "latency_s",
-    "latency_interval_s",
-    "latency_samples_s",
-    "latency_percentiles_s",
-    "warmup_s",
-    "steady",
-    "stopped_by",
-    "paired",
-    "compile_s",
-    "graphs",
-    "energy_per_image_j",
-    "calibration_s",
-    "phases_s",
-    "weight_bytes",
-    "cache_bytes",
-    "peak_bytes",
-    "quality",
-    "lossiness_bits",
-    "wall_s",
-)
+FIELDS = declared(Row, Field)
+"""Field of a row -> its declaration."""
+SCHEMA: int = max(one.since for one in FIELDS.values())
+"""The version this code writes: that of the newest field."""
+MEASURED = tuple(name for name, one in FIELDS.items() if one.reasoned)
 """Fields that should hold numbers: a null among them, or inside them, needs a reason in ``unmeasured``."""
 
 _HINTS = typing.get_type_hints(Row)
+
+
+def may_be_null(name: str) -> bool:
+    """Whether a field of a row may be null."""
+    return fault(None, _HINTS[name]) is None
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -278,9 +252,14 @@ def with_reasons(row: Row, reason: str) -> Row:
 def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
     """The ``unmeasured`` of a row with these field values: ``reason`` wherever a number is null.
 
-    Fields that are absent count as null; reasons already in ``values["unmeasured"]`` stay.
+    Fields that are absent count as null; reasons already in ``values["unmeasured"]`` stay. Of an ok cell that
+    decodes, a number that declares why it may be absent gets that reason.
     """
-    return dict.fromkeys(_nulls(values), reason) | dict(values.get("unmeasured") or {})
+    found = dict.fromkeys(_nulls(values), reason)
+    if values.get("status") == "ok" and values.get("tier") != "anchor":
+        own = {name: one.absent for name, one in FIELDS.items() if isinstance(one, Measure) and one.absent}
+        found |= {name: why for name, why in own.items() if name in found}
+    return found | dict(values.get("unmeasured") or {})
 
 
 def row_to_json(row: Row) -> str:
@@ -321,10 +300,7 @@ def _upgraded(values: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: schema {version} is newer than this pardec reads (up to {SCHEMA}); update pardec"
         )
-    while version < SCHEMA:
-        values = UPGRADES[version](values) | {"schema": version + 1}
-        version += 1
-    return values
+    return upgraded(values, FIELDS, SCHEMA)
 
 
 def _refuse_constant(name: str) -> float:
@@ -345,7 +321,10 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
     if values["status"] != "ok" and not values["reason"]:
         return f"key 'reason' must say why the status is {values['status']}"
-    found = contradiction(values)
+    wrong = wrong_setting(values["settings"])
+    if wrong:
+        return f"key 'settings.{wrong}"
+    found = contradiction(values, FIELDS)
     if found:
         return found
     silent = [name for name in _nulls(values) if not values["unmeasured"].get(name)]

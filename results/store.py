@@ -26,8 +26,10 @@ from pardec.files import remove_partials, sync_folder, write_whole, writing_resu
 from results.consistency import implausible
 from results.environments import latest, one_each, partner, superseding
 from results.legible import legible
-from results.schema import Row, row_from_json, row_to_json
+from results.schema import FIELDS, Row, row_from_json, row_to_json
 
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"
@@ -163,8 +165,12 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment,
-    ``legible``.
+    """``recorded_rows``, ``legible``."""
+    return [legible(row) for row in recorded_rows(path)]
+
+
+def recorded_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment.
 
     UserError where nothing is there, where the folder or its files hold no row, or one with numbers that
     nothing can have measured.
@@ -184,9 +190,9 @@ def load_rows(path: str | os.PathLike[str]) -> list[Row]:
     if not rows:
         raise UserError(f"no result rows in '{path}': it is empty; 'pardec sweep quick' makes some")
     for row in rows:
-        if problem := implausible(dataclasses.asdict(row)):
+        if problem := implausible(dataclasses.asdict(row), FIELDS):
             raise UserError(f"results '{path}': row of cell {row.cell}: {problem}")
-    return [legible(row) for row in rows]
+    return rows
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:

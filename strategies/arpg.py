@@ -141,8 +141,7 @@ class ARPG(Strategy[ARPGNetwork]):
     def decode(self, network: ARPGNetwork, plan: Plan, rows: Rows) -> Decoding:
         # Phase j belongs to slot j: none for the condition, then the order's.
         phases = network.phases(torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         ids, start, view = network.class_ids(rows.labels)[:, None], 0, View()  # [R, 1]
         if rows.known is not None and self.prefill == "joint":
             ids = torch.cat([ids, rows.known], dim=1)

@@ -151,8 +151,7 @@ class LPD(Strategy[LPDNetwork]):
     def decode(self, network: LPDNetwork, plan: Plan, rows: Rows) -> Decoding:
         table = torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1)  # [1 or R, 1+N]
         phases = network.phases(table)
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         content, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
             self.remember(network, content, table[:, :1], phases, cache)

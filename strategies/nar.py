@@ -124,8 +124,7 @@ class NAR(Strategy[NARNetwork]):
         order = rows.order[0]
         phases = network.phases(torch.cat([order.new_zeros(1), 1 + order]))
         sources = sources_of(plan.grid, tuple(plan.order[0].tolist()), network.device)
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         for at in plan.groups():
             end = start + x.shape[1]

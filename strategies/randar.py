@@ -163,8 +163,7 @@ class RandAR(Strategy[RandARNetwork]):
         layout = network.phases(layout_rows(rows.order))  # [1 or R, 1+2N, 1, D/2]
         asked = layout[:, 1::2]
         instructions = network.instructions(asked)  # [1 or R, N, d]
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
             known = self.embed_known(network, rows.known)  # [R, given, d]

@@ -60,8 +60,7 @@ class Raster(Strategy[RasterNetwork]):
 
     def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
         phases = network.phases(torch.arange(plan.places, device=network.device))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
         for slot, at in enumerate(plan.groups()):
             here = None if phases is None else phases[slot : slot + 1]

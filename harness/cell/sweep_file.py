@@ -6,13 +6,15 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import ANCHORS, RULES, Cell, Rule, checked, normalised
+from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
+from harness.cell.inline import alternatives, pieces
 from pardec.errors import UserError, unknown
-from pardec.files import read_text
+from pardec.files import path_of, read_text
+from results.rules import TUNED, Rule
 from strategies.decoding import registry
 
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -72,7 +74,7 @@ def find(file_or_name: str) -> Path:
     """The sweep file of a path or of a shipped name."""
     if file_or_name in shipped():
         return SHIPPED / f"{file_or_name}.toml"
-    path = Path(file_or_name)
+    path = path_of(file_or_name)
     if path.is_file():
         return path
     if path.suffix == ".toml" or len(path.parts) > 1:
@@ -200,7 +202,7 @@ def _lists(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
 
 
 def _matches(settings: Mapping[str, Any], pattern: Mapping[str, Sequence[Any]]) -> bool:
-    defaults = {field.name: field.default for field in fields(Cell)}
+    defaults = default_values()
     return all(settings.get(key, defaults.get(key)) in values for key, values in pattern.items())
 
 
@@ -222,7 +224,8 @@ _CONDITION = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
 
 
 def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> list[Cell]:
-    """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values.
+    """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values, and a
+    value with commas stands in quotes.
 
     Keys are those of sweep files and the names of strategy options. Unless the cells are ``finished``, what
     a cell leaves open (steps, network, label) meets every condition on it. Raises UserError for a condition
@@ -230,7 +233,7 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
     """
     chosen = list(cells)
     keys = {*RULES, *(option for cell in cells for option in cell.options)} - {"options"}
-    for text in expression.split(","):
+    for text in pieces(expression):
         match = _CONDITION.fullmatch(text)
         if match is None:
             raise UserError(f"-k '{expression}': '{text}' is no condition; expected e.g. steps<=8")
@@ -240,7 +243,7 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
         chosen = [
             cell
             for cell in chosen
-            if (not finished and key in _LEFT_OPEN and not getattr(cell, key) and not cell.is_anchor)
+            if (not finished and not cell.is_anchor and _is_open(cell, key))
             or _meets(cell, key, operator, wanted, expression)
         ]
     if not chosen:
@@ -248,10 +251,15 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
     return chosen
 
 
+def _is_open(cell: Cell, key: str) -> bool:
+    """Whether the setting is filled in when the cell is finished."""
+    return (key in _LEFT_OPEN and not getattr(cell, key)) or (key == "guidance" and cell.guidance == TUNED)
+
+
 def _meets(cell: Cell, key: str, operator: str, wanted: str, expression: str) -> bool:
     value = getattr(cell, key) if key in RULES else cell.options.get(key)
     if operator in ("=", "==", "!="):
-        same = any(_same(value, one.strip()) for one in wanted.split("|"))
+        same = any(_same(value, one) for one in alternatives(wanted))
         return same == (operator != "!=")
     try:
         limit = float(wanted)

@@ -4,15 +4,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
 from harness.machine.distributed import launch
 from pardec.errors import UserError
+from pardec.files import path_of
+from reports import style
+from results.settings import DTYPES
+from strategies.decoding import registry
 
 if TYPE_CHECKING:
     from harness.images.shards import Share
-
-RESULTS = Path("results/runs")
-"""Default place of result folders, one per sweep."""
 
 
 def add_machine_flags(command: argparse.ArgumentParser) -> None:
@@ -101,6 +102,11 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
     )
 
 
+def introduce_strategies() -> None:
+    """Give reports the titles of all strategies, in the order of their colours."""
+    style.introduce(registry.titles())
+
+
 def existing_folder(path: Path, flag: str) -> Path:
     """The absolute path of a flag's folder; UserError where there is none."""
     if not path.is_dir():
@@ -133,7 +139,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, key, None)
         if value is not None:
             fetched = key.endswith("inception") and value == DOWNLOAD
-            found[key] = value if fetched else str(Path(value).absolute())
+            found[key] = value if fetched else str(path_of(value).absolute())
     if options.checkpoints is not None:
         found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:

@@ -4,23 +4,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import share_of
-from harness.machine.distributed import local_device
-from harness.machine.terminal import progress_bar
-from pardec.errors import UserError
+from pardec.files import spec_of
 
 if TYPE_CHECKING:
-    from backbones.tokenizers import Tokenizer
-    from harness.images.code_shards import CodesInfo
-    from harness.images.codes_writer import CodesWriter
-    from harness.images.encode import Cropping, Pictures
-    from harness.images.shards import Share
+    pass
 
 SUMMARY = "encode an image folder into shards of codes to train on; goes on where it was cut"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", required=True, metavar="SPEC", help="imagefolder:PATH, one folder a class")
+    command.add_argument(
+        "--data", required=True, type=spec_of, metavar="SPEC", help="imagefolder:PATH, one folder a class"
+    )
     command.add_argument(
         "--tokenizer", required=True, metavar="NAME", help="vq-llamagen, vq-maskgit, ... or fsq"
     )
@@ -51,105 +46,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import torch
+    from harness.commands.encode_run import encode
 
-    from harness.cell.cell import checked
-    from harness.images.codes_writer import CodesWriter
-    from harness.images.encode import Cropping, Pictures, open_tokenizer
-    from harness.machine.environment import usable_cores
-    from harness.subject.prepare import check_device
-
-    for key, least in (("chunk", 1), ("batch", 1), ("threads", 0)):
-        if getattr(options, key) < least:
-            raise UserError(f"--{key} {getattr(options, key)}: expected at least {least}")
-    checked("threads", options.threads, "--threads")
-    share, device = share_of(options.shard), local_device(options.device)
-    check_device(device, "float32")
-    torch.set_num_threads(options.threads or usable_cores())
-    tokenizer, weights = open_tokenizer(
-        options.tokenizer, options.checkpoint, options.image_size, options.weights
-    )
-    tokenizer = tokenizer.to(device)
-    cropping = Cropping(tokenizer.image_size[0], options.crops, _factors(options.crop_factors))
-    pictures = Pictures.open(options.data)
-    info = _info(options, tokenizer, weights, cropping, pictures)
-    writer = CodesWriter.open(options.out, info, pictures.root, pictures.files, options.skip_broken)
-    _encode(writer, pictures, cropping, tokenizer, share)
-    finished, skipped = writer.finish(), writer.left_out()
-    for one in skipped:
-        print(f"left out: '{one.file}': {one.reason}")
-    if finished:
-        images = info.images - len(skipped)
-        print(f"{writer.folder}: {images} images in {cropping.variants} crops, manifest written")
-    else:
-        left = sum(len(images) for images in writer.missing())
-        print(f"{writer.folder}: {info.images - left} of {info.images} images")
-    return 0
-
-
-def _factors(text: str | None) -> tuple[float, ...]:
-    try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--crop-factors '{text}': expected numbers, e.g. 1.1,1.05") from None
-
-
-def _info(
-    options: argparse.Namespace,
-    tokenizer: "Tokenizer",
-    weights: Path,
-    cropping: "Cropping",
-    pictures: "Pictures",
-) -> "CodesInfo":
-    from harness.images.code_shards import CodesInfo
-    from harness.images.folders import listing_hash
-    from pardec.hashing import file_sha256, text_key
-
-    sha256 = file_sha256(weights)
-    if options.weights is not None:  # other states in one file make other codes
-        sha256 = text_key(f"{sha256} {options.weights}", len(sha256))
-    return CodesInfo(
-        tokenizer=options.tokenizer,
-        tokenizer_sha256=sha256,
-        codes=tokenizer.codes,
-        grid=tokenizer.grid,
-        image_size=tokenizer.image_size,
-        crops=cropping.crops,
-        factors=cropping.factors,
-        variants=cropping.variants,
-        classes=pictures.classes,
-        listing_sha256=listing_hash(pictures.root, pictures.files),
-        chunk=options.chunk,
-        batch=options.batch,
-        device=options.device.partition(":")[0],
-    )
-
-
-def _encode(
-    writer: "CodesWriter",
-    pictures: "Pictures",
-    cropping: "Cropping",
-    tokenizer: "Tokenizer",
-    share: "Share",
-) -> None:
-    """Make what is missing of this process's part, a shard on disk before the next begins."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-    import torch
-
-    from harness.images.encode import encode_chunk
-
-    missing = writer.missing(share)
-    with progress_bar() as bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        task = bar.add_task(writer.info.tokenizer, total=sum(len(images) for images in missing))
-        for images in missing:
-            parts, broken = [], []
-            files = pictures.files[images.start : images.stop]
-            for codes, without in encode_chunk(files, cropping, tokenizer, writer.info.batch, pool):
-                if without and not writer.skip_broken:
-                    raise UserError(f"{without[0]}; repair it, or leave such pictures out with --skip-broken")
-                parts.append(codes)
-                broken += [(images.start + files.index(one.file), one) for one in without]
-                bar.advance(task, len(codes) + len(without))
-            writer.write(images, np.concatenate(parts), broken)
+    return encode(options)

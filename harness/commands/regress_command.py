@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from harness.commands.baseline_command import add_gate_arguments, gate_of
+from pardec.errors import UserError
 
 SUMMARY = (
-    "compare with the baseline. Exit status: 0 passed (warnings and a missing baseline included), 1 "
-    "something regressed or a cell failed, 2 a mistake in the call, 130 interrupted"
+    "compare with the baseline. Exit status: 0 passed (warnings and a sweep without baseline included), 1 "
+    "something regressed, is not measured any more, or failed, 2 a mistake in the call, 130 interrupted"
 )
 
 
@@ -19,7 +20,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.regress import benchmarks, gate, judge, show
+    from harness.regress.findings import worst
 
+    if options.baseline is not None and not options.baseline.is_file():
+        raise UserError(f"--baseline '{options.baseline}': no such file; 'pardec baseline' records one")
     sweep, path, joined = gate_of(options)
     with gate.fresh_folder(options.results) as folder:
         summary, findings = gate.compare(sweep, folder, path)
@@ -29,4 +33,4 @@ def run(options: argparse.Namespace) -> int:
     for file, text in ((options.markdown, show.to_markdown), (options.json, show.to_json)):
         if file is not None:
             file.write_text(text(findings), encoding="utf-8")
-    return summary.exit_code or int(judge.worst(findings) == "fail")
+    return summary.exit_code or int(worst(findings) == "fail")

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from harness.commands.common import RESULTS, add_zoo_flag
+from harness.commands.common import add_zoo_flag
+from results.store import RESULTS
 
 SUMMARY = (
     "measure the regression gate itself: false alarms and detection of planted changes. Exit status: 0 all "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pardec.errors import UserError, unknown
-from pardec.files import read_text, write_whole
+from pardec.files import path_of, read_text, write_whole
 
 SHEETS = Path(__file__).with_name("cards.toml")
 HERE = "here"
@@ -115,8 +115,8 @@ class DeviceCard:
 def user_cards() -> Path:
     """The file of measured cards: $PARDEC_CARDS, else ``pardec/cards.toml`` in the user's data folder."""
     if chosen := os.environ.get("PARDEC_CARDS"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pardec" / "cards.toml"
+        return path_of(chosen)
+    return path_of(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "pardec" / "cards.toml"
 
 
 def cards() -> dict[str, DeviceCard]:

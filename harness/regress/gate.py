@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.cell.sweep_file import Sweep
-from harness.regress.judge import Finding, judge, suspects
+from harness.regress.findings import Finding
+from harness.regress.judge import judge, suspects
 from harness.sweep.process import WORKER, Turns, run_turns
 from harness.sweep.row import Summary
 from harness.sweep.sweep import run_sweep

@@ -1,8 +1,9 @@
 """The rules of the regression gate: two sets of rows in, findings out. Without torch, and without measuring.
 
-* Counted quantities are exact: any change fails.
+* What the baseline measured and the new run did not fails, whatever the reason.
+* Counted quantities are exact: any change fails. What follows from a declared acceptance is not compared.
 * Tokens are compared by hash where nothing but the code can change them: CPU, float32, and the baseline's
-  processor, torch, threads and weights. Elsewhere a notice.
+  processor, torch, threads and weights. Elsewhere a notice; so are counts that depend on the tokens.
 * Quality fails where the paired difference is worse by more than a stated margin and its interval excludes
   zero, at 99 % over all comparisons together (Bonferroni).
 * Time is the ratio to the reference cell timed in turn. More than 10 % slower warns. More than 25 % slower
@@ -13,53 +14,20 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from scipy.stats import mannwhitneyu
 
-from harness.quality.intervals import jackknife_interval
-from reports.comparability import CLEAN_KEYS, QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
-from reports.compare import display_name, setting_key
-from reports.inference import independent_contrast
-from results.schema import Paired, Row
+from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, gone
+from harness.regress.quality import quality
+from reports.measured import counts_of, follows_tokens
+from reports.naming import counted_text, display_name
+from results.fields import Measure
+from results.same_setting import setting_key
+from results.schema import FIELDS, Paired, Row
 
-Verdict = Literal["pass", "notice", "warn", "fail"]
-EXACT = (
-    "steps",
-    "forwards",
-    "tokens_processed",
-    "flops_per_image",
-    "parameters",
-    "weight_bytes",
-    "cache_bytes",
-    "graphs",
-)
 WARN_ABOVE, FAIL_ABOVE = 0.10, 0.25
 P_BELOW = 0.002
-QUALITY_LEVEL = 0.99
-MARGINS = {
-    "fd": (0.05, 0.0),
-    "kid": (0.05, 0.0005),
-    "is": (0.02, 0.0),
-    "precision": (0.0, 0.01),
-    "recall": (0.0, 0.01),
-    "accuracy": (0.0, 0.01),
-}
-"""Stem of a metric -> (share of the baseline's value, absolute): the larger one is the margin."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One comparison. ``kind``: cell, exact, tokens, quality, time or benchmark."""
-
-    setting: str
-    kind: str
-    quantity: str
-    baseline: str
-    now: str
-    verdict: Verdict
-    text: str
 
 
 def judge(
@@ -84,8 +52,11 @@ def judge(
     findings += [_cell(new, "none", new.status, "notice", "not in the baseline") for new in fresh]
     comparisons = sum(len(set(old.quality or {}) & set(new.quality or {})) for old, new in pairs)
     for old, new in pairs:
-        findings += [*exact(old, new), tokens(old, new), *quality(old, new, comparisons)]
-        findings.append(timing(old, new, (again or {}).get(new.cell)))
+        of_pair = [*exact(old, new), tokens(old, new), *quality(old, new, comparisons)]
+        asked = again is not None and new.cell not in again
+        of_pair += [timing(old, new, (again or {}).get(new.cell), asked), *absent(old, new)]
+        name = display_name(new, [*baseline, *rows])
+        findings += [dataclasses.replace(one, setting=name) for one in of_pair]
     return findings
 
 
@@ -96,18 +67,14 @@ def partners(baseline: Sequence[Row], rows: Sequence[Row]) -> dict[str, Row]:
     """
     found: dict[str, Row] = {}
     left = list(rows)
-    for but_for_steps in (False, True):
+    for but_for in ((), ("steps",)):
         for old in baseline:
-            wanted = _join_key(old, but_for_steps)
-            new = next((row for row in left if _join_key(row, but_for_steps) == wanted), None)
+            wanted = setting_key(old, but_for)
+            new = next((row for row in left if setting_key(row, but_for) == wanted), None)
             if old.cell not in found and new is not None:
                 found[old.cell] = new
                 left.remove(new)
     return found
-
-
-def _join_key(row: Row, but_for_steps: bool) -> str:
-    return setting_key(dataclasses.replace(row, steps=0) if but_for_steps else row)
 
 
 def suspects(baseline: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
@@ -127,18 +94,35 @@ def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
 def exact(old: Row, new: Row) -> list[Finding]:
     """Counted quantities: equal or failed."""
     found = []
-    for name in EXACT:
-        before, now = getattr(old, name), getattr(new, name)
+    counted, counts = counts_of(old), counts_of(new)
+    for name in {**counted, **counts}:
+        before, now = counted.get(name), counts.get(name)
+        if before is None and now is None:
+            continue
         verdict: Verdict = "pass" if before == now else "fail"
-        text = "" if before == now else "counted exactly: record a new baseline if the change is meant"
-        if before is None and now is not None:
+        text = "" if before == now else f"counted exactly: {IF_MEANT}"
+        if before is None:
             verdict, text = "notice", f"baseline: {old.unmeasured.get(name, 'not counted')}"
+        elif now is None:
+            text = gone(new, name)
+        elif before != now and (why := _why_not_exact(name, old, new)):
+            verdict, text = "notice", why
         found.append(Finding(display_name(new), "exact", name, _count(before), _count(now), verdict, text))
     return found
 
 
+def _why_not_exact(name: str, old: Row, new: Row) -> str:
+    """Why a counter may differ although the code is the same; empty where it may not."""
+    if not follows_tokens(name):
+        return ""
+    if old.acceptance is not None or new.acceptance is not None:
+        return "not compared: it follows from a declared acceptance"
+    obstacles = _token_obstacles(old, new) if new.steps_bound is not None else []
+    return f"depends on the tokens, not compared: {', '.join(obstacles)}" if obstacles else ""
+
+
 def _count(value: float | None) -> str:
-    return "none" if value is None else f"{value:,.0f}"
+    return "none" if value is None else counted_text(value)
 
 
 def tokens(old: Row, new: Row) -> Finding:
@@ -147,11 +131,36 @@ def tokens(old: Row, new: Row) -> Finding:
     verdict: Verdict = "pass" if before == now else "fail"
     text = "" if before == now else "tokens differ on the baseline's machine and settings"
     obstacles = _token_obstacles(old, new)
-    if obstacles:
+    if before and not now:
+        text = f"{NOT_ANY_MORE}: the row has no hash"
+    elif obstacles:
         verdict, text = "notice", f"not compared: {', '.join(obstacles)}"
     return Finding(
         display_name(new), "tokens", "tokens_sha256", before[:12] or "none", now[:12] or "none", verdict, text
     )
+
+
+def absent(old: Row, new: Row) -> list[Finding]:
+    """What else the baseline measured and the new row did not."""
+    found = []
+    for name, one in FIELDS.items():
+        if not (isinstance(one, Measure) and one.gated):
+            continue
+        before, now = numbers_of(name, getattr(old, name)), numbers_of(name, getattr(new, name))
+        for entry, value in before.items():
+            if value is not None and now.get(entry) is None:
+                why = gone(new, entry, new.unmeasured.get(name, "absent"))
+                found.append(Finding(display_name(new), "absent", entry, f"{value:.4g}", "none", "fail", why))
+    return found
+
+
+def numbers_of(name: str, value: Any) -> dict[str, float | None]:
+    """A number by its name, the numbers of a mapping by dotted ones, a metric by its value."""
+    if not isinstance(value, dict):
+        return {name: value}
+    if "value" in value:
+        return {name: value["value"]}
+    return {f"{name}.{key}": one for key, one in value.items()}
 
 
 def _token_obstacles(old: Row, new: Row) -> list[str]:
@@ -174,77 +183,24 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
     return found
 
 
-# Quality --------------------------------------------------------------------------------------------------
-
-
-def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
-    """Paired differences of the metrics that the old row has. comparisons: how many there are in all."""
-    try:
-        require_comparable((old, new), (*QUALITY_KEYS, *CLEAN_KEYS))
-    except Incomparable as error:
-        return [Finding(display_name(new), "quality", "quality", "", "", "notice", str(error))]
-    measured = [name for name, metric in (old.quality or {}).items() if metric["value"] is not None]
-    return [_metric(name, old, new, comparisons) for name in measured]
-
-
-def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding:
-    assert old.quality is not None
-    before, entry = old.quality[name]["value"], (new.quality or {}).get(name)
-    now = None if entry is None else entry["value"]
-    assert before is not None
-    if now is None:
-        why = f"no longer measured: {new.unmeasured.get(f'quality.{name}', 'absent')}"
-        return Finding(display_name(new), "quality", name, f"{before:.4g}", "", "notice", why)
-    low, high = difference(name, old, new, 1 - (1 - QUALITY_LEVEL) / comparisons)
-    worse, allowed = (now - before if lower_is_better(name) else before - now), margin(name, before)
-    if allowed is None:
-        text = f"difference {now - before:+.3g}, no margin is stated for this metric"
-        return Finding(display_name(new), "quality", name, f"{before:.4g}", f"{now:.4g}", "notice", text)
-    verdict: Verdict = "pass"
-    text = f"difference {now - before:+.3g}, margin {allowed:.3g}"
-    if low is None or high is None:
-        text += ", no interval"
-    else:
-        text += f", interval [{low:.3g}, {high:.3g}]"
-        if not low <= 0 <= high and worse > 0:
-            verdict = "fail" if worse > allowed else "warn"
-    return Finding(display_name(new), "quality", name, f"{before:.4g}", f"{now:.4g}", verdict, text)
-
-
-def difference(name: str, old: Row, new: Row, level: float) -> tuple[float | None, float | None]:
-    """Bounds of new - old: by the replicates of both, which share their random numbers, else by MOVER."""
-    assert old.quality is not None
-    assert new.quality is not None
-    a, b = old.quality[name], new.quality[name]
-    before, now = ((row.quality_replicates or {}).get(name, []) for row in (old, new))
-    if a["value"] is None or b["value"] is None:
-        return None, None
-    if not before or len(before) != len(now):
-        apart = independent_contrast((a["value"], a["low"], a["high"]), (b["value"], b["low"], b["high"]))
-        return apart.low, apart.high
-    replicates = [y - x for x, y in zip(before, now, strict=True)]
-    found = jackknife_interval(b["value"] - a["value"], replicates, b["n"], level)
-    return found.low, found.high
-
-
-def margin(name: str, value: float) -> float | None:
-    """How much worse a metric may become before a sure difference fails; None where none is stated."""
-    stated = MARGINS.get(name.partition("@")[0].partition("_")[0])
-    if stated is None:
-        return None
-    relative, absolute = stated
-    return max(relative * abs(value), absolute)
-
-
 # Time -----------------------------------------------------------------------------------------------------
 
 
-def timing(old: Row, new: Row, again: Paired | None = None) -> Finding:
-    """The ratio to the reference cell: soft, and failed by two rounds only."""
-    name, quantity = display_name(new), "time / reference"
-    if old.paired is None or new.paired is None:
-        why = (old if old.paired is None else new).unmeasured.get("paired", "not timed in turn")
-        return Finding(name, "time", quantity, "none", "none", "notice", why)
+def timing(old: Row, new: Row, again: Paired | None = None, asked: bool = False) -> Finding:
+    """The ratio to the reference cell: soft, and failed by two rounds only.
+
+    asked: whether a second round, which ``again`` lacks, was tried.
+    """
+    name, ratio = display_name(new), "time / reference"
+    if old.paired is None:
+        why = old.unmeasured.get("paired", "not timed in turn")
+        return Finding(name, "time", ratio, "none", "none", "notice", f"baseline: {why}")
+    if new.paired is None:
+        why = gone(new, "paired", "not timed in turn")
+        return Finding(name, "time", ratio, "timed", "none", "fail", why)
+    if _is_reference(old.paired) != _is_reference(new.paired):
+        why = f"timed beside another reference than in the baseline: {IF_MEANT}"
+        return Finding(name, "time", ratio, "timed", "timed", "fail", why)
     if _is_reference(new.paired):
         return _reference_timing(old, new)
     before, now = statistics.median(ratios(old.paired)), statistics.median(ratios(new.paired))
@@ -253,13 +209,14 @@ def timing(old: Row, new: Row, again: Paired | None = None) -> Finding:
     text = f"{100 * change:+.1f} % (n={len(old.paired['seconds'])}, {len(new.paired['seconds'])})"
     if _is_slow(old.paired, new.paired):
         if again is None:
-            text += ", not timed a second time"
+            verdict = "fail" if asked else "warn"
+            text += ", not timed a second time" + (": the second round failed" if asked else "")
         else:
             second = statistics.median(ratios(again)) / before - 1
             confirmed = _is_slow(old.paired, again)
             verdict = "fail" if confirmed else "warn"
             text += f", second round {100 * second:+.1f} %, {'confirmed' if confirmed else 'not confirmed'}"
-    return Finding(name, "time", quantity, f"{before:.4f}", f"{now:.4f}", verdict, text)
+    return Finding(name, "time", ratio, f"{before:.4f}", f"{now:.4f}", verdict, text)
 
 
 def _reference_timing(old: Row, new: Row) -> Finding:
@@ -267,14 +224,15 @@ def _reference_timing(old: Row, new: Row) -> Finding:
 
     Workloads and decode are bound by different parts of a machine, so this warns at most.
     """
-    name, quantity = display_name(new), "time / workloads"
+    name, ratio = display_name(new), "time / workloads"
     before, now = _over_workloads(old), _over_workloads(new)
     if before is None or now is None:
-        return Finding(name, "time", quantity, "none", "none", "notice", "no workloads beside it")
+        why = "baseline: no workloads beside it" if before is None else f"{NOT_ANY_MORE}: the workloads"
+        return Finding(name, "time", ratio, "none", "none", "notice" if before is None else "fail", why)
     change = now / before - 1
     verdict: Verdict = "warn" if change > FAIL_ABOVE else "pass"
     text = f"{100 * change:+.1f} %, the reference of all ratios"
-    return Finding(name, "time", quantity, f"{before:.4g}", f"{now:.4g}", verdict, text)
+    return Finding(name, "time", ratio, f"{before:.4g}", f"{now:.4g}", verdict, text)
 
 
 def _over_workloads(row: Row) -> float | None:
@@ -304,7 +262,7 @@ def _is_slow(old: Paired | None, new: Paired | None) -> bool:
 
 
 def benchmarks(old: Mapping[str, Sequence[float]], new: Mapping[str, Sequence[float]]) -> Iterable[Finding]:
-    """pytest-benchmark results by name: they have no reference in their process, so they warn at most."""
+    """pytest-benchmark results by name: they have no reference in their process, so slow ones warn."""
     for name, seconds in new.items():
         now = statistics.median(seconds)
         if name not in old:
@@ -317,10 +275,4 @@ def benchmarks(old: Mapping[str, Sequence[float]], new: Mapping[str, Sequence[fl
         yield Finding(name, "benchmark", "seconds", f"{before:.4g}", f"{now:.4g}", verdict, text)
     for name in old:
         if name not in new:
-            yield Finding(name, "benchmark", "seconds", "recorded", "none", "notice", "not run")
-
-
-def worst(findings: Iterable[Finding]) -> Verdict:
-    """The verdict of all together."""
-    order: tuple[Verdict, ...] = ("pass", "notice", "warn", "fail")
-    return max((finding.verdict for finding in findings), key=order.index, default="pass")
+            yield Finding(name, "benchmark", "seconds", "recorded", "none", "fail", "not run any more")

@@ -28,6 +28,8 @@ from harness.measure.repeats import Budget, in_turn
 from harness.quality.assess.controlled import Assessor
 from harness.quality.intervals import wilson_interval
 from harness.regress import judge, plants
+from harness.regress.findings import Verdict, worst
+from harness.regress.quality import quality
 from harness.subject import compiled
 from harness.subject.pins import finished
 from harness.subject.prepare import predict, prepare
@@ -152,7 +154,7 @@ def exact_row(subject: Subject) -> Row:
 
 def is_exact_alarm(before: Row, now: Row) -> bool:
     """Whether the gate fails on a counter or the tokens."""
-    return judge.worst([*judge.exact(before, now), judge.tokens(before, now)]) == "fail"
+    return worst([*judge.exact(before, now), judge.tokens(before, now)]) == "fail"
 
 
 def _with_decode(subject: Subject, decode: plants.Decode) -> Subject:
@@ -212,7 +214,7 @@ def _pooled(processes: Sequence[Sequence[Paired]], start: int, together: int) ->
     return [joined(pairs) for pairs in zip(*chosen, strict=True)]
 
 
-def timing_verdict(cells: Sequence[Cell], before: Paired, now: Paired, again: Paired) -> judge.Verdict:
+def timing_verdict(cells: Sequence[Cell], before: Paired, now: Paired, again: Paired) -> Verdict:
     old, new = (_row(cells[1], paired=paired) for paired in (before, now))
     return judge.timing(old, new, again).verdict
 
@@ -269,7 +271,7 @@ def quality_row(drawn: Cell, cell: Cell, assessor: Assessor) -> Row:
 
 
 def is_quality_alarm(before: Row, now: Row) -> bool:
-    return judge.worst(judge.quality(before, now, QUALITY_COMPARISONS)) == "fail"
+    return worst(quality(before, now, QUALITY_COMPARISONS)) == "fail"
 
 
 def _seeded(cell: Cell, seed: int) -> Cell:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from harness.regress.judge import Finding, Verdict, worst
+from harness.regress.findings import Finding, Verdict, worst
 from reports.escape import terminal
 from reports.tables import markdown_of
 

@@ -20,6 +20,8 @@ from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
 from pardec.file_forms import unopenable
+from results.rules import TUNED, is_number
+from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
@@ -74,6 +76,10 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
+    if cell.guidance == TUNED:
+        cell = _tuned(cell)
+    if cell.acceptance is not None:
+        raise UserError(f"acceptance: strategy '{cell.strategy}' drafts no tokens, so none are accepted")
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
@@ -87,9 +93,9 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
     guidance = None
-    if cell.guidance is not None:
+    if cell.scale is not None:
         guidance = Guidance(
-            cell.guidance,
+            cell.scale,
             cell.guidance_schedule,  # type: ignore[arg-type]
             cell.guidance_power,
             cell.guidance_interval,
@@ -123,10 +129,16 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
+def _own_network(strategy: str) -> str:
+    """The zoo's network of a strategy: of a training-free one, its base's."""
+    own = registry.get(strategy)
+    return ZOO_PREFIX + (own.base or own.name)
+
+
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
     own = registry.get(cell.strategy)
-    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    network = cell.network or _own_network(cell.strategy)
     card = zoo.read_card(network, cell.zoo)
     if card.strategy not in (own.name, own.base):
         raise UserError(
@@ -148,6 +160,35 @@ def _stored(cell: Cell) -> Source:
     options = {key: value for key, value in card.options.items() if key in valid}
     strategy = registry.get(cell.strategy, **{**options, **cell.options})
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+
+
+def _tuned(cell: Cell) -> Cell:
+    """The cell with the guidance scale and its schedule that the card of its network records; UserError where
+    it records none, or none of the cell's schedule."""
+    network = cell.network or _own_network(cell.strategy)
+    if cell.is_published:
+        raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
+    card = zoo.read_card(network, cell.zoo)
+    try:
+        found = card.content["guidance"]
+        scale, schedule = next(
+            (one["guidance"], one["guidance_schedule"])
+            for one in found["grid"]
+            if one["guidance"] == found["chosen"]
+        )
+    except (LookupError, TypeError, StopIteration):
+        scale = schedule = None
+    if not (is_number(scale) and schedule in SCHEDULES):
+        raise UserError(
+            f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
+            "pardec sweep guidance, pardec tune"
+        )
+    if cell.guidance_schedule not in (Cell.guidance_schedule, schedule):
+        raise UserError(
+            f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
+            f"'{network}' records a scale for '{schedule}'"
+        )
+    return dataclasses.replace(cell, guidance=float(scale), guidance_schedule=schedule)
 
 
 def with_files(cell: Cell) -> Cell:

@@ -11,7 +11,7 @@ from backbones.tokenizers import load_tokenizer
 from harness.cell.cell import RANDOM, Cell, unscored
 from harness.cost.model import predict_cost
 from harness.cost.sweep_hours import card_for
-from harness.cost.trace import Untraceable
+from harness.cost.work import Unforeseeable
 from harness.images.arrays import write_npz
 from harness.images.codes import decode_images
 from harness.images.data import load_dataset, to_float
@@ -116,7 +116,7 @@ def store_prediction(subject: Subject, folder: Path) -> tuple[dict[str, str], di
         return {}, {UNPREDICTED: "no device card of this machine and thread count; run 'pardec calibrate'"}
     try:
         cost = predict_cost(subject.prepared, card, subject.tokenizer)
-    except (Untraceable, UserError) as error:
+    except (Unforeseeable, UserError) as error:
         return {}, {UNPREDICTED: str(error)}
     path = folder / "artifacts" / f"{cell.key}.cost.json"
     cost.write(path)

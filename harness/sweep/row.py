@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.markup import escape
 
-from harness.cell.cell import RANDOM, Cell
+from harness.cell.cell import APPLIES, RANDOM, Cell
 from harness.machine.environment import environment
 from harness.sweep.process import Outcome
 from harness.sweep.turns import ALONE, is_of_this_machine
 from pardec.errors import one_line
-from results.schema import Attempt, Row, reasons
+from results.schema import FIELDS, Attempt, Row, may_be_null, reasons
+from results.settings import DECLARED
 from results.store import ResultStore
 from strategies.decoding import presets
 
@@ -92,40 +93,23 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
         "status": outcome.status,
         "reason": outcome.reason,
     }
-    guided = cell.guidance is not None
     settings = {
         "cell": cell.key,
         "status": outcome.status,
         "reason": outcome.reason,
         "attempts": [attempt],
+        "settings": cell.settings(),
         "tier": "anchor" if cell.is_anchor else "published" if cell.is_published else "controlled",
-        "strategy": cell.strategy,
-        "options": dict(cell.options),
-        "label": cell.label,
-        "size": cell.size,
-        "network": cell.network,
         "checkpoint": RANDOM if cell.checkpoint == RANDOM else cell.pins.get("network"),
         "tokenizer": tokenizer_name(cell),
         "steps": cell.steps,
-        "guidance": cell.guidance,
-        "guidance_schedule": cell.guidance_schedule if guided else None,
-        "guidance_power": cell.guidance_power if guided else None,
-        "temperature": None if cell.is_anchor else cell.temperature,
-        "top_k": None if cell.is_anchor else cell.top_k,
-        "top_p": None if cell.is_anchor else cell.top_p,
-        "batch": None if cell.is_anchor else cell.batch,
         "images": cell.images,
-        "dtype": cell.dtype,
-        "device": cell.device,
-        "products": cell.products,
-        "compile": cell.compile,
-        "cuda_graphs": cell.cuda_graphs,
-        "seed": cell.seed,
-        "threads": cell.threads,
         "started_at": started_at,
         "wall_s": outcome.wall_s,
-    }
+    } | as_they_apply(cell)
     values = {"environment": environment()} | settings | outcome.measured
+    if values.get("steps_bound") is None:
+        values = dict.fromkeys(("steps_least", "steps_most"), values["steps"]) | values
     why = "an anchor decodes nothing" if cell.is_anchor else "not measured"
     if outcome.status != "ok":
         why = f"{outcome.status}: {outcome.reason}"
@@ -133,6 +117,15 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
     noted = {} if cell.is_anchor else {"paired": ALONE}
     noted |= dict(values.get("unmeasured") or {})
     return Row(**values | {"unmeasured": reasons(values | {"unmeasured": noted}, why)})
+
+
+def as_they_apply(cell: Cell) -> dict[str, Any]:
+    """The settings that a row states beside its numbers, null where the cell has no use for them."""
+    return {
+        name: None if may_be_null(name) and not APPLIES[DECLARED[name].applies](cell) else getattr(cell, name)
+        for name, one in FIELDS.items()
+        if one.kind == "setting"
+    }
 
 
 def tokenizer_name(cell: Cell) -> str:

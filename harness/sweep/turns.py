@@ -13,11 +13,13 @@ from harness.sweep.process import Outcome, Progress, Turns, run_turns
 from pardec.errors import one_line
 from results.environments import agree, environment_keys, keys_of
 from results.schema import Row
+from results.settings import DECLARED
 from results.store import ResultStore
 
-SAME_MACHINE = ("dtype", "products", "compile", "cuda_graphs", "device", "threads", "batch", "zoo", "plugin")
-SAME_NETWORK = ("network", "checkpoint", "data", *SAME_MACHINE)
-SHARED = {"network": SAME_NETWORK, "all": SAME_MACHINE}
+SHARED = {
+    "network": tuple(name for name, one in DECLARED.items() if one.shared),
+    "all": tuple(name for name, one in DECLARED.items() if one.shared == "machine"),
+}
 """What cells of a group have in common, by the sweep's ``in_turn``."""
 ALONE = "not timed in turn: no other cell of the sweep shares its network, dtype, batch and threads"
 

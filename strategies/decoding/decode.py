@@ -190,9 +190,9 @@ class Loop:
         if self.groups is not None:
             self._require_planned(at, where)
         if isinstance(at, slice) and where is None:
-            self.tokens[:, at] = tokens
+            self.tokens[:, : self.plan.places][:, at] = tokens
             if self.groups is None:
-                self.written[:, at] += 1
+                self.written[:, : self.plan.places][:, at] += 1
             self.done_at.fill_(self.step + 1)
         else:
             self._commit_some(at, tokens, where)

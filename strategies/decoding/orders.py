@@ -32,6 +32,12 @@ def diagonal_sizes(grid: tuple[int, int]) -> tuple[int, ...]:
     return tuple(np.bincount(row + column).tolist())
 
 
+def window_order(grid: tuple[int, int], side: int) -> np.ndarray:
+    """Windows of ``side`` x ``side`` row by row, each row by row inside, int64 [N]; side must divide both."""
+    cells = raster(grid).reshape(grid[0] // side, side, grid[1] // side, side)
+    return cells.transpose(0, 2, 1, 3).reshape(-1)
+
+
 def region_order(grid: tuple[int, int], regions: int) -> np.ndarray:
     """PAR's order (arXiv 2412.15119), int64 [N]: the first token of every region, then the second, ...
 

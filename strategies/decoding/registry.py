@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "nar")
+PAPERS = Path(__file__).parents[1]
+FIRST = ("raster", "rar", "par", "lpd", "arpg", "randar")
+"""They keep their places, and so their colours, whatever else comes; the others follow by name."""
+_found = {path.stem.replace("_", "-"): path for path in PAPERS.glob("[a-z]*.py")}
+BUILT_IN = (*FIRST, *sorted(_found.keys() - set(FIRST)))
+"""Every file of ``strategies/`` is a strategy, named as the file."""
 NAME = r"\w[\w.-]{0,63}"
 CHARACTERS = "letters, digits, '-', '_' and '.'"
+LONGEST_TITLE = 24
 _plugins: dict[str, Path] = {}
 
 
@@ -61,9 +67,14 @@ def origin(name: str) -> str:
     return visible(f"entry point{'s' if len(values) > 1 else ''} {' and '.join(values)}")
 
 
+def plugin_of(name: str) -> Path | None:
+    """The file from which a strategy was added; None for built-ins and those of packages."""
+    return _plugins.get(name)
+
+
 def describe(name: str) -> str:
     """First line of the strategy file's docstring, read without importing it; or why it can't be imported."""
-    path = Path(__file__).parent.parent / f"{name}.py" if name in BUILT_IN else _plugins.get(name)
+    path = _found.get(name) or _plugins.get(name)
     if path is None:
         value = _entry_points()[name][0]
         reason = _clash(name) or installed.why_not(value)
@@ -75,6 +86,12 @@ def describe(name: str) -> str:
     except (SyntaxError, ValueError, OSError) as error:
         return visible(f"{path} is no Python: {_one_line(error)}")
     return visible((docstring or name).strip().splitlines()[0])
+
+
+def titles() -> dict[str, str]:
+    """What every strategy calls itself where its file begins, in the order of ``names``; none is imported."""
+    found = {name: describe(name).partition(":")[0] for name in names()}
+    return {name: title if len(title) <= LONGEST_TITLE else name for name, title in found.items()}
 
 
 def get(name: str, **options: Any) -> Strategy:
@@ -200,7 +217,7 @@ def _load(name: str) -> type[Strategy]:
     clash = None if name in BUILT_IN else _clash(name)
     if clash is not None:
         raise UserError(f"{where} cannot be imported: {clash}")
-    target = f"strategies.{name}" if name in BUILT_IN else _entry_points()[name][0]
+    target = f"strategies.{_found[name].stem}" if name in BUILT_IN else _entry_points()[name][0]
     module_name, attribute = installed.parts(target)
     try:
         module = importlib.import_module(module_name)

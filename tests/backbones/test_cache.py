@@ -100,10 +100,10 @@ def test_a_slot_that_is_not_there_is_an_error(slots):
 
 def test_slots_are_zero_until_they_are_written_whatever_an_earlier_decode_left():
     network = subject(registry.get("raster")).network
-    assert (network.cache(2, 6).store == 0).all()
+    assert (network.cache(2, 2, 6).store == 0).all()
     network.keep_caches()
-    network.cache(2, 6).store.fill_(float("nan"))
-    assert (network.cache(2, 6).store == 0).all()
+    network.cache(2, 2, 6).store.fill_(float("nan"))
+    assert (network.cache(2, 2, 6).store == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -84,12 +84,12 @@ def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
 
 def test_a_kept_cache_is_the_same_for_one_shape_and_new_for_another():
     network = subject(registry.get("raster")).network
-    assert network.cache(2, 16) is not network.cache(2, 16)
+    assert network.cache(2, 2, 16) is not network.cache(2, 2, 16)
     network.keep_caches()
-    kept = network.cache(2, 16)
-    assert network.cache(2, 16) is kept
-    assert network.cache(4, 16) is not kept
-    assert network.cache(2, 16) is kept
+    kept = network.cache(2, 2, 16)
+    assert network.cache(2, 2, 16) is kept
+    assert network.cache(4, 2, 16) is not kept
+    assert network.cache(2, 2, 16) is kept
 
 
 class AtOwnPace(Raster):
@@ -97,7 +97,7 @@ class AtOwnPace(Raster):
 
     def decode(self, network, plan, rows):
         phases = network.phases(torch.arange(plan.places)).expand(len(rows), -1, -1, -1)
-        cache = network.cache(len(rows), plan.places)
+        cache = network.cache(len(rows), network.config.trunk.depth, plan.places)
         x = network.class_embedding(rows.labels).unsqueeze(1)
         start = torch.zeros(len(rows), dtype=torch.int64)
         for at in plan.groups():
@@ -135,7 +135,7 @@ def test_a_kept_cache_is_emptied_for_every_decode():
     replay_trunks(case.network, BakedPasses())
     expected = decoded(case, (0, 1), 16, None).tokens
     with torch.inference_mode():
-        case.network.cache(2, 16).store.fill_(float("nan"))
+        case.network.cache(2, 2, 16).store.fill_(float("nan"))
     assert torch.equal(decoded(case, (0, 1), 16, None).tokens, expected)
 
 

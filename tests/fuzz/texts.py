@@ -11,7 +11,6 @@ from rich.console import Console
 
 from harness.cell import sweep_file
 from harness.cell.cell import RULES, Cell
-from harness.commands.explain_command import find_cell, inline_cell
 from harness.cost.cards import HERE, SHEETS, read_cards
 from harness.images.code_shards import CodeShards
 from harness.images.shards import Shards
@@ -19,6 +18,7 @@ from harness.lossiness.worlds import RULES as ORDERS
 from harness.regress.benchmarks import read_benchmark_json, read_recorded
 from harness.regress.judge import judge
 from harness.regress.show import print_findings, to_json, to_markdown
+from harness.sweep.find import find_cell, inline_cell
 from harness.train import tune
 from harness.weights import zoo
 from pardec.errors import UserError

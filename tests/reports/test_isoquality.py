@@ -188,7 +188,7 @@ def test_paired_values_reach_the_table() -> None:
     rows = [dataclasses.replace(row, quality_replicates={METRIC: without}) for row in sweep_rows()]
     (facet,) = facets(rows)
     against = contests(facet, {}, TrainingNoise())[-1]
-    assert against.title == "Against Raster, 64 steps, guidance 2"
+    assert against.title == "Against Raster, 64 steps"
     assert against.headings[1:4] == (f"{METRIC}, difference", "training seeds", "verdict")
     rar = next(line for line in against.lines if line[0].startswith("RAR"))
     assert rar[1:4] == ("1.700 ± 0", "–", "worse (paired)")

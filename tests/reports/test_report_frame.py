@@ -16,7 +16,8 @@ from reports.comparability import (
     quantity,
     require_comparable,
 )
-from reports.frame import facets, frame, hardware_notes, metrics, series_label
+from reports.frame import facets, frame, hardware_notes, metrics
+from reports.naming import series_label
 from results.schema import Row
 
 
@@ -163,8 +164,8 @@ def test_metrics_put_distances_first_and_rates_last(rows: Sequence[Row]) -> None
 def test_labels_say_what_tells_rivals_apart() -> None:
     plain, strong, many = first(), first(guidance=3.0), first(steps=32, guidance=5.0)
     assert series_label(plain, [plain, many]) == "Raster"
-    assert series_label(plain, [plain, strong]) == "Raster (guidance 2.0)"
-    assert series_label(strong, [plain, strong]) == "Raster (guidance 3.0)"
+    assert series_label(plain, [plain, strong]) == "Raster (guidance 2)"
+    assert series_label(strong, [plain, strong]) == "Raster (guidance 3)"
 
 
 def test_the_gpu_is_the_hardware_of_a_gpu_run() -> None:

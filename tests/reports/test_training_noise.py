@@ -82,8 +82,8 @@ def test_every_difference_of_a_report_shows_it() -> None:
     shown = {line[0]: line[at] for line in against.lines}
     assert set(shown.values()) == {"± 0.5"}
     verdicts = {line[0]: line[at + 1] for line in against.lines}
-    assert "within training noise" in verdicts["PAR, 19 steps, guidance 2"], verdicts
-    assert "within training noise" not in verdicts["LPD, 20 steps, guidance 2"]
+    assert "within training noise" in verdicts["PAR, 19 steps"], verdicts
+    assert "within training noise" not in verdicts["LPD, 20 steps"]
     assert "0.5 (raster, 64 steps)" in against.note
     sizes = [line[iso.headings.index("training seeds")] for line in iso.lines]
     assert "± 0.5" in sizes

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pardec.errors import UserError
 from results import schema
+from results.fields import Field, Measure
 from results.schema import (
     MEASURED,
     Row,
@@ -21,6 +22,7 @@ from results.schema import (
     row_to_json,
     with_reasons,
 )
+from results.upgrades import upgraded
 
 DATA = Path(__file__).parent / "data"
 FIELDS = {field.name for field in dataclasses.fields(Row)}
@@ -98,7 +100,7 @@ def test_null_entries_need_a_reason_under_their_dotted_name() -> None:
     ("changes", "message"),
     [
         ({"speed": 3}, "unknown key 'speed', did you mean 'seed'"),
-        ({"steps": "ten"}, "key 'steps' must be a whole number"),
+        ({"steps": "ten"}, "key 'steps' must be a finite number"),
         ({"batch": True}, "key 'batch' must be a whole number"),
         ({"status": "fine"}, "key 'status' must be one of ok, oom"),
         ({"status": "oom"}, "key 'reason' must say why"),
@@ -148,16 +150,31 @@ def test_recorded_rows_of_every_older_schema_are_read(version: int) -> None:
         assert row_from_json(row_to_json(row)) == row
 
 
-def test_older_rows_climb_the_upgrade_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    def renamed(values: dict[str, Any]) -> dict[str, Any]:
-        return {("label" if key == "name" else key): value for key, value in values.items()}
+def test_plans_of_older_rows_were_fixed_before_the_first_token() -> None:
+    old = json.loads((DATA / "schema-4.jsonl").read_text().splitlines()[0])
+    row = row_from_json(json.dumps(old))
+    assert (row.steps_least, row.steps, row.steps_most) == (old["steps"],) * 3
+    assert row.steps_bound is None
+    assert row.unmeasured["accepted_share"] == "the strategy drafts no tokens"
+    assert row.settings == {}
 
-    monkeypatch.setattr(schema, "SCHEMA", 5)
-    monkeypatch.setattr(schema, "UPGRADES", {3: renamed, 4: lambda values: values})
-    values = json.loads(line()) | {"schema": 3}
-    values["name"] = values.pop("label")
-    row = row_from_json(json.dumps(values))
-    assert (row.label, row.schema) == ("LPD", 5)
+
+def test_a_new_number_needs_a_reason_in_rows_of_every_older_schema() -> None:
+    fields = schema.FIELDS | {"heat_j": Measure(since=6), "colour": Field(since=7, before="grey")}
+    old = json.loads(line()) | {"schema": 3, "training_seed": 5}
+    row = upgraded(old, fields, 7)
+    assert (row["schema"], row["heat_j"], row["colour"]) == (7, None, "grey")
+    assert row["unmeasured"]["heat_j"] == "not recorded before schema 6"
+    assert row["training_seed"] == 5  # what is there is kept
+
+
+def test_every_network_of_a_decode_has_its_counts() -> None:
+    use = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 0}
+    networks = [use | {"forwards": 2.5, "tokens_processed": 4}]
+    row = make_row(networks=networks, steps=7.25, steps_least=6, steps_most=9, steps_bound=64)
+    assert row_from_json(row_to_json(row)) == row
+    with pytest.raises(UserError, match=r"'networks\[0\]' must have the keys role, parameters"):
+        row_from_json(line(networks=[{"role": "drafter"}]))
 
 
 def test_lossiness_needs_its_interval_or_a_reason() -> None:

@@ -70,7 +70,7 @@ def test_a_declared_failure_must_fail():
     ("name", "says"),
     [
         ("declare_itself", "did you mean 'declares_itself'?"),
-        ("given_tokens", "cannot be: see 'any_order'"),
+        ("given_tokens", "cannot be: any_order = False"),
         ("expected_failures_are_declared", "is no such check"),
     ],
 )

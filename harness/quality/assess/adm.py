@@ -36,8 +36,6 @@ from harness.quality import (
     extract_parts,
     inception_extractor,
     inception_weights_file,
-    kernel,
-    neighbours,
     protocol,
     quality,
     read_adm,
@@ -48,7 +46,7 @@ from harness.quality import (
 from harness.quality.adm import AdmBatch, statistics_of
 from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
 from harness.quality.assess.controlled import COLOUR, LABELS
-from harness.quality.assess.kept import kept
+from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.spatial import WIDTH, split, with_spatial
 from pardec.errors import UserError, visible
 from pardec.hashing import file_sha256, text_key
@@ -188,9 +186,7 @@ def _references(
     stored = kept(folder / f"reference-{digest}.npz", _KEPT, lambda: _of_images(cell, path, extractor))
     both = Features(stored["features"], stored["logits"], extractor.name, extractor.sha256)
     pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, visible(path.stem))
-    # What takes longest of a reference; the names are those of its cached properties.
-    pooled.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
-    return pooled, spatial
+    return with_slow_parts(pooled, stored), spatial
 
 
 def _of_images(cell: Cell, path: Path, extractor: Extractor) -> dict[str, NDArray[Any]]:
@@ -198,13 +194,8 @@ def _of_images(cell: Cell, path: Path, extractor: Extractor) -> dict[str, NDArra
     images = read_adm(path).images
     assert images is not None
     both = extract(images, extractor, BATCH, cell.device)
-    points = split(both)[0].features
-    return {
-        "features": both.features,
-        "logits": both.logits,
-        "kernel_mean": np.array(kernel.mean_of_pairs(points)),
-        "radii": neighbours.radii(points),
-    }
+    own = {"features": both.features, "logits": both.logits}
+    return own | slow_parts(split(both)[0].features)
 
 
 def _statistics(

@@ -8,8 +8,16 @@ from typing import Any, Literal
 from backbones.config import NetworkConfig
 from pardec.errors import nearest, unknown
 from strategies.decoding import registry
-from strategies.decoding.base import Strategy
-from strategies.decoding.contract import declarations, decoding, isolation, learning, sampling, work
+from strategies.decoding.base import Strategy, TrainingFree
+from strategies.decoding.contract import (
+    declarations,
+    decoding,
+    isolation,
+    learning,
+    lossless,
+    sampling,
+    work,
+)
 from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, subject
 from strategies.decoding.contract.requirements import Broken, require
 
@@ -18,11 +26,17 @@ Status = Literal["pass", "fail", "expected failure", "not applicable"]
 
 @dataclass(frozen=True)
 class Check:
-    """One named requirement; ``trait`` and ``value``: it applies to strategies that declare so."""
+    """One named requirement.
+
+    trait, value: it applies to strategies that declare so; also: the same of a second trait. of_taught: it
+    applies to strategies that say what their network is taught, as a training-free one need not.
+    """
 
     run: Callable[[Subject], None]
     trait: str | None = None
     value: Any = True
+    also: str | None = None
+    of_taught: bool = False
 
     @property
     def name(self) -> str:
@@ -34,7 +48,16 @@ class Check:
         return (self.run.__doc__ or self.name).splitlines()[0]
 
     def applies(self, strategy: Strategy) -> bool:
-        return self.trait is None or getattr(strategy, self.trait) == self.value
+        return not self.why_not(strategy)
+
+    def why_not(self, strategy: Strategy) -> str:
+        """Why it does not apply; empty where it does."""
+        for trait, value in ((self.trait, self.value), (self.also, True)):
+            if trait is not None and getattr(strategy, trait) != value:
+                return f"{trait} = {getattr(strategy, trait)!r}"
+        if self.of_taught and type(strategy).taught_logits is TrainingFree.taught_logits:
+            return f"training-free: '{strategy.base}' says what the network is taught"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +108,8 @@ def check_expected_failures_are_declared(subject: Subject) -> None:
     for name, reason in subject.strategy.expected_failures.items():
         require(name in WAIVABLE, f"expected failure '{name}' is no such check: {nearest(name, WAIVABLE)}")
         require(isinstance(reason, str) and reason.strip(), f"expected failure '{name}' has no reason")
-        trait = CHECKS[name].trait
-        require(CHECKS[name].applies(subject.strategy), f"expected failure '{name}' cannot be: see '{trait}'")
+        why_not = CHECKS[name].why_not(subject.strategy)
+        require(not why_not, f"expected failure '{name}' cannot be: {why_not}")
 
 
 _ALL = (
@@ -96,6 +119,7 @@ _ALL = (
     Check(declarations.check_plans_are_valid),
     Check(sampling.check_sampler_draws_the_filtered_softmax),
     Check(sampling.check_guidance_scales),
+    Check(decoding.check_every_position_once),
     Check(decoding.check_causal),
     Check(decoding.check_guidance),
     Check(decoding.check_needs_a_null_class_for_guidance),
@@ -110,11 +134,11 @@ _ALL = (
     Check(learning.check_lessons_leak_nothing, "base", None),
     Check(learning.check_loss_is_mean_cross_entropy, "base", None),
     Check(learning.check_every_parameter_learns, "base", None),
-    Check(decoding.check_every_position_once, "revises", False),
     Check(isolation.check_batch_equals_singles, "batch_exact"),
-    Check(decoding.check_cached_equals_taught, "cached_equals_taught"),
+    Check(decoding.check_cached_equals_taught, "cached_equals_taught", of_taught=True),
     Check(isolation.check_reads_only_filled_slots, "empty_context", False),
-    Check(decoding.check_lossless, "lossless"),
+    Check(lossless.check_lossless, "lossless"),
+    Check(lossless.check_lossless_in_a_batch, "lossless", also="decides_steps"),
     Check(decoding.check_given_tokens, "any_order"),
     Check(decoding.check_everything_given, "any_order"),
 )
@@ -162,9 +186,7 @@ def judge(
 ) -> Outcome:
     """Run one check on a fresh network."""
     if not check.applies(strategy):
-        return Outcome(
-            check.name, "not applicable", f"{check.trait} = {getattr(strategy, str(check.trait))!r}"
-        )
+        return Outcome(check.name, "not applicable", check.why_not(strategy))
     failure: str | None = None
     crashed = False
     try:

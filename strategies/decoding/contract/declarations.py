@@ -58,6 +58,9 @@ def check_plans_are_valid(subject: Subject) -> None:
     strategy = subject.strategy
     tried = [grid for grid in GRIDS if _plannable(strategy, grid)]
     require(tried, f"no plan on any of the grids {GRIDS}")
+    if strategy.decides_steps:
+        _require_bounded_plans(strategy, tried)
+        return
     for grid in tried:
         for steps in strategy.allowed_steps(grid):
             _require_whole_plan(strategy, grid, steps, seed=(steps * 2654435761) % 2**32)
@@ -86,15 +89,27 @@ def _require_whole_plan(strategy: Strategy, grid: tuple[int, int], steps: int, s
     where = f"plan of {steps} steps on {grid[0]}x{grid[1]}"
     require_equal(plan.steps, steps, f"{where}: steps")
     require_equal(sum(plan.sizes or ()), plan.places, f"{where}: sum of its group sizes")
-    require_equal(
-        np.unique(plan.step_of_position()).tolist(), list(range(steps)), f"{where}: steps that write"
-    )
+    if not plan.opened:
+        written = np.unique(plan.step_of_position()).tolist()
+        require_equal(written, list(range(steps)), f"{where}: steps that write")
     _require_clocks(plan, where)
     again = strategy.plan(grid, steps, Streams(seed, (9, 0)))
     flipped = again.order if len(again.order) == 1 else again.order[::-1]
     require(
         np.array_equal(flipped, plan.order), f"{where}: an image's order is not its own, or not repeatable"
     )
+
+
+def _require_bounded_plans(strategy: Strategy, grids: list[tuple[int, int]]) -> None:
+    """The plan of a strategy that decides its steps while decoding: it says so, and bounds them."""
+    for grid in grids:
+        where = f"plan on {grid[0]}x{grid[1]}"
+        plan = strategy.plan(grid, None, Streams(0, (0, 9)))
+        require(plan.steps is None, f"{where}: {plan.steps} steps, though they are decided while decoding")
+        bound = plan.most_steps
+        require(1 <= bound <= plan.places, f"{where}: at most {bound} steps for {plan.places} places")
+        _require_clocks(plan, where)
+    refused(partial(strategy.plan, grids[0], 1, Streams(0, (0,))), "steps = 1 of a method that decides them")
 
 
 def _require_clocks(plan: Plan, where: str) -> None:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from backbones.cache import KVCache
-from strategies.decoding.contract.recording import Subject, randomise, run
+from strategies.decoding.contract.recording import Run, Subject, randomise, run
 from strategies.decoding.contract.recording import subject as make_subject
-from strategies.decoding.contract.requirements import close, require
+from strategies.decoding.contract.requirements import close, require, require_equal
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
+from strategies.decoding.trace import Drafted, places_of
 
 
 def check_batch_equals_singles(subject: Subject) -> None:
@@ -37,6 +38,8 @@ def check_batch_equals_singles(subject: Subject) -> None:
         ]
         together, singles = runs[0], runs[1:]
         for row, alone in enumerate(singles):
+            paces = int(together.decoded.steps_of_image[row]), alone.decoded.steps
+            require_equal(paces[0], paces[1], f"steps of image {images[row]} in a batch, and alone")
             what = f"logits of image {images[row]} in a batch and alone"
             close(together.logits[row : row + 1], alone.logits, what=what)
             same = torch.equal(together.decoded.tokens[row], alone.decoded.tokens[0])
@@ -44,24 +47,53 @@ def check_batch_equals_singles(subject: Subject) -> None:
 
 
 def check_noise_belongs_to_images(subject: Subject) -> None:
-    """The number behind a token depends on (seed, image, position) alone, as ``Streams`` defines it.
+    """Every number is u(seed, image, position, purpose, visit), as ``Streams`` defines it.
 
-    So it is the same over batch sizes, shards, plans and (being one definition) strategies.
+    A place's own number is that of visit 0; fresh ones count the visits of an image to a place for a purpose.
+    So numbers are the same over batch sizes, shards, plans, paces and (being one definition) strategies.
     """
-    places = subject.config.places
+    places = subject.places
     for images in ((0, 1, 2, 3), (0, 1), (2, 3), (3, 1, 0, 2)):
-        expected = torch.from_numpy(Streams(8, images).uniform("token", places))
         for steps in subject.step_counts():
             plan, labels = subject.plan(images, steps, seed=8), subject.labels(images)
-            noise = run(subject, plan, labels, subject.sampler(images, seed=8)).noise_of_position()
-            require(
-                torch.equal(noise, expected), f"images {images}, {steps} steps: noise is not the images' own"
-            )
+            found = run(subject, plan, labels, subject.sampler(images, seed=8))
+            _require_own_numbers(found, Streams(8, images), f"images {images}, {steps or 'own'} steps")
     whole = Streams(8, (0, 1, 2, 3)).uniform("token", places)
     require(
         np.array_equal(whole[2:], Streams(8, (2, 3)).uniform("token", places)), "noise depends on the batch"
     )
     require(len(np.unique(whole)) == whole.size, "noise repeats itself")
+    redrawn = Streams(8, (0, 1, 2, 3)).uniform("redraw", places)
+    require(not np.intersect1d(whole, redrawn).size, "redraws meet the numbers of draws")
+
+
+def _require_own_numbers(found: Run, streams: Streams, where: str) -> None:
+    batch, places = found.decoded.tokens.shape
+    visits: dict[str, Tensor] = {}
+    layers: dict[tuple[str, int], Tensor] = {}
+
+    def layer(purpose: str, visit: int) -> Tensor:
+        """Numbers by place, [B, N + 1]."""
+        if (purpose, visit) not in layers:
+            numbers = torch.from_numpy(streams.uniform(purpose, places, visit)).gather(1, found.order)
+            layers[purpose, visit] = torch.cat([numbers, torch.zeros(batch, 1)], dim=1)
+        return layers[purpose, visit]
+
+    for event in found.events:
+        if event.purpose is None or event.numbers is None:
+            continue
+        entry = event.entry or Drafted(0, event.request.at, event.numbers)
+        at = places_of(entry, batch, places)
+        visited = visits.setdefault(event.purpose, torch.zeros(batch, places + 1, dtype=torch.int64))
+        now = visited.gather(1, at) if event.fresh else torch.zeros_like(at)
+        expected = torch.zeros(at.shape)
+        for visit in now[at < places].unique().tolist():
+            expected = torch.where(now == visit, layer(event.purpose, visit).gather(1, at), expected)
+        own = torch.equal(event.numbers[at < places], expected[at < places])
+        kind = "" if event.purpose == "token" else f" of purpose '{event.purpose}'"
+        require(own, f"{where}: noise{kind} is not the images' own")
+        if event.fresh:
+            visited.scatter_add_(1, at, torch.ones_like(at))
 
 
 def check_deterministic(subject: Subject) -> None:
@@ -145,7 +177,12 @@ def check_reads_only_filled_slots(subject: Subject) -> None:
         for content in (0.0, 1e3):
             with _caches_filled_with(content):
                 found.append(run(subject, plan, labels, forced, subject.guidance(2.0)).logits)
-        require(torch.equal(*found), f"{steps} steps: reads cache slots that are not yet filled")
+        same = torch.equal(*found)
+        require(
+            same,
+            f"{steps or 'own'} steps: reads cache slots that are not yet filled; mask them, or declare "
+            "empty_context = True",
+        )
 
 
 @contextmanager

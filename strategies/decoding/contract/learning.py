@@ -16,13 +16,13 @@ def check_lessons(subject: Subject) -> None:
             strategy.lesson(5, config.grid, torch.Generator().manual_seed(1), progress) for _ in range(2)
         ]
         order, sizes = lessons[0].order, lessons[0].sizes
-        require_equal(tuple(order.shape), (5, config.places), "shape of a lesson's order")
-        whole = torch.arange(config.places).expand(5, -1)
+        require_equal(tuple(order.shape), (5, subject.places), "shape of a lesson's order")
+        whole = torch.arange(subject.places).expand(5, -1)
         require(torch.equal(order.sort(dim=1).values, whole), "a lesson's order is no permutation")
         repeated = torch.equal(order, lessons[1].order) and sizes == lessons[1].sizes
         require(repeated, "a lesson depends on more than its generator")
-        fills = sizes is None or (sum(sizes) == config.places and min(sizes) >= 1)
-        require(fills, f"group sizes {sizes} of a lesson do not fill {config.places} places")
+        fills = sizes is None or (sum(sizes) == subject.places and min(sizes) >= 1)
+        require(fills, f"group sizes {sizes} of a lesson do not fill {subject.places} places")
 
 
 def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
@@ -33,7 +33,7 @@ def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
     with torch.no_grad():
         logits = strategy.taught_logits(subject.network, tokens, labels, lesson)
         loss = strategy.loss(subject.network, tokens, labels, lesson)
-    require_equal(tuple(logits.shape), (4, config.places, config.codes), "shape of taught logits")
+    require_equal(tuple(logits.shape), (4, subject.places, config.codes), "shape of taught logits")
     require_equal(logits.dtype, torch.float32, "type of taught logits")
     targets = tokens.gather(1, lesson.order).unsqueeze(-1)
     expected = -logits.log_softmax(dim=-1).gather(-1, targets).mean()
@@ -61,22 +61,22 @@ def check_every_parameter_learns(subject: Subject) -> None:
 def check_lessons_leak_nothing(subject: Subject) -> None:
     """In training, the logits of a group do not depend on its own or any later token."""
     strategy, config = subject.strategy, subject.config
-    tokens = subject.tokens(1).repeat(config.places + 1, 1)
+    tokens = subject.tokens(1).repeat(subject.places + 1, 1)
     labels = torch.ones(len(tokens), dtype=torch.int64)
     for seed in range(3):
         lesson = strategy.lesson(2, config.grid, torch.Generator().manual_seed(seed), 0.0)
         order = lesson.order[:1]
         changed = tokens.clone()
-        for place in range(config.places):  # row 1 + place: the token at that place is another one
+        for place in range(subject.places):  # row 1 + place: the token at that place is another one
             position = order[0, place]
             changed[1 + place, position] = (changed[1 + place, position] + 1) % config.codes
         with torch.no_grad():
             logits = strategy.taught_logits(
                 subject.network, changed, labels, replace(lesson, order=order.expand(len(changed), -1))
             )
-        sizes = lesson.sizes or (1,) * config.places
+        sizes = lesson.sizes or (1,) * subject.places
         ends = torch.repeat_interleave(torch.tensor(sizes).cumsum(0), torch.tensor(sizes))
-        for place in range(config.places):
+        for place in range(subject.places):
             end = int(ends[place])
             what = f"taught logits up to the group of place {place}, when its token is another one,"
             close(logits[1 + place, :end], logits[0, :end], 2e-5, what)

@@ -24,11 +24,19 @@ def require_equal(found: object, expected: object, what: str) -> None:
     require(found == expected, f"{what}: {found!r}, expected {expected!r}")
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE, what: str = "logits") -> None:
+def close(
+    found: Tensor | None,
+    expected: Tensor,
+    tolerance: float = TOLERANCE,
+    what: str = "logits",
+    remedy: str = "",
+) -> None:
     """Require equal shapes and no difference above ``tolerance``; what is not a number is different."""
+    require(found is not None, f"no {what}")
+    assert found is not None
     require_equal(tuple(found.shape), tuple(expected.shape), f"shape of {what}")
     worst = float((found - expected).abs().max())
-    require(worst <= tolerance, f"{what} differ by {worst:.2e}, allowed {tolerance:.0e}")
+    require(worst <= tolerance, f"{what} differ by {worst:.2e}, allowed {tolerance:.0e}{remedy}")
 
 
 def refused(call: Callable[[], object], what: str) -> None:

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from backbones.transformer import Trunk
-from strategies.decoding.contract.recording import Subject, run
+from backbones.networks import Networks
+from backbones.transformer import Network, Trunk
+from strategies.decoding.contract.recording import Run, Subject, run
 from strategies.decoding.contract.requirements import require, require_equal
+from strategies.decoding.meter import by_role
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,15 @@ class Products(TorchDispatchMode):
 class Counter:
     """Counts the work of a network from its making until ``close``."""
 
-    def __init__(self, network: nn.Module, products: Products) -> None:
+    def __init__(self, network: Network | Networks, products: Products) -> None:
         self.products = products
         self.forwards = self.rows = self.flops_inside = self.most_calls = 0
         self.entered_at: int | None = None
         self.calls: dict[nn.Module, int] = {}
-        self.hooks = [
-            network.register_forward_pre_hook(self.enter),
-            network.register_forward_hook(self.leave, always_call=True),
-        ]
+        self.hooks: list[Any] = []
+        for one in by_role(network).values():
+            self.hooks.append(one.register_forward_pre_hook(self.enter))
+            self.hooks.append(one.register_forward_hook(self.leave, always_call=True))
         for module in network.modules():
             if isinstance(module, Trunk):
                 self.hooks.append(module.register_forward_pre_hook(self.pass_trunk))
@@ -120,16 +122,17 @@ def work_of_a_decode(subject: Subject, images: tuple[int, ...], steps: int | Non
 
 
 def check_used_through_the_loop_only(subject: Subject) -> None:
-    """One forward per step, and no mode, gradient or parameter of the network is changed."""
+    """One forward of each network per step, and no mode, gradient or parameter of a network is changed."""
     images, network = (0, 1), subject.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for steps in subject.step_counts():
         plan = subject.plan(images, steps)
-        found = run(subject, plan, subject.labels(images), subject.sampler(images)).decoded
-        require_equal(found.steps, steps, f"draws of a plan of {steps} steps")
-        require_equal(found.forwards, steps, f"forward calls of a plan of {steps} steps")
+        whole = run(subject, plan, subject.labels(images), subject.sampler(images))
+        found = whole.decoded
+        _require_forwards(whole)
         processed = found.tokens_processed
-        require(processed >= plan.places, f"{processed} tokens through the trunk for {plan.places} positions")
+        # A place of the trunk may hold several tokens, but no step goes without one.
+        require(processed >= found.steps, f"{processed} rows through the trunk in {found.steps} steps")
         require(not found.tokens.requires_grad, "tokens carry a gradient")
     require(not network.training, "the network is left in training mode")
     after = network.state_dict()
@@ -137,6 +140,29 @@ def check_used_through_the_loop_only(subject: Subject) -> None:
     require(not changed, f"decoding changes {', '.join(changed)}")
     hooked = any(module._forward_pre_hooks for module in network.modules())
     require(not hooked, "hooks are left on the network")
+
+
+def _require_forwards(found: Run) -> None:
+    """A forward of each network for each step, none that is not drawn from, no more steps than bounded."""
+    plan, decoded = found.plan, found.decoded
+    if plan.steps is not None:
+        require_equal(decoded.steps, plan.steps, f"draws of a plan of {plan.steps} steps")
+    require_equal(decoded.steps, len(found.steps), "steps, and forward calls that were drawn from")
+    require(decoded.steps <= plan.most_steps, f"{decoded.steps} steps, the plan says {plan.steps_in_words()}")
+    calls = sum(map(len, found.steps)) + len(found.idle)
+    networks = len(decoded.counts)
+    require(
+        calls <= decoded.steps * networks,
+        f"forward calls of a plan of {plan.steps_in_words()} steps: {calls} of {networks} network(s) in "
+        f"{decoded.steps} steps",
+    )
+    require_equal(decoded.forwards, calls, "forward calls counted by the loop, and made")
+    twice = [step for step, roles in enumerate(found.steps) if len(set(roles)) < len(roles)]
+    require(not twice, f"a network is called twice for one step: steps {twice}")
+    require(not found.idle, f"networks are called after the last draw: {', '.join(found.idle)}")
+    paces = decoded.steps_of_image
+    within = int(paces.min()) >= 1 and int(paces.max()) == decoded.steps
+    require(within, f"images end after {paces.tolist()} steps, the decode after {decoded.steps}")
 
 
 def check_hides_no_work(subject: Subject) -> None:

@@ -12,8 +12,10 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.cli import main
-from harness.regress import benchmarks, gate, judge, show
+from harness.regress import benchmarks, gate, judge, quality, show
+from harness.regress.findings import Finding, worst
 from pardec.errors import UserError
+from reports.measured import COUNTS
 from results.schema import Paired, Row
 from results.store import load_rows
 from tests.reports.synthetic_rows import CELLS, ENVIRONMENT, cell_row
@@ -32,6 +34,12 @@ def row(index: int = 4, **changes: Any) -> Row:
     """LPD at 10 steps, complete."""
     extra = {
         "graphs": 0,
+        "steps_least": 9,
+        "steps_most": 12,
+        "draft_tokens": 90,
+        "accepted_share": 0.75,
+        "wasted_flops": 100.0,
+        "calibration_s": {"matmul": 0.01, "python": 0.02},
         "tokens_sha256": "ab" * 32,
         "paired": times(0.3),
         "quality_replicates": {
@@ -42,7 +50,7 @@ def row(index: int = 4, **changes: Any) -> Row:
     return dataclasses.replace(cell_row(index, *CELLS[index]), **extra | changes)
 
 
-def verdicts(findings: list[judge.Finding], kind: str) -> dict[str, str]:
+def verdicts(findings: list[Finding], kind: str) -> dict[str, str]:
     return {one.quantity: one.verdict for one in findings if one.kind == kind}
 
 
@@ -55,7 +63,7 @@ def test_a_row_against_itself_passes_everything():
 # Exact ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", judge.EXACT)
+@pytest.mark.parametrize("name", COUNTS)
 def test_any_change_of_a_counted_quantity_fails(name):
     before = row()
     for step in (1, -1):
@@ -63,6 +71,18 @@ def test_any_change_of_a_counted_quantity_fails(name):
         found = verdicts(judge.judge([before], [changed]), "exact")
         assert found.pop(name) == "fail"
         assert set(found.values()) == {"pass"}
+
+
+def test_every_network_of_a_decode_is_counted_exactly():
+    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 8}
+    drafter |= {"forwards": 5, "tokens_processed": 9}
+    before = row(networks=[drafter])
+    found = verdicts(judge.exact(before, row(networks=[drafter | {"forwards": 6}])), "exact")
+    assert {name for name, verdict in found.items() if verdict == "fail"} == {"drafter forwards"}
+    gone = verdicts(judge.exact(before, row()), "exact")
+    assert [name for name, verdict in gone.items() if verdict == "fail"] == [
+        f"drafter {name}" for name in ("parameters", "cache_bytes", "forwards", "tokens_processed")
+    ]
 
 
 def test_a_counter_that_was_counted_and_is_not_any_more_fails():
@@ -148,31 +168,86 @@ def test_quality_fails_where_it_is_surely_worse_by_more_than_the_margin(name, by
 def test_the_interval_is_of_the_paired_difference_where_both_have_replicates():
     before = row()
     after = shifted(before, "fd_mnist@1000", 1.0)
-    assert judge.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
-    low, high = judge.difference(
+    assert quality.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
+    low, high = quality.difference(
         "fd_mnist@1000", before, dataclasses.replace(after, quality_replicates=None), 0.99
     )
     assert low < 0 < high  # each is known to 6 % alone
 
 
-@pytest.mark.parametrize("gone", ["null", "absent"])
-def test_a_metric_that_is_no_longer_measured_is_told(gone):
+@pytest.mark.parametrize("gone", ["null", "absent", "all"])
+def test_a_metric_that_is_no_longer_measured_fails(gone):
     before, name = row(), "fd_mnist@1000"
     kept = {key: metric for key, metric in before.quality.items() if key != name}
     lost = {**before.quality[name], "value": None, "low": None, "high": None}
-    changes = {"quality": kept, "unmeasured": before.unmeasured}
-    if gone == "null":
-        changes = {"quality": kept | {name: lost}}
-        changes["unmeasured"] = before.unmeasured | {f"quality.{name}": "too few images"}
+    why = "too few images"
+    changes = {
+        "null": {"quality": kept | {name: lost}, "unmeasured": {f"quality.{name}": why}},
+        "absent": {"quality": kept},
+        "all": {"quality": None, "unmeasured": {"quality": why}},
+    }[gone]
+    changes["unmeasured"] = before.unmeasured | changes.get("unmeasured", {})
     findings = judge.judge([before], [dataclasses.replace(before, **changes)])
     (told,) = [one for one in findings if one.quantity == name]
-    assert told.verdict == "notice"
-    assert told.text == f"no longer measured: {'too few images' if gone == 'null' else 'absent'}"
+    assert told.verdict == "fail"
+    assert told.text == f"measured in the baseline and not any more: {'absent' if gone == 'absent' else why}"
+    failed = [one.quantity for one in findings if one.verdict == "fail"]
+    assert failed == (list(before.quality) if gone == "all" else [name])
 
 
-def test_quality_against_another_reference_is_not_compared():
+@pytest.mark.parametrize("part", ["interval", "replicates"])
+def test_a_metric_without_the_certainty_of_the_baseline_fails(part):
+    before, name = row(), "fd_mnist@1000"
+    worse = shifted(before, name, 50.0)
+    lost = {"quality_replicates": {k: v for k, v in worse.quality_replicates.items() if k != name}}
+    if part == "interval":
+        bare = {**worse.quality[name], "low": None, "high": None}
+        reasons = {f"quality.{name}.{end}": "one image" for end in ("low", "high")} | {
+            f"quality.{name}": "few"
+        }
+        lost = {"quality": worse.quality | {name: bare}, "unmeasured": worse.unmeasured | reasons}
+    (told,) = [
+        one for one in judge.judge([before], [dataclasses.replace(worse, **lost)]) if one.quantity == name
+    ]
+    assert told.verdict == "fail"
+    assert f"its {part}: measured in the baseline and not any more" in told.text
+
+
+def test_a_worse_metric_without_interval_on_either_side_warns():
+    before, name = row(quality_replicates=None), "fd_mnist@1000"
+    bare = {**before.quality[name], "low": None, "high": None}
+    unmeasured = before.unmeasured | {f"quality.{name}": "few"}
+    before = dataclasses.replace(before, quality={name: bare}, unmeasured=unmeasured)
+    worse = dataclasses.replace(before, quality={name: bare | {"value": bare["value"] + 50}})
+    assert verdicts(judge.judge([before], [worse]), "quality") == {name: "warn"}
+    assert verdicts(judge.judge([before], [before]), "quality") == {name: "pass"}
+
+
+def test_a_metric_without_a_stated_margin_warns_at_most():
+    before = row()
+    known = before.quality["fd_mnist@1000"]
+    before = dataclasses.replace(before, quality={"depth@1000": known}, quality_replicates={})
+    worse = {**known, "value": 9e4, "low": 8.9e4, "high": 9.1e4}
+    found = judge.judge([before], [dataclasses.replace(before, quality={"depth@1000": worse})])
+    assert verdicts(found, "quality") == {"depth@1000": "pass"}  # it is a score: higher is better
+    worse = {**known, "value": 0.1, "low": 0.0, "high": 0.2}
+    found = judge.judge([before], [dataclasses.replace(before, quality={"depth@1000": worse})])
+    assert verdicts(found, "quality") == {"depth@1000": "warn"}
+
+
+def test_quality_against_another_reference_fails_and_a_mere_other_name_does_not_hide_it():
+    before = row()
     other = row(reference={"name": "other", "sha256": "00" * 32, "n": 9})
-    assert set(verdicts(judge.judge([row()], [other]), "quality").values()) == {"notice"}
+    found = [one for one in judge.judge([before], [other]) if one.kind == "quality"]
+    assert {one.verdict for one in found} == {"fail", "pass"}
+    against = {one.quantity: one for one in found}
+    assert against["accuracy@1000"].verdict == "pass"  # it needs no reference
+    assert "reference differs" in against["fd_mnist@1000"].text
+    assert "record a new baseline if the change is meant" in against["fd_mnist@1000"].text
+    worse = shifted(before, "fd_mnist@1000", 50.0)
+    renamed = dataclasses.replace(worse, reference={**worse.reference, "name": "mnist, renamed"})
+    (told,) = [one for one in judge.judge([before], [renamed]) if one.quantity == "fd_mnist@1000"]
+    assert (told.verdict, told.text.partition(",")[0]) == ("fail", "difference +50")
 
 
 # Time -----------------------------------------------------------------------------------------------------
@@ -220,10 +295,80 @@ def test_the_reference_is_held_against_the_workloads_and_warns_at_most():
     assert judge.suspects([before], [reference(1.3, 0.01)]) == []
 
 
-def test_time_that_was_not_measured_is_a_notice():
+def test_time_that_the_baseline_has_and_the_row_has_not_fails():
     lost = dataclasses.replace(row(paired=None), unmeasured=row().unmeasured | {"paired": "it hung"})
     found = judge.timing(row(), lost)
-    assert (found.verdict, found.text) == ("notice", "it hung")
+    assert (found.verdict, found.text) == ("fail", "measured in the baseline and not any more: it hung")
+    found = judge.timing(lost, row())
+    assert (found.verdict, found.text) == ("notice", "baseline: it hung")
+
+
+def test_a_second_round_that_failed_confirms_nothing_away():
+    slow = row(paired=times(0.39, seed=1))
+    assert verdicts(judge.judge([row()], [slow], {}), "time") == {"time / reference": "fail"}
+    assert verdicts(judge.judge([row()], [slow]), "time") == {"time / reference": "warn"}
+    assert verdicts(judge.judge([row()], [row()], {}), "time") == {"time / reference": "pass"}
+
+
+def test_times_beside_another_reference_are_not_compared():
+    own = row(paired=Paired(reference="0" * 16, batch=64, seconds=[1.0] * 8, reference_seconds=[1.0] * 8))
+    assert judge.timing(row(), own).verdict == "fail"
+    assert judge.timing(own, row()).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("throughput_images_per_s", None, "throughput_images_per_s"),
+        ("latency_s", None, "latency_s"),
+        ("peak_bytes", None, "peak_bytes"),
+        ("phases_s", {"plan": 0.1, "prefill": 0.1, "detokenize": None, "total": 1.0}, "phases_s.decode"),
+        ("calibration_s", None, "calibration_s.matmul"),
+        ("lossiness_bits", None, "lossiness_bits"),
+    ],
+)
+def test_any_number_that_the_baseline_has_and_the_row_has_not_fails(name, value, told):
+    before = row()
+    why = {name: "it broke", "phases_s.detokenize": "no tokenizer"}
+    lost = dataclasses.replace(before, **{name: value}, unmeasured=before.unmeasured | why)
+    found = {one.quantity: one for one in judge.absent(before, lost)}
+    assert found[told].verdict == "fail"
+    assert found[told].text == "measured in the baseline and not any more: it broke"
+    assert judge.absent(before, before) == judge.absent(lost, before) == []
+    assert worst(judge.judge([before], [lost])) == "fail"
+
+
+def test_tokens_without_a_hash_fail_on_any_machine():
+    lost = row(tokens_sha256=None, environment=ENVIRONMENT | {"host_cpu": "another"})
+    assert judge.tokens(row(), lost).verdict == "fail"
+    assert judge.tokens(lost, row()).verdict == "notice"
+
+
+def test_steps_of_a_declared_acceptance_are_not_compared():
+    before, after = row(acceptance=0.7, steps_bound=64), row(acceptance=0.7, steps_bound=64, steps=11)
+    (told,) = [one for one in judge.exact(before, after) if one.quantity == "steps"]
+    assert (told.verdict, told.text) == ("notice", "not compared: it follows from a declared acceptance")
+    assert "acceptance 0.7 (declared)" in told.setting
+    fatter = dataclasses.replace(before, parameters=before.parameters + 1)
+    assert verdicts(judge.exact(before, fatter), "exact")["parameters"] == "fail"
+
+
+def test_steps_that_depend_on_the_tokens_are_exact_where_the_tokens_are():
+    before, after = row(steps_bound=64), row(steps_bound=64, steps=11)
+    assert verdicts(judge.exact(before, after), "exact")["steps"] == "fail"
+    elsewhere = dataclasses.replace(after, environment=ENVIRONMENT | {"host_cpu": "another"})
+    assert verdicts(judge.exact(before, elsewhere), "exact")["steps"] == "notice"
+
+
+def test_another_guidance_interval_or_power_is_another_cell():
+    def cosine(**settings):
+        known = {"guidance_interval": -1} | settings
+        schedule = {"guidance_schedule": "power-cosine", "guidance_power": known.pop("guidance_power", 2.0)}
+        return row(settings=known, **schedule)
+
+    assert set(judge.partners([cosine()], [cosine()])) == {row().cell}
+    assert judge.partners([cosine()], [cosine(guidance_interval=3)]) == {}
+    assert judge.partners([cosine()], [cosine(guidance_power=3.0)]) == {}
 
 
 # Output ---------------------------------------------------------------------------------------------------
@@ -244,14 +389,14 @@ def test_findings_are_shown_worst_first_with_the_number_of_comparisons(capsys):
 # Benchmarks -----------------------------------------------------------------------------------------------
 
 
-def test_benchmarks_join_and_warn_at_most(tmp_path):
+def test_slow_benchmarks_warn_and_missing_ones_fail(tmp_path):
     file = tmp_path / "b.json"
     stats = {"benchmarks": [{"fullname": "t.py::a", "stats": {"data": [2.0, 3.0, 2.5]}}]}
     file.write_text(json.dumps(stats))
     now = benchmarks.read_benchmark_json(file)
     assert now == {"t.py::a": [2.0, 3.0, 2.5]}
     old = {"t.py::a": [1.0, 1.0], "t.py::gone": [1.0]}
-    assert [one.verdict for one in judge.benchmarks(old, now)] == ["warn", "notice"]
+    assert [one.verdict for one in judge.benchmarks(old, now)] == ["warn", "fail"]
     assert [one.verdict for one in judge.benchmarks(now, now)] == ["pass"]
     assert [one.verdict for one in judge.benchmarks({}, now)] == ["notice"]
 
@@ -279,8 +424,13 @@ def sweep(*labels: str) -> Sweep:
 def test_without_a_baseline_the_gate_passes_with_a_notice(tmp_path):
     summary, findings = gate.compare(sweep("ok"), tmp_path / "run", tmp_path / "none.jsonl", STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) == "notice"
+    assert worst(findings) == "notice"
     assert "pardec baseline" in findings[0].text
+
+
+def test_a_named_baseline_that_is_not_there_is_a_mistake(tmp_path, capsys):
+    assert main(["regress", "--baseline", str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
 
 
 def test_a_recorded_baseline_passes_against_the_same_code(tmp_path):
@@ -289,7 +439,7 @@ def test_a_recorded_baseline_passes_against_the_same_code(tmp_path):
     assert [one.artifacts for one in load_rows(path)] == [{}, {}]
     summary, findings = gate.compare(sweep("ok", "ok"), tmp_path / "second", path, STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) != "fail"
+    assert worst(findings) != "fail"
     assert verdicts(findings, "exact")["parameters"] == "pass"
 
 

@@ -7,9 +7,9 @@ import torch
 
 from backbones.checkpoints import CheckpointError
 from harness.cell.cell import Cell
-from harness.commands.explain_command import find_cell
 from harness.subject.prepare import finished, prepare
 from harness.subject.subject import load
+from harness.sweep.find import find_cell
 from pardec.errors import UserError
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import to_published

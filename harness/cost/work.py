@@ -2,7 +2,7 @@
 
 The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
 two are run and counted for all. A strategy that reads what it drew (to accept drafts,
-say) can't be traced, since nothing is drawn.
+say) can't be foreseen, since nothing is drawn.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ _GATHERS = {"embedding", "index", "index_select", "gather"}
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
-class Untraceable(Exception):
+class Unforeseeable(Exception):
     """A strategy whose course depends on what it draws."""
 
 
 @dataclass(frozen=True)
-class Work:
+class Operations:
     """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written."""
 
     kind: Kind
@@ -65,10 +65,10 @@ class Kernel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Work of each step of one batch; prefill belongs to the first."""
+class DecodeWork:
+    """Operations of each step of one batch; prefill belongs to the first."""
 
-    steps: tuple[tuple[Work, ...], ...]
+    steps: tuple[tuple[Operations, ...], ...]
     cache_bytes: int
     activation_bytes: int
     """Most that lives at once beside weights and caches."""
@@ -231,12 +231,12 @@ class _MetaSampler(StreamSampler):
         return torch.empty(order.shape, device=order.device)
 
 
-def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> Trace:
+def decode_work(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> DecodeWork:
     """The work of decoding one batch (default: the cell's size).
 
     on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device).
     Weights that are read by position (embeddings) count by what is read of them; all other tensors count once
-    for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
+    for each operation that reads or writes them. Raises Unforeseeable where a strategy reads what it drew.
     """
     cell = prepared.cell
     images = range(batch or cell.batch)
@@ -261,14 +261,14 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
             except (RuntimeError, NotImplementedError) as error:
                 if "meta" not in str(error).lower():
                     raise
-                raise Untraceable(
+                raise Unforeseeable(
                     f"strategy '{cell.strategy}' depends on what it draws: {' '.join(str(error).split())}"
                 ) from error
     *steps, after = recorder.steps
     merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
     cached = sum(recorder.cache_sizes)
     kernels = _kernels(recorder.products, cell.products == "packed") if on_cpu else {}
-    return Trace(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
+    return DecodeWork(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
 
 
 def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
@@ -277,17 +277,17 @@ def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
     return Counter(kind for kind in kinds if kind.packed or kind.dtype != torch.float32)
 
 
-def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:
+def tokenizer_work(tokenizer: Tokenizer, batch: int) -> DecodeWork:
     """The work of turning the tokens of one batch into images; ``tokenizer`` is on the meta device."""
     recorder = _Recorder({_storage(tensor) for tensor in tokenizer.state_dict().values()})
     codes = torch.zeros((batch, *tokenizer.grid), dtype=torch.int64, device=META)
     with torch.inference_mode(), recorder:
         tokenizer.decode(codes)
-    return Trace((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
+    return DecodeWork((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
 
 
 def count_launches(work: Callable[[], object], on_cpu: bool) -> int:
-    """Operations of a piece of work on the meta device, as a trace counts them."""
+    """Operations of some work on the meta device, as those of a decode are counted."""
     recorder = _Recorder(set())
     with torch.inference_mode(), _AsOnDevice(recorder, on_cpu), recorder:
         work()
@@ -298,8 +298,8 @@ def unguided(prepared: Prepared) -> Prepared:
     return dataclasses.replace(prepared, guidance=None)
 
 
-def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Work, ...]:
-    return tuple(Work(kind, rows, *numbers) for (kind, rows), numbers in step.items())
+def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
+    return tuple(Operations(kind, rows, *numbers) for (kind, rows), numbers in step.items())
 
 
 def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
