@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from backbones.state_dicts import NoChoice, choose
 from pardec.errors import visible
-from pardec.file_forms import foreign, form_of, read_head, unopenable
+from pardec.file_forms import Form, form_of, mistaken, read_head, unopenable
 
 _LOG = logging.getLogger(__name__)
 UNREADABLE = (
@@ -198,7 +198,7 @@ def read_checkpoint(path: Path, with_values: bool = True, weights: str | None = 
 _LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 """The number with which torch's files from before archives open."""
 _PLAIN = "plain tensors, as torch.save(model.state_dict(), FILE) writes them"
-FORMS = {"safetensors": "safetensors", "zip": "torch archive", "pickle": "torch legacy file"}
+FORMS: dict[Form, str] = {"safetensors": "safetensors", "zip": "torch archive", "pickle": "torch legacy file"}
 
 
 def refusal(path: Path) -> str | None:
@@ -206,13 +206,11 @@ def refusal(path: Path) -> str | None:
     reason = unopenable(path)
     if reason is not None:
         return reason
-    try:
-        head = read_head(path)
-    except OSError as error:
-        return f"can't be read: {error.strerror or error}"
+    reason = mistaken(path, *FORMS)
+    if reason is not None:
+        return f"not a checkpoint file: {reason}"
+    head = read_head(path)
     form = form_of(head)
-    if form == "other":
-        return f"not a checkpoint file: {foreign(head, path.stat().st_size)}"
     if form == "pickle" and not (_LEGACY in head[:64] or _LEGACY[: len(head) - 4] == head[4:]):
         return f"not a checkpoint file: a plain pickle; expected {_PLAIN}"
     return _no_torch_archive(path) if form == "zip" else None

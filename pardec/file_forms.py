@@ -94,6 +94,21 @@ def form_of(head: bytes) -> Form:
     return "other"
 
 
+def mistaken(path: Path, *expected: Form) -> str | None:
+    """Why a path is no file of the expected forms, as a clause for messages; None where it may be one."""
+    reason = unopenable(path)
+    if reason is not None:
+        return reason
+    try:
+        head = read_head(path)
+    except OSError as error:
+        return f"can't be read: {error.strerror or error}"
+    form = form_of(head)
+    if form in expected:
+        return None
+    return foreign(head, path.stat().st_size) if form == "other" else f"a {form} file"
+
+
 def foreign(head: bytes, size: int) -> str:
     """What a file of the form "other" is, and what to do, as a clause for messages."""
     if size == 0:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from pardec.errors import UserError
 from reports import style
@@ -21,6 +21,7 @@ from reports.comparability import row_keys
 from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
 from reports.escape import markdown, terminal
+from reports.fitting import print_fitting
 from reports.frame import facets
 from reports.naming import namer
 from reports.tables import DASH, markdown_of, print_plain
@@ -79,21 +80,16 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """The comparison on the terminal."""
     console = console or Console()
     title = terminal(f"A = {comparison.name_a}   B = {comparison.name_b}")
-    table = Table(title=title, title_justify="left")
-    for heading in _HEADINGS:
-        table.add_column(
-            heading, justify="left" if heading in ("setting", "quantity", "verdict") else "right"
-        )
     named = namer([pair.a for pair in comparison.pairs])
+    lines: list[list[str | Text]] = []
+    ends = []
     for pair in comparison.pairs:
         for index, cells in enumerate(_lines(pair, named(pair.a))):
             name = terminal(cells[0] if index == 0 else "", style.colour(pair.a.strategy))
-            table.add_row(name, *map(terminal, cells[1:]))
-        table.add_section()
-    if not console.is_terminal:
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.width = max(console.width, needed)
-    console.print(table, crop=False)
+            lines.append([name, *cells[1:]])
+        ends.append(len(lines) - 1)
+    numbers = [heading for heading in _HEADINGS if heading not in ("setting", "quantity", "verdict")]
+    print_fitting(console, _HEADINGS, lines, keys=2, right=numbers, title=title, ends=ends)
     print_text_tables(comparison.tables, console)
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

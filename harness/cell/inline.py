@@ -96,8 +96,12 @@ def options_of(
 
 
 def inline_cell(text: str, changes: Mapping[str, Any]) -> Cell:
-    """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
+    """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
+    cell's own are strategy options."""
     where = f"cell '{text}'"
+    first, comma, rest = text.partition(",")
+    if "=" not in first:
+        text = f"strategy={first}{comma}{rest}"
     given = settings(text, where)
     own = set(RULES) - {"options"}
     values = {

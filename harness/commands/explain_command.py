@@ -17,8 +17,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cell",
         metavar="CELL",
-        help="'strategy=lpd,steps=10,guidance=2' (commas of a value in quotes: label=\"a, b\"), a key (or "
-        "its beginning) of a recorded cell, or SWEEP:KEY",
+        help="'lpd,steps=10,guidance=2' (commas of a value in quotes: label=\"a, b\"), a key (or its "
+        "beginning) of a recorded cell, or SWEEP:KEY",
     )
     command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"where keys are looked up ({RESULTS}/*)"

@@ -14,6 +14,7 @@ from harness.cell.cell import RANDOM, Cell
 from harness.commands.common import overrides
 from harness.cost.cards import card_named
 from harness.cost.model import predict_cost
+from harness.cost.work import Unforeseeable
 from harness.machine.terminal import progress_bar
 from harness.measure.measure import count_flops
 from harness.subject.prepare import Prepared, predict, prepare
@@ -53,7 +54,11 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
     )
     console.print(f"guidance     {_guidance(prepared, image)}")
     console.print(f"parameters   {memory.parameters:,}")
-    console.print(f"FLOPs/image  {_flops(prepared) if with_flops else 'see --count-flops'}")
+    if prepared.strategy.decides_steps and cell.checkpoint == RANDOM:
+        flops = "decided while decoding, by trained weights"
+    else:
+        flops = _flops(prepared) if with_flops else "see --count-flops"
+    console.print(f"FLOPs/image  {flops}")
     weights, cache = memory.weight_bytes / 1e6, memory.cache_bytes / 1e6
     console.print(
         f"memory       weights {weights:.2f} MB, key/value cache at batch {cell.batch} {cache:.2f} MB, "
@@ -68,7 +73,10 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
 
 def _print_cost(cell: Cell, card_name: str) -> None:
     card = card_named(card_name)
-    cost = predict_cost(prepare(cell), card)
+    try:
+        cost = predict_cost(prepare(cell), card)
+    except Unforeseeable as error:
+        raise UserError(f"--device-card {card_name}: no cost is predicted, for {error}") from None
     unchecked = f"; unchecked: {', '.join(card.unchecked)}" if card.unchecked else ""
     parts = ("tokens", "guidance", "cache", "attention", "launch")
     shares = ", ".join(f"{name} {1e3 * getattr(cost, f'{name}_s'):.3g}" for name in parts)

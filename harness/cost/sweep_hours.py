@@ -38,6 +38,11 @@ def predicted_hours(cells: Sequence[Cell], card_name: str | None) -> str:
             continue
         seconds += batch_s * math.ceil(cell.images / cell.batch)
         used.add(card.name)
+    if not used:
+        why = (
+            f"none of the {unpredicted} cells can be predicted" if unpredicted else "no cell decodes anything"
+        )
+        return f"predicted hours: none, {why}"
     ending = f"; {unpredicted} cells can't be predicted" if unpredicted else ""
     return (
         f"predicted hours: {seconds / 3600:.4g} to decode every image once on {', '.join(sorted(used))}, "

@@ -239,6 +239,8 @@ def decode_work(prepared: Prepared, batch: int | None = None, on_cpu: bool | Non
     for each operation that reads or writes them. Raises Unforeseeable where a strategy reads what it drew.
     """
     cell = prepared.cell
+    if prepared.strategy.decides_steps:
+        raise Unforeseeable(f"strategy '{cell.strategy}' decides its steps while decoding")
     images = range(batch or cell.batch)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
     blocks = _few_blocks(network)

@@ -1,6 +1,7 @@
 """Log-probabilities of whole images: as the loop decodes them, and one token at a time."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class Witness:
     temperature: float = 1.0
     seen: list[Tensor] = field(default_factory=list)
     """float64 [B, n] of every draw."""
+    top_k: ClassVar[int] = 0
+    top_p: ClassVar[float] = 1.0
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         return self.sampler.noise(order, purpose, visit)
@@ -98,7 +101,7 @@ def sequential_log_probabilities(
 
     Raises Undefined for networks that have no such conditionals.
     """
-    owner = strategy if strategy.base is None else registry.get(strategy.base)
+    owner = registry.owner(strategy)
     if not owner.sequential_conditionals:
         raise Undefined(
             f"the network of '{owner.name}' predicts whole groups and cannot decode them one token at a time"

@@ -99,9 +99,8 @@ class World:
 
         Published initialisations zero whole heads, which would make every distribution uniform.
         """
-        owner = strategy if strategy.base is None else registry.get(strategy.base)
         config = NetworkConfig(TRUNK, self.codes, CLASSES, self.grid)
-        network = owner.network(config).eval().requires_grad_(False)
+        network = registry.owner(strategy).network(config).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * WEIGHT_STD)

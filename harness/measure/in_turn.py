@@ -62,6 +62,7 @@ def _weights(prepared: Prepared) -> str:
     settings = (
         cell.network,
         cell.checkpoint,
+        cell.weights,
         cell.dtype,
         cell.device,
         cell.zoo,

@@ -16,6 +16,7 @@ from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
 from harness.machine.memory import PeakMemory
+from harness.measure.counts import Counts
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
@@ -24,7 +25,6 @@ from harness.subject.prepare import predict
 from harness.subject.subject import PHASES, Gallery, Subject, run_batch
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
-from strategies.decoding.sampling import StreamSampler
 
 BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory every cell measures, besides its own."""
@@ -80,7 +80,7 @@ def measure(
     else:
         report(0.0, "warm-up")
         run_batch(subject, [0])
-        found.row["flops_per_image"] = float(count_flops(subject))
+        found.row["flops_per_image"] = count_flops(subject)
     if once and (cell.compile or cell.cuda_graphs):
         report(0.0, "compile")
         run_batch(subject, range(min(cell.batch, cell.images)))
@@ -209,13 +209,14 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
     seconds: list[dict[str, float]] = []
+    counts = Counts()
     for images in found.gallery.batches(cell):
         batch = run_batch(subject, images)
         found.gallery.add(subject, batch)
+        counts.add(batch.plan, batch.decoded)
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
             seconds.append(batch.seconds)
-    counted = batch.decoded
 
     def again() -> float:
         seconds.append(run_batch(subject, range(cell.batch)).seconds)
@@ -231,9 +232,7 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         phases["detokenize"] = None
         found.unmeasured["phases_s.detokenize"] = "no tokenizer_checkpoint: tokens stay tokens"
     found.row |= {
-        "steps": counted.steps,
-        "forwards": counted.forwards,
-        "tokens_processed": counted.tokens_processed,
+        **counts.fields(),
         "throughput_images_per_s": median.value,
         "throughput_interval": [median.low, median.high],
         "throughput_repeats": len(samples),
@@ -241,6 +240,9 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         "stopped_by": repeats.stopped_by,
         "phases_s": phases,
     }
+    wasted, flops = counts.wasted_share, found.row["flops_per_image"]
+    if wasted is not None:
+        found.note("wasted_flops", None if flops is None else wasted * flops, "FLOPs are not counted")
     return repeats.seconds
 
 
@@ -252,22 +254,24 @@ def _traced_flops(subject: Subject) -> tuple[float | None, str]:
         return None, f"counting would take another decode: {error}"
 
 
-def count_flops(subject: Subject) -> int:
+def count_flops(subject: Subject) -> float:
     """Floating-point operations of the products and attentions behind one image, both halves of guidance.
 
-    Counted by torch while one image is decoded; a multiply-add is two. The tokenizer is not part of it.
+    Counted by torch while one image is decoded, or a batch where they depend on the image; a multiply-add is
+    two. The tokenizer is not part of it.
     """
     prepared, cell = subject.prepared, subject.prepared.cell
+    images = range(min(cell.batch, cell.images) if prepared.strategy.decides_steps else 1)
     with flop_counter() as counter:
         decode(
             subject.network,
             prepared.strategy,
-            prepared.plan([0]),
-            subject.labels([0]),
-            StreamSampler(prepared.streams([0]), cell.temperature, cell.top_k, cell.top_p),
+            prepared.plan(images),
+            subject.labels(images),
+            prepared.sampler(images),
             prepared.guidance,
         )
-    return int(counter.get_total_flops())
+    return counter.get_total_flops() / len(images)
 
 
 def flop_counter() -> FlopCounterMode:

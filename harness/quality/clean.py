@@ -26,6 +26,7 @@ from harness.quality.gaussians import check_gaussian
 from harness.quality.sets import Extractor, ReferenceStats
 from harness.weights.finite import check_finite
 from pardec.errors import NotFinite, UserError, one_line, visible
+from pardec.file_forms import mistaken
 from pardec.hashing import file_sha256
 from results.arrays import UNREADABLE, array_headers, read_arrays
 
@@ -101,8 +102,9 @@ def clean_extractor(path: Path) -> Extractor:
     from cleanfid.downloads_helper import inception_url
     from cleanfid.inception_torchscript import InceptionV3W
 
-    if not path.is_file():
-        raise UserError(f"clean-fid's Inception not found at {path}: get {inception_url}")
+    reason = mistaken(path, "zip")
+    if reason is not None:
+        raise UserError(f"clean-fid's Inception {path}: {reason}; get {inception_url}")
     # clean-fid takes a folder and expects the published name in it.
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / _FILE).symlink_to(path.absolute())

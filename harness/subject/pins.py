@@ -8,7 +8,7 @@ from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell
 from harness.images.data import folder_of
 from harness.images.folders import class_folders, clean_files, content_hash
 from harness.quality.assess.adm import with_scoring
-from harness.subject.prepare import check_device, load_plugins, prepare
+from harness.subject.prepare import check_counts, check_device, load_plugins, prepare
 from harness.weights import zoo
 from harness.weights.finite import check_zoo_file
 from pardec.errors import UserError
@@ -24,7 +24,9 @@ def finished(cell: Cell) -> Cell:
         check_device(cell.device, cell.dtype)
         cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
     else:
-        cell = prepare(cell).cell
+        prepared = prepare(cell)
+        check_counts(prepared)
+        cell = prepared.cell
         if any(getattr(cell, name) is not None for name in SCORING):
             cell = with_scoring(cell)
     if not cell.is_published:

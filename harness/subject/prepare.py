@@ -1,9 +1,10 @@
 """From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
+from strategies.decoding.sampling import DeclaredAcceptance, StreamSampler
 from strategies.decoding.streams import Streams
 
 
@@ -44,6 +46,14 @@ class Prepared:
 
     def streams(self, images: Iterable[int]) -> Streams:
         return Streams(self.cell.seed, tuple(images))
+
+    def sampler(self, images: Iterable[int]) -> StreamSampler:
+        cell, streams = self.cell, self.streams(images)
+        if cell.acceptance is None:
+            return StreamSampler(streams, cell.temperature, cell.top_k, cell.top_p)
+        return DeclaredAcceptance(
+            streams, cell.temperature, cell.top_k, cell.top_p, acceptance=cell.acceptance
+        )
 
     def rows(self, batch: int) -> int:
         """Rows of the network's batch: both halves of guidance."""
@@ -78,8 +88,6 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         cell = with_files(cell)
     if cell.guidance == TUNED:
         cell = _tuned(cell)
-    if cell.acceptance is not None:
-        raise UserError(f"acceptance: strategy '{cell.strategy}' drafts no tokens, so none are accepted")
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
@@ -92,6 +100,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         )
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
+    if cell.acceptance is not None and not strategy.tests_drafts:
+        raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
     guidance = None
     if cell.scale is not None:
         guidance = Guidance(
@@ -156,9 +166,7 @@ def _stored(cell: Cell) -> Source:
             f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
             f"'{cell.tokenizer_checkpoint}'"
         )
-    valid = {field.name for field in dataclasses.fields(own)}
-    options = {key: value for key, value in card.options.items() if key in valid}
-    strategy = registry.get(cell.strategy, **{**options, **cell.options})
+    strategy = registry.get(cell.strategy, **{**_known(own, card.options), **cell.options})
     return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
 
 
@@ -222,8 +230,26 @@ def _published(cell: Cell) -> Source:
     ):
         _check_file(path, weights, f"network '{cell.network}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
-    strategy = registry.get(cell.strategy, **{**published, **cell.options})
-    return Source(cell.network, strategy, config, info.parameters, info.title)
+    strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
+    title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
+    return Source(cell.network, strategy, config, info.parameters, title)
+
+
+def _known(strategy: Strategy, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network that the strategy has too."""
+    valid = {field.name for field in dataclasses.fields(strategy)}
+    return {name: value for name, value in options.items() if name in valid}
+
+
+def check_counts(prepared: Prepared) -> None:
+    """UserError for a cell whose steps would follow from the content of random weights."""
+    cell, strategy = prepared.cell, prepared.strategy
+    if strategy.decides_steps and cell.checkpoint == RANDOM and cell.acceptance is None:
+        declare = " or a declared share of accepted drafts, e.g. acceptance = 0.7"
+        raise UserError(
+            f"strategy '{strategy.name}' decides its steps by the content, of which random weights tell "
+            f"nothing: it needs trained weights{declare if strategy.tests_drafts else ''}"
+        )
 
 
 def _check_file(path: str | None, weights: str | None, where: str) -> None:

@@ -28,7 +28,6 @@ from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
-from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
@@ -98,7 +97,8 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     """
     network = on_meta(prepared.strategy, prepared.config)
     if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
-        network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
+        owner = registry.owner(prepared.strategy)
+        network = owner.network(prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
@@ -160,7 +160,7 @@ def run_batch(
             prepared.strategy,
             plan,
             subject.labels(images),
-            StreamSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p),
+            prepared.sampler(images),
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,

@@ -13,17 +13,16 @@ from harness.cell.recorded import cell_of
 from harness.sweep.sweep import sweep_cells
 from pardec.errors import UserError, visible
 from results.store import RESULTS, recorded_rows
+from strategies.decoding import registry
 
 
 def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> Cell:
     """The cell of an inline setting, of a sweep's key, or of a recorded row's key."""
-    if "=" in text:
+    if "=" in text or text in registry.names():
         return inline_cell(text, changes)
     sweep_name, colon, key = text.rpartition(":")
     if not re.fullmatch(r"[0-9a-f]{1,16}", key):
-        raise UserError(
-            f"cell '{text}': expected settings like strategy=lpd,steps=10, or a key of hex digits"
-        )
+        raise UserError(f"cell '{text}': expected settings like lpd,steps=10, or a key of hex digits")
     if colon:
         found = [
             cell for cell in sweep_cells(sweep_name, overrides=changes).cells if cell.key.startswith(key)

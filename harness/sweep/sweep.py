@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from harness.cell import sweep_file
 from harness.cell.cell import Cell
@@ -26,6 +25,8 @@ from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_r
 from harness.sweep.turns import failed_turns, groups, is_of_this_machine, pair_rows, tell_of_turns, waiting
 from pardec.errors import UserError
 from pardec.files import remove_partials
+from reports.escape import terminal
+from reports.fitting import DASH, print_fitting
 from results.schema import Row, row_to_json
 from results.store import ResultStore
 
@@ -60,27 +61,19 @@ def sweep_cells(
 
 def dry_run(sweep: Sweep, console: Console | None = None) -> None:
     """The cells, their keys, steps and predicted memory, as a table."""
-    table = Table(title=f"{sweep.name}: {len(sweep.cells)} cells", title_justify="left")
-    for heading in ("cell", "setting", "steps", "batch", "images", "weights MB", "cache MB"):
-        table.add_column(heading, justify="left" if heading in ("cell", "setting") else "right", no_wrap=True)
+    numbers = ("steps", "batch", "images", "weights MB", "cache MB")
+    lines = []
     for cell in sweep.cells:
         if cell.is_anchor:
-            table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
+            lines.append([cell.key, cell.label, DASH, DASH, str(cell.images), DASH, DASH])
             continue
-        memory = predict(prepare(cell))
-        table.add_row(
-            cell.key,
-            escape(cell.describe()),
-            str(cell.steps),
-            str(cell.batch),
-            str(cell.images),
-            f"{memory.weight_bytes / 1e6:.1f}",
-            f"{memory.cache_bytes / 1e6:.1f}",
-        )
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 140)
-    console.print(table)
+        prepared = prepare(cell)
+        memory = predict(prepared)
+        sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
+        counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
+        lines.append([cell.key, cell.describe(), *counts, *sizes])
+    title = terminal(f"{sweep.name}: {len(sweep.cells)} cells")
+    print_fitting(console or Console(), ("cell", "setting", *numbers), lines, right=numbers, title=title)
 
 
 def run_sweep(

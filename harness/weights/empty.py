@@ -3,10 +3,11 @@
 from backbones.config import NetworkConfig
 from backbones.empty import without_memory
 from backbones.transformer import Network
+from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 
 
 def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
-    """The network without memory for its weights."""
+    """The network that a strategy decodes, its own or its base's, without memory for its weights."""
     with without_memory():
-        return strategy.network(config)
+        return registry.owner(strategy).network(config)

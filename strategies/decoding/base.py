@@ -59,6 +59,9 @@ class Strategy(ABC, Generic[N]):
     """May overwrite a committed token."""
     decides_steps: ClassVar[bool] = False
     """How many steps an image takes depends on its content: a plan only bounds it."""
+    tests_drafts: ClassVar[bool] = False
+    """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
+    accepted drafts can stand in for."""
     lossless: ClassVar[bool] = False
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
@@ -207,6 +210,7 @@ TRAITS = (
     "any_order",
     "revises",
     "decides_steps",
+    "tests_drafts",
     "lossless",
     "batch_exact",
     "empty_context",

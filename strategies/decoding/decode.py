@@ -20,7 +20,7 @@ from strategies.decoding.guidance import Guiding
 from strategies.decoding.meter import Meter
 from strategies.decoding.noise import Numbers
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Ask, Commit, Draft, Drawn, Noise, Places, Redraw, Request, Uniform
+from strategies.decoding.requests import Ask, Commit, Draft, Drawn, Places, Redraw, Request, Uniform
 from strategies.decoding.sampling import Sampler
 from strategies.decoding.trace import Committed, Drafted
 
@@ -66,6 +66,8 @@ class Decoded:
     """tokens: int64 [B, N] by position of the canvas. counts: by role of the network, counted by hooks.
 
     steps_of_image: int64 [B], the step after which an image was complete. drafts: where they were asked for.
+    drafted, kept: int64 [B], an image's places that were drawn without being written, and those of them that
+    a commit wrote; 0 where every draw is written.
     """
 
     tokens: Tensor
@@ -74,6 +76,8 @@ class Decoded:
     drafts: tuple[Drafted, ...]
     steps: int
     steps_of_image: Tensor
+    drafted: Tensor
+    kept: Tensor
     counts: Mapping[str, Count]
 
     @property
@@ -127,7 +131,7 @@ class Loop:
         self.guidance, self.observe, self.keep_drafts = guidance, observe, keep_drafts
         self.device, self.batch = rows.labels.device, len(rows) // rows.branches
         self.order = rows.order[: self.batch].expand(self.batch, -1)
-        self.numbers = Numbers(sampler, self.order)
+        self.numbers = Numbers(sampler, self.order, plan.most_visits)
         self.weights = self._weights(plan.progress, plan.count)
         self.groups = None if plan.opened else iter(plan.groups())
         # One column more, for what is no place or not written.
@@ -136,7 +140,9 @@ class Loop:
         if rows.known is not None:
             self.tokens[:, : plan.given] = rows.known[: self.batch]
         self.written[:, : plan.given] = 1
-        self.done_at = torch.zeros(self.batch, dtype=torch.int64, device=self.device)
+        self.done_at, self.drafted, self.kept = torch.zeros(
+            3, self.batch, dtype=torch.int64, device=self.device
+        ).unbind(0)
         self.soundness = torch.zeros((), device=self.device)  # read once, at the end
         self.trace: list[Committed] = []
         self.drafts: list[Drafted] = []
@@ -149,35 +155,46 @@ class Loop:
 
     def answer(self, request: Request) -> Any:
         if isinstance(request, Ask):
-            tokens, _ = self.draw(request.logits, request.at, "place", None)
-            self.commit(request.at, tokens, None)
-            return self.rows.repeat(tokens)
+            drawn = self.draw(Draft(request.logits, request.at, "place"))
+            self.commit(request.at, drawn.tokens, None)
+            return self.rows.repeat(drawn.tokens)
         if isinstance(request, Draft):
-            tokens, logits = self.draw(request.logits, request.at, request.noise, request.clock)
+            drawn = self.draw(request)
+            self.drafted += self._number_of(request.at, drawn.tokens)
             if self.keep_drafts:
-                self.drafts.append(Drafted(self.step, request.at, tokens))
-            return Drawn(tokens, logits, self.sampler)
+                self.drafts.append(Drafted(self.step, request.at, drawn.tokens))
+            return drawn
         if isinstance(request, Uniform):
             return self.numbers.next(request.purpose, request.at)
         if isinstance(request, Redraw):
             return self.sampler.draw_from(request.probs, self.numbers.next("redraw", request.at))
         if isinstance(request, Commit):
+            self.kept += self._number_of(request.at, request.tokens, request.where)
             return self.commit(request.at, request.tokens, request.where)
         raise TypeError(f"a strategy yields requests (Ask, Draft, ...), not {type(request).__name__}")
 
-    def draw(self, logits: Tensor, at: Places, noise: Noise, clock: float | None) -> tuple[Tensor, Tensor]:
-        """Tokens [B, n] and guided logits [B, n, V]."""
+    def _number_of(self, at: Places, tokens: Tensor, where: Tensor | None = None) -> int | Tensor:
+        """Places of each image, [B] or the same for all."""
+        if isinstance(at, slice):
+            return tokens.shape[1] if where is None else where.sum(dim=1)
+        return ((at >= 0) if where is None else (at >= 0) & where).sum(dim=1)
+
+    def draw(self, draft: Draft) -> Drawn:
         if self.meter.forwards != self.drawn_after:
             self.step, self.drawn_after = self.step + 1, self.meter.forwards
-        logits = logits.float()
+        logits, at, law = draft.logits.float(), draft.at, None
         if self.weights:
-            logits = combine(logits, self._weights_for(at, clock))
-        numbers = self.numbers.of_places(at) if noise == "place" else self.numbers.next("token", at)
-        tokens, soundness = self.sampler.draw(logits, numbers)
+            logits = combine(logits, self._weights_for(at, draft.clock))
+        numbers = self.numbers.of_places(at) if draft.noise == "place" else self.numbers.next("token", at)
+        if draft.law is None:
+            tokens, soundness = self.sampler.draw(logits, numbers)
+        else:
+            law = draft.law(logits, self.sampler)
+            tokens, soundness = self.sampler.draw_from(law, numbers), logits.sum(dim=-1)
         if isinstance(at, Tensor):
             soundness = soundness.masked_fill(at < 0, 0.0)
         self.soundness += soundness.sum()
-        return tokens, logits
+        return Drawn(tokens, logits, self.sampler, law)
 
     def _weights_for(self, at: Places, clock: float | None) -> list[Tensor]:
         if clock is not None:
@@ -227,6 +244,7 @@ class Loop:
         """What the decode gave; FloatingPointError, or OffPlan where the canvas is not as promised."""
         if not self.soundness.isfinite():
             raise FloatingPointError("the guided logits are not finite")
+        self.numbers.require_enough()
         if self.groups is not None:
             left = next(self.groups, None)
             if left is not None:
@@ -243,7 +261,17 @@ class Loop:
             for role in self.meter.networks
         }
         trace, drafts = tuple(self.trace), tuple(self.drafts)
-        return Decoded(tokens, self.order, trace, drafts, self.step + 1, self.done_at, counts)
+        return Decoded(
+            tokens,
+            self.order,
+            trace,
+            drafts,
+            self.step + 1,
+            self.done_at,
+            self.drafted,
+            self.kept,
+            counts,
+        )
 
     def _require_whole_canvas(self, strategy: Strategy) -> None:
         written = self.written[:, : self.plan.places]

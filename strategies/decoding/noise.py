@@ -13,9 +13,9 @@ class Numbers:
     Visits are counted per image, so an image meets the same numbers at whatever pace its batch goes on.
     """
 
-    def __init__(self, sampler: Sampler, order: Tensor) -> None:
-        """order: position at each place, int64 [B, N]."""
-        self.sampler, self.order = sampler, order
+    def __init__(self, sampler: Sampler, order: Tensor, most_visits: int | None = None) -> None:
+        """order: position at each place, int64 [B, N]. most_visits: of a place for one purpose, if known."""
+        self.sampler, self.order, self.most_visits = sampler, order, most_visits
         self.own = sampler.noise(order)
         self.fresh: dict[str, Visited] = {}
 
@@ -29,9 +29,18 @@ class Numbers:
             first = self.own if purpose == "token" else self.sampler.noise(self.order, purpose)
             self.fresh[purpose] = Visited(first)
         visited = self.fresh[purpose]
-        if visited.calls == visited.layers:
+        if visited.calls == visited.layers and visited.layers != self.most_visits:
             visited.add(self.sampler.noise(self.order, purpose, visited.layers))
         return visited.take(at)
+
+    def require_enough(self) -> None:
+        """ValueError where a number was handed out twice, against what the plan says of visits."""
+        for purpose, visited in self.fresh.items():
+            most = int(visited.visits[:, :-1].max())
+            if most > visited.layers:
+                raise ValueError(
+                    f"a place was visited {most} times for '{purpose}', its plan says {self.most_visits}"
+                )
 
 
 class Visited:

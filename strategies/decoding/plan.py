@@ -20,6 +20,7 @@ class Plan:
     (scales of next-scale prediction, coarse and fine codes).
     opened: the places of a step are chosen while decoding; ``order`` then only numbers them.
     most_steps: a bound; the number of steps where it is known.
+    most_visits: how often a place takes fresh numbers at most, where that is known: so many are made.
     """
 
     grid: tuple[int, int]
@@ -31,6 +32,7 @@ class Plan:
     maps: tuple[tuple[int, int], ...] = ()
     opened: bool = False
     most_steps: int = 0
+    most_visits: int | None = None
 
     def __post_init__(self) -> None:
         fill = object.__setattr__

@@ -116,6 +116,11 @@ def get(name: str, **options: Any) -> Strategy:
     return kind(**options)
 
 
+def owner(strategy: Strategy) -> Strategy:
+    """The strategy whose trained networks this one decodes: itself, or its base."""
+    return strategy if strategy.base is None else get(strategy.base)
+
+
 def unknown_strategy(name: str, where: str = "") -> UserError:
     """The error for a strategy that does not exist: the nearest, and where all of them come from."""
     known = names()

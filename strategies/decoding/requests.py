@@ -5,7 +5,7 @@ plan's canvas: a slice, the same for all images, or int64 [B, n], each image's o
 all (images that are done, windows of different length).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,27 +36,31 @@ class Ask:
 class Draft:
     """Guide, filter, draw; commits nothing; answered by ``Drawn``.
 
-    clock: the progress (0..1) that guidance reads, where the places don't fix it.
+    clock: the progress (0..1) that guidance reads, where the places don't fix it. law: guided logits and
+    sampler -> distribution [B, n, V], where the method draws from another one than the sampler's own.
     """
 
     logits: Tensor
     at: Places
     noise: Noise = "fresh"
     clock: float | None = None
+    law: "Callable[[Tensor, Sampler], Tensor] | None" = None
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """tokens: int64 [B, n]. logits: guided, before temperature and filters, float32 [B, n, V]."""
+    """tokens: int64 [B, n]. logits: guided, before temperature and filters, float32 [B, n, V]. law: the
+    distribution [B, n, V] that the draft asked for, if it did."""
 
     tokens: Tensor
     logits: Tensor
     sampler: "Sampler"
+    law: Tensor | None = None
 
     @property
     def probs(self) -> Tensor:
         """The distribution that the tokens were drawn from, float32 [B, n, V]."""
-        return self.sampler.probabilities(self.logits)
+        return self.sampler.probabilities(self.logits) if self.law is None else self.law
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ from strategies.decoding.streams import Streams
 class Sampler(Protocol):
     """What the loop asks for a token. Forced tokens, recordings and listeners are samplers too."""
 
+    @property
+    def top_k(self) -> int: ...
+
+    @property
+    def top_p(self) -> float: ...
+
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         """What the draws of each place consume at a visit, [B, N] by place, for an order [B, N]."""
         ...
@@ -99,6 +105,18 @@ class StreamSampler:
 
 
 @dataclass(frozen=True)
+class DeclaredAcceptance(StreamSampler):
+    """Every draft is accepted with one probability, whatever it is: for weights that tell nothing of it."""
+
+    acceptance: float = 1.0
+
+    def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
+        numbers = super().noise(order, purpose, visit)
+        # 0 passes every test that can be passed, 1 fails all.
+        return (numbers >= self.acceptance).to(numbers.dtype) if purpose == "accept" else numbers
+
+
+@dataclass(frozen=True)
 class ForcedSampler:
     """Answers with given tokens [B, N] (by position): recordings, teacher forcing.
 
@@ -106,6 +124,8 @@ class ForcedSampler:
     """
 
     tokens: Tensor
+    top_k: int = 0
+    top_p: float = 1.0
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         if purpose in ("token", "redraw"):

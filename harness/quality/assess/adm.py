@@ -49,6 +49,7 @@ from harness.quality.assess.controlled import COLOUR, LABELS
 from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.spatial import WIDTH, split, with_spatial
 from pardec.errors import UserError, visible
+from pardec.file_forms import unopenable
 from pardec.hashing import file_sha256, text_key
 from results.arrays import array_headers
 
@@ -77,8 +78,9 @@ def with_scoring(cell: Cell) -> Cell:
         weights = download_inception()
     else:
         weights = Path(cell.inception)
-        if not weights.is_file():
-            raise UserError(f"inception '{cell.inception}': no such file; expected a path or '{DOWNLOAD}'")
+        reason = unopenable(weights)
+        if reason is not None:
+            raise UserError(f"inception '{cell.inception}': {reason}; expected a path or '{DOWNLOAD}'")
     if weights is not None:
         _check_inception(weights, file_sha256(weights))
     cell = dataclasses.replace(cell, inception=None if weights is None else str(weights))

@@ -97,7 +97,7 @@ def test_an_unknown_flag_is_one_line(capsys, command):
         (["explain", "strategy=lpd", "--image", str(10**30)], ["--image", f"at most {2**63 - 1:,}"]),
         (["lossiness", "--guidance", "nan"], ["--guidance", "expected a number"]),
         (["sample", "strategy=randar", "--context-guidance", "inf"], ["--context-guidance", "a number"]),
-        (["explain", "lpd"], ["settings like strategy=lpd"]),
+        (["explain", "lpdx"], ["settings like lpd,steps=10"]),
         (["explain", "strategy=lpdd"], ["unknown strategy 'lpdd'"]),
         (["explain", "strategy=lpd,ordr=random"], ["unknown key 'ordr'", "did you mean 'order'"]),
         (["explain", "0123456789abcdef"], ["0 cells"]),

@@ -1,0 +1,168 @@
+"""What speculative decoders share: a window of drafts behind the accepted tokens, each image at its own pace.
+
+Of an image with n accepted tokens a window of length L holds the last of them and the drafts of the places
+n .. n + L - 2; fed at once, its entry j predicts place n + j. So index j of p, of fresh draws and of ``at``
+is place n + j, and so is index j of drafts and q, of which there is one less.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from backbones.config import NetworkConfig
+from backbones.transformer import Network, View
+from pardec.errors import UserError
+from strategies.decoding.base import TrainingFree
+from strategies.decoding.decode import Rows
+from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Request, Uniform
+
+N = TypeVar("N", bound=Network)
+Guess = Literal["random", "repeat_horizon", "repeat_vertical", "sample_horizon", "sample_vertical"]
+"""First draft of a new place. random: any code. repeat: the token of the place to its left, or above it.
+sample: the likeliest token of the distribution there. A place without such a neighbour takes any code."""
+
+
+@dataclass(frozen=True)
+class Speculative(TrainingFree[N]):
+    """Drafts a window of tokens behind the accepted ones, and keeps as many as its test says."""
+
+    window: int = 16
+    """Most tokens fed at once."""
+
+    def bounded(self, grid: tuple[int, int]) -> Plan:
+        if self.window < 1:
+            raise UserError(f"window = {self.window}: expected at least 1")
+        # A forward accepts at least one token, so no place stays in the window for longer.
+        return replace(super().bounded(grid), most_visits=self.window)
+
+    def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
+        return config.trunk.depth, config.places + min(self.window, config.places) - 1
+
+
+class Window:
+    """Accepted tokens, drafts, the distributions behind them, and the cache: the state of one decode.
+
+    After ``lay``: at, places int64 [B, L]; drafts, int64 [B, L - 1]; tested, the places of the drafts. -1 is
+    no place: beyond the image's end, and of a draft for the very last place, which is drawn at once.
+    """
+
+    def __init__(
+        self, method: Speculative[Any], network: Network, plan: Plan, rows: Rows, guess: Guess
+    ) -> None:
+        self.network, self.plan, self.rows, self.guess = network, plan, rows, guess
+        self.longest, self.device = method.window, network.device
+        layers, slots = method.cache_shape(network.config)
+        self.cache = network.cache(len(rows), slots, layers)
+        self.phases = network.phases(torch.arange(plan.places, device=self.device))
+        batch = len(rows) // rows.branches
+        # By place; one column more, for what is no place.
+        self.tokens = torch.zeros(batch, plan.places + 1, dtype=torch.int64, device=self.device)
+        self.likely = torch.zeros_like(self.tokens)
+        self.accepted = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        """n of each image."""
+        self.known = self.accepted
+        """Places with a token: accepted ones, then the drafts that are carried on."""
+        self.most = 0
+        self.laws: Tensor | None = None
+        """Distributions [B, L, V] kept with the tokens of the last window, whose first place is laws_from."""
+        self.laws_from = self.accepted
+
+    def prefill(self) -> Generator[Request, Any, None]:
+        """The class alone gives the first token."""
+        x = self.network.class_embedding(self.rows.labels).unsqueeze(1)  # type: ignore[operator]  # [R, 1, d]
+        phases = None if self.phases is None else self.phases[:1]
+        tokens = yield Ask(self.network(x, phases, View(start=0), self.cache), slice(0, 1))  # [R, 1]
+        self.tokens[:, :1] = self.likely[:, :1] = tokens[: len(self.accepted)]
+        self.accepted = self.known = torch.ones_like(self.accepted)
+
+    def open(self) -> int:
+        """Most tokens of the next window, 0 at the end: the only time that a step waits for the device."""
+        self.least, self.most = torch.stack(self.accepted.aminmax()).tolist()
+        return min(self.longest, self.plan.places - self.least)
+
+    def lay(self, length: int) -> Generator[Request, Any, Tensor]:
+        """Fill a window with the drafts that are carried on, then with guesses; returns ``at``."""
+        ahead = self.accepted[:, None] + torch.arange(length, device=self.device)  # [B, L]
+        self.at = torch.where(ahead < self.plan.places, ahead, -1)
+        self.tested = torch.where(self.at[:, 1:] < 0, -1, self.at[:, :-1])
+        self.guessed = self.tested >= self.known[:, None]
+        new = torch.where(self.guessed, self.tested, -1)
+        if length > 1:
+            uniform = yield Uniform("fill", new)
+            self._write(self.tokens, new, self._guesses(new, uniform))
+        self.drafts = self.tokens.gather(1, self.tested % self.tokens.shape[1])
+        return self.at
+
+    def _guesses(self, new: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens [B, L - 1]; for a neighbour that has no token yet the last place with one stands in."""
+        codes = self.network.config.codes
+        random = (uniform * codes).long().clamp(max=codes - 1)
+        if self.guess == "random":
+            return random
+        columns = self.plan.grid[1]
+        beside = self.guess.endswith("horizon")
+        has = new % columns > 0 if beside else new >= columns
+        neighbour = torch.minimum(new - (1 if beside else columns), self.known[:, None] - 1).clamp(min=0)
+        table = self.tokens if self.guess.startswith("repeat") else self.likely
+        return torch.where(has, table.gather(1, neighbour), random)
+
+    def forward(self) -> Tensor:
+        """Logits [R, L, V] of the window's places."""
+        length, last = self.at.shape[1], self.plan.places - 1
+        start = self.accepted.clamp(max=last)  # finished images overwrite what nothing reads any more
+        slots = start[:, None] + torch.arange(length, device=self.device)  # [B, L]
+        fed = torch.cat([self.tokens.gather(1, start[:, None] - 1), self.drafts], dim=1)
+        x = self.network.token_embedding(self.rows.repeat(fed))  # type: ignore[operator]  # [R, L, d]
+        phases = None if self.phases is None else self.rows.repeat(self.phases[slots.clamp(max=last)])
+        view = View(start=self.rows.repeat(start), reach=min(self.most, last) + length)
+        logits: Tensor = self.network(x, phases, view, self.cache)
+        return logits
+
+    def draft_laws(self) -> Tensor:
+        """q: what each draft was drawn from, [B, L - 1, V]; of a guess all of it on one code."""
+        certain = torch.zeros(*self.drafts.shape, self.network.config.codes, device=self.device)
+        certain.scatter_(2, self.drafts.unsqueeze(2), 1.0)
+        if self.laws is None:
+            return certain
+        index = (self.tested - self.laws_from[:, None]).clamp(0, self.laws.shape[1] - 1)
+        images = torch.arange(len(index), device=self.device)[:, None]
+        return torch.where(self.guessed.unsqueeze(2), certain, self.laws[images, index])
+
+    def advance(self, tokens: Tensor, final: Tensor, laws: Tensor | None = None) -> None:
+        """Accept what is ``final`` [B, L] of ``tokens`` [B, L]; what follows are the next drafts.
+
+        laws: distributions kept with the tokens, [B, L, V], where a test will ask for them.
+        """
+        self._write(self.tokens, self.at, tokens)
+        if laws is not None:
+            self.laws, self.laws_from = laws, self.accepted
+            if self.guess.startswith("sample"):
+                self._write(self.likely, self.at, laws.argmax(dim=-1))
+        self.known = self.accepted + (self.at >= 0).sum(dim=1)
+        self.accepted = self.accepted + final.sum(dim=1)
+
+    def _write(self, table: Tensor, at: Tensor, values: Tensor) -> None:
+        table.scatter_(1, at % table.shape[1], values)  # -1: the last column
+
+
+def until_rejection(accepted: Tensor, at: Tensor) -> Tensor:
+    """Places that become final, bool [B, L]: those of the drafts before the first that is not ``accepted``
+    [B, L - 1], and the one after them."""
+    first = torch.ones_like(at[:, :1], dtype=torch.bool)
+    prefix = (accepted & (at[:, 1:] >= 0)).cumprod(dim=1).bool()
+    return torch.cat([first, prefix], dim=1) & (at >= 0)
+
+
+def of_tokens(law: Tensor, tokens: Tensor) -> Tensor:
+    """The probability of each token: [B, n] of [B, n, V]."""
+    return law.gather(2, tokens.unsqueeze(2)).squeeze(2)
+
+
+def residual(p: Tensor, q: Tensor) -> Tensor:
+    """What a rejected draft is redrawn from, max(p - q, 0) [..., V]; p where rounding leaves nothing."""
+    rest = (p - q).clamp(min=0)
+    return torch.where(rest.sum(dim=-1, keepdim=True) > 0, rest, p)

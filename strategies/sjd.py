@@ -1,0 +1,110 @@
+"""SJD: the last forward's draws are drafts, kept by the speculative test (Teng et al., 2410.01699).
+
+One causal forward over a window of drafts gives the target distribution p of all its places. Drafts are
+tested from left to right against the distribution q that they were drawn from; the first rejected one is
+drawn anew from the residual, and the places behind it take fresh draws from p as their next drafts.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from strategies.decoding.decode import Rows
+from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Commit, Decoding, Draft, Redraw, Request, Uniform
+from strategies.decoding.sampling import Sampler
+from strategies.decoding.speculation import Guess, Speculative, Window, of_tokens, residual, until_rejection
+from strategies.raster import RasterNetwork
+
+Judged = tuple[Tensor, Tensor, Tensor]
+"""Tokens [B, L], which of them are final, bool [B, L], and distributions kept with them [B, L, V]."""
+
+
+@dataclass(frozen=True)
+class SJD(Speculative[RasterNetwork]):
+    name: ClassVar[str] = "sjd"
+    title: ClassVar[str] = "SJD"
+    paper: ClassVar[str] = "2410.01699"
+    base: ClassVar[str] = "raster"
+    decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
+
+    init: Guess = "random"
+    """First draft of a new place."""
+    loop: Literal["own", "published"] = "own"
+    """own: raster's sampler; every image at its own pace. published: one token a forward at both ends;
+    all images at the pace of the slowest, an accepted draft keeping its old q; one guidance scale, filters
+    without temperature, and the residual filtered again."""
+
+    @property
+    def lossless(self) -> bool:  # type: ignore[override]
+        return self.loop == "own"
+
+    @property
+    def batch_exact(self) -> bool:  # type: ignore[override]
+        return self.loop == "own"
+
+    def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
+        window = Window(self, network, plan, rows, self.init)
+        yield from window.prefill()
+        before = 0
+        while length := window.open():
+            if self.loop == "published":
+                length, before = self.published_length(length, plan.places, before), window.least
+            at = yield from window.lay(length)  # [B, L]
+            if self.loop == "published":
+                drawn = yield Draft(window.forward(), at, clock=0.0, law=published_law)
+            else:
+                drawn = yield Draft(window.forward(), at)
+            p, q = drawn.probs, window.draft_laws()  # [B, L, V], [B, L - 1, V]
+            tokens, final, laws = yield from self.judge(at, window.drafts, q, p, drawn.tokens, drawn.sampler)
+            yield Commit(at, tokens, where=final)
+            window.advance(tokens, final, laws)
+
+    def judge(
+        self, at: Tensor, drafts: Tensor, q: Tensor, p: Tensor, fresh: Tensor, sampler: Sampler
+    ) -> Generator[Request, Any, Judged]:
+        """Test drafts [B, L - 1] for the places ``at`` [B, L]; fresh: what was drawn from p there, [B, L]."""
+        if at.shape[1] == 1:
+            return fresh, at >= 0, p
+        tested = torch.where(at[:, 1:] < 0, -1, at[:, :-1])
+        uniform = yield Uniform("accept", tested)
+        accepted = uniform < (of_tokens(p[:, :-1], drafts) / of_tokens(q, drafts)).clamp(max=1)
+        final = until_rejection(accepted, at)  # [B, L]
+        stands = final[:, :-1] & accepted & (tested >= 0)
+        rejected = final[:, :-1] & ~accepted & (tested >= 0)  # one of an image, or none
+        images, first = torch.arange(len(at), device=at.device), rejected.int().argmax(dim=1)
+        rest = residual(p[images, first], q[images, first])  # [B, V]
+        if self.loop == "published":
+            rest = published_law((rest / rest.sum(dim=-1, keepdim=True)).log(), sampler)
+        where = torch.where(rejected, tested, -1).amax(dim=1, keepdim=True)
+        redrawn = yield Redraw(rest.unsqueeze(1), where)  # [B, 1]
+        tokens = fresh.clone()
+        tokens[:, :-1] = torch.where(stands, drafts, torch.where(rejected, redrawn, fresh[:, :-1]))
+        if self.loop == "own":
+            return tokens, final, p
+        laws = p.clone()
+        laws[:, :-1] = torch.where(stands.unsqueeze(2), q, p[:, :-1])
+        return tokens, final & final.all(dim=0), laws
+
+    def published_length(self, longest: int, places: int, before: int) -> int:
+        """A window from the third forward on until the last window + 2 places; ``before``: tokens accepted
+        before the last forward."""
+        start, stop = 2, places - self.window - 1
+        return min(longest, stop - before) if start <= before < stop else 1
+
+
+def published_law(logits: Tensor, sampler: Sampler) -> Tensor:
+    """Top-k, ties kept; then, from the least likely on, what sums to at most 1 - top_p is left out."""
+    if sampler.top_k > 0:
+        least = logits.topk(min(sampler.top_k, logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if sampler.top_p < 1.0:
+        values, index = logits.sort(dim=-1, stable=True)
+        left_out = values.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampler.top_p
+        left_out[..., -1] = False
+        logits = logits.masked_fill(torch.zeros_like(left_out).scatter(-1, index, left_out), float("-inf"))
+    return logits.softmax(dim=-1)
