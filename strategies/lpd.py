@@ -50,7 +50,7 @@ class LPDNetwork(Network):
 
     def forward(self, x: Tensor, phases: Tensor | None, view: View, asked: int, cache: Any = None) -> Tensor:
         """Logits [R, asked, V] of the last ``asked`` rows of x [R, n, d]."""
-        return self.head(self.norm(self.trunk(x, phases, view, cache)[:, -asked:])).float()
+        return self.head(self.norm(self.trunk(x, phases, view, cache, asked=asked))).float()
 
 
 @lru_cache(maxsize=64)

@@ -28,10 +28,13 @@ class RasterNetwork(Network):
         self.head = nn.Linear(width, config.codes, bias=False)
 
     def forward(
-        self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None, asked: slice = slice(None)
+        self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None, asked: int | None = None
     ) -> Tensor:
-        """Logits [R, n, V] of those of the embedded rows x [R, m, d] that are ``asked`` for."""
-        return self.head(self.norm(self.trunk(x, phases, view, cache)[:, asked])).float()
+        """Logits [R, n, V] of the embedded rows x [R, n, d], or of the last ``asked`` of them."""
+        return self.logits(self.trunk(x, phases, view, cache, asked=asked))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x)).float()
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ class ZipAR(TrainingFree[RasterNetwork]):
                 x = network.token_embedding(tokens[:, fed.token])  # [R, n, d]
             here = None if phases is None else phases[slots]
             view = View(slots=slots[None], mask=mask, reach=mask.shape[-1])
-            asked = slice(fed.unasked, None)
-            tokens[:, plan.order[0, at]] = yield Ask(network(x, here, view, cache, asked), at)
+            logits = network(x, here, view, cache, asked=at.stop - at.start)
+            tokens[:, plan.order[0, at]] = yield Ask(logits, at)
 
     def masks(self, grid: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
         """What the inputs of each step see, bool [n, S]: slots up to their own, all or the filled."""

@@ -1,7 +1,7 @@
 """What a decode does, step by step, without doing it: the public loop on torch's meta device.
 
 The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
-two are run and counted for all. A strategy that reads what it drew (to accept drafts,
+three are run and counted for all. A strategy that reads what it drew (to accept drafts,
 say) can't be foreseen, since nothing is drawn.
 """
 
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from backbones.tokenizers import Tokenizer
-from backbones.transformer import Network, Trunk, View, attend_by_products
+from backbones.transformer import Network, Trunk
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
@@ -100,7 +100,6 @@ class _Recorder(TorchDispatchMode):
         self.cache_sizes: list[int] = []
         self.repeat = self.kept = 1
         self.whole: set[Any] = set()
-        self.in_attention = False
         self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
         self.products: set[Product] = set()
         self.live: dict[int, weakref.ref[Any]] = {}
@@ -149,8 +148,6 @@ class _Recorder(TorchDispatchMode):
             weighs = not sources.isdisjoint(self.weights)
             shapes = tuple(one.shape for one in read)
             self.products.add(Product(name, made[0].dtype, shapes, rows, weighs))
-        if self.in_attention:
-            kind = "attention"
         gathers = name in _GATHERS
         moved = {id(tensor): tensor for tensor in [*([] if gathers else read), *made] if tensor.is_meta}
         self.add(kind, rows, flops, [*moved.values(), *(made if gathers else [])])
@@ -185,8 +182,8 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _AsOnDevice(TorchFunctionMode):
-    """What the meta device would do otherwise than the cell's: float32 attention is two products on a CPU
-    and one kernel elsewhere, RMSNorm six passes on a CPU and one kernel elsewhere; and logits are finite."""
+    """What the meta device would do otherwise than the cell's: attention is one kernel, RMSNorm six passes on
+    a CPU and one kernel elsewhere; and logits are finite."""
 
     def __init__(self, recorder: _Recorder, on_cpu: bool) -> None:
         super().__init__()
@@ -213,12 +210,6 @@ class _AsOnDevice(TorchFunctionMode):
         return out
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any = None, *rest: Any) -> Tensor:
-        if self.on_cpu and mask is None and queries.dtype == torch.float32:
-            self.recorder.in_attention = True
-            try:
-                return attend_by_products(queries, keys, values, View(), 0.0)
-            finally:
-                self.recorder.in_attention = False
         mixed = torch.empty_like(queries)
         flops = 4 * queries.numel() * keys.shape[-2]
         self.recorder.add("attention", queries.shape[-2], flops, [queries, keys, values, mixed])
@@ -305,16 +296,17 @@ def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
 
 
 def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
-    """Cut every trunk down to two blocks; the kept blocks, and how many each stands for.
+    """Cut every trunk down to three blocks; the kept blocks, and how many each stands for.
 
-    Two, since the first one's input is also the trunk's, and may be a view of a weight.
+    The first one's input is also the trunk's, and may be a view of a weight; the last computes only the rows
+    that are read.
     """
     kept: list[tuple[nn.Module, int]] = []
     for module in network.modules():
-        if type(module) is Trunk and len(module.blocks) > 2:
-            first, second = module.blocks[:2]
-            kept += [(first, 1), (second, len(module.blocks) - 1)]
-            module.blocks = nn.ModuleList([first, second])
+        if type(module) is Trunk and len(module.blocks) > 3:
+            first, second, last = module.blocks[0], module.blocks[1], module.blocks[-1]
+            kept += [(first, 1), (second, len(module.blocks) - 2), (last, 1)]
+            module.blocks = nn.ModuleList([first, second, last])
     return kept
 
 

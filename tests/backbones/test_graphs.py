@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbones.attention import View, up_to
 from backbones.graphs import replay_trunks
-from backbones.transformer import View, up_to
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.decode import Ask
