@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backbones.cache import KVCache, LayerCache
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.positions import rotary_table, rotate
+from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,24 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
 
 
 def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
-    """The framework's fused attention."""
+    """The framework's fused attention; a pass that is taught in bfloat16 on the CPU goes by tiles."""
+    if keys.requires_grad and keys.device.type == "cpu" and not dropout:
+        tiles = None if queries.dtype != torch.bfloat16 else taught_tiles(queries, view)
+        if tiles is not None:
+            return attend_taught(queries, keys, values, tiles)
     if keys.requires_grad and keys.device.type == "cpu":
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
     casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
     with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
         return F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
+
+
+def taught_tiles(queries: Tensor, view: View) -> tuple[Tile, ...] | None:
+    """Tiles of one view of all rows; None where it is no plain mask."""
+    if view.causal:
+        return causal_tiles(queries.shape[2])
+    return None if view.mask is None or view.mask.ndim != 2 else tiles_of(view.mask)
 
 
 def attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:

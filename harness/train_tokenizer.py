@@ -17,7 +17,10 @@ from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.codes import decode_images, encode_variants
-from harness.data import Augmentation, Dataset, epochs, load_dataset, to_float
+from harness.data import Augmentation, Dataset, augmentation_of, epochs, is_fashion, load_dataset, to_float
+
+WATCHED = 1000
+"""Held-out images that the curve is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class TokenizerBudget:
     saturation_weight: float = 0.02
     """Weight of the mean squared excess of the latents' magnitude over 1.5; without it the bounding tanh can
     saturate in the first steps, and a saturated code never learns again."""
+    augmentation: Augmentation | None = None
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
@@ -65,9 +69,9 @@ def train_tokenizer(
         The path of the weights.
     """
     started = Started.now()
-    budget = TokenizerBudget(steps=steps, seed=seed)
+    budget = TokenizerBudget(steps=steps, seed=seed, augmentation=augmentation_of(data))
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
-    config = config or FSQConfig(image_size=(train.images.shape[2], train.images.shape[3]))
+    config = config or default_config(data, (train.images.shape[2], train.images.shape[3]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
@@ -89,7 +93,7 @@ def train_tokenizer(
             "precision": "float16",
         },
         "data": data_card(train, held_out),
-        "budget": asdict(budget) | {"optimiser": "AdamW", "augmentation": asdict(Augmentation())},
+        "budget": asdict(budget) | {"optimiser": "AdamW"},
         "losses": curve,
         "reconstruction": {split.split: reconstruction(frozen, split) for split in (train, held_out)},
         "environment": run_card(started, device),
@@ -99,13 +103,21 @@ def train_tokenizer(
     return path
 
 
+def default_config(data: str, image_size: tuple[int, int]) -> FSQConfig:
+    """Clothes get a code for 2 x 2 pixels, so that a grid has the papers' 256 places; 32 codes are few enough
+    for small networks to learn."""
+    if is_fashion(data):
+        return FSQConfig((8, 4), patch=2, image_size=image_size)
+    return FSQConfig(image_size=image_size)
+
+
 def _fit(
     tokenizer: FSQTokenizer, train: Dataset, held_out: Dataset, budget: TokenizerBudget
 ) -> list[dict[str, float]]:
     """Minimise the reconstruction error; returns about 24 points of the loss curve."""
     generator = torch.Generator().manual_seed(budget.seed)
     device = next(tokenizer.parameters()).device
-    images = to_float(train.images)  # [n, 3, H, W]
+    watched = held_out.first(WATCHED)
     optimiser = torch.optim.AdamW(
         tokenizer.parameters(), lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
     )
@@ -114,7 +126,10 @@ def _fit(
     for step in tqdm(range(budget.steps), desc="tokenizer", unit="step", disable=None):
         for group in optimiser.param_groups:
             group["lr"] = budget.rate_at(step)
-        batch = Augmentation()(images[next(rows)], generator).to(device, memory_format=torch.channels_last)
+        batch = to_float(train.images[next(rows)])  # [B, 3, H, W]
+        if budget.augmentation is not None:
+            batch = budget.augmentation(batch, generator)
+        batch = batch.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             rebuilt, latents = tokenizer(batch)
         loss = tokenizer_loss(rebuilt, latents, batch, budget)
@@ -124,7 +139,7 @@ def _fit(
         optimiser.step()
         total += loss.item()
         if (step + 1) % every == 0:
-            error = reconstruction(tokenizer, held_out)
+            error = reconstruction(tokenizer, watched)
             curve.append({"step": step + 1, "train": total / every, "held_out_psnr_db": error["psnr_db"]})
             total = 0.0
             point = f"loss {curve[-1]['train']:.4f}, held-out PSNR {error['psnr_db']:.2f} dB"

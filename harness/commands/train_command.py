@@ -28,7 +28,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
-    command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
+    command.add_argument(
+        "--data",
+        default="mnist",
+        help="fashion, idx:DIR, mnist or imagefolder:PATH (default: %(default)s); with the first two, "
+        "networks are trained from mark to mark",
+    )
+    command.add_argument("--most", type=int, metavar="MARK", help="with fashion: no mark beyond this one")
     command.add_argument(
         "--codes",
         type=Path,
@@ -59,11 +65,15 @@ def run(options: argparse.Namespace) -> int:
     checked("threads", options.threads, "--threads")
     import torch
 
+    from harness.data import is_fashion
     from harness.prepare import check_device
 
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
+    if is_fashion(options.data):
+        folder = options.out or zoo.SHIPPED / "fashion"
+        targets = _train_by_marks(targets, folder, options)
     for target in targets:
         stem = target if target in zoo.SHARED else zoo.file_stem(target, options.seed or 0)
         if options.all and not options.again and (folder / f"{stem}.json").is_file():
@@ -71,6 +81,28 @@ def run(options: argparse.Namespace) -> int:
             continue
         print(f"{target}: {_train(target, folder, options)}")
     return 0
+
+
+def _train_by_marks(targets: list[str], folder: Path, options: argparse.Namespace) -> list[str]:
+    """Train the networks among the targets from mark to mark; returns the others that are still to do."""
+    from harness.mark_recipe import MarkRecipe
+    from harness.train_marks import ORDER, material, train_tier
+
+    shared = [target for target in targets if target in zoo.SHARED]
+    names = [name for name in ORDER if name in targets]
+    names += [name for name in targets if name not in (*ORDER, *shared)]
+    missing = [role for role in shared if options.again or not (folder / f"{role}.json").is_file()]
+    if not names or "tokenizer" in missing:
+        return targets
+    for flag in ("steps", "codes"):
+        if getattr(options, flag) is not None:
+            raise UserError(f"--{flag}: networks on {options.data} are trained from mark to mark; see --most")
+    recipe = MarkRecipe(seed=options.seed or 0)
+    if options.most is not None and options.most not in recipe.marks:
+        raise UserError(f"--most {options.most}: expected one of {', '.join(map(str, recipe.marks))}")
+    given = material(options.data, folder, options.runs)
+    train_tier(names, recipe, given, folder, options.runs, options.most)
+    return missing
 
 
 def _targets(options: argparse.Namespace) -> list[str]:
