@@ -23,9 +23,9 @@ class MarkRecipe:
     least_gain: float = 0.02
     """Training goes on while the mark before's validation loss fell by more than this share."""
     batch: int = 16
-    rate: float = 2e-3
+    rate: float = 3e-3
     """Of AdamW: embeddings, norms, head."""
-    matrix_rate: float = 4e-3
+    matrix_rate: float = 6e-3
     """Of Muon (Jordan et al. 2024; scale of updates as AdamW's: Liu et al., arXiv 2502.16982): matrices of
     the blocks."""
     warmup_steps: int = 200
