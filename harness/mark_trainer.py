@@ -8,6 +8,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, initialise
 from harness.codes import generator_of
+from harness.compiled import compile_taught
 from harness.mark_recipe import MarkRecipe, run_hash
 from results.files import write_whole
 from strategies.decoding.base import Strategy, drop_labels
@@ -66,11 +68,14 @@ class MarkTrainer:
         recipe: MarkRecipe,
         folder: Path,
         made_of: dict[str, str],
+        compiled: bool | None = None,
     ) -> None:
-        """folder: of the saved states. made_of: hashes of tokenizer and data, which bind the run."""
+        """folder: of the saved states. made_of: hashes of tokenizer and data, which bind the run. compiled:
+        None compiles the blocks where that can be done; results differ by rounding only.
+        """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.hash = run_hash(recipe, asdict(config), {"strategy": strategy.name, **asdict(strategy)}, made_of)
-        self.made_of = made_of
+        self.made_of, self.compiled = made_of, compiled
         self.network: Network = strategy.network(config)
         initialise(self.network, torch.Generator().manual_seed(recipe.seed))
         self.optimisers = optimisers_of(self.network, recipe)
@@ -155,10 +160,11 @@ class MarkTrainer:
         generator = torch.Generator().manual_seed(0)
         self.network.eval()
         total, count = 0.0, min(self.recipe.validation_images, len(data.labels))
-        for rows in torch.arange(count).split(VALIDATION_BATCH):
-            lesson = self.strategy.lesson(len(rows), self.config.grid, generator, 1.0)
-            loss = self.strategy.loss(self.network, data.codes[rows].long(), data.labels[rows], lesson)
-            total += loss.item() * len(rows)
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            for rows in torch.arange(count).split(VALIDATION_BATCH):
+                lesson = self.strategy.lesson(len(rows), self.config.grid, generator, 1.0)
+                loss = self.strategy.loss(self.network, data.codes[rows].long(), data.labels[rows], lesson)
+                total += loss.item() * len(rows)
         self.network.train()
         return total / count
 
@@ -175,6 +181,8 @@ class MarkTrainer:
         finished: called with the mark once its network stands, before the state is saved as past it.
         """
         torch.set_flush_denormal(True)
+        if self.compiled is None:
+            self.compiled = compile_taught(self.network)
         self.network.train()
         leave, end = self.recipe.branch_of(mark, self.strategy.lessons_alike_until), self.recipe.end_of(mark)
         saved = started = time.monotonic()
