@@ -1,0 +1,1 @@
+"""Networks that know no strategy: the shared trunk, its cache and positions, checkpoints, tokenizers."""

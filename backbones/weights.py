@@ -1,8 +1,6 @@
 """Small trained weights: half precision on disk, float32 in memory, named by the hash of their file."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError
+from pardec.files import write_whole
+from pardec.hashing import file_sha256
 
 ZOO = Path(__file__).parent / "zoo"
 HEADER = "pardec"
@@ -29,10 +29,6 @@ class Weights:
     """Of the whole file."""
 
 
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -47,11 +43,10 @@ def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
         for name, tensor in module.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     # One header entry: the order of several is not fixed, and the file's hash is its name.
-    partial.write_bytes(save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)}))
-    os.replace(partial, path)
-    return sha256_of(path)
+    content = save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)})
+    write_whole(path, lambda file: file.write(content))
+    return file_sha256(path)
 
 
 def load_half(path: Path) -> Weights:
@@ -81,7 +76,7 @@ def load_half(path: Path) -> Weights:
         ) from None
     if not isinstance(config, dict):
         raise CheckpointError(f"weights file '{path}' has a '{HEADER}' entry that is no JSON object")
-    return Weights(whole, config, sha256_of(path))
+    return Weights(whole, config, file_sha256(path))
 
 
 def load_into(module: nn.Module, weights: Weights, path: Path) -> None:
@@ -95,6 +90,4 @@ def load_into(module: nn.Module, weights: Weights, path: Path) -> None:
 
 def write_card(path: Path, card: Mapping[str, Any]) -> None:
     """Write the card of a weights file as JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, lambda file: file.write(json.dumps(card, indent=1).encode() + b"\n"))

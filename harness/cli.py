@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from strategies.decoding.errors import UserError, one_line, unknown
+from pardec.errors import UserError, one_line, unknown
 
 COMMANDS = (
     "list",
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", first, COMMANDS)
         options = top.parse_args(words)
         if options.version:
-            from harness.environment import version
+            from harness.machine.environment import version
 
             print(f"pardec {version('pardec')}")
             return 0
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistakes_known_by_now() -> tuple[type[Exception], ...]:
-    found: list[type[Exception]] = [UserError]
+    found: list[type[Exception]] = [UserError, FloatingPointError]
     found += [getattr(sys.modules[module], name) for module, name in _MISTAKES if module in sys.modules]
     return tuple(found)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pardec.errors import UserError
 from results.annotations import fault
 from results.arrays import ArraysError, read_arrays
-from results.errors import UserError
 from results.schema import Row
 
 

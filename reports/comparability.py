@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pardec.errors import UserError
 from results.environments import ENVIRONMENT_KEYS, UNKNOWN, environment_keys
-from results.errors import UserError
 from results.schema import Protocol, Reference, Row
 
 _MACHINE = ("device", "hardware", "threads", "dtype", "compile", "products")

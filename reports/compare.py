@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pardec.errors import UserError
 from reports import style
 from reports.artifacts import load_artifacts
 from reports.comparability import row_keys
@@ -25,7 +26,6 @@ from reports.frame import facets
 from reports.tables import DASH, markdown_of, print_plain
 from reports.training_noise import TrainingNoise
 from results.environments import environment_keys, result_key
-from results.errors import UserError
 from results.schema import Row
 from results.store import load_rows, results_folder
 

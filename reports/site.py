@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from pardec.errors import UserError
+from pardec.files import write_whole
 from reports import lossiness, pictures, plots, predicted, published, selftest, style, tables, waterfall
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
@@ -17,8 +19,6 @@ from reports.escape import file_stem, markdown
 from reports.frame import Facet, facets, hardware_notes, metrics
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
-from results.errors import UserError
-from results.files import write_whole
 from results.schema import Row
 from results.store import load_rows, results_folder
 

@@ -1,0 +1,1 @@
+"""What was measured: the schema of a row, its store on disk, and rows of older schemas read again."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from results.errors import UserError, one_line
+from pardec.errors import UserError, one_line
 
 UNREADABLE = (
     OSError,

@@ -6,11 +6,11 @@ does a cell that failed before the code was mended. Threads, dtype and products 
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pardec.hashing import text_key
 from results.schema import Attempt, Row, row_to_json
 
 ENVIRONMENT_KEYS = ("device", "hardware", "host", "torch")
@@ -41,7 +41,7 @@ def keys_of(device: str, recorded: Mapping[str, Any]) -> dict[str, str]:
 def result_key(row: Row) -> str:
     """Cell and environment as one word: equal for rows that are tries of one thing."""
     text = json.dumps(environment_keys(row))
-    return f"{row.cell}-{hashlib.sha256(text.encode()).hexdigest()[:_OWN]}"
+    return f"{row.cell}-{text_key(text, _OWN)}"
 
 
 def agree(a: Mapping[str, str], b: Mapping[str, str]) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from results.errors import visible
+from pardec.errors import visible
 from results.schema import Row
 
 LONGEST_NAME = 120

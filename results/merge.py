@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from results.environments import environment_keys, latest, one_each, result_key
-from results.errors import UserError
 from results.schema import Row
 from results.store import ARTIFACTS, ROWS, ResultStore, load_rows, results_folder
 
@@ -90,12 +91,6 @@ def copy_whole(source: Path, target: Path) -> None:
     if file_sha256(partial) != digest.hexdigest():
         raise OSError(f"the copy of {source} doesn't read back alike")
     partial.replace(target)
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def same_content(a: Path, b: Path) -> bool:

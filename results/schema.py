@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
+from pardec.errors import UserError
 from results.annotations import fault
 from results.consistency import contradiction
-from results.errors import UserError
 from results.upgrades import UPGRADES
 
 SCHEMA = 4

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from pardec.errors import UserError
+from pardec.files import remove_partials, sync_folder, write_whole, writing_results
 from results.consistency import implausible
 from results.environments import latest, one_each, partner, superseding
-from results.errors import UserError
-from results.files import remove_partials, sync_folder, write_whole, writing_results
 from results.legible import legible
 from results.schema import Row, row_from_json, row_to_json
 

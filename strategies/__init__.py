@@ -1,0 +1,1 @@
+"""The methods, one file per paper; what they share is in ``decoding``, published files in ``published``."""

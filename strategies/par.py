@@ -1,33 +1,24 @@
 """PAR: distant tokens, one of each region, are generated together (Wang et al., arXiv 2412.15119)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
-from backbones.shapes import Measured, Shapes
 from backbones.transformer import View
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.errors import UserError
 from strategies.decoding.orders import region_order
 from strategies.decoding.plan import Plan
-from strategies.decoding.published import Published
 from strategies.decoding.schedules import par_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
-    LLAMAGEN_DEFAULTS,
-    LLAMAGEN_KEYS,
     RasterNetwork,
-    llamagen_config,
-    llamagen_measure,
-    llamagen_setting,
 )
 
 
@@ -125,28 +116,3 @@ class PAR(Strategy[PARNetwork]):
             x, start = network.token_embedding(tokens), end
             if at.stop == n:
                 x = torch.cat([x, transition], dim=1)  # [R, n, d]
-
-
-def configure(names: Mapping[str, Any]) -> tuple[PAR, NetworkConfig]:
-    return PAR(regions=names["ar_token_num"]), llamagen_config(names)
-
-
-TRANSITION_KEY = "spe_tok_embeddings.special_embeddings.weight"
-
-
-def measure(file: Shapes) -> Measured:
-    """LlamaGen's, and n - 1 transition tokens."""
-    found = llamagen_measure(file)
-    transition = file.size((TRANSITION_KEY, 0), otherwise=3)
-    names = {**found.names, "ar_token_num": transition + 1, "spe_token_num": transition}
-    return Measured(names, found.unseen, {"regions": str(transition + 1)})
-
-
-PAR.published = Published(
-    family="par",
-    keys=KeyMap({**LLAMAGEN_KEYS, "transition.weight": TRANSITION_KEY}),
-    configure=configure,
-    setting=llamagen_setting,
-    defaults={**LLAMAGEN_DEFAULTS, "ar_token_num": 4, "spe_token_num": 3},
-    measure=measure,
-)

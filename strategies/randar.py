@@ -1,32 +1,24 @@
 """RandAR: any order, by instruction tokens that say where the next token goes (Pang et al., 2412.01827)."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
 from backbones.positions import rotary_table, rotate
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy, random_orders, raster_lesson
 from strategies.decoding.decode import Ask, Decoding, Rows
-from strategies.decoding.guidance import linear_guidance
 from strategies.decoding.plan import Plan, before_step_progress, known_first
-from strategies.decoding.published import Published, Setting
 from strategies.decoding.schedules import randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.raster import (
-    LLAMAGEN_DEFAULTS,
-    LLAMAGEN_KEYS,
     RasterNetwork,
-    llamagen_config,
-    llamagen_measure,
 )
 
 
@@ -188,36 +180,3 @@ class RandAR(Strategy[RandARNetwork]):
             # are written over by the training layout, in which they see the tokens before them.
             x = interleave(instructions[:, at], network.token_embedding(tokens))[:, 1:]
             start = 2 + 2 * at.start
-
-
-# The authors' files ----------------------------------------------------------------------------------------
-
-
-def configure(names: Mapping[str, Any]) -> tuple[RandAR, NetworkConfig]:
-    return RandAR(order=names["position_order"]), llamagen_config(names)
-
-
-def setting(names: Mapping[str, Any]) -> Setting:
-    """A count of -1 means one token a step, and one step becomes two."""
-    steps = names.get("num_inference_steps", 88)
-    return Setting(
-        linear_guidance(names.get("cfg_scales", (1.0, 4.0))),
-        names.get("temperature", 1.0),
-        names.get("top_k", 0),
-        names.get("top_p", 1.0),
-        None if steps == -1 else max(steps, 2),
-    )
-
-
-RandAR.published = Published(
-    family="randar",
-    # Files saved after sampling hold the caches.
-    keys=KeyMap(
-        {**LLAMAGEN_KEYS, "instruction": "pos_instruct_embeddings"},
-        ignored=(r"layers\.\d+\.attention\.kv_cache\.[kv]_cache",),
-    ),
-    configure=configure,
-    setting=setting,
-    defaults={**LLAMAGEN_DEFAULTS, "position_order": "random"},
-    measure=llamagen_measure,
-)

@@ -5,6 +5,12 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 
+def check_latents(latents: Tensor) -> None:
+    """FloatingPointError for an encoder's output that is no number: its nearest code would be the first."""
+    if not latents.isfinite().all():
+        raise FloatingPointError("the tokenizer's latents are not finite")
+
+
 class Tokenizer(nn.Module, ABC):
     """Frozen while strategies are compared."""
 
@@ -17,7 +23,10 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w]."""
+        """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w].
+
+        Raises FloatingPointError where the encoder overflows.
+        """
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:

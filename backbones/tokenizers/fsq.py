@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.tokenizers.base import Tokenizer
+from backbones.tokenizers.base import Tokenizer, check_latents
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class FSQTokenizer(Tokenizer):
         return self.decoder(self.quantiser(latents)[0]).float(), latents
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.quantiser(self.encoder(images).float())[1]
+        latents = self.encoder(images).float()
+        check_latents(latents)
+        return self.quantiser(latents)[1]
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantiser.values(codes))

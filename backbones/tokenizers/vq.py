@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from backbones.checkpoints import KeyMap
 from backbones.shapes import Measured, Shapes
-from backbones.tokenizers.base import Tokenizer
+from backbones.tokenizers.base import Tokenizer, check_latents
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
@@ -47,8 +47,10 @@ class ResidualBranch(nn.Module):
 def nearest_codes(latents: Tensor, codebook: Tensor) -> Tensor:
     """The code of the smallest squared distance, the first of equal ones.
 
-    latents: [B, c, h, w]; codebook: [K, c]. Returns int64 [B, h, w].
+    latents: [B, c, h, w]; codebook: [K, c]. Returns int64 [B, h, w]. FloatingPointError for latents that are
+    no numbers.
     """
+    check_latents(latents)
     batch, _, height, width = latents.shape
     vectors = latents.permute(0, 2, 3, 1).flatten(0, 2)  # [B h w, c]
     squares = codebook.square().sum(1)  # [K]

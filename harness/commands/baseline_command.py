@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from harness.commands.common import add_machine_flags, overrides
 
 if TYPE_CHECKING:
+    from harness.cell.sweep_file import Sweep
     from harness.regress.benchmarks import Benchmarks
-    from harness.sweep_file import Sweep
 
 SUMMARY = "record the baseline that 'pardec regress' compares with"
 
@@ -36,7 +36,7 @@ def add_gate_arguments(command: argparse.ArgumentParser, file_flag: str, file_he
 def gate_of(options: argparse.Namespace) -> "tuple[Sweep, Path, Benchmarks | None]":
     """The checked cells, the baseline's file, and what pytest-benchmark measured, if it joins."""
     from harness.regress import benchmarks, gate
-    from harness.sweep import sweep_cells
+    from harness.sweep.sweep import sweep_cells
 
     sweep = sweep_cells(options.sweep, overrides=overrides(options))
     joined = None

@@ -18,11 +18,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.cell import checked
-    from harness.commands.common import progress_bar
+    from harness.cell.cell import checked
     from harness.cost.calibrate import Sizes, calibrate
     from harness.cost.cards import user_cards, write_card
-    from harness.prepare import check_device
+    from harness.machine.terminal import progress_bar
+    from harness.subject.prepare import check_device
 
     checked("threads", options.threads, "--threads")
     check_device(options.device, "float32")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from harness.commands.common import RESULTS
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 SUMMARY = "hold every published figure against the measured rows"
 

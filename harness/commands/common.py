@@ -1,17 +1,15 @@
-"""What several commands share: flags that override a cell's settings, and progress bars."""
+"""Flags that several commands share, and the settings of a cell that they ask for."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
-from strategies.decoding.errors import UserError
+from harness.cell.cell import DOWNLOAD, DTYPES, RANDOM, SCORING, checked
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from harness.shards import Share
+    from harness.images.shards import Share
 
 RESULTS = Path("results/runs")
 """Default place of result folders, one per sweep."""
@@ -131,7 +129,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     if options.zoo is not None:
         found["zoo"] = str(options.zoo.absolute())
     if options.plugin:
-        from harness.prepare import load_plugins
+        from harness.subject.prepare import load_plugins
 
         found["plugin"] = tuple(str(path.absolute()) for path in options.plugin)
         load_plugins(found["plugin"])
@@ -140,7 +138,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def share_of(text: str | None) -> "Share":
     """The part of the flag --shard, or that of this process under torchrun."""
-    from harness.shards import Share
+    from harness.images.shards import Share
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if text is None:
@@ -148,21 +146,3 @@ def share_of(text: str | None) -> "Share":
     if ranks > 1:
         raise UserError("--shard: torchrun deals the shards already; use one or the other")
     return Share.parse(text)
-
-
-def progress_bar() -> "Progress":
-    """A bar with remaining time on stderr; silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

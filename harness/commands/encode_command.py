@@ -4,15 +4,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import progress_bar, share_of
-from harness.distributed import local_device
-from strategies.decoding.errors import UserError
+from harness.commands.common import share_of
+from harness.machine.distributed import local_device
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
     from backbones.tokenizers import Tokenizer
-    from harness.code_shards import CodesInfo, CodesWriter
-    from harness.encode import Cropping, Pictures
-    from harness.shards import Share
+    from harness.images.code_shards import CodesInfo, CodesWriter
+    from harness.images.encode import Cropping, Pictures
+    from harness.images.shards import Share
 
 SUMMARY = "encode an image folder into shards of codes to train on; goes on where it was cut"
 
@@ -47,10 +48,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.cell import checked, usable_cores
-    from harness.code_shards import CodesWriter
-    from harness.encode import Cropping, Pictures, open_tokenizer
-    from harness.prepare import check_device
+    from harness.cell.cell import checked
+    from harness.images.code_shards import CodesWriter
+    from harness.images.encode import Cropping, Pictures, open_tokenizer
+    from harness.machine.environment import usable_cores
+    from harness.subject.prepare import check_device
 
     for key, least in (("chunk", 1), ("batch", 1), ("threads", 0)):
         if getattr(options, key) < least:
@@ -87,12 +89,13 @@ def _info(
     cropping: "Cropping",
     pictures: "Pictures",
 ) -> "CodesInfo":
-    from harness.code_shards import CodesInfo, listing_hash
-    from harness.zoo import file_hash
+    from harness.images.code_shards import CodesInfo
+    from harness.images.folders import listing_hash
+    from pardec.hashing import file_sha256
 
     return CodesInfo(
         tokenizer=options.tokenizer,
-        tokenizer_sha256=file_hash(weights),
+        tokenizer_sha256=file_sha256(weights),
         codes=tokenizer.codes,
         grid=tokenizer.grid,
         image_size=tokenizer.image_size,
@@ -120,7 +123,7 @@ def _encode(
     import numpy as np
     import torch
 
-    from harness.encode import encode_chunk
+    from harness.images.encode import encode_chunk
 
     missing = writer.missing(share)
     with progress_bar() as bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:

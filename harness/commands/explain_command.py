@@ -8,16 +8,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import RANDOM
-from harness.commands.common import RESULTS, add_machine_flags, overrides, progress_bar
-from strategies.decoding.errors import UserError, unknown
+from harness.cell.cell import RANDOM
+from harness.commands.common import RESULTS, add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from harness.cell import Cell
-    from harness.prepare import Prepared
+    from harness.cell.cell import Cell
+    from harness.subject.prepare import Prepared
 
 SUMMARY = "show the plan of a cell, its order as a grid, and what it will cost"
 
@@ -70,7 +71,7 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
             f"cell '{text}': expected settings like strategy=lpd,steps=10, or a key of hex digits"
         )
     if colon:
-        from harness.sweep import sweep_cells
+        from harness.sweep.sweep import sweep_cells
 
         found = [
             cell for cell in sweep_cells(sweep_name, overrides=changes).cells if cell.key.startswith(key)
@@ -87,7 +88,7 @@ def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> "C
 
 def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
     """The cell of ``strategy=lpd,steps=10,order=random``; keys beyond a cell's own are strategy options."""
-    from harness.cell import RULES, Cell, checked, normalised
+    from harness.cell.cell import RULES, Cell, checked, normalised
     from strategies.decoding import registry
 
     settings: dict[str, Any] = {}
@@ -109,7 +110,7 @@ def inline_cell(text: str, changes: Mapping[str, Any]) -> "Cell":
 
 
 def _check_options(strategy: str, given: Mapping[str, Any], text: str) -> None:
-    from harness.cell import RULES
+    from harness.cell.cell import RULES
     from strategies.decoding import registry
 
     valid = [field.name for field in dataclasses.fields(registry.get(strategy))]
@@ -133,7 +134,7 @@ def _value(text: str, key: str) -> Any:
 
 def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> "list[Cell]":
     """Cells of recorded rows, as far as a row tells."""
-    from harness.cell import Cell, checked, normalised
+    from harness.cell.cell import Cell, checked, normalised
     from results.store import load_rows
 
     folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
@@ -166,7 +167,7 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from harness.prepare import predict, prepare
+    from harness.subject.prepare import predict, prepare
 
     if cell.is_anchor:
         raise UserError(f"cell '{cell.key}' is an anchor ({cell.label}): it decodes nothing")
@@ -193,7 +194,7 @@ def _print(cell: "Cell", image: int, with_flops: bool) -> None:
 def _print_cost(cell: "Cell", card_name: str) -> None:
     from harness.cost.cards import card_named
     from harness.cost.model import predict_cost
-    from harness.prepare import prepare
+    from harness.subject.prepare import prepare
 
     card = card_named(card_name)
     cost = predict_cost(prepare(cell), card)
@@ -215,8 +216,8 @@ def _print_cost(cell: "Cell", card_name: str) -> None:
 def _flops(prepared: "Prepared") -> str:
     import torch
 
-    from harness.generate import load
-    from harness.measure import count_flops
+    from harness.measure.measure import count_flops
+    from harness.subject.subject import load
 
     torch.set_num_threads(prepared.cell.threads or 1)
     with progress_bar() as bar:

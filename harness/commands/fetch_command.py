@@ -3,6 +3,7 @@
 import argparse
 
 from harness.commands.common import add_checkpoints_flag, existing_folder
+from harness.weights.fetch import locate, published_files
 
 SUMMARY = "download the published file of a network or tokenizer, and verify it"
 
@@ -15,14 +16,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.fetch import fetch, locate, published_files
-
     first = options.checkpoints
     if first is not None:
         first = existing_folder(first, "--checkpoints")
-    for name in options.names:
-        print(fetch(name, first))
-    if not options.names:
+    if options.names:
+        from harness.weights.download import fetch
+
+        for name in options.names:
+            print(fetch(name, first))
+    else:
         files = published_files()
         width = max(map(len, files))
         for name, one in files.items():

@@ -4,20 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import (
-    add_machine_flags,
-    add_scoring_flags,
-    overrides,
-    progress_bar,
-    share_of,
-)
-from harness.distributed import local_device, processes
-from strategies.decoding.errors import UserError
+from harness.commands.common import add_machine_flags, add_scoring_flags, overrides, share_of
+from harness.machine.distributed import local_device, processes
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.cell import Cell
-    from harness.image_store import ImageStore
-    from harness.shards import Shards
+    from harness.cell.cell import Cell
+    from harness.images.shards import Shards
+    from harness.images.stores import ImageStore
 
 SUMMARY = "generate the images of a cell into shards on disk; goes on where it was cut"
 
@@ -45,9 +40,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from harness.image_store import ImageStore
-    from harness.prepare import check_tokenizer
-    from harness.shards import Shards
+    from harness.images.shards import Shards
+    from harness.images.stores import ImageStore
+    from harness.subject.prepare import check_tokenizer
 
     cell, share = _cell(options), share_of(options.shard)
     if options.adm is not None or options.png is not None or _judged(cell):
@@ -68,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _cell(options: argparse.Namespace) -> "Cell":
     from harness.commands.explain_command import find_cell
-    from harness.prepare import finished
+    from harness.subject.pins import finished
 
     changes = overrides(options)
     if "device" in changes:
@@ -83,8 +78,8 @@ def _generate(cell: "Cell", store: "ImageStore") -> None:
     """Make what is missing of this process's part, a shard on disk before the next begins."""
     from rich.markup import escape
 
-    from harness.generate import load, run_batch
-    from harness.prepare import prepare
+    from harness.subject.prepare import prepare
+    from harness.subject.subject import load, run_batch
 
     if not store.images_missing:
         return
@@ -99,7 +94,7 @@ def _generate(cell: "Cell", store: "ImageStore") -> None:
 
 def _finish(cell: "Cell", shards: "Shards", options: argparse.Namespace, other: "Shards | None") -> None:
     """Say what is there; export and compare what was asked for once all images are."""
-    from harness.shards import export_adm, export_png, flipped
+    from harness.images.shards import export_adm, export_png, flipped
 
     left = sum(len(images) for images in shards.missing(1))
     print(f"{shards.folder}: {shards.total - left} of {shards.total} images")
@@ -125,8 +120,8 @@ def _score(cell: "Cell", shards: "Shards") -> None:
     """Print the quality of the images, or why there is none."""
     import numpy as np
 
-    from harness.assess_published import assess
-    from harness.prepare import prepare
+    from harness.quality.assess.adm import assess
+    from harness.subject.prepare import prepare
     from reports.tables import with_interval
 
     labels = np.arange(shards.total) % prepare(cell).config.classes

@@ -22,8 +22,8 @@ def run(options: argparse.Namespace) -> int:
 
     A file that can't be read, or is of no known family, ends like every user's mistake: one line and 2.
     """
-    from harness.inspection import inspect_file
-    from harness.prepare import load_plugins
+    from harness.subject.prepare import load_plugins
+    from harness.weights.inspection import inspect_file
 
     load_plugins(map(str, options.plugin))
     found = inspect_file(options.file)

@@ -3,9 +3,10 @@
 import argparse
 
 from backbones.published_tokenizers import tokenizer_info, tokenizer_names
-from harness import sweep_file, zoo
-from harness.cell import ZOO_PREFIX
+from harness.cell import sweep_file
+from harness.cell.cell import ZOO_PREFIX
 from harness.commands.common import add_plugin_flag, add_zoo_flag
+from harness.weights import zoo
 from strategies.decoding import presets, registry
 
 SUMMARY = "list strategies, networks and sweeps"

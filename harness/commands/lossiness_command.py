@@ -4,9 +4,10 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar
+from harness.commands.common import add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError, unknown
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError, unknown
 
 SUMMARY = "bits that parallel decoding loses against one token at a time"
 _NOTE = (
@@ -83,12 +84,12 @@ def _stored(options: argparse.Namespace) -> int:
     import torch
 
     from harness.commands.explain_command import find_cell
-    from harness.generate import load
     from harness.lossiness.conditionals import Undefined
     from harness.lossiness.estimate import estimate
     from harness.lossiness.tables import ESTIMATE_HEADINGS, estimate_cells
     from harness.lossiness.worlds import OWN, RULES
-    from harness.prepare import prepare
+    from harness.subject.prepare import prepare
+    from harness.subject.subject import load
 
     cell = find_cell(options.cell, overrides(options), None)
     if cell.is_anchor:

@@ -20,8 +20,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.merge_images import merge_images
-    from harness.sweep import only_sweep_in
+    from harness.images.merging import merge_images
+    from harness.sweep.lock import only_sweep_in
     from results.merge import merge
     from results.store import ResultStore, load_rows
 

@@ -5,11 +5,11 @@ import keyword
 import re
 from pathlib import Path
 
+from pardec.errors import UserError
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError
 
 SUMMARY = "write a working starting file for a strategy of your own"
-TEMPLATE = Path(__file__).parents[1] / "templates" / "strategy.py.txt"
+TEMPLATE = Path(__file__).parent / "templates" / "strategy.py.txt"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

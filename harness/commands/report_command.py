@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS, progress_bar
+from harness.commands.common import RESULTS
+from harness.machine.terminal import progress_bar
 
 SUMMARY = "write tables and pictures of a result folder as one offline page"
 

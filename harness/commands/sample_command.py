@@ -4,13 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import add_machine_flags, overrides, progress_bar
-from strategies.decoding.errors import UserError
+from harness.commands.common import add_machine_flags, overrides
+from harness.machine.terminal import progress_bar
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.generate import Subject
+    from harness.subject.subject import Subject
 
 SUMMARY = "draw images of some classes into a PNG grid, whole or around a given part"
 
@@ -59,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from harness.commands.explain_command import find_cell
-    from harness.generate import load
-    from harness.prepare import check_tokenizer, prepare
+    from harness.subject.prepare import check_tokenizer, prepare
+    from harness.subject.subject import load
 
     _check(options)
     cell = find_cell(options.cell, overrides(options), None)
@@ -112,7 +113,7 @@ def _whole(subject: "Subject", options: argparse.Namespace) -> "Tensor":
     """Images of the asked classes, uint8 [classes, images, 3, H, W]."""
     import torch
 
-    from harness.generate import run_batch
+    from harness.subject.subject import run_batch
 
     total, batch = subject.prepared.config.classes, subject.prepared.cell.batch
     classes = _classes(options, total)
@@ -129,7 +130,7 @@ def _edited(subject: "Subject", options: argparse.Namespace) -> "Tensor":
     """The image, its given part and completions to each class, uint8 [classes, 2 + images, 3, H, W]."""
     import torch
 
-    from harness.editing import complete, read_edit
+    from harness.subject.editing import complete, read_edit
 
     assert subject.tokenizer is not None
     total = subject.prepared.config.classes
@@ -149,8 +150,8 @@ def _enlarged(subject: "Subject", options: argparse.Namespace) -> "Tensor":
     import torch
     from torch.nn.functional import pad
 
-    from harness.editing import GREY
-    from harness.enlarge import enlarge, settings_of
+    from harness.subject.editing import GREY
+    from harness.subject.enlarging import enlarge, settings_of
 
     settings = settings_of(subject, options.context_guidance)
     total = subject.prepared.config.classes
@@ -167,8 +168,8 @@ def _enlarged(subject: "Subject", options: argparse.Namespace) -> "Tensor":
 
 def _demonstrate(subject: "Subject", results: Path, out: Path) -> None:
     """Real digits around given tokens: the npz among the artifacts of ``results``, the picture as ``out``."""
-    from harness.arrays import write_npz
-    from harness.editing import DEMONSTRATED, demonstrate, task_masks
+    from harness.images.arrays import write_npz
+    from harness.subject.editing import DEMONSTRATED, demonstrate, task_masks
     from reports.artifacts import edits_path
     from reports.pictures import edit_grid
 

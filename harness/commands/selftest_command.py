@@ -22,7 +22,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.cell import checked, usable_cores
+    from harness.cell.cell import checked
+    from harness.machine.environment import usable_cores
     from harness.regress.selftest import Size, selftest
     from reports.selftest import lines
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.common import RESULTS, add_machine_flags, add_scoring_flags, overrides
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.sweep import Summary
-    from harness.sweep_file import Sweep
+    from harness.cell.sweep_file import Sweep
+    from harness.sweep.row import Summary
 
 SUMMARY = "run a sweep, or go on with it"
 
@@ -55,8 +55,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.cell import checked
-    from harness.sweep import dry_run, run_sweep, sweep_cells
+    from harness.cell.cell import checked
+    from harness.sweep.sweep import dry_run, run_sweep, sweep_cells
 
     if options.address is not None and options.executor != "ray":
         raise UserError(f"--address '{options.address}': only with --executor ray")
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_on_ray(sweep: "Sweep", folder: Path, address: str | None) -> "Summary":
-    from harness.ray_pool import RayPool
-    from harness.sweep import run_sweep
+    from harness.sweep.cluster.ray_pool import RayPool
+    from harness.sweep.sweep import run_sweep
     from results.store import ResultStore
 
     with RayPool(address, folder) as pool:

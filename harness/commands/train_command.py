@@ -4,15 +4,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import zoo
-from harness.cell import checked, usable_cores
+from harness.cell.cell import checked
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.machine.environment import usable_cores
+from harness.weights import zoo
+from pardec.errors import UserError, unknown
+from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.train import Codes
+    from harness.train.trainer import Codes
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
@@ -65,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     checked("threads", options.threads, "--threads")
     import torch
 
-    from harness.data import is_fashion
-    from harness.prepare import check_device
+    from harness.images.data import is_fashion
+    from harness.subject.prepare import check_device
 
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
@@ -85,8 +87,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _train_by_marks(targets: list[str], folder: Path, options: argparse.Namespace) -> list[str]:
     """Train the networks among the targets from mark to mark; returns the others that are still to do."""
-    from harness.mark_recipe import MarkRecipe
-    from harness.train_marks import ORDER, material, train_tier
+    from harness.train.mark_recipe import MarkRecipe
+    from harness.train.tier import ORDER, material, train_tier
 
     shared = [target for target in targets if target in zoo.SHARED]
     names = [name for name in ORDER if name in targets]
@@ -122,12 +124,12 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
     settings: dict[str, Any] = {"device": options.device, "data": options.data}
     settings |= {key: getattr(options, key) for key in ("steps", "seed") if getattr(options, key) is not None}
     if target == "tokenizer":
-        from harness.train_tokenizer import train_tokenizer
+        from harness.train.tokenizer import train_tokenizer
 
         return train_tokenizer(folder, **settings)
     if target in zoo.SHARED:
         from backbones.tokenizers import load_tokenizer
-        from harness.train_classifier import train_classifier
+        from harness.train.classifier import train_classifier
 
         # Classifiers don't need the tokenizer; with one their cards also judge its reconstructions.
         path = folder / "tokenizer.safetensors"
@@ -142,10 +144,11 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
 
     from backbones.controlled import controlled_network
     from backbones.tokenizers import load_tokenizer
-    from harness.data import load_dataset
-    from harness.environment import command
-    from harness.train import Recipe, Trainer
-    from harness.train_tokenizer import data_card
+    from harness.images.data import load_dataset
+    from harness.machine.environment import command
+    from harness.train.store_zoo import store_zoo
+    from harness.train.tokenizer import data_card
+    from harness.train.trainer import Recipe, Trainer
 
     tokenizer_file = zoo.shared_file("tokenizer", folder)
     tokenizer = load_tokenizer(tokenizer_file)
@@ -170,27 +173,26 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
     trainer.run(codes, validation)
     card = {
         "trained_on": data_card(train, held_out) | {"variants": codes.codes.shape[0]},
-        "tokenizer_sha256": zoo.file_hash(tokenizer_file),
+        "tokenizer_sha256": file_sha256(tokenizer_file),
         "device": options.device,
         "date": _today(),
         "command": command(),
     }
-    return zoo.store_zoo(trainer, folder, card)
+    return store_zoo(trainer, folder, card)
 
 
 def _codes(
     dataset: Any, tokenizer: Any, tokenizer_file: Path, runs: Path, variants: int, given: Path | None
 ) -> "Codes":
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
-    import hashlib
 
-    from harness.codes import encode_variants
-    from harness.train import Codes
+    from harness.images.codes import encode_variants
+    from harness.train.trainer import Codes
 
     if given is not None:
         return Codes.from_npz(given)
-    content = f"{zoo.file_hash(tokenizer_file)} {dataset.sha256} {variants}"
-    path = runs / f"codes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
+    content = f"{file_sha256(tokenizer_file)} {dataset.sha256} {variants}"
+    path = runs / f"codes-{text_key(content)}.npz"
     if not path.is_file():
         encode_variants(dataset, tokenizer, variants, seed=0).save(path)
     return Codes.from_npz(path)

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cell import checked, usable_cores
-from harness.distributed import local_device, processes
+from harness.cell.cell import checked
+from harness.machine.distributed import local_device, processes
+from harness.machine.environment import usable_cores
+from pardec.errors import UserError, unknown
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError, unknown
 
 PRECISIONS = ("bfloat16", "float32")
 LEAST = {
@@ -76,8 +77,8 @@ def run_at_scale(options: argparse.Namespace) -> int:
     name = _checked(options)
     import torch
 
-    from harness.prepare import check_device
-    from harness.train_scale import Job, train_at_scale
+    from harness.subject.prepare import check_device
+    from harness.train.at_scale import Job, train_at_scale
 
     device = local_device(options.device)
     check_device(device, "float32")

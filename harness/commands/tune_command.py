@@ -20,7 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.tune import record
+    from harness.train.tune import record
     from results.store import load_rows
 
     for network, scale in sorted(record(load_rows(options.results), options.zoo).items()):

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from backbones.products import PackedLinear, can_pack
-from harness.cell import usable_cores
 from harness.cost.cards import HERE, DeviceCard
 from harness.cost.launching import launch_seconds
-from harness.environment import cpu_name
-from harness.generate import Clock
-from harness.memory import resident_bytes
+from harness.machine.environment import cpu_name, usable_cores
+from harness.machine.memory import resident_bytes
+from harness.subject.subject import Clock
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

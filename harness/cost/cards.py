@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from strategies.decoding.errors import UserError, unknown
+from pardec.errors import UserError, unknown
+from pardec.files import write_whole
 
 SHEETS = Path(__file__).with_name("cards.toml")
 HERE = "here"
@@ -219,9 +220,7 @@ def write_card(card: DeviceCard, path: Path) -> None:
     text += "\n".join(_to_toml(one) for one in [*kept.values(), card])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text)
-        os.replace(partial, path)
+        write_whole(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(f"device cards '{path}' can't be written: {error.strerror}") from None
 

@@ -15,9 +15,9 @@ from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
 from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
-from harness.pixels import images_at_a_time
-from harness.prepare import Prepared, predict
-from results.files import write_whole
+from harness.images.pixels import images_at_a_time
+from harness.subject.prepare import Prepared, predict
+from pardec.files import write_whole
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from harness.cell import RANDOM, Cell, normalised
+from harness.cell.cell import RANDOM, Cell, normalised
 from harness.cost.cards import card_named
 from harness.cost.model import decode_seconds
 from harness.cost.trace import trace
-from harness.prepare import prepare
+from harness.subject.prepare import prepare
+from pardec.errors import UserError
 from strategies.decoding import presets
-from strategies.decoding.errors import UserError
 
 COLUMNS = (
     "strategy",

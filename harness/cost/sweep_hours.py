@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from harness.cell import Cell
+from harness.cell.cell import Cell
 from harness.cost.cards import DeviceCard, card_named, card_of
 from harness.cost.model import decode_seconds, precision_of
 from harness.cost.trace import Untraceable, trace
-from harness.environment import environment
-from harness.prepare import prepare
+from harness.machine.environment import environment
+from harness.subject.prepare import prepare
 
 
 def card_for(cell: Cell) -> DeviceCard | None:

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk, View, attend_by_products
-from harness.prepare import Prepared, dtype_of, on_meta
+from harness.subject.prepare import Prepared, dtype_of
+from harness.weights.empty import on_meta
 from strategies.decoding.decode import Commit, decode
 from strategies.decoding.sampling import StreamSampler
 

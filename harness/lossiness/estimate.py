@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.generate import Subject
 from harness.lossiness.conditionals import (
     Undefined,
     decoded_log_probabilities,
     sequential_log_probabilities,
 )
 from harness.lossiness.worlds import OWN, ordered_plan
+from harness.subject.subject import Subject
 from reports.inference import Estimate, mean_estimate
 from strategies.decoding.sampling import StreamSampler
 

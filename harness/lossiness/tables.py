@@ -10,10 +10,10 @@ from harness.lossiness.conditionals import Undefined
 from harness.lossiness.estimate import Lossiness
 from harness.lossiness.exact import Loss
 from harness.lossiness.worlds import OWN, RULES, World, variants
+from pardec.errors import UserError
 from reports.inference import mean_contrast, mean_estimate
 from reports.tables import DASH, printed_bits, with_interval
 from strategies.decoding.base import Strategy
-from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 
 ROUNDING_BITS = 1e-6

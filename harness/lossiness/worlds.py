@@ -11,9 +11,9 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.transformer import Network
 from harness.lossiness.exact import Loss, compare_joints, joints
+from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
-from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.orders import halton, raster
 from strategies.decoding.plan import Plan, random_orders_after

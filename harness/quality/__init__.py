@@ -23,14 +23,12 @@ Both libraries import torchvision, and with it torch's compiler, which takes lon
 are imported where they are called: a process that scores nothing does without.
 """
 
-from harness.quality.adm import adm_reference, check_adm, read_adm, write_adm
+from harness.quality.adm import check_adm, read_adm
 from harness.quality.errors import Unmeasurable
 from harness.quality.extractors import (
-    clean_fid_folder_features,
     download_inception,
     inception_extractor,
     inception_weights_file,
-    register_pardec_extractor,
 )
 from harness.quality.score import Metric, quality, replicates, spatial_distance, unmeasured
 from harness.quality.sets import (
@@ -49,9 +47,7 @@ __all__ = [
     "Metric",
     "ReferenceStats",
     "Unmeasurable",
-    "adm_reference",
     "check_adm",
-    "clean_fid_folder_features",
     "download_inception",
     "extract",
     "extract_parts",
@@ -60,10 +56,8 @@ __all__ = [
     "protocol",
     "quality",
     "read_adm",
-    "register_pardec_extractor",
     "replicates",
     "spatial_distance",
     "unmeasured",
     "weights_sha256",
-    "write_adm",
 ]

@@ -1,16 +1,19 @@
 """The ADM evaluator's files: samples for it, and its references for us."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.quality.gaussians import check_gaussian
 from harness.quality.neighbours import NEIGHBOURS
-from harness.quality.sets import Extractor, Features, ReferenceStats, extract, file_sha256
+from harness.quality.sets import Extractor, Features, ReferenceStats
+from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from results.arrays import array_headers, read_arrays
-from strategies.decoding.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,11 @@ class AdmBatch:
 
 _STATISTICS = {"mu": 1, "sigma": 2, "mu_s": 1, "sigma_s": 2}
 """Arrays of a reference and their number of dimensions, each as long as the features are wide."""
+_PAIRS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 
 
 def check_adm(path: Path, width: int, spatial: int) -> None:
-    """UserError, from the headers alone, where a file is no reference for features of these widths."""
+    """UserError where a file is no reference for features of these widths; its images aren't read."""
     arrays = array_headers(path)
     if "arr_0" in arrays:
         _check_images(path, arrays["arr_0"].dtype, arrays["arr_0"].shape)
@@ -49,10 +53,24 @@ def check_adm(path: Path, width: int, spatial: int) -> None:
         if name in arrays and not (arrays[name].shape == shape and arrays[name].dtype.kind == "f"):
             got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
             raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
+    _check_statistics(path, file_sha256(path))
+
+
+@lru_cache(maxsize=4)
+def _check_statistics(path: Path, sha256: str) -> None:
+    """UserError for statistics without their other half or of no distribution; once for every content."""
+    found = read_arrays(path, _STATISTICS)
+    for mu, sigma in _PAIRS:
+        if (mu in found) != (sigma in found):
+            there, missing = (mu, sigma) if mu in found else (sigma, mu)
+            raise UserError(f"{path} holds {there} without {missing}")
+        if mu in found:
+            numbers = (found[name].astype(np.float64) for name in (mu, sigma))
+            check_gaussian(f"{path} ({mu}, {sigma})" if mu == "mu_s" else str(path), *numbers)
 
 
 def _check_images(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+    if len(shape) != 4 or shape[-1] != 3 or 0 in shape or dtype != np.uint8:
         raise UserError(f"{path}: arr_0 must be uint8 [n, H, W, 3], got {dtype} {shape}")
 
 
@@ -67,36 +85,13 @@ def read_adm(path: Path, images: bool = True) -> AdmBatch:
     if any(array.dtype.kind not in "fiu" for array in arrays.values()):
         raise UserError(f"{path}: statistics must be numbers")
     found = {name: array.astype(np.float64) for name, array in arrays.items()}
+    _check_statistics(path, file_sha256(path))
     if images and pixels is None and not {"mu", "sigma"} <= found.keys():
         raise UserError(f"{path} holds neither images (arr_0) nor statistics (mu and sigma)")
     if pixels is not None:
         _check_images(path, pixels.dtype, pixels.shape)
         pixels = pixels.transpose(0, 3, 1, 2)  # [n, 3, H, W]
     return AdmBatch(file_sha256(path), pixels, *(found.get(name) for name in _STATISTICS))
-
-
-def write_adm(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write samples for the ADM evaluator. images: uint8 [n, 3, H, W], classes interleaved.
-
-    Its score takes chunks of 5,000 images in file order, so a file sorted by class gets a far lower one.
-    """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be uint8 [n, 3, H, W], got {images.dtype} {images.shape}")
-    np.savez(path, arr_0=images.transpose(0, 2, 3, 1))
-
-
-def adm_reference(
-    path: Path, extractor: Extractor, batch: int = 64, device: str = "cpu", name: str | None = None
-) -> ReferenceStats:
-    """A reference from an ADM npz: its ``mu`` and ``sigma`` where present, else those of its images.
-
-    The published statistics are of the training set, the images a sample of 10,000 for precision and recall.
-    """
-    found = read_adm(path)
-    features = None if found.images is None else extract(found.images, extractor, batch, device)
-    stats = statistics_of(found, found.mu, found.sigma, features, extractor, name or path.stem)
-    assert stats is not None  # read_adm refuses a file with neither
-    return stats
 
 
 def statistics_of(

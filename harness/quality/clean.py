@@ -7,22 +7,27 @@ Both differ from the ADM protocol, and so do the numbers: ``fid_clean@N`` is nev
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.data import IMAGE_SUFFIXES, open_image
+from harness.images.folders import clean_files
+from harness.images.pictures import BrokenPicture, open_plainly
 from harness.quality import frechet
 from harness.quality.extractors import fetched
-from harness.quality.sets import Extractor, ReferenceStats, file_sha256
-from results.arrays import array_headers, read_arrays
-from strategies.decoding.errors import UserError
+from harness.quality.gaussians import check_gaussian
+from harness.quality.sets import Extractor, ReferenceStats
+from harness.weights.finite import check_finite
+from pardec.errors import NotFinite, UserError, one_line
+from pardec.hashing import file_sha256
+from results.arrays import UNREADABLE, array_headers, read_arrays
 
 CLEAN: Final = "inception-clean"
 WIDTH = 2048
@@ -45,7 +50,7 @@ class CleanInception(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]
-        return self.of_resized(torch.from_numpy(resized(list(pixels))).to(images.device))
+        return self.of_resized(torch.from_numpy(resized(pixels)).to(images.device))
 
     def of_resized(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same of float [B, 3, 299, 299] in 0..255."""
@@ -53,13 +58,22 @@ class CleanInception(nn.Module):
         return features, features[:, :0]
 
 
-def resized(images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """clean-fid's resize of images [H, W, 3], each of its own size: float32 [n, 3, 299, 299] in 0..255."""
+def resized(pictures: Iterable[Any], read: Callable[[Any], NDArray[Any]] = np.asarray) -> NDArray[np.float32]:
+    """clean-fid's resize of pictures that ``read`` gives, [H, W, 3], each of its own size.
+
+    float32 [n, 3, 299, 299] in 0..255. A picture is let go before its thread reads the next.
+    """
     from cleanfid.resize import build_resizer  # here and below, since clean-fid takes seconds to import
+
+    resize = build_resizer("clean")
+
+    def one(picture: Any) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = resize(read(picture)).transpose(2, 0, 1)
+        return found
 
     # PIL lets other threads run while it filters.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return np.stack([image.transpose(2, 0, 1) for image in pool.map(build_resizer("clean"), images)])
+        return np.stack(list(pool.map(one, pictures)))
 
 
 def clean_weights_file() -> Path:
@@ -82,7 +96,7 @@ def clean_extractor(path: Path) -> Extractor:
 
     A TorchScript file is a program of torch operations: unlike a pickle it can't call Python, but what it
     computes when it is run is up to its author, so the hash of the published file is worth checking.
-    Raises UserError for a file that is no such network.
+    Raises UserError for a file that is no such network, NotFinite for weights that are no numbers.
     """
     from cleanfid.downloads_helper import inception_url
     from cleanfid.inception_torchscript import InceptionV3W
@@ -97,18 +111,21 @@ def clean_extractor(path: Path) -> Extractor:
                 # Of torch.jit.load, for which such files have no successor.
                 warnings.simplefilter("ignore", FutureWarning)
                 network = InceptionV3W(folder, download=False, resize_inside=False).eval()
-                shape = list(network.requires_grad_(False)(torch.zeros(2, 3, SIDE, SIDE)).shape)
+                features = network.requires_grad_(False)(torch.zeros(2, 3, SIDE, SIDE))
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"{path} is no TorchScript Inception of clean-fid: {detail}") from error
-    assert shape == [2, WIDTH]  # InceptionV3W reshapes to it or raises
+    assert list(features.shape) == [2, WIDTH]  # InceptionV3W reshapes to it or raises
+    check_finite(network, f"{path}: weight")
+    if not features.isfinite().all():  # constants of the program have no name
+        raise NotFinite(f"{path}: features of a black image are NaN or infinite")
     return Extractor(CLEAN, file_sha256(path), CleanInception(network).eval())
 
 
 def check_clean_reference(path: Path) -> None:
     """UserError unless the path is a folder of images or an npz of clean-fid's statistics."""
     if path.is_dir():
-        _image_files(path)
+        clean_files(path)
         return
     arrays = array_headers(path)
     theirs = [name for name in ("arr_0", "mu_s", "sigma_s") if name in arrays]
@@ -123,6 +140,14 @@ def check_clean_reference(path: Path) -> None:
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
             got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
             raise UserError(f"{path}: {name} must be floats {list(shape)}, got {got}")
+    _check_statistics(path, file_sha256(path))
+
+
+@lru_cache(maxsize=4)
+def _check_statistics(path: Path, sha256: str) -> None:
+    """UserError for statistics of no distribution; once for every content."""
+    found = read_arrays(path, ("mu", "sigma"))
+    check_gaussian(str(path), found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
 
 
 def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> ReferenceStats:
@@ -130,6 +155,7 @@ def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> Refe
 
     The file doesn't say of how many images, nor by which network: the published one is taken for granted.
     """
+    _check_statistics(path, file_sha256(path))
     found = read_arrays(path, ("mu", "sigma"))
     mu, sigma = (found[name].astype(np.float64) for name in ("mu", "sigma"))
     return ReferenceStats(path.stem, sha256, None, mu, sigma, extractor.name, extractor.sha256)
@@ -149,19 +175,26 @@ def _folder_features(
 ) -> Iterator[NDArray[np.float32]]:
     assert isinstance(extractor.network, CleanInception)
     network = extractor.network.to(device)
-    files = _image_files(folder)
+    files = clean_files(folder)
     with torch.inference_mode():
         for start in range(0, len(files), batch):
-            images = [np.asarray(open_image(file)) for file in files[start : start + batch]]
-            yield network.of_resized(torch.from_numpy(resized(images)).to(device))[0].float().cpu().numpy()
+            images = torch.from_numpy(resized(files[start : start + batch], _read))
+            yield network.of_resized(images.to(device))[0].float().cpu().numpy()
 
 
-def _image_files(folder: Path) -> list[Path]:
-    suffixes = IMAGE_SUFFIXES - {".gif"}  # clean-fid passes these over
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
-    if len(files) < 2:
-        raise UserError(f"{folder} holds {len(files)} images; a reference needs at least 2")
-    return files
+def _read(file: Path) -> NDArray[Any]:
+    """A picture [H, W, 3] as clean-fid reads it: by Pillow's own conversion, or the array of an .npy."""
+    if file.suffix != ".npy":
+        return np.asarray(open_plainly(file))
+    try:
+        values = np.load(file, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE as error:
+        raise BrokenPicture(file, one_line(error)) from error
+    if values.dtype.kind not in "fiu" or values.ndim != 3 or values.shape[2] < 3 or 0 in values.shape:
+        raise BrokenPicture(file, f"expected numbers [H, W, 3], got {values.dtype} {list(values.shape)}")
+    if not np.isfinite(values).all():
+        raise BrokenPicture(file, "its values are NaN or infinite")
+    return np.asarray(values)
 
 
 def statistics(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

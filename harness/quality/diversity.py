@@ -29,18 +29,6 @@ def score(
     return float(metric["inception_score_mean"]), float(metric["inception_score_std"])
 
 
-def score_of_chunks(probabilities: NDArray[np.floating], chunk: int = 5000) -> float:
-    """The ADM evaluator's score: consecutive chunks in file order, a shorter last one counts as a full one.
-
-    probabilities: [n, C], positive.
-    """
-    p = probabilities.astype(np.float64)
-    parts = [p[start : start + chunk] for start in range(0, len(p), chunk)]
-    return float(
-        np.mean([np.exp((q * (np.log(q) - np.log(q.mean(axis=0)))).sum(axis=1).mean()) for q in parts])
-    )
-
-
 def jackknife(logits: NDArray[np.float32], groups: NDArray[np.int64]) -> Array:
     """The score over one split of the whole set, with one group of images deleted at a time [G].
 
@@ -61,5 +49,7 @@ def jackknife(logits: NDArray[np.float32], groups: NDArray[np.int64]) -> Array:
 
 
 def _check(logits: NDArray[np.float32], splits: int) -> None:
-    if len(logits) < splits:
-        raise Unmeasurable(f"a score over {splits} splits needs at least {splits} images, got {len(logits)}")
+    # A split of one image scores exactly 1, whatever it shows.
+    if len(logits) < 2 * splits:
+        needed = f"{2 * splits} images, two for each" if splits > 1 else "2 images"
+        raise Unmeasurable(f"a score over {splits} splits needs at least {needed}, got {len(logits)}")

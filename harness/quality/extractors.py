@@ -1,20 +1,20 @@
-"""Our feature networks inside torch-fidelity and clean-fid; the Inception network of the published tier."""
+"""The Inception network of the published tier, in torch-fidelity's port: file, download, features."""
 
 import pickle
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.error import URLError
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.checkpoints import UNREADABLE
-from harness.quality.sets import Extractor, Network, file_sha256, weights_sha256
-from strategies.decoding.errors import UserError
+from harness.quality.sets import Extractor, Network
+from harness.weights.finite import check_finite
+from pardec.errors import UserError
+from pardec.hashing import file_sha256
 
 INCEPTION: Final = "inception"
 URL_INCEPTION: Final = (
@@ -22,89 +22,6 @@ URL_INCEPTION: Final = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 """torch-fidelity's, written out because a sweep asks for the file's place before it needs the library."""
-_registered: dict[
-    str, str
-] = {}  # torch-fidelity's registry is global and refuses a second entry: name -> sha256
-
-
-def register_pardec_extractor(name: str, network: nn.Module) -> str:
-    """Make a feature network known to torch-fidelity; returns its name there, ``pardec-<name>``.
-
-    ``calculate_metrics(feature_extractor="pardec-mnist", ...)`` then works on data sets and folders of
-    images. Registering the same weights again changes nothing; other weights under a used name raise
-    ValueError, since torch-fidelity caches features under names alone.
-    """
-    from torch_fidelity import register_feature_extractor
-
-    full_name = f"pardec-{name}"
-    sha256 = weights_sha256(network)
-    if full_name in _registered:
-        if _registered[full_name] != sha256:
-            raise ValueError(f"torch-fidelity already has another network registered as {full_name}")
-        return full_name
-    register_feature_extractor(full_name, _torch_fidelity_class(network.eval().requires_grad_(False)))
-    _registered[full_name] = sha256
-    return full_name
-
-
-def _torch_fidelity_class(wrapped: nn.Module) -> type[Any]:
-    from torch_fidelity import FeatureExtractorBase
-
-    class PardecExtractor(FeatureExtractorBase):
-        def __init__(
-            self, name: str, features_list: list[str], feature_extractor_weights_path: None = None, **_: Any
-        ) -> None:
-            super().__init__(name, features_list)
-            self.network = wrapped
-
-        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            features, logits = self.network(images)
-            layers = {"features": features, "logits": logits}
-            return tuple(layers[layer] for layer in self.features_list)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("features", "logits")
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        @staticmethod
-        def get_dummy_input_for_compile() -> Tensor:
-            return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-
-    return PardecExtractor
-
-
-def clean_fid_folder_features(
-    folder: Path, extractor: Extractor, batch: int = 128, device: str | torch.device = "cpu"
-) -> NDArray[np.float32]:
-    """Features [n, D] of a folder of images through clean-fid's own file path, by sorted name.
-
-    clean-fid's resize to 299 is switched off: our networks take the images' own size.
-    """
-    from cleanfid.fid import get_folder_features
-
-    def of_batch(pixels: Tensor) -> Tensor:
-        # clean-fid divides by 255 and multiplies again, which leaves bytes off by a rounding error.
-        return extractor.network(pixels.round().to(torch.uint8))[0]
-
-    found = get_folder_features(
-        str(folder),
-        model=of_batch,
-        num_workers=0,
-        batch_size=batch,
-        device=torch.device(device),
-        mode="clean",
-        custom_fn_resize=lambda image: image,
-        verbose=False,
-    )
-    return np.asarray(found, dtype=np.float32)
 
 
 def inception_weights_file() -> Path:
@@ -180,4 +97,5 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} can't be read as a state dict of tensors: {detail}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} must hold a plain state dict of tensors under torch-fidelity's keys")
+    check_finite(state, f"{path}: weight")
     return state

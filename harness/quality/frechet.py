@@ -22,12 +22,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from harness.quality.errors import Unmeasurable
+from harness.quality.intervals import balanced_groups, leave_one_out
 from harness.quality.sets import ReferenceStats
-from harness.statistics import balanced_groups, leave_one_out
 
 Array = NDArray[np.float64]
 WIDEST = 512
 """Feature width up to which roots are cheap: at 2,048 one core takes 1.5 s by symmetry, scipy 27 s."""
+ROUNDING = 1e-3
+"""Of the traces: how far below zero the roots of singular covariances may take a distance."""
 PARTS = (1, 2, 4, 5, 10)
 """Parts into which images are dealt for the sizes of an extrapolation: down to a tenth, as in its paper."""
 
@@ -47,7 +49,8 @@ def torch_fidelity_distance(features: NDArray[np.float32], reference: ReferenceS
     fake = _statistics(features)
     # torch-fidelity asserts equal types: its mu keeps the features' float32, its sigma is float64.
     real = {"mu": reference.mu.astype(fake["mu"].dtype), "sigma": reference.sigma.astype(fake["sigma"].dtype)}
-    return float(fid_statistics_to_metric(fake, real, False)["frechet_inception_distance"])
+    found = float(fid_statistics_to_metric(fake, real, False)["frechet_inception_distance"])
+    return _not_negative(found, np.trace(fake["sigma"]), reference)
 
 
 def clean_fid_distance(features: NDArray[np.float32], reference: ReferenceStats) -> float:
@@ -74,7 +77,18 @@ def scipy_distance(mu: NDArray[np.floating], sigma: NDArray[np.floating], refere
         raise Unmeasurable(f"clean-fid: complex root of the covariances ({error})") from error
     if not np.isfinite(distance):
         raise Unmeasurable(f"clean-fid: distance is {distance}")
-    return float(np.real(distance))
+    return _not_negative(float(np.real(distance)), np.trace(sigma), reference)
+
+
+def _not_negative(distance: float, trace: float, reference: ReferenceStats) -> float:
+    """A distance that rounding took below zero is zero; Unmeasurable for more than rounding.
+
+    trace: of the images' covariance.
+    """
+    scale = trace + np.trace(reference.sigma)
+    if not distance >= -ROUNDING * scale:
+        raise Unmeasurable(f"the distance is {distance:g}, so the covariances are none")
+    return max(0.0, distance)
 
 
 def distance(mu: Array, sigma: Array, reference: ReferenceStats) -> float:
@@ -83,7 +97,8 @@ def distance(mu: Array, sigma: Array, reference: ReferenceStats) -> float:
     eigenvalues = np.linalg.eigvalsh(root @ sigma @ root)
     cross = np.sqrt(eigenvalues.clip(min=0)).sum()  # rounding leaves zeros at about -1e-17
     shift = mu - reference.mu
-    return float(shift @ shift + np.trace(sigma) + np.trace(reference.sigma) - 2 * cross)
+    found = float(shift @ shift + np.trace(sigma) + np.trace(reference.sigma) - 2 * cross)
+    return _not_negative(found, np.trace(sigma), reference)
 
 
 def moments(features: NDArray[np.float32]) -> tuple[Array, Array]:
@@ -146,7 +161,8 @@ def distances_of_few(
         roots = np.sqrt(np.linalg.eigvalsh(inner / (left - 1)).clip(min=0)).sum()
         trace = (squares[mask].sum() - left * (shift @ shift)) / (left - 1)
         off = centre + shift - reference.mu
-        found.append(off @ off + trace + np.trace(reference.sigma) - 2 * roots)
+        distance = off @ off + trace + np.trace(reference.sigma) - 2 * roots
+        found.append(_not_negative(float(distance), trace, reference))
     return np.array(found)
 
 

@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.quality import clean, diversity, frechet, kernel, neighbours
 from harness.quality.errors import Unmeasurable
-from harness.quality.sets import Features, ReferenceStats
-from harness.statistics import (
+from harness.quality.intervals import (
     GROUPS,
     Interval,
     balanced_groups,
@@ -17,6 +16,7 @@ from harness.statistics import (
     leave_one_out,
     wilson_interval,
 )
+from harness.quality.sets import Features, ReferenceStats
 
 Array = NDArray[np.float64]
 Found = tuple[Interval, Array]

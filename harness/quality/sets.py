@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from harness.quality import kernel, neighbours
 from harness.quality.errors import Unmeasurable
+from pardec.errors import NotFinite
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -24,11 +24,6 @@ def array_sha256(array: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -77,7 +72,7 @@ class Features:
                 raise ValueError(f"{what} must be float32 [n, width], got {array.dtype} {array.shape}")
             broken = int((~np.isfinite(array)).any(axis=1).sum())
             if broken:
-                raise ValueError(f"{what} of {broken} of {len(array)} images are not finite")
+                raise NotFinite(f"{what} of {broken} of {len(array)} images are not finite")
         if len(self.features) != len(self.logits):
             raise ValueError(f"{len(self.features)} rows of features but {len(self.logits)} of logits")
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 Benchmarks = dict[str, list[float]]
 """Full name of a benchmark -> seconds of its rounds."""

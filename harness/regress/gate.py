@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.executors import WORKER, Turns, run_turns
+from harness.cell.sweep_file import Sweep
 from harness.regress.judge import Finding, judge, suspects
-from harness.sweep import Summary, run_sweep
-from harness.sweep_file import Sweep
-from results.files import write_whole
+from harness.sweep.process import WORKER, Turns, run_turns
+from harness.sweep.row import Summary
+from harness.sweep.sweep import run_sweep
+from pardec.errors import UserError
+from pardec.files import write_whole
 from results.schema import Paired, Row, row_to_json
 from results.store import ROWS, load_rows
-from strategies.decoding.errors import UserError
 
 BASELINES = Path(__file__).parents[2] / "results" / "baselines"
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from scipy.stats import mannwhitneyu
 
-from harness.statistics import jackknife_interval
+from harness.quality.intervals import jackknife_interval
 from reports.comparability import CLEAN_KEYS, QUALITY_KEYS, Incomparable, lower_is_better, require_comparable
 from reports.compare import display_name, setting_key
 from reports.inference import independent_contrast

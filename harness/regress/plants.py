@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from backbones.transformer import Network
-from harness.repeats import Run
+from harness.measure.repeats import Run
 from strategies.decoding.base import Strategy
 from strategies.decoding.decode import Decoding, Rows
 from strategies.decoding.plan import Plan

@@ -20,19 +20,20 @@ import torch
 
 from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
-from harness import compiled
-from harness.assess import Assessor
-from harness.cell import Cell, normalised
-from harness.environment import environment
-from harness.executors import Outcome, joined
-from harness.generate import Gallery, Subject, load, run_batch
-from harness.in_turn import load_all, timed_batches
-from harness.measure import count_flops
-from harness.prepare import finished, predict, prepare
+from harness.cell.cell import Cell, normalised
+from harness.machine.environment import environment
+from harness.measure.in_turn import load_all, timed_batches
+from harness.measure.measure import count_flops
+from harness.measure.repeats import Budget, in_turn
+from harness.quality.assess.controlled import Assessor
+from harness.quality.intervals import wilson_interval
 from harness.regress import judge, plants
-from harness.repeats import Budget, in_turn
-from harness.statistics import wilson_interval
-from harness.sweep import make_row
+from harness.subject import compiled
+from harness.subject.pins import finished
+from harness.subject.prepare import predict, prepare
+from harness.subject.subject import Gallery, Subject, load, run_batch
+from harness.sweep.process import Outcome, joined
+from harness.sweep.row import make_row
 from results.schema import Paired, Row
 
 CELLS = (

@@ -1,0 +1,1 @@
+"""What strategies share: the contract, plans, the one loop, orders, schedules, guidance, sampling."""

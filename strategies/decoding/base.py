@@ -14,11 +14,11 @@ from torch import Tensor
 
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
+from pardec.errors import UserError
 from strategies.decoding.decode import Decoding, Rows
-from strategies.decoding.errors import UserError
 from strategies.decoding.plan import Plan
-from strategies.decoding.published import Published
 from strategies.decoding.streams import Streams
+from strategies.published.naming import Published
 
 N = TypeVar("N", bound=Network)
 
@@ -49,7 +49,7 @@ class Strategy(ABC, Generic[N]):
     base: ClassVar[str | None] = None
     """A training-free strategy names the one whose trained network it decodes."""
     published: ClassVar[Published | None] = None
-    """The authors' files: names, keys, configuration."""
+    """The authors' files, where a plug-in knows some; built-in families are in ``strategies.published``."""
     any_order: ClassVar[bool] = False
     """Decodes any order and so takes given tokens (inpainting)."""
     revises: ClassVar[bool] = False

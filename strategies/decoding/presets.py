@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strategies.decoding.errors import unknown
+from pardec.errors import unknown
+from strategies.decoding.registry import by_family
 
 if TYPE_CHECKING:
     from backbones.config import NetworkConfig
@@ -122,8 +123,6 @@ def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
 
     Raises UserError for an unknown name.
     """
-    from strategies.decoding.registry import by_family
-
     info = preset_info(name)
     published = by_family(info.family)
     strategy, config = published.configure({**published.defaults, **info.names})

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import pkgutil
 import re
 import sys
 from functools import lru_cache
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 from zlib import crc32
 
-from strategies.decoding.errors import UserError, closest, one_line, unknown, visible
+import strategies.published
+from pardec.errors import UserError, closest, one_line, unknown, visible
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
-    from strategies.decoding.published import Published
+    from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
 BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar")
@@ -110,8 +112,17 @@ def by_family(family: str) -> Published:
 
 
 def families() -> dict[str, Published]:
-    """Every declared family of published files by name."""
-    return {kind.published.family: kind.published for kind in map(_load, names()) if kind.published}
+    """Every declared family of published files by name: built in, then those of plug-ins."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(strategies.published.__path__))
+    imported = [importlib.import_module(f"strategies.published.{name}") for name in modules]
+    found = [getattr(module, "PUBLISHED", None) for module in imported]
+    foreign = [_load(name).published for name in names() if name not in BUILT_IN]
+    return {published.family: published for published in (*found, *foreign) if published}
+
+
+def published_of(name: str) -> Published | None:
+    """Naming of the published files of strategy ``name``, if there are any."""
+    return next((found for found in families().values() if found.strategy == name), None)
 
 
 @lru_cache(maxsize=1)

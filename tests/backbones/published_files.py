@@ -12,8 +12,8 @@ from backbones.checkpoints import KeyMap, Rows
 from backbones.transformer import Network
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.recording import randomise
-from strategies.decoding.published import Published
 from strategies.decoding.registry import by_family
+from strategies.published.naming import Published
 
 LLAMAGEN = {"n_layer": 2, "dim": 32, "n_head": 4, "multiple_of": 32, "vocab_size": 11, "num_classes": 3,
             "block_size": 16}  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from backbones.published_tokenizers import TokenizerInfo
 from backbones.transformer import parameter_count
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 from strategies.decoding.presets import PRESETS, preset, preset_info, preset_names
 from strategies.decoding.registry import by_family
 from strategies.decoding.streams import Streams

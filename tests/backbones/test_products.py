@@ -7,8 +7,8 @@ import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.products import PackedLinear, can_pack, pack, weight_bytes
-from harness.cell import Cell
-from harness.prepare import prepare
+from harness.cell.cell import Cell
+from harness.subject.prepare import prepare
 from strategies.decoding.decode import decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.registry import BUILT_IN, get
@@ -82,5 +82,5 @@ def test_auto_is_packed_where_there_is_a_packed_product():
     """The choice is part of the cell that runs, so that a row says what it was."""
     cell = Cell("raster", network="llamagen-b-256", checkpoint="random", products="auto")
     assert prepare(cell).cell.products == "packed"
-    with patch("harness.prepare.can_pack", return_value=False):
+    with patch("harness.subject.prepare.can_pack", return_value=False):
         assert prepare(cell).cell.products == "plain"

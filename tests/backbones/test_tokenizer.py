@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from backbones.checkpoints import CheckpointError
 from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer, Quantiser
-from backbones.weights import ZOO, save_half, sha256_of
+from backbones.weights import ZOO, save_half
+from pardec.hashing import file_sha256
 
 LEVELS = st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple)
 
@@ -83,7 +84,7 @@ def test_file_keeps_the_tokenizer_in_half_precision(small, tmp_path):
     path = tmp_path / "tokenizer.safetensors"
     config = {"kind": "fsq", "levels": [3, 5], "image_size": [16, 24], "encoder_width": 4, "decoder_width": 4}
     first = save_half(small, path, config)
-    assert first == sha256_of(path) == save_half(small, path, config)
+    assert first == file_sha256(path) == save_half(small, path, config)
     loaded = load_tokenizer(path)
     for name, tensor in small.state_dict().items():
         assert loaded.state_dict()[name].dtype == torch.float32
@@ -122,15 +123,15 @@ def card():
 
 def test_zoo_card_belongs_to_the_file(zoo, card):
     path = ZOO / "tokenizer.safetensors"
-    assert card["weights"]["sha256"] == sha256_of(path)
+    assert card["weights"]["sha256"] == file_sha256(path)
     assert card["weights"]["bytes"] == path.stat().st_size < 8 * 2**20
     assert (card["codes"], tuple(card["grid"])) == (zoo.codes, zoo.grid) == (64, (8, 8))
     assert card["parameters"] == sum(p.numel() for p in zoo.parameters()) < 1_000_000
 
 
 def test_zoo_reconstructs_held_out_digits_as_its_card_says(zoo, card):
-    from harness.data import load_dataset
-    from harness.train_tokenizer import reconstruction
+    from harness.images.data import load_dataset
+    from harness.train.tokenizer import reconstruction
 
     held_out = load_dataset("mnist", "held-out")
     found = reconstruction(zoo, held_out)
@@ -144,8 +145,8 @@ def test_zoo_reconstructs_held_out_digits_as_its_card_says(zoo, card):
 def test_variants_are_frozen_by_seed_and_variant(zoo):
     from dataclasses import replace
 
-    from harness.codes import Codes, encode_variants
-    from harness.data import load_dataset, to_float
+    from harness.images.codes import Codes, encode_variants
+    from harness.images.data import load_dataset, to_float
 
     held_out = load_dataset("mnist", "held-out")
     few = replace(held_out, images=held_out.images[:20], labels=held_out.labels[:20])

@@ -19,7 +19,7 @@ from backbones.tokenizers.published import (
     tokenizer_families,
 )
 from backbones.weights import count_parameters
-from harness.executors import ROOT
+from harness.sweep.process import ROOT
 from strategies.decoding.contract.recording import randomise
 from strategies.decoding.contract.requirements import TOLERANCE
 from strategies.decoding.presets import preset, preset_info, preset_names

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backbones.controlled import controlled_network
-from harness import compiled
+from harness.subject import compiled
 from strategies.decoding.presets import preset
 from strategies.decoding.registry import BUILT_IN, get
 from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed

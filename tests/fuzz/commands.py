@@ -16,19 +16,19 @@ from tests.fuzz.guard import harmless
 from tests.fuzz.mutation import ODD_TEXTS
 
 HEAVY = (
-    "harness.sweep.run_sweep",
-    "harness.generate.load",
-    "harness.generate.run_batch",
+    "harness.sweep.sweep.run_sweep",
+    "harness.subject.subject.load",
+    "harness.subject.subject.run_batch",
     "harness.cost.calibrate.calibrate",
     "harness.commands.train_command._train",
-    "harness.train_scale.train_at_scale",
-    "harness.fetch._download",
+    "harness.train.at_scale.train_at_scale",
+    "harness.weights.download._download",
     "harness.regress.gate.compare",
     "harness.regress.gate.record",
     "harness.regress.selftest.selftest",
     "harness.lossiness.tables.exact_lines",
     "strategies.decoding.contract.check_strategy",
-    "harness.encode.open_tokenizer",
+    "harness.images.encode.open_tokenizer",
 )
 """Where a command line that was understood begins to compute; nothing of it is part of these tests."""
 CELLS = (

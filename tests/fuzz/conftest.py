@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 from hypothesis import HealthCheck, settings
 
-from harness.environment import environment
+from harness.machine.environment import environment
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,14 +17,14 @@ from backbones.checkpoints import read_checkpoint
 from backbones.tokenizers import Tokenizer, load_tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import HEADER, load_half
-from harness.code_shards import CodeShards
-from harness.codes import Codes
-from harness.data import read_image
-from harness.editing import read_edit
-from harness.features import load_features
-from harness.inspection import inspect_file
+from harness.images.code_shards import CodeShards
+from harness.images.codes import Codes
+from harness.images.pictures import read_image
+from harness.images.shards import Shards, flipped
 from harness.quality.adm import check_adm, read_adm
-from harness.shards import Shards, flipped
+from harness.quality.classifiers import load_features
+from harness.subject.editing import read_edit
+from harness.weights.inspection import inspect_file
 from reports.artifacts import load_artifacts, load_edits
 from results.schema import Row
 from strategies.decoding import registry
@@ -215,7 +215,7 @@ def image(data: bytes, folder: Path) -> None:
 
 def _plugins(folder: Path) -> list[bytes]:
     root = Path(__file__).parents[2]
-    template = (root / "harness/templates/strategy.py.txt").read_text()
+    template = (root / "harness/commands/templates/strategy.py.txt").read_text()
     return [
         (root / "tests/plugins/spiral.py").read_bytes(),
         template.replace("@NAME@", "mine").replace("@TITLE@", "Mine").encode(),

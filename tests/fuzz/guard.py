@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from backbones.checkpoints import CheckpointError
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 MISTAKES = (UserError, CheckpointError)
 """What reading bad input may raise; the command line makes one line and exit status 2 of them."""

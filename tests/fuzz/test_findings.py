@@ -18,19 +18,20 @@ import torch
 from PIL import Image
 
 from backbones.checkpoints import CheckpointError, read_checkpoint
-from harness import tune, zoo
 from harness.cli import main
-from harness.codes import Codes
-from harness.data import read_image
+from harness.images.codes import Codes
+from harness.images.pictures import read_image
+from harness.images.shards import Shards
 from harness.quality.adm import read_adm
-from harness.shards import Shards
+from harness.train import tune
+from harness.weights import zoo
+from pardec.errors import UserError
 from reports import tables
 from reports.artifacts import load_artifacts, load_cost, load_edits
 from reports.site import write_report
 from results import arrays
 from results.schema import row_to_json
 from results.store import load_rows
-from strategies.decoding.errors import UserError
 from tests.backbones.published_files import save_legacy
 from tests.fuzz.files import bomb, npz
 from tests.fuzz.guard import harmless

@@ -9,16 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import sweep_file, tune, zoo
-from harness.cell import RULES, Cell
-from harness.code_shards import CodeShards
+from harness.cell import sweep_file
+from harness.cell.cell import RULES, Cell
 from harness.commands.explain_command import find_cell, inline_cell
 from harness.cost.cards import HERE, SHEETS, read_cards
+from harness.images.code_shards import CodeShards
+from harness.images.shards import Shards
 from harness.lossiness.worlds import RULES as ORDERS
 from harness.regress.benchmarks import read_benchmark_json, read_recorded
 from harness.regress.judge import judge
 from harness.regress.show import print_findings, to_json, to_markdown
-from harness.shards import Shards
+from harness.train import tune
+from harness.weights import zoo
+from pardec.errors import UserError
 from reports import claim_tables, selftest, tables
 from reports.artifacts import load_cost
 from reports.claims import claims
@@ -29,7 +32,6 @@ from reports.training_noise import TrainingNoise
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError
 from tests.fuzz.target import target, write
 from tests.harness.small_codes import write_codes
 from tests.reports.synthetic_rows import sweep_rows

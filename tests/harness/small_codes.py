@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.code_shards import CodesInfo, CodesWriter
+from harness.images.code_shards import CodesInfo, CodesWriter
 
 INFO = CodesInfo(
     tokenizer="fsq",

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from backbones.transformer import parameter_count
-from harness import measure
-from harness.cell import Cell, normalised
-from harness.executors import Outcome
-from harness.measure import Budgets
-from harness.prepare import finished, on_meta
-from harness.repeats import Budget
-from harness.sweep import make_row
-from harness.worker import Channel, measure_cell
+from harness.cell.cell import Cell, normalised
+from harness.measure import measure
+from harness.measure.measure import Budgets
+from harness.measure.repeats import Budget
+from harness.subject.pins import finished
+from harness.sweep.job import measure_cell
+from harness.sweep.messages import Channel
+from harness.sweep.process import Outcome
+from harness.sweep.row import make_row
+from harness.weights.empty import on_meta
 from results.schema import Row
 from strategies.decoding import presets
 from strategies.decoding.registry import by_family
@@ -76,6 +78,6 @@ def row_of(chosen: Cell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
     quick = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=once, by_batch=once)
     chosen = finished(chosen)
     with monkeypatch.context() as patch:
-        patch.setattr("harness.measure.measure", functools.partial(measure.measure, budgets=quick))
+        patch.setattr("harness.sweep.job.measure", functools.partial(measure.measure, budgets=quick))
         found = measure_cell(chosen, folder, Channel(io.BytesIO()))
     return make_row(chosen, Outcome("ok", None, found, 1.0), "2026-01-01T00:00:00Z")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.sweep import run_sweep, sweep_cells
+from harness.sweep.sweep import run_sweep, sweep_cells
 from tests.harness.small_catalogue import use_catalogue
 
 

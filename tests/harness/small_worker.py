@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.worker import main
+from harness.sweep.worker import main
 from tests.harness.small_catalogue import use_catalogue
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import save_half
-from harness import zoo
-from harness.features import ClassifierConfig, FeatureNetwork
-from harness.train import Recipe, Trainer
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork
+from harness.train.store_zoo import store_zoo
+from harness.train.trainer import Recipe, Trainer
 from strategies.decoding import registry
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64)
@@ -33,5 +33,5 @@ def make_zoo(folder: Path, strategies: tuple[str, ...] = STRATEGIES) -> Path:
             trainer = Trainer(strategy, NetworkConfig(TRUNK, 64, 10, (8, 8)), Recipe(), folder / "run")
             with torch.no_grad():
                 trainer.averaged.module.head.weight.normal_(std=0.2)
-            zoo.store_zoo(trainer, folder, {})
+            store_zoo(trainer, folder, {})
     return folder

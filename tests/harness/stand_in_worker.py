@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.cell import Cell
-from harness.failures import classify
-from harness.worker import Channel, end_with, read_line
+from harness.cell.cell import Cell
+from harness.machine.failures import classify
+from harness.sweep.messages import Channel
+from harness.sweep.worker import end_with, read_line
 
 Trick = Callable[[Channel, int, dict[str, Any]], None]
 """Misbehaves on the channel, its descriptor, and the order that came."""
@@ -61,7 +62,7 @@ def _store_noise(channel: Channel, descriptor: int, order: dict[str, Any]) -> No
     """An artifact of 200 kB, stored and failing as the real worker's are."""
     import numpy as np
 
-    from harness.arrays import write_npz
+    from harness.images.arrays import write_npz
 
     cell, folder = Cell.from_json(order["cell"]), Path(order["folder"])
     noise = np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8)

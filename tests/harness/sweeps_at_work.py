@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.executors import ROOT
-from harness.processes import MARK, carriers
+from harness.machine.processes import MARK, carriers
+from harness.sweep.process import ROOT
 from results.store import load_rows
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
@@ -47,9 +47,9 @@ are null, and of mappings in the keys. All others are equal."""
 SWEEP = """
 import signal, sys
 from pathlib import Path
-from harness.cell import Cell
-from harness.sweep import run_sweep
-from harness.sweep_file import Sweep
+from harness.cell.cell import Cell
+from harness.sweep.sweep import run_sweep
+from harness.cell.sweep_file import Sweep
 signal.signal(signal.SIGHUP, signal.{hangup})
 cells = [Cell("lpd", label=label, seed=seed, threads=1) for seed, label in enumerate({labels})]
 sys.exit(run_sweep(Sweep("test", "test", tuple(cells)), Path(sys.argv[1]), sys.argv[2:]).exit_code)

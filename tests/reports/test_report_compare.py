@@ -12,8 +12,8 @@ from rich.console import Console
 from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row
 
 from harness.cli import main
+from pardec.errors import UserError
 from reports.compare import Pair, compare, compare_within, comparison_markdown, print_comparison
-from results.errors import UserError
 from results.schema import Row
 from results.store import ResultStore
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
+from pardec.errors import UserError
 from reports.artifacts import Edits, edits_path
 from reports.published import HEADINGS, beside
 from reports.site import _html, write_report
-from results.errors import UserError
 from results.store import ResultStore, load_rows
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from test_environments import EPYC, XEON, tried
 
+from pardec.errors import UserError
 from results import merge as merging
-from results.errors import UserError
 from results.merge import merge
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pardec.errors import UserError
 from results import schema
-from results.errors import UserError
 from results.schema import (
     MEASURED,
     Row,

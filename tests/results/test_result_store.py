@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from results.errors import UserError
+from pardec.errors import UserError
 from results.schema import Row, row_to_json
 from results.store import ResultStore, load_rows, results_folder
 from tests.results.test_result_schema import make_row

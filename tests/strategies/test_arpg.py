@@ -12,6 +12,7 @@ from strategies.decoding.contract.requirements import close
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
+from strategies.published.arpg import PUBLISHED
 from strategies.raster import Raster
 from tests.strategies.dressings import with_trunk
 
@@ -125,8 +126,8 @@ def test_which_rows_of_the_one_table_are_read(tiny):
 
 
 def test_there_is_no_unguided_published_path():
-    assert ARPG.published.setting({"guidance_scale": 1.0}).guidance == Guidance(1.0, "linear")
-    setting = ARPG.published.setting({"guidance_scale": 4.0, "cfg_schedule": "constant", "num_iter": 64})
+    assert PUBLISHED.setting({"guidance_scale": 1.0}).guidance == Guidance(1.0, "linear")
+    setting = PUBLISHED.setting({"guidance_scale": 4.0, "cfg_schedule": "constant", "num_iter": 64})
     assert (setting.guidance, setting.steps) == (Guidance(4.0, "constant"), 64)
 
 

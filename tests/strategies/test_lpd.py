@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.contract.requirements import close
-from strategies.decoding.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.schedules import lpd_sizes
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD, teaching_mask
+from strategies.published.lpd import PUBLISHED
 from strategies.raster import Raster
 from tests.strategies.dressings import LEARNED
 
@@ -128,7 +129,7 @@ def test_guidance_grows_place_by_place_and_never_reaches_the_scale():
 
 @pytest.mark.parametrize(("scale", "guided"), [(1.0, False), (0.5, True), (4.0, True)])
 def test_published_guidance_is_off_at_exactly_one(scale, guided):
-    assert (LPD.published.setting({"cfg": scale}).guidance is not None) == guided
+    assert (PUBLISHED.setting({"cfg": scale}).guidance is not None) == guided
 
 
 def test_lessons_take_every_published_list_and_random_orders_only():

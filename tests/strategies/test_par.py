@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from backbones.transformer import parameter_count
+from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
-from strategies.decoding.errors import UserError
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.par import PAR, group_mask

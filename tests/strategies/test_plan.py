@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pardec.errors import UserError
 from strategies.arpg import ARPG
-from strategies.decoding.errors import UserError
 from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD

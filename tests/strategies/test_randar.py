@@ -17,6 +17,7 @@ from strategies.decoding.guidance import ContextGuidance, Guidance
 from strategies.decoding.plan import known_first
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
 from strategies.decoding.streams import Streams
+from strategies.published.randar import PUBLISHED
 from strategies.randar import RandAR, reading_mask
 from tests.backbones.published_files import published
 from tests.strategies.dressings import with_trunk
@@ -163,7 +164,7 @@ def test_the_order_of_known_tokens_matters(tiny):
     ],
 )
 def test_guidance_is_decided_by_the_end_value(scales, guidance):
-    assert RandAR.published.setting({"cfg_scales": scales}).guidance == guidance
+    assert PUBLISHED.setting({"cfg_scales": scales}).guidance == guidance
 
 
 def test_a_pair_of_scales_runs_from_the_first_to_the_second():
@@ -173,7 +174,7 @@ def test_a_pair_of_scales_runs_from_the_first_to_the_second():
 
 @pytest.mark.parametrize(("published_count", "steps"), [(-1, None), (1, 2), (88, 88)])
 def test_published_step_requests(published_count, steps):
-    assert RandAR.published.setting({"num_inference_steps": published_count}).steps == steps
+    assert PUBLISHED.setting({"num_inference_steps": published_count}).steps == steps
 
 
 def test_caches_in_a_published_file_are_ignored():

@@ -8,7 +8,8 @@ from strategies import rar
 from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler
-from strategies.rar import PREFIX_ROWS, RAR, Modulations, configure
+from strategies.published.rar import PUBLISHED, configure
+from strategies.rar import PREFIX_ROWS, RAR, Modulations
 from strategies.raster import Raster
 from tests.strategies.dressings import ADALN, LEARNED
 
@@ -136,7 +137,7 @@ def test_the_key_bias_of_the_norm_is_dead_and_the_query_bias_is_not():
 
 
 def test_the_mlp_width_loses_one_where_the_published_ratio_does():
-    names = {**RAR.published.defaults, "num_hidden_layers": 1, "num_attention_heads": 4}
+    names = {**PUBLISHED.defaults, "num_hidden_layers": 1, "num_attention_heads": 4}
     _, config = configure({**names, "hidden_size": 56, "intermediate_size": 244})
     assert config.trunk.mlp_width == 243
     _, config = configure({**names, "hidden_size": 768, "intermediate_size": 3072})
@@ -145,7 +146,7 @@ def test_the_mlp_width_loses_one_where_the_published_ratio_does():
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 4.0])
 def test_published_scale_zero_alone_switches_guidance_off(scale):
-    setting = RAR.published.setting({"guidance_scale": scale, "guidance_scale_pow": 2.0})
+    setting = PUBLISHED.setting({"guidance_scale": scale, "guidance_scale_pow": 2.0})
     assert (setting.guidance is None) == (scale == 0.0)
 
 

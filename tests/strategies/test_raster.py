@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from backbones.transformer import initialise, parameter_count
+from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
-from strategies.decoding.errors import UserError
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
-from strategies.raster import LLAMAGEN_DEFAULTS, Raster, llamagen_config, llamagen_setting
+from strategies.published.llamagen import LLAMAGEN_DEFAULTS, llamagen_config, llamagen_setting
+from strategies.raster import Raster
 
 
 @pytest.fixture(scope="module")

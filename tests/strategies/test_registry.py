@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pardec.errors import UserError, nearest, unknown
 from strategies.decoding import registry
-from strategies.decoding.errors import UserError, nearest, unknown
 
 ROOT = Path(__file__).parents[2]
 SPIRAL = ROOT / "tests" / "plugins" / "spiral.py"

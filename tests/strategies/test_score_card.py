@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pytest
 
+from pardec.errors import UserError
 from strategies.decoding.contract import CHECKS, check_strategy
-from strategies.decoding.errors import UserError
 from strategies.raster import Raster
 
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.config import NetworkConfig
+from pardec.errors import nearest, unknown
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract import declarations, decoding, isolation, learning, sampling, work
 from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, subject
 from strategies.decoding.contract.requirements import Broken, require
-from strategies.decoding.errors import nearest, unknown
 
 Status = Literal["pass", "fail", "expected failure", "not applicable"]
 

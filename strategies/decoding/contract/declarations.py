@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pardec.errors import UserError
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.recording import Subject
 from strategies.decoding.contract.requirements import refused, require, require_equal
-from strategies.decoding.errors import UserError
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
 

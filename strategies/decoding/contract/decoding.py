@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import Run, Subject, randomise, run
 from strategies.decoding.contract.recording import subject as make_subject
 from strategies.decoding.contract.requirements import TOLERANCE, Broken, close, require, require_equal
-from strategies.decoding.errors import UserError
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 

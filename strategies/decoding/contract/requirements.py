@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from strategies.decoding.errors import UserError
+from pardec.errors import UserError
 
 TOLERANCE = 1e-4
 """Largest difference between logits of one mathematical value computed in two ways."""

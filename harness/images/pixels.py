@@ -1,0 +1,109 @@
+"""From a cell's tokens to pixels: its tokenizer, images decoded a few at a time, how one image appeared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.checkpoints import CheckpointError
+from backbones.config import NetworkConfig
+from backbones.tokenizers import Tokenizer, load_tokenizer
+from backbones.tokenizers.published import load_published_tokenizer, random_tokenizer
+from harness.cell.cell import RANDOM, Cell
+from harness.images.data import to_uint8
+from harness.weights import zoo
+from pardec.errors import NotFinite
+from strategies.decoding import presets
+from strategies.decoding.decode import Commit
+
+GREY = 127
+PIXELS = 2**19
+"""Pixels decoded at a time, eight images of 256x256: a published decoder takes about 2 kB for each."""
+FEWEST_FRAMES = 4
+
+
+def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
+    """The tokenizer of a cell's network on the CPU; None where the cell has none and its tokens stay tokens.
+
+    Raises CheckpointError for weights that don't fit, or a tokenizer that speaks other codes.
+    """
+    if not cell.is_published:
+        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo))
+    elif cell.tokenizer_checkpoint is None:
+        return None
+    else:
+        name = presets.preset_info(cell.network).tokenizer
+        if cell.tokenizer_checkpoint == RANDOM:
+            tokenizer = random_tokenizer(name, config.grid, cell.seed)
+        else:
+            tokenizer = load_published_tokenizer(name, config.grid, Path(cell.tokenizer_checkpoint))
+        tokenizer = tokenizer.to(memory_format=torch.channels_last)
+    if (tokenizer.codes, tokenizer.grid) != (config.codes, config.grid):
+        raise CheckpointError(
+            f"network '{cell.network}' has {config.codes} codes on a grid {config.grid}, the tokenizer "
+            f"{tokenizer.codes} on {tokenizer.grid}"
+        )
+    return tokenizer
+
+
+def images_at_a_time(tokenizer: Tokenizer) -> int:
+    """How many images take ``PIXELS`` pixels, at least one."""
+    height, width = tokenizer.image_size
+    return max(1, PIXELS // (height * width))
+
+
+def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) -> Tensor:
+    """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time.
+
+    Raises NotFinite where the decoder overflows: as bytes such pixels would be black or white.
+
+    size: side in pixels to which an image is resized while it is still float, bicubic without antialiasing,
+    as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
+    """
+    parts = []
+    for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
+        images = tokenizer.decode(codes)
+        whole = images.isfinite().flatten(1).all(dim=1)  # [B]
+        if not whole.all():
+            raise NotFinite(f"pixels of {int((~whole).sum())} of {len(whole)} images are NaN or infinite")
+        if size is not None and images.shape[-2:] != (size, size):
+            images = F.interpolate(images, size=(size, size), mode="bicubic")
+        parts.append(to_uint8(images))
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def film_of(tokenizer: Tokenizer, order: np.ndarray, trace: Sequence[Commit]) -> np.ndarray:
+    """The first image of a batch as it appears: uint8 [frames, H, W, 3], unwritten places grey.
+
+    order: raster position at each place [N]; trace: the commits of the batch. There is a frame before the
+    first commit and one after each of the K; of large images there are only as many as are decoded at a
+    time, and frame i follows commit round((i + 1) K / frames).
+    """
+    device = trace[0].tokens.device
+    height, width = tokenizer.image_size
+    black = tokenizer.encode(-torch.ones(1, 3, height, width, device=device))
+    tokens = black.flatten(1)[0].clone()  # [N]
+    written = torch.zeros(len(order), dtype=torch.bool, device=device)
+    states, masks = [tokens.clone()], [written.clone()]
+    for commit in trace:
+        places = torch.from_numpy(order[commit.places]).to(device)
+        tokens[places], written[places] = commit.tokens[0], True
+        states.append(tokens.clone())
+        masks.append(written.clone())
+    kept = shown_commits(len(trace), max(FEWEST_FRAMES, images_at_a_time(tokenizer)))
+    frames = detokenize(tokenizer, torch.stack([states[k] for k in kept]))  # [F, 3, H, W]
+    grid = torch.stack([masks[k] for k in kept]).unflatten(1, tokenizer.grid)  # [F, h, w]
+    rows, columns = height // grid.shape[1], width // grid.shape[2]
+    shown = grid.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2).unsqueeze(1)  # [F, 1, H, W]
+    return torch.where(shown, frames, torch.full_like(frames, GREY)).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def shown_commits(commits: int, frames: int) -> list[int]:
+    """After how many of the commits the frames of a film are taken: all, from none on, where they fit."""
+    if commits + 1 <= frames:
+        return list(range(commits + 1))
+    return [round((frame + 1) * commits / frames) for frame in range(frames)]

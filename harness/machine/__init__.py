@@ -1,0 +1,1 @@
+"""The machine: environment, clock, memory, energy, processes, signals, failures, the terminal."""

@@ -1,0 +1,1 @@
+"""What one cell measures around its images: times and their repeats, memory, cells timed in turn."""

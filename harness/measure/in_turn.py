@@ -1,0 +1,71 @@
+"""Cells timed in turn by one process, so that a ratio between them is free of the machine's drift.
+
+Peak memory and failures need a process per cell; ratios need one process for all. So every cell is measured
+by itself first, and the cells of a group are timed once more together, in ABBA order.
+"""
+
+import dataclasses
+import gc
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from harness.cell.cell import Cell
+from harness.measure.repeats import Budget, Run, in_turn
+from harness.subject.prepare import Prepared, prepare
+from harness.subject.subject import Subject, load, run_batch
+from results.schema import Paired
+
+SECONDS = 4.0
+"""Spent on rounds in all, beyond the least number of them."""
+MOST_ROUNDS = 40
+
+
+def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Paired]:
+    """Cell key -> seconds of its batches beside those of the first cell, in at least this many rounds."""
+    subjects = list(load_all(map(prepare, cells)))
+    runs = [timed_batches(subject) for subject in subjects]
+    for run in runs:
+        run()
+    gc.collect()
+    gc.freeze()
+    seconds = in_turn(runs, Budget(SECONDS, least=rounds, most=max(rounds, MOST_ROUNDS)))
+    return {
+        cell.key: Paired(reference=cells[0].key, batch=cell.batch, seconds=own, reference_seconds=seconds[0])
+        for cell, own in zip(cells, seconds, strict=True)
+    }
+
+
+def timed_batches(subject: Subject) -> Run:
+    """Runs the first batch of a cell's images; returns its seconds."""
+    images = range(subject.prepared.cell.batch)
+    return lambda: run_batch(subject, images).seconds["total"]
+
+
+def load_all(prepared: Iterable[Prepared]) -> Iterator[Subject]:
+    """Loads each cell, weights that cells share only once."""
+    loaded: dict[str, Subject] = {}
+    for one in prepared:
+        weights = _weights(one)
+        if weights in loaded:
+            yield dataclasses.replace(loaded[weights], prepared=one)
+        else:
+            loaded[weights] = load(one)
+            yield loaded[weights]
+
+
+def _weights(prepared: Prepared) -> str:
+    """Equal for cells whose networks hold the same weights in the same layout."""
+    cell = prepared.cell
+    packed_for = (cell.batch, cell.steps) if cell.products == "packed" else None
+    seed = cell.seed if cell.checkpoint is not None else None
+    dressing = repr(prepared.strategy)
+    settings = (
+        cell.network,
+        cell.checkpoint,
+        cell.dtype,
+        cell.device,
+        cell.zoo,
+        cell.compile,
+        cell.cuda_graphs,
+    )
+    return json.dumps([dressing, settings, seed, packed_for])

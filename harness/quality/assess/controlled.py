@@ -1,0 +1,102 @@
+"""Quality of a cell's images against the training images, whose features are read once per result folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.cell.cell import Cell
+from harness.images.data import Dataset, load_dataset
+from harness.quality import (
+    Extractor,
+    Features,
+    ReferenceStats,
+    extract,
+    kernel,
+    neighbours,
+    protocol,
+    quality,
+    replicates,
+    unmeasured,
+)
+from harness.quality.assess.kept import kept
+from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
+from harness.weights import zoo
+from pardec.hashing import text_key
+
+COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
+LABELS = "class i % C for image i"
+_KEPT = ("features", "logits", "images_sha256", "n", "kernel_mean", "radii")
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Extractor, judge and reference of a cell's data."""
+
+    cell: Cell
+    extractor: Extractor
+    judge: FeatureNetwork
+    reference: ReferenceStats
+
+    @classmethod
+    def of(cls, cell: Cell, folder: Path) -> "Assessor":
+        """folder: where the features of the reference are kept between cells."""
+        network = load_features(zoo.shared_file("features", cell.zoo)).to(cell.device)
+        judge = load_judge(zoo.shared_file("judge", cell.zoo)).to(cell.device)
+        name = "mnist" if cell.data == "mnist" else "images"
+        extractor = Extractor.of(name, network, network.sha256)
+        return cls(cell, extractor, judge, _reference(cell, extractor, folder))
+
+    def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
+        """Quality, its replicates, reference and protocol of a row for uint8 images [n, 3, H, W]; reasons of
+        nulls."""
+        features = extract(pixels, self.extractor, device=self.cell.device)
+        seen = predictions(self.judge, pixels)
+        metrics = quality(features, self.reference, labels.numpy(), seen.numpy())
+        row = {
+            "quality": {name: metric.row() for name, metric in metrics.items()},
+            "quality_replicates": replicates(metrics),
+            "reference": self.reference.row(),
+            "protocol": protocol(features, COLOUR, LABELS),
+        }
+        return row, unmeasured(metrics)
+
+
+def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:
+    """Statistics of the training images, from the folder's cache or freshly written to it."""
+    named = f"{cell.data}-train"
+    device = torch.device(cell.device).type
+    content = [cell.data, cell.pins.get("data"), extractor.sha256, device]
+    digest = text_key(json.dumps(content))
+
+    def make() -> dict[str, NDArray[Any]]:
+        images = load_dataset(cell.data, "train").images
+        features = extract(images, extractor, device=cell.device)
+        return {
+            "features": features.features,
+            "logits": features.logits,
+            "images_sha256": np.array(features.images_sha256),
+            "n": np.array(features.n),
+            "kernel_mean": np.array(kernel.mean_of_pairs(features.features)),
+            "radii": neighbours.radii(features.features),
+        }
+
+    stored = kept(folder / f"reference-{digest}.npz", _KEPT, make)
+    of_whom = (extractor.name, extractor.sha256, str(stored["images_sha256"]))
+    stats = ReferenceStats.of(Features(stored["features"], stored["logits"], *of_whom), named)
+    # What takes longest of a reference; the names are those of its cached properties.
+    stats.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
+    return stats
+
+
+def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """At most ``count`` images, classes in turn like those of generated ones, and their labels."""
+    by_class = [torch.where(dataset.labels == label)[0].tolist() for label in range(len(dataset.classes))]
+    deepest = max(len(rows) for rows in by_class)
+    rows = [rows[depth] for depth in range(deepest) for rows in by_class if depth < len(rows)][:count]
+    return dataset.images[rows], dataset.labels[rows]

@@ -1,0 +1,57 @@
+"""Resolution extrapolation: images of twice the side from a network that never saw such a grid (RandAR)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harness.images.data import to_uint8
+from harness.subject.subject import Subject
+from pardec.errors import UserError
+from strategies.decoding.decode import decode
+from strategies.decoding.extrapolation import Extrapolation, extrapolate, large_orders, small_orders
+from strategies.decoding.sampling import StreamSampler
+from strategies.randar import RandAR, RandARNetwork
+
+
+def settings_of(subject: Subject, context_guidance: float) -> Extrapolation:
+    """The cell's guidance and step request for both passes, as published; UserError where that can't be."""
+    prepared = subject.prepared
+    guidance, cell = prepared.guidance, prepared.cell
+    if not isinstance(prepared.strategy, RandAR):
+        raise UserError(f"strategy '{cell.strategy}': resolution extrapolation is RandAR's; valid: randar")
+    if guidance is not None and (guidance.schedule == "power-cosine" or guidance.interval >= 0):
+        raise UserError("resolution extrapolation takes a constant or linear guidance schedule, no interval")
+    scale = 1.0 if guidance is None else guidance.scale
+    first = scale if guidance is None or guidance.schedule == "constant" else guidance.start
+    steps = cell.steps or prepared.config.places
+    return Extrapolation(steps, (first, scale), (context_guidance, context_guidance))
+
+
+@torch.inference_mode()
+def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) -> tuple[Tensor, Tensor]:
+    """Images of these indices at the network's own resolution and at twice that, uint8 [B, 3, H, W] and
+    [B, 3, 2H, 2W] on the CPU; the large one keeps the small one's tokens at its even cells.
+    """
+    prepared, network, tokenizer = subject.prepared, subject.network, subject.tokenizer
+    strategy, cell, grid = prepared.strategy, prepared.cell, prepared.config.grid
+    assert isinstance(strategy, RandAR)
+    assert isinstance(network, RandARNetwork)
+    assert tokenizer is not None
+    labels, streams = subject.labels(images), prepared.streams(images)
+    plan = settings.plan(grid, large_orders(grid, streams))
+    first = strategy.arrange(grid, small_orders(grid, plan.order), strategy.sizes(grid, settings.steps))
+    filters = (cell.temperature, cell.top_k, cell.top_p)
+    small = decode(
+        network, strategy, first, labels, StreamSampler(streams, *filters), prepared.guidance
+    ).tokens
+    # Position p of the large grid is another place than p of the small one: it has noise of its own.
+    sampler = StreamSampler(streams, *filters, purpose="token at twice the side")
+    guidance = settings.guidance(plan.given, streams)
+    enlarged = network.enlarged(settings.boundary)
+    large = extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens
+    pixels = [
+        to_uint8(tokenizer.decode(tokens.unflatten(1, shape))).cpu()
+        for tokens, shape in ((small, grid), (large, plan.grid))
+    ]
+    return pixels[0], pixels[1]

@@ -1,0 +1,62 @@
+"""A cell as a sweep runs it: checked whole, every file behind its numbers pinned by hash."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell
+from harness.images.data import folder_of
+from harness.images.folders import class_folders, clean_files, content_hash
+from harness.quality.assess.adm import with_scoring
+from harness.subject.prepare import check_device, load_plugins, prepare
+from harness.weights import zoo
+from harness.weights.finite import check_zoo_file
+from pardec.errors import UserError
+from pardec.hashing import file_sha256
+
+
+def finished(cell: Cell) -> Cell:
+    """The cell as a sweep runs it: checked, its steps and label filled in, its files pinned by hash."""
+    if cell.memory_limit_gb is not None and sys.platform != "linux":
+        raise UserError("memory_limit_gb needs Linux, whose kernel enforces it; leave it out")
+    if cell.is_anchor:
+        load_plugins(cell.plugin)
+        check_device(cell.device, cell.dtype)
+        cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
+    else:
+        cell = prepare(cell).cell
+        if any(getattr(cell, name) is not None for name in SCORING):
+            cell = with_scoring(cell)
+    if not cell.is_published:
+        for role in zoo.SHARED:
+            path = zoo.shared_file(role, cell.zoo)
+            check_zoo_file(path, file_sha256(path))
+    return dataclasses.replace(cell, pins=pins(cell))
+
+
+def pins(cell: Cell) -> dict[str, str]:
+    """Hashes of all files behind a cell's numbers."""
+    found: dict[str, str] = {}
+    if not cell.is_published:
+        found = {role: file_sha256(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
+    if cell.is_published and cell.checkpoint not in (None, RANDOM):
+        found["network"] = file_sha256(Path(str(cell.checkpoint)))
+    elif not cell.is_anchor and not cell.is_published:
+        card = zoo.read_card(cell.network, cell.zoo)
+        found["card" if cell.checkpoint == RANDOM else "network"] = file_sha256(
+            card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
+        )
+    if cell.tokenizer_checkpoint not in (None, RANDOM):
+        found["tokenizer"] = file_sha256(Path(str(cell.tokenizer_checkpoint)))
+    for role in SCORING:
+        file = getattr(cell, role)
+        if file is not None:
+            path = Path(file)
+            # Only clean_reference may be a folder.
+            found[role] = content_hash(path, clean_files(path)) if path.is_dir() else file_sha256(path)
+    folder = folder_of(cell.data)
+    if folder is not None:
+        found["data"] = content_hash(folder, (file for _, files in class_folders(folder) for file in files))
+    for plugin in cell.plugin:
+        found[f"plugin {Path(plugin).stem}"] = file_sha256(Path(plugin))
+    return found

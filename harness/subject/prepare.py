@@ -1,0 +1,235 @@
+"""From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backbones.cache import cache_bytes
+from backbones.config import NetworkConfig
+from backbones.products import can_pack
+from backbones.published_tokenizers import tokenizer_info
+from backbones.transformer import parameter_count
+from harness.cell.cell import RANDOM, ZOO_PREFIX, Cell
+from harness.weights import zoo
+from harness.weights.empty import on_meta
+from harness.weights.fetch import folders, locate
+from pardec.errors import UserError
+from strategies.decoding import presets, registry
+from strategies.decoding.base import Strategy
+from strategies.decoding.guidance import Guidance
+from strategies.decoding.plan import Plan
+from strategies.decoding.streams import Streams
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell that can run."""
+
+    cell: Cell
+    strategy: Strategy
+    config: NetworkConfig
+    guidance: Guidance | None
+
+    def plan(self, images: Iterable[int], known: np.ndarray | None = None) -> Plan:
+        """The plan of these images; known: raster positions [M] whose tokens are given."""
+        return self.strategy.plan(self.config.grid, self.cell.steps, self.streams(images), known)
+
+    def streams(self, images: Iterable[int]) -> Streams:
+        return Streams(self.cell.seed, tuple(images))
+
+    def rows(self, batch: int) -> int:
+        """Rows of the network's batch: both halves of guidance."""
+        return batch * (1 if self.guidance is None else 2)
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    for path in paths:
+        registry.add_plugin(Path(path))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a cell's network comes from."""
+
+    network: str
+    strategy: Strategy
+    config: NetworkConfig
+    parameters: int
+    """As its card or its publication says."""
+    title: str
+
+
+def prepare(cell: Cell, around_given: bool = False) -> Prepared:
+    """Everything that can be known of a cell without its weights; UserError for what can't be.
+
+    around_given: whether its images are drawn around given tokens, however many those will be.
+    """
+    load_plugins(cell.plugin)
+    check_device(cell.device, cell.dtype)
+    if cell.is_published and cell.checkpoint is None:
+        cell = with_files(cell)
+    if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
+        raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
+    packable = can_pack(torch.device(cell.device), dtype_of(cell))
+    if cell.products == "auto":
+        cell = dataclasses.replace(cell, products="packed" if packable else "plain")
+    if cell.products == "packed" and not packable:
+        raise UserError(
+            f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
+            "bfloat16 on a CPU whose torch has oneDNN"
+        )
+    source = _published(cell) if cell.is_published else _stored(cell)
+    strategy, config = source.strategy, source.config
+    guidance = None
+    if cell.guidance is not None:
+        guidance = Guidance(
+            cell.guidance,
+            cell.guidance_schedule,  # type: ignore[arg-type]
+            cell.guidance_power,
+            cell.guidance_interval,
+        )
+        if not config.null_class:
+            raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
+    prepared = Prepared(cell, strategy, config, guidance)
+    if around_given:
+        check_takes_given(strategy)
+    try:
+        plan = prepared.plan([0], np.zeros(1, dtype=np.int64) if around_given else None)
+        parameters = parameter_count(on_meta(strategy, config))
+    except ValueError as error:
+        raise UserError(f"strategy '{cell.strategy}': {error}") from None
+    if parameters != source.parameters:
+        raise UserError(
+            f"options {dict(cell.options)} need a network of {parameters:,} parameters, but "
+            f"'{source.network}' has {source.parameters:,}"
+        )
+    label = cell.label or default_label(source.title, cell)
+    whole = dataclasses.replace(cell, network=source.network, steps=plan.steps, label=label)
+    return dataclasses.replace(prepared, cell=whole)
+
+
+def check_takes_given(strategy: Strategy) -> None:
+    """UserError for a strategy of a fixed order, naming those that take given tokens."""
+    if not strategy.any_order:
+        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
+        raise UserError(
+            f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
+        )
+
+
+def _stored(cell: Cell) -> Source:
+    """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
+    own = registry.get(cell.strategy)
+    network = cell.network or ZOO_PREFIX + (own.base or own.name)
+    card = zoo.read_card(network, cell.zoo)
+    if card.strategy not in (own.name, own.base):
+        raise UserError(
+            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
+        )
+    if cell.checkpoint not in (None, RANDOM):
+        raise UserError(
+            f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
+        )
+    if cell.tokenizer_checkpoint is not None:
+        raise UserError(
+            f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
+            f"'{cell.tokenizer_checkpoint}'"
+        )
+    valid = {field.name for field in dataclasses.fields(own)}
+    options = {key: value for key, value in card.options.items() if key in valid}
+    strategy = registry.get(cell.strategy, **{**options, **cell.options})
+    return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+
+
+def with_files(cell: Cell) -> Cell:
+    """A published network's cell with the files that are found for it, its tokenizer's too.
+
+    Raises UserError where the network's own is not found.
+    """
+    info = presets.preset_info(cell.network)
+    searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
+    found = None if info.file is None else locate(info.file, cell.checkpoints)
+    if found is None:
+        missing = f"no {info.file} in {searched}; get it with: pardec fetch {info.name}"
+        why = "its authors published no file" if info.file is None else missing
+        raise UserError(f"network '{cell.network}': {why}; or set checkpoint = '{RANDOM}' or a path")
+    tokenizer = cell.tokenizer_checkpoint
+    if tokenizer is None:
+        own = locate(tokenizer_info(info.tokenizer).file, cell.checkpoints)
+        tokenizer = None if own is None else str(own)
+    return dataclasses.replace(cell, checkpoint=str(found), tokenizer_checkpoint=tokenizer)
+
+
+def _published(cell: Cell) -> Source:
+    """A published network, with the authors' file or random weights."""
+    strategy, config, info = presets.preset(cell.network)
+    own = registry.get(cell.strategy)
+    if info.strategy not in (own.name, own.base):
+        raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
+    for path in (cell.checkpoint, cell.tokenizer_checkpoint):
+        if path not in (None, RANDOM) and not Path(str(path)).is_file():
+            raise UserError(f"network '{cell.network}': no file '{path}'")
+    published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
+    strategy = registry.get(cell.strategy, **{**published, **cell.options})
+    return Source(cell.network, strategy, config, info.parameters, info.title)
+
+
+def check_tokenizer(cell: Cell) -> None:
+    """UserError where the cell's tokens would stay tokens: a published network without its tokenizer."""
+    if cell.is_published and cell.tokenizer_checkpoint is None:
+        info = tokenizer_info(presets.preset_info(cell.network).tokenizer)
+        raise UserError(
+            f"network '{cell.network}' gives tokens and no images without tokenizer_checkpoint = "
+            f"'{RANDOM}' or the path of {info.file} ({info.files})"
+        )
+
+
+def default_label(title: str, cell: Cell) -> str:
+    """The title of strategy or network and the options that make the cell special."""
+    options = ", ".join(f"{name} {value}" for name, value in sorted(cell.options.items()))
+    return f"{title} ({options})" if options else title
+
+
+def check_device(device: str, dtype: str) -> None:
+    """UserError for a device that torch doesn't know or this machine doesn't have."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device '{device}': expected cpu, cuda or cuda:N") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{device}': expected cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")
+    if kind.type == "cpu" and dtype == "float16":
+        raise UserError("dtype 'float16' needs a CUDA device; on the CPU: float32, bfloat16")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a cell will hold in memory, known before it runs."""
+
+    parameters: int
+    weight_bytes: int
+    cache_bytes: int
+
+
+def predict(prepared: Prepared, batch: int | None = None) -> Prediction:
+    """Bytes of the weights, and of the key/value cache at ``batch`` (default: the cell's)."""
+    dtype = dtype_of(prepared.cell)
+    network = on_meta(prepared.strategy, prepared.config)
+    layers, slots = prepared.strategy.cache_shape(prepared.config)
+    rows = prepared.rows(batch or prepared.cell.batch)
+    parameters = parameter_count(network)
+    return Prediction(
+        parameters,
+        parameters * dtype.itemsize,
+        cache_bytes(prepared.config.trunk, layers, rows, slots, dtype),
+    )
+
+
+def dtype_of(cell: Cell) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[cell.dtype]

@@ -1,0 +1,222 @@
+"""A cell's network at work: loaded once, then batches of images with the time of every phase."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.checkpoints import CheckpointError, load_published, read_state_dict
+from backbones.empty import with_memory
+from backbones.products import pack
+from backbones.tokenizers import Tokenizer
+from backbones.transformer import Network, initialise
+from backbones.weights import load_half
+from harness.cell.cell import RANDOM, Cell
+from harness.images.pixels import cell_tokenizer, detokenize, film_of
+from harness.images.stores import ImageStore, cut
+from harness.machine.clock import Clock, collector_paused
+from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
+from harness.subject.prepare import Prepared, dtype_of
+from harness.weights import zoo
+from harness.weights.empty import on_meta
+from harness.weights.finite import check_finite
+from strategies.decoding import presets, registry
+from strategies.decoding.decode import Commit, Decoded, decode
+from strategies.decoding.plan import Plan
+from strategies.decoding.sampling import StreamSampler
+
+PHASES = ("plan", "prefill", "decode", "detokenize", "total")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a prepared cell with its network and tokenizer on their device."""
+
+    prepared: Prepared
+    network: Network
+    tokenizer: Tokenizer | None
+    """None for a published network without one: its tokens stay tokens."""
+    device: torch.device
+    clock: Clock
+    recorded: Recorded = NOTHING_RECORDED
+    """Passes recorded so far, where the cell asks for that."""
+
+    def labels(self, images: Sequence[int]) -> Tensor:
+        """The class of each image of the run: its index modulo the classes."""
+        classes = self.prepared.config.classes
+        return torch.tensor([image % classes for image in images], device=self.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch gave: pixels uint8 [B, 3, H, W] on the CPU (None without a tokenizer), and the seconds
+    of each phase.
+
+    ``prefill`` ends with the first commit and ``decode`` is the rest of the loop, so plan, prefill, decode
+    and detokenize follow one another and ``total`` spans them all.
+    """
+
+    images: tuple[int, ...]
+    pixels: Tensor | None
+    plan: Plan
+    decoded: Decoded
+    seconds: dict[str, float]
+
+
+def load(prepared: Prepared) -> Subject:
+    """Read the weights; CheckpointError where they don't fit, UserError where they are missing."""
+    cell = prepared.cell
+    device = torch.device(cell.device)
+    network = _empty_network(prepared, device)
+    _fill(network, prepared)
+    check_finite(network, f"network '{cell.network}': weight")
+    if cell.products == "packed":
+        places = prepared.config.places
+        pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
+    tokenizer = cell_tokenizer(cell, prepared.config)
+    if tokenizer is not None:
+        check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
+        tokenizer.to(device)
+    if cell.compile:
+        compile_trunks(network)
+    recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
+    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
+
+
+def _empty_network(prepared: Prepared, device: torch.device) -> Network:
+    """The network in its final precision, its parameters still to be filled.
+
+    Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
+    """
+    network = on_meta(prepared.strategy, prepared.config)
+    if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
+        network = prepared.strategy.network(prepared.config).to(device, dtype_of(prepared.cell))
+    else:
+        network = with_memory(network.to(dtype_of(prepared.cell)), device)
+    return network.eval().requires_grad_(False)
+
+
+def _fill(network: Network, prepared: Prepared) -> None:
+    cell = prepared.cell
+    if cell.checkpoint == RANDOM:
+        initialise(network, torch.Generator().manual_seed(cell.seed))
+    elif cell.is_published:
+        path = Path(str(cell.checkpoint))
+        keys = registry.by_family(presets.preset_info(cell.network).family).keys
+        load_published(network, read_state_dict(path), keys, str(path))
+    else:
+        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every image of a batch keeps: the raster positions [M], and tokens [N] of which those are read."""
+
+    positions: np.ndarray
+    tokens: Tensor
+
+
+@torch.inference_mode()
+def run_batch(
+    subject: Subject,
+    images: Sequence[int],
+    given: Given | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> Batch:
+    """Generate the images of these indices, around given tokens if there are some."""
+    prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
+    first_commit: list[float] = []
+
+    def on_commit(commit: Commit) -> None:
+        if not first_commit:
+            first_commit.append(clock.now())
+        if after_step is not None:
+            after_step()
+
+    with collector_paused():
+        start = clock.now()
+        plan = prepared.plan(images, None if given is None else given.positions)
+        planned = clock.now()
+        decoded = decode(
+            subject.network,
+            prepared.strategy,
+            plan,
+            subject.labels(images),
+            StreamSampler(prepared.streams(images), cell.temperature, cell.top_k, cell.top_p),
+            prepared.guidance,
+            known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
+            observe=on_commit,
+        )
+        ended = clock.now()
+        pixels = (
+            None
+            if subject.tokenizer is None
+            else detokenize(subject.tokenizer, decoded.tokens, cell.evaluation_size)
+        )
+        finished = clock.now()
+    first = first_commit[0]
+    spans = (planned - start, first - planned, ended - first, finished - ended, finished - start)
+    seconds = dict(zip(PHASES, spans, strict=True))
+    return Batch(tuple(images), None if pixels is None else pixels.cpu(), plan, decoded, seconds)
+
+
+@dataclass
+class Gallery:
+    """What is kept of a run besides its numbers: all images, the order, and how one image appeared."""
+
+    pixels: list[Tensor] = field(default_factory=list)
+    """Of every batch, uint8 [B, 3, H, W]; empty where a store has them."""
+    step_of_position: np.ndarray | None = None
+    """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
+    film: np.ndarray | None = None
+    store: ImageStore | None = None
+    """Where images and tokens go instead of memory."""
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def tokens_sha256(self) -> str:
+        """Hash of the tokens of all images so far, [images, N] int64 little-endian in raster order."""
+        if self.store is None:
+            return self._digest.hexdigest()
+        digest = hashlib.sha256()
+        for tokens in self.store.shards.parts("tokens"):
+            digest.update(tokens.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def batches(self, cell: Cell) -> Iterator[range]:
+        """The images of every batch to be made, in order: all, or what a store doesn't have yet.
+
+        The first batch is always among them, since no store has its order and film.
+        """
+        if self.store is None:
+            yield from cut(range(cell.images), cell.batch)
+            return
+        first = range(min(cell.batch, cell.images))
+        yield first
+        yield from (images for images in self.store.batches() if images != first)
+
+    def add(self, subject: Subject, batch: Batch) -> None:
+        if self.store is None:
+            self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
+        else:
+            images = range(batch.images[0], batch.images[-1] + 1)
+            self.store.add(images, batch.decoded.tokens, batch.pixels)
+        if self.step_of_position is None:
+            steps = np.atleast_2d(batch.plan.step_of_position())[0]
+            self.step_of_position = steps.reshape(batch.plan.grid).astype(np.int16)
+        if batch.pixels is None or subject.tokenizer is None:
+            return
+        if self.store is None:
+            self.pixels.append(batch.pixels)
+        if self.film is None:
+            order = np.atleast_2d(batch.plan.order)[0]
+            self.film = film_of(subject.tokenizer, order, batch.decoded.trace)

@@ -1,0 +1,183 @@
+"""Runs the cells of a sweep in turn, each on disk before the next begins; goes on where it was cut."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from harness.cell import sweep_file
+from harness.cell.cell import Cell
+from harness.cell.sweep_file import Sweep
+from harness.machine.failures import says_disk_full
+from harness.machine.stopping import Stop, stop_on_signals
+from harness.machine.terminal import progress_bar
+from harness.subject.pins import finished
+from harness.subject.prepare import predict, prepare
+from harness.sweep.cluster.driver import Pool, run_on
+from harness.sweep.lock import only_sweep_in
+from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker
+from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
+from harness.sweep.turns import failed_turns, groups, is_of_this_machine, pair_rows, tell_of_turns, waiting
+from pardec.errors import UserError
+from pardec.files import remove_partials
+from results.schema import Row, row_to_json
+from results.store import ResultStore
+
+
+def sweep_cells(
+    file_or_name: str,
+    select: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    max_images: int | None = None,
+) -> Sweep:
+    """The sweep of a file with every cell checked and pinned; UserError before anything is computed.
+
+    max_images: generate at most so many images per cell, once.
+    """
+    sweep = sweep_file.load(file_or_name, overrides)
+    if max_images is not None:
+        sweep = sweep_file.once(sweep, max_images)
+    cells: Sequence[Cell] = sweep.cells
+    if select is not None:
+        cells = sweep_file.select(cells, select, finished=False)
+    checked = []
+    for cell in cells:
+        try:
+            checked.append(finished(cell))
+        except UserError as error:
+            where = f"sweep file '{sweep_file.find(file_or_name)}', cell '{cell.describe()}'"
+            raise UserError(f"{where}: {error}") from None
+    if select is not None:
+        checked = sweep_file.select(checked, select)
+    return dataclasses.replace(sweep, cells=tuple({cell.key: cell for cell in checked}.values()))
+
+
+def dry_run(sweep: Sweep, console: Console | None = None) -> None:
+    """The cells, their keys, steps and predicted memory, as a table."""
+    table = Table(title=f"{sweep.name}: {len(sweep.cells)} cells", title_justify="left")
+    for heading in ("cell", "setting", "steps", "batch", "images", "weights MB", "cache MB"):
+        table.add_column(heading, justify="left" if heading in ("cell", "setting") else "right", no_wrap=True)
+    for cell in sweep.cells:
+        if cell.is_anchor:
+            table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
+            continue
+        memory = predict(prepare(cell))
+        table.add_row(
+            cell.key,
+            escape(cell.describe()),
+            str(cell.steps),
+            str(cell.batch),
+            str(cell.images),
+            f"{memory.weight_bytes / 1e6:.1f}",
+            f"{memory.cache_bytes / 1e6:.1f}",
+        )
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)
+    console.print(table)
+
+
+def run_sweep(
+    sweep: Sweep, folder: Path, command: Sequence[str] = WORKER, pool: Pool | None = None
+) -> Summary:
+    """Run what has no ok row in ``folder`` yet, then time in turn what belongs together.
+
+    pool: the machines that run the cells; without one, this machine runs one after the other. The first
+    SIGINT stops after the cells that run, a second now; SIGTERM and SIGHUP, a batch system's, raise
+    SystemExit now. Raises UserError where the folder can't be written or another sweep runs in it.
+    """
+    store = ResultStore(folder)
+    with only_sweep_in(store), stop_on_signals() as stop, progress_bar() as bar:
+        with store.writing():
+            remove_partials(folder, deep=True)
+        if pool is not None:
+            return run_on(pool, sweep, store, stop, bar)
+        summary = _run_cells(sweep, store, stop, bar, command)
+        _time_in_turn(sweep, store, summary, stop, bar, command)
+    return summary
+
+
+def _run_cells(
+    sweep: Sweep, store: ResultStore, stop: Stop, bar: Progress, command: Sequence[str]
+) -> Summary:
+    """Each cell by itself, in the order of the sweep."""
+    summary = Summary(ungated=frozenset(cell.key for cell in sweep.cells if not cell.gated))
+    done = done_rows(store)
+    short_of_memory: dict[str, int] = {}
+    task = bar.add_task(sweep.name, total=len(sweep.cells))
+    for number, cell in enumerate(sweep.cells):
+        if cell.key in done:
+            summary.rows.append(done[cell.key])
+            summary.skipped += 1
+        elif stop.requested:
+            summary.left += 1
+        else:
+
+            def show(share: float, doing: str, at: int = number, name: str = cell.describe()) -> None:
+                bar.update(task, completed=at + share, description=f"{escape(name)}: {doing}")
+
+            others = but_for_batch(cell)
+            smaller = short_of_memory.get(others)
+            if smaller is not None and smaller < cell.batch:
+                row = skip_cell(cell, store, f"batch {smaller} of the same cell ran out of memory")
+            else:
+                row = _run_cell(cell, store, show, command)
+            if row.status == "oom":
+                short_of_memory[others] = min(cell.batch, short_of_memory.get(others, cell.batch))
+            summary.rows.append(row)
+            bar.console.print(
+                line_of(row, cell, number + 1, len(sweep.cells)), highlight=False, soft_wrap=True
+            )
+            if row.status == "error" and says_disk_full(row.reason or ""):
+                raise UserError(
+                    f"cell '{cell.describe()}' could not write: {row.reason}; the rows in '{store.folder}' "
+                    "are whole: make room and start again to go on"
+                )
+        bar.update(task, completed=number + 1)
+    summary.interrupted = stop.requested and summary.left > 0
+    return summary
+
+
+def _time_in_turn(
+    sweep: Sweep, store: ResultStore, summary: Summary, stop: Stop, bar: Progress, command: Sequence[str]
+) -> None:
+    """The cells of each group once more, unless they have been; their rows replace those of the summary."""
+    rows = {row.cell: row for row in summary.rows}
+    for group in groups(sweep.cells, sweep.in_turn):
+        for cells in waiting(group, rows):
+            if not is_of_this_machine(rows[cells[0].key]):
+                continue
+            if stop.requested:
+                summary.untimed += 1
+                summary.interrupted = True
+                continue
+            task = bar.add_task(f"{len(cells)} cells in turn", total=None)
+            turns = Turns(cells, sweep.rounds, sweep.processes)
+            for row in pair_rows(turns, rows, store, lambda share, doing: None, command):
+                rows[row.cell] = row
+            bar.remove_task(task)
+            tell_of_turns(cells, rows[cells[0].key], bar)
+            summary.failed_turns += failed_turns(cells, rows)
+    summary.rows = list(rows.values())
+
+
+def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str]) -> Row:
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    log = store.artifact(cell.key, ".log")
+    with store.writing():
+        outcome = run_in_worker(cell, store.folder, log, show, command)
+    try:
+        row = make_row(cell, outcome, started_at)
+        row_to_json(row)
+    except (TypeError, ValueError) as error:
+        unsound = Outcome("error", f"what the worker measured makes no row: {error}", {}, outcome.wall_s)
+        row = make_row(cell, unsound, started_at)
+    if row.status == "ok":
+        log.unlink(missing_ok=True)
+    return store.append(row)

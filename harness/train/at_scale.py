@@ -1,0 +1,204 @@
+"""Training at scale: any strategy on any published trunk, from codes on disk, in one process or many.
+
+Run on CPUs, with one and two gloo processes. Not run: CUDA, and with it NCCL, its bfloat16 kernels and what
+the compiler makes of them.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+
+from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from backbones.controlled import CONTROLLED_TRUNK
+from harness.images.code_shards import CodeShards, CodesInfo
+from harness.machine.distributed import Group
+from harness.machine.environment import command, environment
+from harness.train import recipes
+from harness.train.recipes import RecipePreset
+from harness.train.store_zoo import store_zoo
+from harness.train.trainer import Trainer
+from harness.weights.empty import on_meta
+from pardec.errors import UserError, unknown
+from strategies.decoding import registry
+from strategies.decoding.base import Strategy
+from strategies.decoding.presets import preset, trunk_presets
+
+CONTROLLED = "controlled"
+LOG_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for; None where the recipe or the trunk decides."""
+
+    strategy: str
+    trunk: str
+    """``controlled``, a published network, or one without its image size (``llamagen-b``)."""
+    codes: Path
+    validation: Path | None
+    folder: Path
+    """Where the state is saved and resumed from."""
+    recipe: str = recipes.COMMON
+    """``common``, ``paper`` for that of the strategy, or a recipe's name."""
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    seed: int = 0
+    averaging: float | None = None
+    precision: str = "bfloat16"
+    dropout: bool = True
+    """False trains without any dropout."""
+    validate_every: int | None = None
+    """Steps; None for once an epoch."""
+    log_every: int = LOG_EVERY
+    save_every_s: float = 600.0
+    accumulation: int = 1
+    compiled: bool = False
+    peak_tflops: float | None = None
+    """Of one process's device at the training precision, for MFU."""
+    device: str = "cpu"
+
+
+def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Path | None:
+    """Train or go on; returns the stored weights, in the first process only.
+
+    UserError for a job that can't be: unknown names, codes that don't fit the trunk or each other, a batch
+    that can't be dealt, a state of another recipe, processes that found different states.
+    """
+    base = recipe_of(job)
+    codes = CodeShards.open(job.codes, job.seed, verify=group.is_first)
+    validation = None
+    if job.validation is not None:
+        validation = CodeShards.open(job.validation, verify=group.is_first)
+        check_same_codes(codes, validation)
+    strategy, config = network_of(job, codes.info, base)
+    recipe = base.recipe(codes.images, job.batch, job.steps, **_changes(job, base, codes))
+    trainer = Trainer(strategy, config, recipe, job.folder, job.device, group, job.accumulation, job.compiled)
+    _resume(trainer, group)
+    peak = None if job.peak_tflops is None else job.peak_tflops * 1e12
+    trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
+    if not group.is_first:
+        return None
+    return store_zoo(trainer, out, _card(job, base, codes, validation, group))
+
+
+def recipe_of(job: Job) -> RecipePreset:
+    if job.recipe != "paper":
+        return recipes.preset(job.recipe)
+    if job.strategy not in recipes.presets():
+        raise unknown("recipe of strategy", job.strategy, recipes.presets())
+    return recipes.preset(job.strategy)
+
+
+def network_of(job: Job, codes: CodesInfo, recipe: RecipePreset) -> tuple[Strategy, NetworkConfig]:
+    """The strategy's network on the asked trunk, for the codes' vocabulary, classes and grid."""
+    strategy = registry.get(job.strategy)
+    if strategy.base is not None:
+        raise UserError(f"strategy '{job.strategy}' trains no network; train its base '{strategy.base}'")
+    if job.trunk == CONTROLLED:
+        trunk = CONTROLLED_TRUNK
+    else:
+        strategy, trunk = _published_trunk(job, codes, strategy)
+    dropout = recipe.dropout_of(trunk.dropout) if job.dropout else Dropout()
+    config = NetworkConfig(trunk.with_dropout(dropout), codes.codes, len(codes.classes), codes.grid)
+    try:
+        on_meta(strategy, config)
+        strategy.check_steps(config.grid, None)
+        strategy.lesson(1, config.grid, torch.Generator().manual_seed(0), 0.0)
+    except ValueError as error:
+        raise UserError(f"strategy '{job.strategy}' on trunk '{job.trunk}': {error}") from None
+    return strategy, config
+
+
+def _published_trunk(job: Job, codes: CodesInfo, strategy: Strategy) -> tuple[Strategy, TrunkConfig]:
+    """The trunk, and the strategy with the options of the published network if it is that method's own."""
+    infos = trunk_presets(job.trunk)
+    found = [preset(info.name) for info in infos]
+    published, config, info = found[0]
+    if config.codes != codes.codes:
+        raise UserError(
+            f"--codes '{job.codes}': {codes.codes} codes of tokenizer '{codes.tokenizer}', but trunk "
+            f"'{job.trunk}' has the vocabulary of '{info.tokenizer}', {config.codes}"
+        )
+    if codes.grid not in [config.grid for _, config, _ in found]:
+        grids = " or ".join(f"{rows}x{columns}" for rows, columns in (config.grid for _, config, _ in found))
+        raise UserError(
+            f"--codes '{job.codes}': a grid of {codes.grid[0]}x{codes.grid[1]}, but trunk '{job.trunk}' is "
+            f"for {grids}"
+        )
+    own = published if published.name == strategy.name else strategy
+    return own, config.trunk
+
+
+def check_same_codes(train: CodeShards, validation: CodeShards) -> None:
+    """UserError unless both were made by one tokenizer for the same classes."""
+    a, b = train.info, validation.info
+    for key in ("tokenizer", "tokenizer_sha256", "codes", "grid"):
+        if getattr(a, key) != getattr(b, key):
+            raise UserError(
+                f"--validation '{validation.folder}': {key} differs from that of '{train.folder}'"
+            )
+    names = [name for name, _ in a.classes]
+    if names != [name for name, _ in b.classes]:
+        raise UserError(f"--validation '{validation.folder}': other classes than '{train.folder}'")
+
+
+def _changes(job: Job, base: RecipePreset, codes: CodeShards) -> dict[str, Any]:
+    batch = job.batch or base.batch
+    changes: dict[str, Any] = {
+        "seed": job.seed,
+        "precision": job.precision,
+        "log_every": job.log_every,
+        "save_every_s": job.save_every_s,
+        "validate_every": job.validate_every or max(1, codes.images // batch),
+    }
+    if job.rate is not None:
+        changes["rate"] = job.rate
+    if job.averaging is not None:
+        changes["averaging"] = job.averaging
+    return changes
+
+
+def _resume(trainer: Trainer, group: Group) -> None:
+    """Every process takes up the same state, or none does."""
+    try:
+        trainer.resume()
+    except ValueError as error:
+        raise UserError(f"{error}; choose another --runs to begin anew") from None
+    if group.size == 1:
+        return
+    steps = [torch.zeros(1, dtype=torch.long, device=trainer.device) for _ in range(group.size)]
+    torch.distributed.all_gather(steps, torch.full_like(steps[0], trainer.step))
+    found = sorted({int(step) for step in steps})
+    if len(found) > 1:
+        raise UserError(
+            f"--runs '{trainer.folder}': processes found states of steps {found}; share the folder"
+        )
+
+
+def _card(
+    job: Job, base: RecipePreset, codes: CodeShards, validation: CodeShards | None, group: Group
+) -> dict[str, Any]:
+    info = dataclasses.asdict(codes.info)
+    del info["classes"]
+    return {
+        "trunk": job.trunk,
+        "recipe_name": base.name,
+        "recipe_source": base.source,
+        "recipe_departure": base.departure,
+        "trained_on": info | {"images": codes.images, "manifest_sha256": codes.manifest_sha256},
+        "validated_on": None if validation is None else validation.manifest_sha256,
+        "tokenizer_sha256": codes.info.tokenizer_sha256,
+        "processes": group.size,
+        "accumulation": job.accumulation,
+        "compiled": job.compiled,
+        "device": job.device.partition(":")[0],
+        "environment": environment(job.device),
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command(),
+    }

@@ -1,0 +1,70 @@
+"""A strategy and its network as one module: what is compiled, and what processes share gradients of."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from backbones.config import NetworkConfig
+from backbones.transformer import Network
+from harness.machine.distributed import Group
+from harness.measure.measure import flop_counter
+from strategies.decoding.base import Lesson, Strategy
+
+
+class Learner(nn.Module):
+    """Its forward pass is the strategy's loss; DDP and the compiler see nothing but that."""
+
+    def __init__(self, strategy: Strategy, network: Network) -> None:
+        super().__init__()
+        self.strategy, self.network = strategy, network
+
+    def forward(self, tokens: Tensor, labels: Tensor, order: Tensor, sizes: tuple[int, ...] | None) -> Tensor:
+        """Mean loss of tokens [B, N] (raster), labels [B], in the order [B, N]."""
+        return self.strategy.loss(self.network, tokens, labels, Lesson(order, sizes))
+
+
+class SharedLearner:
+    """A learner whose gradients are the mean over all processes of a group, compiled where asked for."""
+
+    def __init__(self, learner: Learner, group: Group, device: torch.device, compiled: bool) -> None:
+        self.parallel: DistributedDataParallel | None = None
+        self.group = group
+        module: nn.Module = learner
+        if group.size > 1:
+            # Buffers: networks have none that training changes.
+            devices = [device.index or 0] if device.type == "cuda" else None
+            self.parallel = module = DistributedDataParallel(
+                learner, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        self.run: Any = torch.compile(module) if compiled else module
+
+    def loss(self, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
+        return self.run(tokens, labels, lesson.order, lesson.sizes)
+
+    def accumulating(self, more: bool) -> AbstractContextManager[None]:
+        """While ``more`` micro-batches of the step follow, gradients stay in this process."""
+        return self.parallel.no_sync() if more and self.parallel is not None else nullcontext()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the processes, in place."""
+        if self.group.size > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+
+def forward_flops(strategy: Strategy, network: Network, config: NetworkConfig) -> int:
+    """Floating-point operations of one image's teacher-forced pass; masked attention counts in full.
+
+    With gradients recorded, as the counter asks of parameters that need them."""
+    was_training = network.training
+    generator = torch.Generator().manual_seed(0)
+    lesson = strategy.lesson(1, config.grid, generator, 0.0).to(network.device)
+    tokens = torch.zeros(1, config.places, dtype=torch.long, device=network.device)
+    with flop_counter() as counter:
+        strategy.loss(network.eval(), tokens, tokens[:, 0], lesson)
+    network.train(was_training)
+    return int(counter.get_total_flops())

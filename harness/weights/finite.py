@@ -1,0 +1,24 @@
+"""Weights that are NaN or infinite are found before they compute anything."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from backbones.weights import load_half
+from pardec.errors import NotFinite
+
+
+def check_finite(content: nn.Module | Mapping[str, Tensor], what: str) -> None:
+    """NotFinite for the first weight that is no number; ``what`` names the network or file."""
+    tensors = content.state_dict() if isinstance(content, nn.Module) else content
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise NotFinite(f"{what} '{name}' is NaN or infinite")
+
+
+@lru_cache(maxsize=16)
+def check_zoo_file(path: Path, sha256: str) -> None:
+    """:func:`check_finite` of a file of the zoo, once for every content."""
+    check_finite(load_half(path).tensors, f"'{path}': weight")

@@ -1,0 +1,115 @@
+"""The zoo: small trained networks as NAME.safetensors with a card NAME.json. Cards are read without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import backbones
+from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from harness.cell.cell import ZOO_PREFIX
+from pardec.errors import UserError
+from pardec.hashing import text_key
+from results.annotations import is_whole
+
+SHIPPED = Path(backbones.__file__).parent / "zoo"
+SHARED = ("tokenizer", "features", "judge")
+"""Files that every cell of the controlled tier uses."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a stored network before its weights are read."""
+
+    name: str
+    weights: Path
+    strategy: str
+    options: Mapping[str, Any]
+    network: NetworkConfig
+    content: Mapping[str, Any]
+    """The whole card."""
+
+    @property
+    def training_seed(self) -> int | None:
+        """Of its recipe, None where the card has none."""
+        recipe = self.content.get("recipe")
+        seed = recipe.get("seed") if isinstance(recipe, Mapping) else None
+        return seed if is_whole(seed) else None
+
+
+def folder_of(zoo: str | Path | None) -> Path:
+    return SHIPPED if zoo is None else Path(zoo)
+
+
+def file_stem(strategy: str, training_seed: int) -> str:
+    """What a network trained with this seed is called: ``lpd``, ``lpd-seed1``."""
+    return strategy if training_seed == 0 else f"{strategy}-seed{training_seed}"
+
+
+def names(zoo: str | Path | None = None) -> list[str]:
+    """Networks with a card in a zoo folder."""
+    cards = (path for path in folder_of(zoo).glob("*.json") if path.stem not in SHARED)
+    return sorted(path.stem for path in cards if path.with_suffix(".safetensors").is_file())
+
+
+def read_card(network: str, zoo: str | Path | None = None) -> Card:
+    """The card of ``zoo/NAME``; UserError where it or its weights are missing or can't be read."""
+    name = network.removeprefix(ZOO_PREFIX)
+    if Path(name).name != name:
+        raise UserError(f"network '{network}': expected {ZOO_PREFIX}NAME without folders")
+    weights = folder_of(zoo) / f"{name}.safetensors"
+    path = weights.with_suffix(".json")
+    for file in (weights, path):
+        if not file.is_file():
+            raise UserError(
+                f"network '{network}': no file '{file}'; make it with: pardec train {_arguments(name)}"
+            )
+    try:
+        content = json.loads(path.read_text())
+        config = network_config(content["network"])
+        card = Card(name, weights, content["strategy"], dict(content["options"]), config, content)
+        _check_card(card)
+        return card
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"card '{path}' can't be read: {type(error).__name__}: {error}") from None
+
+
+def _arguments(name: str) -> str:
+    """Of the command that trains the network."""
+    strategy, _, seed = name.rpartition("-seed")
+    return f"{strategy} --seed {seed}" if strategy and seed.isdecimal() else name
+
+
+def _check_card(card: Card) -> None:
+    """ValueError for values that a card can't have."""
+    counts = {"parameters": card.content["parameters"], "steps_trained": card.content.get("steps_trained", 0)}
+    counts |= {key: getattr(card.network.trunk, key) for key in ("depth", "width", "heads", "mlp_width")}
+    counts |= {key: getattr(card.network, key) for key in ("codes", "classes")}
+    counts |= dict(zip(("rows of the grid", "columns of the grid"), card.network.grid, strict=True))
+    for key, value in counts.items():
+        if not is_whole(value) or value < 0:
+            raise ValueError(f"{key} must be a whole number of at least 0, not {value!r:.80}")
+    if not isinstance(card.strategy, str):
+        raise ValueError(f"strategy must be a name, not {card.strategy!r:.80}")
+
+
+def network_config(values: Mapping[str, Any]) -> NetworkConfig:
+    """The configuration that ``dataclasses.asdict`` and JSON made ``values`` of."""
+    trunk = dict(values["trunk"])
+    trunk["dropout"] = Dropout(**trunk["dropout"])
+    rest = {key: value for key, value in values.items() if key not in ("trunk", "grid")}
+    return NetworkConfig(TrunkConfig(**trunk), grid=(values["grid"][0], values["grid"][1]), **rest)
+
+
+def shared_file(role: str, zoo: str | Path | None = None) -> Path:
+    """The weights of the tokenizer, the feature network or the judge; UserError where they are missing."""
+    path = folder_of(zoo) / f"{role}.safetensors"
+    if not path.is_file():
+        raise UserError(f"{role}: no file '{path}'; make it with: pardec train {role}")
+    return path
+
+
+def trunk_hash(config: TrunkConfig) -> str:
+    """Names a trunk configuration: 16 hexadecimal digits."""
+    return text_key(json.dumps(asdict(config), sort_keys=True))

@@ -1,0 +1,247 @@
+"""The command line: quick to answer, one line for every mistake, and one small sweep from file to report."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.cli import COMMANDS, main
+from harness.sweep.process import ROOT
+from reports.artifacts import load_artifacts
+from results.store import load_rows
+
+HEAVY = ("torch", "pandas", "matplotlib", "scipy", "torchvision")
+IMPORTS = """
+import sys
+from harness.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("\\nHEAVY", [name for name in {heavy} if name in sys.modules])
+"""
+
+
+def heavy_imports(*arguments: str) -> str:
+    code = IMPORTS.format(heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rpartition("HEAVY ")[2].strip()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["sweep", "--help"], ["train", "--help"], ["fetch"]]
+)
+def test_help_and_list_import_nothing_heavy(arguments):
+    assert heavy_imports(*arguments) == "[]"
+
+
+def test_report_and_compare_import_no_torch(tmp_path):
+    folder = str(tmp_path)
+    for arguments in (["report", "--results", folder], ["compare", folder, folder], ["claims"]):
+        assert "torch" not in heavy_imports(*arguments)
+
+
+def test_list_names_strategies_networks_and_sweeps(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("quick", "zoo/lpd", "llamagen-l-256", "vq-maskgit", "randar"):
+        assert name in out
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a user's mistake."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pardec: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert "did you mean 'sweep'" in fails(capsys, "sweeep")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_one_line(capsys, command):
+    line = fails(capsys, command, "a", "b", "--nonsense")
+    assert f"pardec {command} --help" in line or "--nonsense" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "--results", "{tmp}/none"], ["none", "no such file or folder"]),
+        (["report", "--results", "{tmp}"], ["no result rows"]),
+        (["compare", "{tmp}/a", "{tmp}/b"], ["a'", "no such file or folder"]),
+        (["sweep", "quikc"], ["unknown sweep 'quikc'", "did you mean 'quick'"]),
+        (["sweep", "{tmp}/empty.toml"], ["empty.toml' is empty"]),
+        (["sweep", "quick", "--zoo", "{tmp}"], ["no file", "pardec train"]),
+        (["sweep", "quick", "--dtype", "float3"], ["--dtype", "float32"]),
+        (["sweep", "quick", "--batch", "0"], ["--batch", "at least 1"]),
+        (["sweep", "quick", "--batch", "many"], ["--batch", "many"]),
+        (["sweep", "quick", "--plugin", "{tmp}/p.py"], ["p.py", "no such file"]),
+        (["explain", "lpd"], ["settings like strategy=lpd"]),
+        (["explain", "strategy=lpdd"], ["unknown strategy 'lpdd'"]),
+        (["explain", "strategy=lpd,ordr=random"], ["unknown key 'ordr'", "did you mean 'order'"]),
+        (["explain", "0123456789abcdef"], ["0 cells"]),
+        (["train"], ["--all", "raster"]),
+        (["train", "lpdd"], ["unknown training target 'lpdd'", "did you mean 'lpd'"]),
+        (["train", "lpd", "--steps", "0"], ["--steps 0", "at least 1"]),
+        (["train", "lpd", "--out", "{tmp}"], ["tokenizer", "pardec train tokenizer"]),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.toml").write_text("")
+    error = fails(capsys, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("steps = 65\nstrategy = 'lpd'", ["mine.toml", "steps = 65", "2 to 64"]),
+        ("steps = 1\nstrategy = 'lpd'", ["steps = 1", "2 to 64"]),
+        ("steps = 20\nstrategy = 'par'", ["steps = 20", "exactly 19"]),
+        ("strategy = 'lpd'\noptions = {ordr = 'random'}", ["unknown option 'ordr'", "did you mean 'order'"]),
+        ("strategy = 'par'\noptions = {regions = 16}", ["parameters", "zoo/par"]),
+        ("strategy = 'par'\noptions = {regions = 5}", ["5 regions", "perfect square"]),
+        ("strategy = 'lpd'\nnetwork = 'zoo/lqd'", ["zoo/lqd", "no file"]),
+        ("strategy = 'lpd'\nnetwork = 'lpd-l'", ["unknown network 'lpd-l'", "did you mean 'lpd-l-"]),
+        ("strategy = 'lpd'\nnetwork = 'zoo/arpg'", ["trained for strategy 'arpg', not 'lpd'"]),
+        ("strategy = 'lpd'\ndevice = 'gpu'", ["device 'gpu'", "cuda"]),
+        ("strategy = 'lpd'\ndevice = 'cuda:99'", ["device 'cuda:99'", "this machine has"]),
+    ],
+)
+def test_cells_that_cannot_run_stop_the_sweep_before_it_starts(capsys, tmp_path, small_zoo, settings, words):
+    sweep = tmp_path / "mine.toml"
+    sweep.write_text(f"[[include]]\n{settings}\n")
+    results = tmp_path / "results"
+    error = fails(capsys, "sweep", str(sweep), "--zoo", str(small_zoo), "--results", str(results))
+    for word in [*words, "mine.toml"]:
+        assert word in error
+    assert not results.exists()
+
+
+def test_a_folder_that_cannot_be_written(capsys, tmp_path, small_zoo):
+    (tmp_path / "file").write_text("")
+    target = str(tmp_path / "file" / "results")
+    error = fails(
+        capsys, "sweep", "quick", "-k", "strategy=real", "--zoo", str(small_zoo), "--results", target
+    )
+    assert "can't be written" in error
+
+
+def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
+    arguments = ["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", "--results", str(tmp_path / "none")]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "11 cells" in out
+    assert "LPD random order" in out
+    assert not (tmp_path / "none").exists()
+
+
+def test_conditions_given_apart_must_all_be_met(capsys, small_zoo):
+    given = ["-k", "strategy=lpd|par", "-k", "steps>=10"]  # alone they select 4 and 8
+    assert main(["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", *given]) == 0
+    assert re.search(r"\b3 cells", capsys.readouterr().out)
+
+
+def test_explain_draws_the_order(capsys, small_zoo):
+    assert main(["explain", "strategy=par,guidance=2", "--zoo", str(small_zoo)]) == 0
+    out = capsys.readouterr().out
+    assert "1x4 4x15" in out
+    assert "16  17  18  19  16  17  18  19" in out
+
+
+def test_sample_writes_a_grid(capsys, tmp_path, small_zoo):
+    from PIL import Image
+
+    out = tmp_path / "grid.png"
+    arguments = ["sample", "strategy=arpg,steps=4", "--zoo", str(small_zoo), "--out", str(out)]
+    assert main([*arguments, "--classes", "3,7,8", "--per-class", "2", "--scale", "1"]) == 0
+    with Image.open(out) as image:
+        assert image.size == (64, 96)
+    assert "no class 12" in fails(capsys, *arguments, "--classes", "12")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "network"), [("par", "par-b-16x-256"), ("rar", "rar-s")])
+def test_sample_of_a_published_size(tmp_path, strategy, network):
+    """The whole way at full size: 111 and 133 M parameters, then 72 and 55 M of the tokenizers."""
+    from PIL import Image
+
+    out = tmp_path / "grid.png"
+    arguments = ["sample", f"strategy={strategy},network={network}", "--random-weights", "--out", str(out)]
+    assert main([*arguments, "--classes", "207", "--per-class", "1", "--scale", "1"]) == 0
+    with Image.open(out) as image:
+        assert image.size == (256, 256)
+        assert len(image.getcolors(256 * 256)) > 1000
+
+
+SWEEP = """
+[sweep]
+name = "small"
+[defaults]
+images = 40
+batch = 20
+threads = 1
+[[include]]
+strategy = ["real", "lpd", "raster"]
+[[exclude]]
+strategy = "lpd"
+steps = 3
+"""
+
+
+def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
+    """Real workers: an anchor, a cell, and a cell whose weights are broken."""
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    for file in small_zoo.glob("*.*"):
+        (zoo / file.name).write_bytes(file.read_bytes())
+    broken = zoo / "raster.safetensors"
+    tensors = load_file(broken)
+    tensors["head.weight"][0, 0] = torch.nan
+    save_file(tensors, broken, metadata={"pardec": json.dumps({})})
+    sweep, results = tmp_path / "small.toml", tmp_path / "results"
+    sweep.write_text(SWEEP)
+    assert main(["sweep", str(sweep), "--zoo", str(zoo), "--results", str(results)]) == 1
+    out = capsys.readouterr()
+    assert "report: " in out.out
+    assert (results / "report" / "report.html").is_file()
+    rows = {row.strategy: row for row in load_rows(results)}
+    assert {name: row.status for name, row in rows.items()} == {
+        "real": "ok",
+        "lpd": "ok",
+        "raster": "invalid",
+    }
+    assert "head.weight" in rows["raster"].reason
+    lpd = rows["lpd"]
+    assert lpd.steps == 64
+    assert set(lpd.quality) >= {"fd_mnist@40", "fd_mnist_clean@40", "kid_mnist@40", "accuracy@40"}
+    assert rows["real"].reference == lpd.reference
+    assert rows["real"].protocol == lpd.protocol
+    assert lpd.reference["n"] == 4000
+    for value in (lpd.throughput_images_per_s, lpd.latency_s, lpd.flops_per_image, lpd.cache_bytes):
+        assert value > 0
+    assert (results / lpd.artifacts["trace"]).is_file()
+    assert lpd.lossiness_bits["n"] == 40
+    assert abs(lpd.lossiness_bits["value"]) < 1e-3  # one token a step
+    beside = load_artifacts(lpd, results)
+    assert beside.problems == ()
+    assert beside.lossiness_bits.shape == (40, 64)
+    assert len(lpd.quality_replicates["fd_mnist@40"]) == 20
+    assert rows["real"].unmeasured["lossiness_bits"] == "an anchor decodes nothing"
+    assert not list((results / "artifacts").glob(".*"))
+    before = (results / "rows.jsonl").read_text().splitlines()[0]
+    arguments = ["sweep", str(sweep), "--zoo", str(zoo), "--results", str(results), "--no-report"]
+    assert main([*arguments, "-k", "strategy!=raster"]) == 0
+    assert "2 done before" in capsys.readouterr().out
+    assert (results / "rows.jsonl").read_text().splitlines()[0] == before

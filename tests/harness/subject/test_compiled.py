@@ -1,0 +1,95 @@
+"""Compiled trunks and recorded passes: the same tokens, few graphs, their time apart, and clear refusals."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch._dynamo
+
+from backbones.products import PackedLinear, can_pack
+from harness.cell.cell import Cell
+from harness.subject import compiled
+from harness.subject.prepare import prepare
+from harness.subject.subject import load, run_batch
+from pardec.errors import UserError
+from tests.backbones.test_graphs import BakedPasses
+
+ONEDNN = pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs oneDNN")
+
+
+@pytest.fixture
+def lpd(small_zoo):
+    return Cell("lpd", steps=6, guidance=3.0, batch=2, images=2, zoo=str(small_zoo))
+
+
+@pytest.fixture(autouse=True)
+def forget_graphs():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("products", ["plain", pytest.param("packed", marks=ONEDNN)])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=SLOW) for name in ("raster", "randar")), "rar", "lpd", "arpg"]
+)
+def test_compiled_trunks_give_the_same_tokens_in_few_graphs(name, products, lpd):
+    cell = dataclasses.replace(lpd, strategy=name, steps=None, products=products)
+    subject = load(prepare(cell))
+    expected = [run_batch(subject, images).decoded for images in ((0, 1), (2, 3, 4))]
+    before = compiled.graphs()
+    compiled.compile_trunks(subject.network, backend="eager")
+    for images, eager in zip(((0, 1), (2, 3, 4)), expected, strict=True):
+        found = run_batch(subject, images).decoded
+        assert (found.tokens == eager.tokens).float().mean() > 0.97  # rounding may flip a token
+        assert (found.forwards, found.tokens_processed) == (eager.forwards, eager.tokens_processed)
+    made = compiled.graphs() - before
+    assert 1 <= made <= 8
+    run_batch(subject, (5, 6))
+    assert compiled.graphs() - before == made
+
+
+def test_recorded_passes_count_as_graphs_with_their_time(lpd):
+    subject = load(prepare(lpd))
+    recorded = compiled.record_passes(subject.network, BakedPasses())
+    assert compiled.graphs(recorded) == compiled.graphs()
+    run_batch(subject, (0, 1))
+    assert recorded.passes == 6
+    assert compiled.graphs(recorded) == compiled.graphs() + 6
+    seconds = compiled.compile_s(recorded)
+    assert seconds is not None
+    assert seconds >= recorded.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cuda_graphs": True}, "cuda_graphs = true on device 'cpu': expected cuda or cuda:N"),
+    ],
+)
+def test_what_cant_be_switched_on_is_said(lpd, settings, message):
+    with pytest.raises(UserError, match=message):
+        prepare(dataclasses.replace(lpd, **settings))
+
+
+def test_switches_that_are_off_leave_earlier_names_as_they_were(lpd):
+    assert "compile" not in lpd.content()
+    assert (
+        len({lpd.key, *(dataclasses.replace(lpd, **{name: True}).key for name in ("compile", "cuda_graphs"))})
+        == 3
+    )
+
+
+@ONEDNN
+def test_packed_layers_of_one_shape_share_a_graph():
+    first, second = (PackedLinear(torch.randn(8, 4), torch.randn(8), 3) for _ in range(2))
+    x = torch.randn(3, 4)
+    run = torch.compile(lambda layer, x: layer(x) + 1, backend="eager", dynamic=True)
+    before = compiled.graphs()
+    for layer in (first, second):
+        assert torch.equal(run(layer, x), layer(x) + 1)
+    assert compiled.graphs() - before == 1
+    assert not first.state_dict()

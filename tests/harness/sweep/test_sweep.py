@@ -1,0 +1,232 @@
+"""Sweep files: products, includes, excludes, selection, and one clear line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.cell import sweep_file
+from harness.weights.zoo import read_card
+from pardec.errors import UserError
+from strategies.decoding.presets import preset_info
+from strategies.decoding.registry import by_family
+
+
+def load(tmp_path: Path, text: str) -> list:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return list(sweep_file.load(str(path)).cells)
+
+
+def test_quick_has_at_most_twelve_cells_of_a_thousand_images():
+    sweep = sweep_file.load("quick")
+    assert len(sweep.cells) <= 12
+    assert {cell.images for cell in sweep.cells} == {1000}
+    assert {cell.strategy for cell in sweep.cells} >= {
+        "real",
+        "reconstruction",
+        "raster",
+        "rar",
+        "par",
+        "lpd",
+        "arpg",
+    }
+
+
+def test_grid_is_a_product_includes_add_and_excludes_remove(tmp_path):
+    cells = load(
+        tmp_path,
+        """
+        [defaults]
+        seed = 3
+        [grid]
+        strategy = ["lpd", "arpg"]
+        steps = [8, 16]
+        [[include]]
+        strategy = "raster"
+        guidance = [1.5, 2.0]
+        [[exclude]]
+        strategy = "arpg"
+        steps = [16, 32]
+        """,
+    )
+    found = [(cell.strategy, cell.steps, cell.guidance, cell.seed) for cell in cells]
+    assert found == [
+        ("lpd", 8, None, 3),
+        ("lpd", 16, None, 3),
+        ("arpg", 8, None, 3),
+        ("raster", None, 1.5, 3),
+        ("raster", None, 2.0, 3),
+    ]
+
+
+def test_equal_cells_collapse(tmp_path):
+    text = '[grid]\nstrategy = ["real", "lpd"]\nsteps = [8, 8]\n[[include]]\nstrategy = "lpd"\nsteps = 8\n'
+    assert [cell.strategy for cell in load(tmp_path, text)] == ["real", "lpd"]
+
+
+def test_excludes_match_defaults_too(tmp_path):
+    text = '[grid]\nstrategy = "lpd"\nguidance = [false, 2.0]\n[[exclude]]\nguidance = false\n'
+    assert [cell.guidance for cell in load(tmp_path, text)] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["is empty", "[grid]"]),
+        ("# nothing\n", ["is empty"]),
+        ("strategy = [", ["is not TOML", "line 1", "column 13"]),
+        ("[grid]\nsteps = = 3", ["is not TOML", "line 2", "column 9"]),
+        ("[gird]\nstrategy = 'lpd'", ["unknown section 'gird'", "did you mean 'grid'"]),
+        ("[grid]\nstrategy = 'lpdd'", ["unknown strategy 'lpdd'", "did you mean 'lpd'"]),
+        ("[grid]\nstrategy = 'lpd'\nstep = 3", ["unknown key 'step'", "[grid]", "did you mean 'steps'"]),
+        ("[defaults]\nbacth = 3\n[grid]\nstrategy = 'lpd'", ["unknown key 'bacth'", "'batch'", "[defaults]"]),
+        ("[grid]\nstrategy = 'lpd'\nsteps = [4, 0]", ["steps = 0", "at least 1", "[grid]"]),
+        ("[[include]]\nstrategy = 'lpd'\nsteps = -1", ["steps = -1", "[[include]] 1"]),
+        ("[grid]\nstrategy = 'lpd'\nsteps = []", ["steps = []", "at least one value"]),
+        ("[grid]\nsteps = 4", ["no strategy", "raster"]),
+        ("[grid]\nstrategy = 4", ["strategy = 4", "name of a strategy"]),
+        ("[[grid]]\nstrategy = 'lpd'", ["one table [grid]"]),
+        ("[include]\nstrategy = 'lpd'", ["tables [[include]]"]),
+        ("[sweep]\nnmae = 'x'\n[grid]\nstrategy = 'lpd'", ["unknown key 'nmae'", "'name'"]),
+        ("[sweep]\nin_turn = 'al'\n[grid]\nstrategy = 'lpd'", ["in_turn = 'al'", "one of network, all"]),
+        ("[sweep]\nrounds = 1\n[grid]\nstrategy = 'lpd'", ["rounds = 1", "from 2 to"]),
+        ("[grid]\nstrategy = 'lpd'\nmemory_limit_gb = 0", ["memory_limit_gb = 0", "above 0"]),
+        ("[grid]\nstrategy = 'lpd'\ngated = 1", ["gated = 1", "true or false"]),
+        ("[sweep]\nname = 'x'", ["describes no cell"]),
+        ("[grid]\nstrategy = 'lpd'\n[[exclude]]\nstrategy = 'lpd'", ["describes no cell"]),
+        ("[grid]\nstrategy = 'lpd'\n[[exclude]]", ["an empty table"]),
+        ("[grid]\nstrategy = 'lpd'\n[[exclude]]\nstpes = 4", ["unknown key 'stpes'", "[[exclude]] 1"]),
+        ("[grid]\nstrategy = 'lpd'\ndtype = 'float'", ["dtype", "float32"]),
+        ("[grid]\nstrategy = 'lpd'\ntop_p = 0", ["top_p = 0", "at most 1"]),
+    ],
+)
+def test_mistakes_name_file_key_and_expectation(tmp_path, text, words):
+    with pytest.raises(UserError) as error:
+        load(tmp_path, text)
+    message = str(error.value)
+    assert "mine.toml" in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("quik", ["unknown sweep 'quik'", "did you mean 'quick'"]), ("no/such.toml", ["does not exist"])],
+)
+def test_a_sweep_that_is_not_there(name, words):
+    with pytest.raises(UserError) as error:
+        sweep_file.load(name)
+    for word in words:
+        assert word in str(error.value)
+
+
+SELECTABLE = """
+[[include]]
+strategy = "real"
+[[include]]
+strategy = "raster"
+steps = 64
+guidance = 2
+[[include]]
+strategy = "lpd"
+steps = [20, 10, 6]
+guidance = 3
+[[include]]
+strategy = "lpd"
+options = { order = "random" }
+steps = 10
+[[include]]
+strategy = "arpg"
+steps = [32, 16]
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("strategy=lpd", 4),
+        ("strategy=lpd,steps<=10", 3),
+        ("strategy=lpd|arpg", 6),
+        ("steps>20", 2),
+        ("strategy!=lpd", 4),
+        ("order=random", 1),
+        ("guidance=3", 3),
+        ("guidance=none", 4),
+    ],
+)
+def test_selection(tmp_path, expression, count):
+    assert len(sweep_file.select(load(tmp_path, SELECTABLE), expression)) == count
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("stratgy=lpd", ["unknown key 'stratgy'", "did you mean 'strategy'"]),
+        ("strategy", ["is no condition"]),
+        ("steps<=many", ["is no number"]),
+        ("strategy<4", ["is text"]),
+        ("strategy=par", ["selects none of the 8 cells"]),
+    ],
+)
+def test_selections_that_cannot_be(tmp_path, expression, words):
+    with pytest.raises(UserError) as error:
+        sweep_file.select(load(tmp_path, SELECTABLE), expression)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_imagenet256_has_one_cell_of_each_method_per_size():
+    cells = sweep_file.load("imagenet256").cells
+    large = sweep_file.select(cells, "size=L")
+    assert [cell.strategy for cell in large] == ["raster", "rar", "par", "lpd", "arpg", "randar"]
+    for cell in cells:
+        info = preset_info(cell.network)
+        assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network
+        assert (cell.images, cell.data) == (50_000, "imagenet256")
+    keys = {cell.key for cell in cells}
+    assert len(keys) == len(cells)
+
+
+@pytest.mark.parametrize("strategy", ["raster", "rar", "par", "lpd", "arpg", "randar"])
+def test_imagenet256_holds_the_papers_settings(strategy):
+    """Steps and guidance of every sized cell are those of the preset's published run."""
+    cells = [
+        c for c in sweep_file.load("imagenet256").cells if c.strategy == strategy and "around" not in c.size
+    ]
+    assert cells
+    for cell in cells:
+        published = by_family(preset_info(cell.network).family)
+        found = [
+            (run.steps, published.setting(run.sampling))
+            for run in preset_info(cell.network).runs
+            if run.steps == cell.steps
+        ]
+        assert len(found) == 1
+        guidance, temperature = found[0][1].guidance, found[0][1].temperature
+        if cell.network == "par-xl-4x-384":
+            assert cell.guidance == 1.5
+        assert guidance is not None
+        assert (cell.guidance, cell.guidance_schedule, cell.guidance_power, cell.temperature) == (
+            guidance.scale,
+            guidance.schedule,
+            guidance.power,
+            temperature,
+        )
+
+
+def test_at_most_so_many_images_once():
+    sweep = sweep_file.once(sweep_file.load("quick"), 5)
+    decoding = [cell for cell in sweep.cells if not cell.is_anchor]
+    assert {(cell.images, cell.batch, cell.once) for cell in decoding} == {(5, 5, True)}
+    assert sweep.in_turn == "none"
+    assert sweep_file.once(sweep_file.load("quick"), 10**6).cells[2].images == 1000
+
+
+@pytest.mark.parametrize("name", ["quick", "steps"])
+def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
+    cells = [cell for cell in sweep_file.load(name).cells if not cell.is_anchor]
+    assert cells
+    for cell in cells:
+        recorded = read_card(f"zoo/{cell.strategy}").content["guidance"]["chosen"]
+        assert cell.guidance == recorded, cell.describe()

@@ -1,0 +1,185 @@
+"""Training: a run cut anywhere equals an undisturbed one, one budget for all, and what the cards say."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from harness.cell.cell import Cell
+from harness.cli import main
+from harness.sweep.job import training_seed as seed_of
+from harness.train.trainer import Codes, Recipe, Trainer, card
+from harness.weights import zoo
+from pardec.errors import UserError
+from strategies.decoding import registry
+from strategies.decoding.registry import BUILT_IN
+
+TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64, dropout=Dropout(residual=0.1))
+CONFIG = NetworkConfig(TRUNK, 8, 3, (4, 4))
+RECIPE = Recipe(steps=12, batch=4, warmup_steps=4, validate_every=4, averaging=0.9)
+
+
+def codes(images: int = 24, variants: int = 2, seed: int = 0) -> Codes:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % 3
+    noise = torch.randint(2, (variants, images, 16), generator=generator)
+    return Codes((2 * labels[:, None] + noise).to(torch.uint8), labels)
+
+
+def trainer(folder, name: str = "raster", **changes) -> Trainer:
+    return Trainer(registry.get(name), CONFIG, dataclasses.replace(RECIPE, **changes), folder)
+
+
+def state(made: Trainer) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in made.averaged.module.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_run_that_was_cut_equals_an_undisturbed_one(tmp_path, name):
+    whole = trainer(tmp_path / "whole", name)
+    whole.run(codes(), codes(seed=1), quiet=True)
+    for until in (3, 8, 12):
+        piece = trainer(tmp_path / "pieces", name)
+        assert piece.resume() == (until > 3)
+        torch.rand(5)  # whatever else the process draws
+        piece.run(codes(), codes(seed=1), until=until, quiet=True)
+    assert piece.step == whole.step == 12
+    assert equal(state(piece), state(whole))
+    assert [entry for entry in piece.log.validation if entry[0] != 3] == whole.log.validation
+    assert [step for step, _ in whole.log.validation] == [4, 8, 12]
+
+
+def test_seeds_decide_everything(tmp_path):
+    made = []
+    for seed in (0, 0, 1):
+        run = trainer(tmp_path / str(len(made)), seed=seed)
+        run.run(codes(), codes(seed=1), until=4, quiet=True)
+        made.append(state(run))
+    assert equal(made[0], made[1])
+    assert not equal(made[0], made[2])
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_strategy_learns_what_labels_tell(tmp_path, name):
+    """Two codes of eight are possible once the label is known: the loss falls from log 8 towards log 2."""
+    run = trainer(tmp_path, name, steps=80, batch=16, rate=5e-3, warmup_steps=5, validate_every=40)
+    before = run.validate(codes(60))
+    run.run(codes(60), codes(60, seed=1), quiet=True)
+    assert before == pytest.approx(math.log(8), abs=1e-3)  # a zero head knows nothing
+    assert run.log.validation[-1][1] < 1.2
+
+
+def test_what_is_kept_are_the_averaged_weights(tmp_path):
+    run = trainer(tmp_path, averaging=0.5)
+    parameter = run.network.head.weight
+    data, expected = codes(), parameter.detach().clone()
+    for step in range(3):
+        run.train_step(data)
+        expected = parameter.detach().clone() if step == 0 else expected.lerp(parameter.detach(), 0.5)
+    assert torch.allclose(run.averaged.module.head.weight, expected, atol=1e-7)
+
+
+def test_the_rate_rises_then_falls_to_nothing():
+    recipe = Recipe(steps=100, warmup_steps=10, rate=2.0)
+    rates = [recipe.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[99] < 0.001
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_labels_are_dropped_in_training_and_never_in_validation(tmp_path, monkeypatch):
+    run = trainer(tmp_path, label_drop=1.0)
+    seen = []
+    original = type(run.strategy).loss
+
+    def watch(self, network, tokens, labels, lesson):
+        seen.append(labels.clone())
+        return original(self, network, tokens, labels, lesson)
+
+    monkeypatch.setattr(type(run.strategy), "loss", watch)
+    run.train_step(codes())
+    run.validate(codes())
+    assert (seen[0] == CONFIG.classes).all()
+    assert (torch.cat(seen[1:]) < CONFIG.classes).all()
+
+
+def test_another_recipe_does_not_resume(tmp_path):
+    first = trainer(tmp_path)
+    first.run(codes(), codes(), until=2, quiet=True)
+    with pytest.raises(ValueError, match="another recipe"):
+        trainer(tmp_path, rate=1.0).resume()
+    assert not trainer(tmp_path / "empty").resume()
+
+
+def test_a_kill_while_saving_leaves_the_state_before(tmp_path, monkeypatch):
+    run = trainer(tmp_path)
+    run.run(codes(), codes(), until=2, quiet=True)
+
+    def torn(state, file):
+        file.write(b"half a state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(codes(), codes(), until=3, quiet=True)
+    again = trainer(tmp_path)
+    assert again.resume()
+    assert again.step == 2
+
+
+def test_the_card_tells_how_the_weights_were_made(tmp_path):
+    run = trainer(tmp_path, "lpd")
+    run.run(codes(), codes(), quiet=True)
+    told = json.loads(json.dumps(card(run, {"command": "pardec train lpd"})))
+    assert told["steps_trained"] == told["recipe"]["steps"] == 12
+    assert told["parameters"] == sum(p.numel() for p in run.network.parameters())
+    assert [step for step, _ in told["validation_loss"]] == [4, 8, 12]
+    assert told["seconds"] >= 0
+    assert told["command"] == "pardec train lpd"
+
+
+def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "codes.npz", codes=rng.integers(0, 64, (1, 20, 64)), labels=np.arange(20) % 10)
+    out = tmp_path / "zoo"
+    out.mkdir()
+    for name in ("tokenizer.safetensors", "tokenizer.json"):
+        if (small_zoo / name).is_file():
+            (out / name).write_bytes((small_zoo / name).read_bytes())
+    arguments = ["train", "raster", "--steps", "2", "--threads", "1", "--out", str(out)]
+    arguments += ["--codes", str(tmp_path / "codes.npz"), "--runs", str(tmp_path / "runs")]
+    assert main(arguments) == 0
+    first = load_file(out / "raster.safetensors")
+    assert main(arguments) == 0  # finished before: stored again, not trained again
+    assert equal(first, load_file(out / "raster.safetensors"))
+    told = json.loads((out / "raster.json").read_text())
+    assert told["steps_trained"] == 2
+    assert told["trained_on"]["name"] == "mnist"
+    assert (out / "raster.safetensors").stat().st_size < 8e6
+    capsys.readouterr()
+    assert main([*arguments[:2], "--steps", "3", *arguments[4:]]) == 2
+    assert "another recipe" in capsys.readouterr().err
+    assert main([*arguments, "--seed", "1"]) == 0  # another network beside the first
+    assert not equal(first, load_file(out / "raster-seed1.safetensors"))
+    assert equal(first, load_file(out / "raster.safetensors"))
+    assert [seed_of(Cell("raster", network=f"zoo/{name}", zoo=str(out))) for name in zoo.names(out)] == [0, 1]
+    untrained = Cell("raster", network="zoo/raster-seed1", zoo=str(out), checkpoint="random")
+    assert seed_of(untrained) is None
+
+
+def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12$"):
+        zoo.read_card("zoo/lpd-seed12", tmp_path)
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd-seedling$"):
+        zoo.read_card("zoo/lpd-seedling", tmp_path)
