@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
+FILES = (*zoo.SHARED, *zoo.OTHER_TOKENIZERS)
 VARIANTS = 64
 """Augmented encodings of every training image."""
 SLOWEST_FIRST = ("randar", "arpg", "lpd", "rar", "par", "raster")
@@ -67,17 +68,16 @@ def run(options: argparse.Namespace) -> int:
     checked("threads", options.threads, "--threads")
     import torch
 
-    from harness.images.data import is_fashion
     from harness.subject.prepare import check_device
 
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
-    if is_fashion(options.data):
+    if _is_fashion(options.data):
         folder = options.out or zoo.SHIPPED / "fashion"
         targets = _train_by_marks(targets, folder, options)
     for target in targets:
-        stem = target if target in zoo.SHARED else zoo.file_stem(target, options.seed or 0)
+        stem = target if target in FILES else zoo.file_stem(target, options.seed or 0)
         if options.all and not options.again and (folder / f"{stem}.json").is_file():
             print(f"{target}: in the zoo already")
             continue
@@ -85,12 +85,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_fashion(data: str) -> bool:
+    from harness.images.data import is_fashion
+
+    return is_fashion(data)
+
+
 def _train_by_marks(targets: list[str], folder: Path, options: argparse.Namespace) -> list[str]:
     """Train the networks among the targets from mark to mark; returns the others that are still to do."""
     from harness.train.mark_recipe import MarkRecipe
     from harness.train.tier import ORDER, material, train_tier
 
-    shared = [target for target in targets if target in zoo.SHARED]
+    shared = [target for target in targets if target in (*zoo.SHARED, *zoo.OTHER_TOKENIZERS)]
     names = [name for name in ORDER if name in targets]
     names += [name for name in targets if name not in (*ORDER, *shared)]
     missing = [role for role in shared if options.again or not (folder / f"{role}.json").is_file()]
@@ -109,12 +115,13 @@ def _train_by_marks(targets: list[str], folder: Path, options: argparse.Namespac
 
 def _targets(options: argparse.Namespace) -> list[str]:
     strategies = registry.names()
+    shared = [*zoo.SHARED, *(zoo.OTHER_TOKENIZERS if _is_fashion(options.data) else ())]
     asked = [name for name in (options.what, options.strategy) if name is not None]
     if len(asked) + options.all != 1:
-        raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
+        raise UserError(f"train takes one of: --all, {', '.join([*shared, *strategies])}")
     if options.all:
-        return [*zoo.SHARED, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
-    valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
+        return [*shared, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
+    valid = strategies if options.strategy else [*shared, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)
     return asked
@@ -127,6 +134,13 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
         from harness.train.tokenizer import train_tokenizer
 
         return train_tokenizer(folder, **settings)
+    if target in zoo.OTHER_TOKENIZERS:
+        from harness.train import more_tokenizers
+
+        settings.pop("device")
+        if target == more_tokenizers.MULTISCALE:
+            return more_tokenizers.train_multiscale(folder, **settings)
+        return more_tokenizers.train_robust(folder, zoo.shared_file("tokenizer", folder), **settings)
     if target in zoo.SHARED:
         from backbones.tokenizers import load_tokenizer
         from harness.train.classifier import train_classifier

@@ -63,6 +63,11 @@ def is_fashion(spec: str) -> bool:
     return spec.partition(":")[0] in ("fashion", "idx")
 
 
+def metric_name(spec: str) -> str:
+    """What distances on a data set are named by: ``fashion`` gives ``fd_fashion@N``."""
+    return "fashion" if is_fashion(spec) else spec if spec == "mnist" else "images"
+
+
 def load_dataset(spec: str, split: str) -> Dataset:
     """The data set named by ``spec``: ``fashion``, ``idx:DIR``, ``mnist`` or ``imagefolder:PATH[?size=S]``.
 

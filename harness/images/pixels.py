@@ -64,7 +64,7 @@ def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) ->
     as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
     """
     parts = []
-    for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
+    for codes in tokens.unflatten(1, tokenizer.code_shape).split(images_at_a_time(tokenizer)):
         images = tokenizer.decode(codes)
         whole = images.isfinite().flatten(1).all(dim=1)  # [B]
         if not whole.all():

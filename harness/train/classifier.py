@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
-from harness.images.data import Augmentation, Dataset, epochs, is_fashion, load_dataset, to_float
+from harness.images.data import Augmentation, Dataset, epochs, is_fashion, load_dataset, metric_name, to_float
+from harness.quality import Extractor
+from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
 from harness.train.tokenizer import WATCHED, Started, cosine_decay, data_card, run_card
@@ -100,6 +102,8 @@ def train_classifier(
     tokenizer_card = out_dir / "tokenizer.json"
     if role == "features" and tokenizer is not None and tokenizer_card.is_file():
         record_distances(tokenizer_card, reconstruction_distances(train, held_out, tokenizer, frozen))
+    if role == "features" and is_fashion(data):
+        store_reference(train, Extractor.of(metric_name(data), frozen, frozen.sha256), out_dir)
     return path
 
 

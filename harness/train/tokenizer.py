@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,14 +84,43 @@ def train_tokenizer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
-    curve = _fit(tokenizer, train, held_out, budget)
-    path = out_dir / "tokenizer.safetensors"
-    sha256 = save_half(tokenizer, path, {"kind": "fsq", **asdict(config)})
-    frozen = load_tokenizer(path)
-    card = {
+
+    def loss_of(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            rebuilt, latents = tokenizer(images)
+        return tokenizer_loss(rebuilt, latents, images, budget)
+
+    curve = fit(tokenizer, train, held_out, budget, loss_of)
+    about = {
         "name": "tokenizer",
         "kind": "finite scalar quantisation",
-        "config": asdict(config),
+        "environment": run_card(started, device),
+        "command": f"pardec train tokenizer --data {data} --steps {steps} --seed {seed}",
+    }
+    header = {"kind": "fsq", **asdict(config)}
+    return store_tokenizer(
+        tokenizer, out_dir / "tokenizer.safetensors", header, (train, held_out), budget, curve, about
+    )
+
+
+def store_tokenizer(
+    tokenizer: Tokenizer,
+    path: Path,
+    header: dict[str, Any],
+    data: tuple[Dataset, Dataset],
+    budget: TokenizerBudget,
+    curve: list[dict[str, float]],
+    about: dict[str, Any],
+) -> Path:
+    """Write the weights in half precision and, beside them, a card whose figures are of the file read back.
+
+    header: kind and configuration. data: training and held-out split. about: what else the card says.
+    """
+    sha256 = save_half(tokenizer, path, header)
+    frozen = load_tokenizer(path)
+    card = {
+        **about,
+        "config": {key: value for key, value in header.items() if key != "kind"},
         "codes": frozen.codes,
         "grid": frozen.grid,
         "parameters": count_parameters(frozen),
@@ -100,12 +130,10 @@ def train_tokenizer(
             "bytes": path.stat().st_size,
             "precision": "float16",
         },
-        "data": data_card(train, held_out),
+        "data": data_card(*data),
         "budget": asdict(budget) | {"optimiser": "AdamW"},
         "losses": curve,
-        "reconstruction": {split.split: reconstruction(frozen, split) for split in (train, held_out)},
-        "environment": run_card(started, device),
-        "command": f"pardec train tokenizer --data {data} --steps {steps} --seed {seed}",
+        "reconstruction": {split.split: reconstruction(frozen, split) for split in data},
     }
     write_card(path.with_suffix(".json"), card)
     return path
@@ -119,15 +147,21 @@ def default_config(data: str, image_size: tuple[int, int]) -> FSQConfig:
     return FSQConfig(image_size=image_size)
 
 
-def _fit(
-    tokenizer: FSQTokenizer, train: Dataset, held_out: Dataset, budget: TokenizerBudget
+def fit(
+    tokenizer: Tokenizer,
+    train: Dataset,
+    held_out: Dataset,
+    budget: TokenizerBudget,
+    loss_of: Callable[[Tensor], Tensor],
 ) -> list[dict[str, float]]:
-    """Minimise the reconstruction error; returns about 24 points of the loss curve."""
+    """Minimise a loss of float images [B, 3, H, W] in [-1, 1] over what of a tokenizer may learn; returns
+    about 24 points of the curve."""
     generator = torch.Generator().manual_seed(budget.seed)
     device = next(tokenizer.parameters()).device
     watched = held_out.first(WATCHED)
+    learning = [parameter for parameter in tokenizer.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        tokenizer.parameters(), lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
+        learning, lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
     )
     curve, total, every = [], 0.0, max(1, budget.steps // 24)
     rows = epochs(len(train), budget.batch, generator)
@@ -138,12 +172,10 @@ def _fit(
         if budget.augmentation is not None:
             batch = budget.augmentation(batch, generator)
         batch = batch.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            rebuilt, latents = tokenizer(batch)
-        loss = tokenizer_loss(rebuilt, latents, batch, budget)
+        loss = loss_of(batch)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), budget.clip)
+        torch.nn.utils.clip_grad_norm_(learning, budget.clip)
         optimiser.step()
         total += loss.item()
         if (step + 1) % every == 0:
@@ -156,10 +188,13 @@ def _fit(
 
 
 def tokenizer_loss(rebuilt: Tensor, latents: Tensor, images: Tensor, budget: TokenizerBudget) -> Tensor:
-    difference = rebuilt - images
     excess = (latents.abs() - 1.5).relu()
-    error = difference.square().mean() + budget.absolute_weight * difference.abs().mean()
-    return error + budget.saturation_weight * excess.square().mean()
+    return pixel_loss(rebuilt, images, budget) + budget.saturation_weight * excess.square().mean()
+
+
+def pixel_loss(rebuilt: Tensor, images: Tensor, budget: TokenizerBudget) -> Tensor:
+    difference = rebuilt - images
+    return difference.square().mean() + budget.absolute_weight * difference.abs().mean()
 
 
 def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> dict[str, float]:
