@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.cell import checked
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.images.names import is_fashion
 from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
@@ -14,6 +15,7 @@ from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
+    from harness.train.mark_recipe import MarkRecipe
     from harness.train.trainer import Codes
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
@@ -73,9 +75,9 @@ def run(options: argparse.Namespace) -> int:
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
-    if _is_fashion(options.data):
-        folder = options.out or zoo.SHIPPED / "fashion"
-        targets = _train_by_marks(targets, folder, options)
+    if is_fashion(options.data):
+        _train_tier(targets, options.out or zoo.SHIPPED / "fashion", options)
+        return 0
     for target in targets:
         stem = target if target in FILES else zoo.file_stem(target, options.seed or 0)
         if options.all and not options.again and (folder / f"{stem}.json").is_file():
@@ -85,40 +87,45 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _is_fashion(data: str) -> bool:
-    from harness.images.data import is_fashion
-
-    return is_fashion(data)
-
-
-def _train_by_marks(targets: list[str], folder: Path, options: argparse.Namespace) -> list[str]:
-    """Train the networks among the targets from mark to mark; returns the others that are still to do."""
-    from harness.train.mark_recipe import MarkRecipe
+def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -> None:
+    """Tokenizer, then networks from mark to mark, then what else is asked for of the new tier."""
     from harness.train.tier import ORDER, material, train_tier
 
-    shared = [target for target in targets if target in (*zoo.SHARED, *zoo.OTHER_TOKENIZERS)]
-    names = [name for name in ORDER if name in targets]
-    names += [name for name in targets if name not in (*ORDER, *shared)]
-    missing = [role for role in shared if options.again or not (folder / f"{role}.json").is_file()]
-    if not names or "tokenizer" in missing:
-        return targets
+    files = [target for target in targets if target in FILES]
+    if options.all and not options.again:
+        files = [target for target in files if not (folder / f"{target}.json").is_file()]
+    names = sorted(set(targets) - set(FILES), key=lambda name: (*ORDER, name).index(name))
+    recipe = _tier_recipe(options) if names else None
+    for target in [target for target in files if target == "tokenizer"]:
+        print(f"{target}: {_train(target, folder, options)}")
+    if recipe is not None:
+        train_tier(
+            names, recipe, material(options.data, folder, options.runs), folder, options.runs, options.most
+        )
+    for target in [target for target in files if target != "tokenizer"]:
+        print(f"{target}: {_train(target, folder, options)}")
+
+
+def _tier_recipe(options: argparse.Namespace) -> "MarkRecipe":
+    from harness.train.mark_recipe import MarkRecipe
+
     for flag in ("steps", "codes"):
         if getattr(options, flag) is not None:
             raise UserError(f"--{flag}: networks on {options.data} are trained from mark to mark; see --most")
     recipe = MarkRecipe(seed=options.seed or 0)
     if options.most is not None and options.most not in recipe.marks:
         raise UserError(f"--most {options.most}: expected one of {', '.join(map(str, recipe.marks))}")
-    given = material(options.data, folder, options.runs)
-    train_tier(names, recipe, given, folder, options.runs, options.most)
-    return missing
+    return recipe
 
 
 def _targets(options: argparse.Namespace) -> list[str]:
     strategies = registry.names()
-    shared = [*zoo.SHARED, *(zoo.OTHER_TOKENIZERS if _is_fashion(options.data) else ())]
+    shared = [*zoo.SHARED, *(zoo.OTHER_TOKENIZERS if is_fashion(options.data) else ())]
     asked = [name for name in (options.what, options.strategy) if name is not None]
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*shared, *strategies])}")
+    if options.most is not None and not is_fashion(options.data):
+        raise UserError(f"--most: networks on {options.data} have one budget; fashion and idx:DIR have marks")
     if options.all:
         return [*shared, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
     valid = strategies if options.strategy else [*shared, *strategies]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from harness.images.folders import class_folders
 from harness.images.idx_files import CLASSES, read_fashion
+from harness.images.names import is_fashion
 from harness.images.pictures import read_image
 from pardec.errors import UserError, unknown
 
@@ -56,16 +57,6 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Floats in [-1, 1] to the nearest byte, values outside clamped: round(127.5 x + 127.5)."""
     return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def is_fashion(spec: str) -> bool:
-    """Whether a data set is Fashion-MNIST, from wherever."""
-    return spec.partition(":")[0] in ("fashion", "idx")
-
-
-def metric_name(spec: str) -> str:
-    """What distances on a data set are named by: ``fashion`` gives ``fd_fashion@N``."""
-    return "fashion" if is_fashion(spec) else spec if spec == "mnist" else "images"
 
 
 def load_dataset(spec: str, split: str) -> Dataset:

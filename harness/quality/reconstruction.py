@@ -10,7 +10,8 @@ from torch import Tensor
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import write_card
 from harness.images.codes import decode_images, encode_variants
-from harness.images.data import Dataset, metric_name
+from harness.images.data import Dataset
+from harness.images.names import metric_name
 from harness.quality import Extractor, ReferenceStats, extract
 from harness.quality.classifiers import FeatureNetwork
 from harness.quality.frechet import torch_fidelity_distance

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
-from harness.images.data import Augmentation, Dataset, epochs, is_fashion, load_dataset, metric_name, to_float
+from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
+from harness.images.names import is_fashion, metric_name
 from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features

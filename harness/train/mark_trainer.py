@@ -20,6 +20,7 @@ from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, initialise
 from harness.images.codes import generator_of
+from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
 from harness.train.mark_recipe import MarkRecipe, run_hash
 from pardec.errors import UserError, one_line
@@ -30,6 +31,7 @@ SAVE_EVERY_S = 180.0
 CURVE_STEPS = 125
 """Steps whose mean loss makes a point of the curve."""
 VALIDATION_BATCH = 100
+CERTAIN, CERTAIN_IMAGES = 0.99, 200
 ORDER, LESSON = 1, 2
 """Purposes of random streams."""
 
@@ -168,6 +170,20 @@ class MarkTrainer:
         self.network.train()
         return total / count
 
+    @torch.no_grad()
+    def near_certain(self, data: TaughtImages) -> float:
+        """Share of taught predictions, given all that the lesson shows, whose likeliest code has at least the
+        probability ``CERTAIN``: what such codes cost, every speculative decoder saves."""
+        rows = torch.arange(min(CERTAIN_IMAGES, len(data.labels)))
+        lesson = self.strategy.lesson(len(rows), self.config.grid, torch.Generator().manual_seed(0), 1.0)
+        self.network.eval()
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            logits = self.strategy.taught_logits(
+                self.network, data.codes[rows].long(), data.labels[rows], lesson
+            )
+        self.network.train()
+        return (logits.softmax(-1).amax(-1) >= CERTAIN).float().mean().item()
+
     def train_to(
         self,
         mark: int,
@@ -175,10 +191,12 @@ class MarkTrainer:
         validation: TaughtImages,
         finished: Callable[[int], None],
         say: Callable[[str], None] = print,
+        stop: Stop | None = None,
     ) -> None:
         """Train to the end of ``mark``, then go back to the constant run.
 
-        finished: called with the mark once its network stands, before the state is saved as past it.
+        finished: called with the mark once its network stands, before the state is saved as past it. stop:
+        when it is requested, the state is saved and SystemExit raised.
         """
         torch.set_flush_denormal(True)
         if self.compiled is None:
@@ -197,6 +215,9 @@ class MarkTrainer:
             if now - saved > SAVE_EVERY_S:
                 self.save()
                 saved = now
+            if stop is not None and stop.requested:
+                self.save()
+                raise SystemExit(f"{self.strategy.name}: stopped at {self.step * self.recipe.batch} images")
         self.reached.marks[mark] = self.validate(validation)
         say(f"{self.strategy.name}: {mark}x, validation loss {self.reached.marks[mark]:.4f}")
         finished(mark)

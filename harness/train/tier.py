@@ -26,6 +26,7 @@ from backbones.weights import save_half, write_card
 from harness.images.codes import Codes, encode_variants
 from harness.images.data import Dataset, load_dataset
 from harness.machine.environment import command, environment
+from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import MarkTrainer, TaughtImages
 from harness.train.tokenizer import data_card
@@ -105,19 +106,23 @@ def train_tier(
         if level < min(FIRST_LEVEL, levels[-1]):
             continue
         for name in names:
-            with claimed(runs / zoo.file_stem(name, recipe.seed)) as mine:
+            with stop_at_next_step() as stop, claimed(runs / zoo.file_stem(name, recipe.seed)) as mine:
                 if mine:
-                    train_network(trainer_of(name, recipe, given, runs), level, given, folder)
+                    train_network(trainer_of(name, recipe, given, runs), level, given, folder, stop)
 
 
-def train_network(trainer: MarkTrainer, level: int, given: Material, folder: Path) -> None:
+def train_network(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
     """Train to the mark ``level``, or to the end of learning where that comes first."""
     while True:
         mark = trainer.recipe.next_mark(trainer.reached.marks)
         if mark is None or mark > level:
             return
         trainer.train_to(
-            mark, given.train, given.validation, lambda reached: store_mark(trainer, reached, given, folder)
+            mark,
+            given.train,
+            given.validation,
+            lambda reached: store_mark(trainer, reached, given, folder),
+            stop=stop,
         )
 
 
@@ -159,6 +164,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "steps_trained": recipe.end_of(mark),
         "images_computed": reached.images,
         "seconds": round(reached.seconds),
+        "near_certain": trainer.near_certain(given.validation),
         "marks": [
             {"mark": one, "images": recipe.end_of(one) * recipe.batch, "validation_loss": loss}
             for one, loss in sorted(reached.marks.items())

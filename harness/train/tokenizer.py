@@ -18,15 +18,8 @@ from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.images.codes import decode_images, encode_variants
-from harness.images.data import (
-    Augmentation,
-    Dataset,
-    augmentation_of,
-    epochs,
-    is_fashion,
-    load_dataset,
-    to_float,
-)
+from harness.images.data import Augmentation, Dataset, augmentation_of, epochs, load_dataset, to_float
+from harness.images.names import is_fashion
 
 WATCHED = 1000
 """Held-out images that the curve is drawn from."""

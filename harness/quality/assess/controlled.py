@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.cell.cell import Cell
-from harness.images.data import Dataset, is_fashion, load_dataset, metric_name
+from harness.images.data import Dataset, load_dataset
+from harness.images.names import is_fashion, metric_name
 from harness.quality import (
     Extractor,
     Features,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.images.data import Dataset, metric_name
+from harness.images.data import Dataset
+from harness.images.names import metric_name
 from harness.quality import Extractor, ReferenceStats, extract
 from harness.quality.assess.stored import EVERY, FILE, store_reference, stored_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork

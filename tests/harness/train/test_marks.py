@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import threading
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.config import NetworkConfig, TrunkConfig
+from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe, still_learning
 from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
 from harness.train.tier import Material, claimed, train_tier, trainer_of
@@ -168,6 +170,35 @@ def test_a_killed_run_goes_on_as_if_not(tmp_path, images, stop, monkeypatch):
     assert not again.fork.exists()
 
 
+def test_a_run_that_is_asked_to_stop_saves_and_ends(tmp_path, images):
+    run, whole = trainer(tmp_path / "stopped"), trainer(tmp_path / "whole")
+    stop = Stop()
+    step = run.train_step
+
+    def step_and_ask(data):
+        stop.requested = run.step == 4
+        return step(data)
+
+    run.train_step = step_and_ask
+    with pytest.raises(SystemExit, match="stopped at 20 images"):
+        run.train_to(1, images, images, lambda mark: None, say=lambda line: None, stop=stop)
+    again = trainer(tmp_path / "stopped")
+    assert again.resume()
+    assert again.step == 5
+    for _ in range(5):
+        whole.train_step(images)
+    assert same(state(whole), state(again))
+
+
+def test_signals_ask_and_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_at_next_step() as stop:
+        assert not stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_run_refuses_another_recipe_and_what_is_no_run(tmp_path, images):
     run = trainer(tmp_path)
     run.save()
@@ -244,6 +275,7 @@ def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material,
     assert [row["mark"] for row in last["marks"]] == [1, 2]
     assert last["marks"][1]["images"] == last["images_trained"] == 80
     assert last["weights"]["file"] == "raster.safetensors"
+    assert 0 <= last["near_certain"] <= 1
     assert last["run_hash"] == trainer_of("raster", RECIPE, material, runs).hash
 
 
