@@ -13,6 +13,7 @@ from torch.compiler import is_compiling
 from backbones.cache import LayerCache
 from backbones.config import TrunkConfig
 from backbones.positions import rotate, rotate_
+from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
 Runs = tuple[tuple[int, int], ...]
 
@@ -117,11 +118,21 @@ def attend_in_training(
 ) -> Tensor:
     """The fused kernel where a gradient follows."""
     if keys.requires_grad and keys.device.type == "cpu":
+        tiles = taught_tiles(queries, view) if queries.dtype == torch.bfloat16 and not dropout else None
+        if tiles is not None:
+            return attend_taught(queries, keys, values, tiles).transpose(1, 2)
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
     casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
     with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, causal)
+
+
+def taught_tiles(queries: Tensor, view: View) -> tuple[Tile, ...] | None:
+    """Tiles of one view of all rows; None where it is no plain mask."""
+    if view.causal:
+        return causal_tiles(queries.shape[2])
+    return None if view.mask is None or view.mask.ndim != 2 else tiles_of(view.mask)
 
 
 class Attention(nn.Module):
