@@ -215,7 +215,7 @@ class Attention(nn.Module):
                 pair = torch.cat([keys, values], dim=1)
             else:
                 queries, pair = self.project_in_place(x, phases)
-            keys, values = cache.extend(view.at, pair, view.reach)
+            keys, values = cache.extend(view.start if view.slots is None else view.slots, pair, view.reach)
         if view.asked is not None:
             queries = queries[:, :, -view.asked :]
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)

@@ -87,8 +87,8 @@ class Block(nn.Module):
         shift, scale = modulation.chunk(6, dim=-1)[:2]
         attended = self.attention(modulate(self.norm1(x), shift, scale), phases, view, cache, shared)
         gate_a, shift, scale, gate_m = of_last(modulation, view.asked).chunk(6, dim=-1)[2:]
-        x = of_last(x, view.asked) + gate_a * self.drop(attended)
-        return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift, scale)))
+        x = torch.addcmul(of_last(x, view.asked), gate_a, self.drop(attended))
+        return torch.addcmul(x, gate_m, self.drop(self.mlp(modulate(self.norm2(x), shift, scale))))
 
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
@@ -100,7 +100,7 @@ def of_last(x: Tensor, asked: int | None) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def run_blocks(
