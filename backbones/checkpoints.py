@@ -48,7 +48,7 @@ class CheckpointError(Exception):
 
 
 @dataclass(frozen=True)
-class Rows:
+class KeyRows:
     """A published tensor that fills a stated number of rows of ours."""
 
     key: str
@@ -60,14 +60,14 @@ class KeyMap:
     """Our parameter names onto the published ones; ``{i}`` stands for a layer index, ``{rest}`` for the end
     of a name. The first entry that fits counts.
 
-    A tuple of names is stacked along the first axis: equal parts, but for ``Rows``. ``ignored`` are
+    A tuple of names is stacked along the first axis: equal parts, but for ``KeyRows``. ``ignored`` are
     published keys (regular expressions) that carry nothing.
     """
 
-    names: Mapping[str, str | tuple[str | Rows, ...]]
+    names: Mapping[str, str | tuple[str | KeyRows, ...]]
     ignored: tuple[str, ...] = ()
 
-    def sources(self, ours: str) -> tuple[str | Rows, ...]:
+    def sources(self, ours: str) -> tuple[str | KeyRows, ...]:
         """Published tensors that make up our parameter."""
         for pattern, published in self.names.items():
             expression = re.escape(pattern)
@@ -92,13 +92,13 @@ class Part:
 def parts_of(name: str, shape: Sequence[int], keys: KeyMap) -> list[Part]:
     """The published tensors that make up our parameter ``name`` of this shape, in their order."""
     sources = keys.sources(name)
-    fixed = sum(source.rows for source in sources if isinstance(source, Rows))
+    fixed = sum(source.rows for source in sources if isinstance(source, KeyRows))
     equal = sum(isinstance(source, str) for source in sources)
     parts: list[Part] = []
     start = 0
     for source in sources:
-        key = source.key if isinstance(source, Rows) else source
-        rows = source.rows if isinstance(source, Rows) else (shape[0] - fixed) // equal
+        key = source.key if isinstance(source, KeyRows) else source
+        rows = source.rows if isinstance(source, KeyRows) else (shape[0] - fixed) // equal
         parts.append(Part(key, start, (rows, *shape[1:])))
         start += rows
     return parts
@@ -107,9 +107,9 @@ def parts_of(name: str, shape: Sequence[int], keys: KeyMap) -> list[Part]:
 _PLACEHOLDERS = {"i": r"\d+", "rest": ".+"}
 
 
-def _filled(part: str | Rows, values: Mapping[str, str]) -> str | Rows:
-    if isinstance(part, Rows):
-        return Rows(part.key.format(**values), part.rows)
+def _filled(part: str | KeyRows, values: Mapping[str, str]) -> str | KeyRows:
+    if isinstance(part, KeyRows):
+        return KeyRows(part.key.format(**values), part.rows)
     return part.format(**values)
 
 

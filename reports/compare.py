@@ -20,11 +20,11 @@ from reports.artifacts import load_artifacts
 from reports.comparability import row_keys
 from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
-from reports.escape import markdown, terminal
+from reports.escape import terminal
 from reports.fitting import print_fitting
 from reports.frame import facets
 from reports.naming import namer
-from reports.tables import DASH, markdown_of, print_plain
+from reports.tables import DASH, print_plain
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
 from results.same_setting import setting_key
@@ -120,18 +120,6 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
         console.print(f"\n{table.title}", style="bold", soft_wrap=True, highlight=False, markup=False)
         print_plain(table.headings, table.lines, console)
         console.print(table.note, soft_wrap=True, highlight=False, markup=False)
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """The comparison as GitHub Markdown."""
-    lines = [markdown(f"A = {comparison.name_a}, B = {comparison.name_b}"), ""]
-    named = namer([pair.a for pair in comparison.pairs])
-    body = [cells for pair in comparison.pairs for cells in _lines(pair, named(pair.a))]
-    lines.append(markdown_of(_HEADINGS, body))
-    for extra in comparison.tables:
-        lines += ["", markdown(extra.title), "", markdown_of(extra.headings, extra.lines), ""]
-        lines.append(markdown(extra.note))
-    return "\n".join([*lines, "", *(f"- {markdown(line)}" for line in _remarks(comparison)), ""])
 
 
 PAIRED_NOTE = (

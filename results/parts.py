@@ -52,7 +52,7 @@ class Protocol(TypedDict):
     extractor_sha256: str
 
 
-class Paired(TypedDict):
+class Turns(TypedDict):
     """Seconds of a batch beside those of a reference cell, timed in turn by one process after the other.
 
     Every round runs each cell once, forwards in even rounds and backwards in odd ones (ABBA), so a machine

@@ -72,20 +72,6 @@ class ResultStore:
         """Every row, one per cell and environment."""
         return _read(self.path)
 
-    def get(self, cell: str) -> Row | None:
-        """The row of a cell, the first ok one of several environments; None before its first attempt."""
-        rows = [row for row in self.rows() if row.cell == cell]
-        return next((row for row in rows if row.status == "ok"), rows[0] if rows else None)
-
-    def done(self, cell: str) -> bool:
-        """Whether the cell has an ok row, in whatever environment. Every other status is tried again."""
-        row = self.get(cell)
-        return row is not None and row.status == "ok"
-
-    def done_cells(self) -> frozenset[str]:
-        """The cells that a sweep started again skips."""
-        return frozenset(row.cell for row in self.rows() if row.status == "ok")
-
     def append(self, row: Row) -> Row:
         """Records ``row`` and returns it as stored, on disk when this returns.
 

@@ -139,6 +139,14 @@ def test_every_room_is_declared_and_says_what_it_owns():
     assert [str(path.relative_to(ROOT)) for path in silent] == []
 
 
+def test_the_tree_and_the_order_stand_in_the_docs():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert f"`{' '.join(HARNESS)}`" in " ".join(page.split())
+    for path in modules_of(ROOT).values():
+        if path.name == "__init__.py":
+            assert f" {path.parent.name}/ " in page.replace("\n", " "), path
+
+
 RIM = ("harness.cli", "harness.commands", "harness.sweep.worker", "strategies.decoding.registry", FACE)
 """Where an import inside a function buys start-up time: torch is loaded when something is computed."""
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from harness.images.folders import clean_files
 from harness.images.pictures import BrokenPicture, open_plainly
 from harness.quality import frechet
-from harness.quality.extractors import fetched
 from harness.quality.gaussians import check_gaussian
+from harness.quality.inception import fetched
 from harness.quality.sets import Extractor, ReferenceStats
 from harness.weights.finite import check_finite
 from pardec.errors import NotFinite, UserError, one_line, visible

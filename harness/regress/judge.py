@@ -22,16 +22,17 @@ from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, g
 from harness.regress.quality import quality
 from reports.measured import counts_of, follows_tokens
 from reports.naming import counted_text, display_name
+from results.environments import environment_keys
 from results.fields import Measure
 from results.same_setting import setting_key
-from results.schema import FIELDS, Paired, Row
+from results.schema import FIELDS, Row, Turns
 
 WARN_ABOVE, FAIL_ABOVE = 0.10, 0.25
 P_BELOW = 0.002
 
 
 def judge(
-    baseline: Sequence[Row], rows: Sequence[Row], again: Mapping[str, Paired] | None = None
+    baseline: Sequence[Row], rows: Sequence[Row], again: Mapping[str, Turns] | None = None
 ) -> list[Finding]:
     """Every finding of ``rows`` against ``baseline``. again: cell -> its times of the second round."""
     pairs: list[tuple[Row, Row]] = []
@@ -81,7 +82,7 @@ def suspects(baseline: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """The rows whose first round is slow enough, and surely enough, to be timed again."""
     matched = partners(baseline, rows)
     pairs = [(old, matched[old.cell]) for old in baseline if old.cell in matched]
-    return [new for old, new in pairs if _is_slow(old.paired, new.paired)]
+    return [new for old, new in pairs if _is_slow(old.turns, new.turns)]
 
 
 def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
@@ -143,14 +144,17 @@ def tokens(old: Row, new: Row) -> Finding:
 def absent(old: Row, new: Row) -> list[Finding]:
     """What else the baseline measured and the new row did not."""
     found = []
+    one_device = environment_keys(old)["hardware"] == environment_keys(new)["hardware"]
     for name, one in FIELDS.items():
         if not (isinstance(one, Measure) and one.gated):
             continue
+        verdict: Verdict = "fail" if one.gated == "anywhere" or one_device else "notice"
         before, now = numbers_of(name, getattr(old, name)), numbers_of(name, getattr(new, name))
         for entry, value in before.items():
             if value is not None and now.get(entry) is None:
                 why = gone(new, entry, new.unmeasured.get(name, "absent"))
-                found.append(Finding(display_name(new), "absent", entry, f"{value:.4g}", "none", "fail", why))
+                had = f"{value:.4g} {one.unit}"
+                found.append(Finding(display_name(new), "absent", entry, had, "none", verdict, why))
     return found
 
 
@@ -186,34 +190,34 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
 # Time -----------------------------------------------------------------------------------------------------
 
 
-def timing(old: Row, new: Row, again: Paired | None = None, asked: bool = False) -> Finding:
+def timing(old: Row, new: Row, again: Turns | None = None, asked: bool = False) -> Finding:
     """The ratio to the reference cell: soft, and failed by two rounds only.
 
     asked: whether a second round, which ``again`` lacks, was tried.
     """
     name, ratio = display_name(new), "time / reference"
-    if old.paired is None:
-        why = old.unmeasured.get("paired", "not timed in turn")
+    if old.turns is None:
+        why = old.unmeasured.get("turns", "not timed in turn")
         return Finding(name, "time", ratio, "none", "none", "notice", f"baseline: {why}")
-    if new.paired is None:
-        why = gone(new, "paired", "not timed in turn")
+    if new.turns is None:
+        why = gone(new, "turns", "not timed in turn")
         return Finding(name, "time", ratio, "timed", "none", "fail", why)
-    if _is_reference(old.paired) != _is_reference(new.paired):
+    if _is_reference(old.turns) != _is_reference(new.turns):
         why = f"timed beside another reference than in the baseline: {IF_MEANT}"
         return Finding(name, "time", ratio, "timed", "timed", "fail", why)
-    if _is_reference(new.paired):
+    if _is_reference(new.turns):
         return _reference_timing(old, new)
-    before, now = statistics.median(ratios(old.paired)), statistics.median(ratios(new.paired))
+    before, now = statistics.median(ratios(old.turns)), statistics.median(ratios(new.turns))
     change = now / before - 1
     verdict: Verdict = "warn" if change > WARN_ABOVE else "pass"
-    text = f"{100 * change:+.1f} % (n={len(old.paired['seconds'])}, {len(new.paired['seconds'])})"
-    if _is_slow(old.paired, new.paired):
+    text = f"{100 * change:+.1f} % (n={len(old.turns['seconds'])}, {len(new.turns['seconds'])})"
+    if _is_slow(old.turns, new.turns):
         if again is None:
             verdict = "fail" if asked else "warn"
             text += ", not timed a second time" + (": the second round failed" if asked else "")
         else:
             second = statistics.median(ratios(again)) / before - 1
-            confirmed = _is_slow(old.paired, again)
+            confirmed = _is_slow(old.turns, again)
             verdict = "fail" if confirmed else "warn"
             text += f", second round {100 * second:+.1f} %, {'confirmed' if confirmed else 'not confirmed'}"
     return Finding(name, "time", ratio, f"{before:.4f}", f"{now:.4f}", verdict, text)
@@ -238,21 +242,21 @@ def _reference_timing(old: Row, new: Row) -> Finding:
 def _over_workloads(row: Row) -> float | None:
     """Median seconds of a batch over the geometric mean of the two workloads."""
     seconds = [value for value in (row.calibration_s or {}).values() if value]
-    if row.paired is None or not seconds:
+    if row.turns is None or not seconds:
         return None
-    return statistics.median(row.paired["seconds"]) / statistics.geometric_mean(seconds)
+    return statistics.median(row.turns["seconds"]) / statistics.geometric_mean(seconds)
 
 
-def _is_reference(paired: Paired) -> bool:
-    return paired["seconds"] == paired["reference_seconds"]
+def _is_reference(turns: Turns) -> bool:
+    return turns["seconds"] == turns["reference_seconds"]
 
 
-def ratios(paired: Paired) -> list[float]:
+def ratios(turns: Turns) -> list[float]:
     """Seconds over those of the reference, by round."""
-    return [own / other for own, other in zip(paired["seconds"], paired["reference_seconds"], strict=True)]
+    return [own / other for own, other in zip(turns["seconds"], turns["reference_seconds"], strict=True)]
 
 
-def _is_slow(old: Paired | None, new: Paired | None) -> bool:
+def _is_slow(old: Turns | None, new: Turns | None) -> bool:
     if old is None or new is None or _is_reference(new):
         return False
     before, now = ratios(old), ratios(new)

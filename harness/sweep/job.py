@@ -20,8 +20,8 @@ from harness.images.stores import ImageStore
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.estimate import estimate
 from harness.machine.environment import environment
-from harness.measure.in_turn import time_in_turn
 from harness.measure.measure import measure
+from harness.measure.turns import time_in_turn
 from harness.quality.assess.adm import assess
 from harness.quality.assess.controlled import Assessor, balanced
 from harness.subject.prepare import prepare
@@ -52,11 +52,11 @@ def limit_device_memory(cell: Cell) -> None:
 
 
 def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str, Any]:
-    """``paired`` of every cell by its key, timed in turn."""
+    """``turns`` of every cell by its key, timed in turn."""
     limit_device_memory(cells[0])
     torch.set_num_threads(cells[0].threads or 1)
     channel.send(share=0.0, doing="in turn", measured={"environment": environment(cells[0].device)})
-    return {"paired": time_in_turn(cells, rounds)}
+    return {"turns": time_in_turn(cells, rounds)}
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
     lost, why_not = _lossiness(subject, channel)
-    found.row |= lost.row | {"training_seed": training_seed(cell)}
+    found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
     trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
     if subject.tokenizer is None:

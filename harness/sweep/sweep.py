@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep in turn, each on disk before the next begins; goes on where it was cut."""
+"""Runs the cells of a sweep one by one, each on disk before the next begins; goes on where it was cut."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from harness.subject.pins import finished
 from harness.subject.prepare import predict, prepare
 from harness.sweep.cluster.driver import Pool, run_on
 from harness.sweep.lock import only_sweep_in
-from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker
+from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
 from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
-from harness.sweep.turns import failed_turns, groups, is_of_this_machine, pair_rows, tell_of_turns, waiting
+from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_in_turn, waiting
 from pardec.errors import UserError
 from pardec.files import remove_partials
 from reports.escape import terminal
@@ -151,8 +151,8 @@ def _time_in_turn(
                 summary.interrupted = True
                 continue
             task = bar.add_task(f"{len(cells)} cells in turn", total=None)
-            turns = Turns(cells, sweep.rounds, sweep.processes)
-            for row in pair_rows(turns, rows, store, lambda share, doing: None, command):
+            timed = TurnGroup(cells, sweep.rounds, sweep.processes)
+            for row in time_in_turn(timed, rows, store, lambda share, doing: None, command):
                 rows[row.cell] = row
             bar.remove_task(task)
             tell_of_turns(cells, rows[cells[0].key], bar)

@@ -25,7 +25,7 @@ from pardec.errors import UserError
 from reports import claim_tables, selftest, tables
 from reports.artifacts import load_cost
 from reports.claims import claims
-from reports.compare import compare, compare_within, comparison_markdown, print_comparison, print_text_tables
+from reports.compare import compare, compare_within, print_comparison, print_text_tables
 from reports.contests import contests
 from reports.frame import facets, frame
 from reports.training_noise import TrainingNoise
@@ -164,7 +164,6 @@ def show_rows(path: Path) -> str:
             tables.markdown_of(contest.headings, contest.lines)
     comparison = compare(path, path)
     print_comparison(comparison, console)
-    comparison_markdown(comparison)
     findings = judge(found, found)
     print_findings(findings, console)
     to_markdown(findings)

@@ -176,7 +176,7 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name == "attempts":  # a disturbed run has more of them; the last one is what the row tells
             kept[name] = {"last": (value[-1]["status"], value[-1]["reason"])}
-        elif name == "paired" and value is not None:
+        elif name == "turns" and value is not None:
             kept[name] = {"reference": value["reference"], "batch": value["batch"]}
         elif name == "throughput_interval":  # null if all but one batch was on disk before a kill
             continue

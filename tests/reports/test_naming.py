@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_rows import CELLS, cell_row
+from synthetic_rows import CELLS, cell_row, printed
 
 from pardec.errors import UserError
 from reports import plots, waterfall
-from reports.compare import compare, comparison_markdown
+from reports.compare import compare
 from reports.contests import contests, iso_table_between
 from reports.frame import facets, frame
 from reports.naming import display_name, namer, series_label, steps_text
@@ -23,6 +23,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "strategy": ("par", "strategy par"),
     "options": ({"order": "spiral"}, "order spiral"),
     "network": ("zoo/other", "zoo/other"),
+    "weights": ("ema", "weights ema"),
+    "tokenizer_weights": ("ema", "tokenizer-weights ema"),
     "guidance": (3.5, "guidance 3.5"),
     "guidance_schedule": ("linear", "linear"),
     "guidance_power": (3.0, "guidance-power 3"),
@@ -105,7 +107,7 @@ def test_counts_of_a_declared_acceptance_are_never_compared(tmp_path: Path) -> N
     (pair,) = comparison.pairs
     assert {one.name for one in pair.differences} >= {"parameters", "throughput_images_per_s"}
     assert not {one.name for one in pair.differences} & {"steps", "forwards", "tokens_processed"}
-    text = comparison_markdown(comparison)
+    text = printed(comparison)
     assert "steps, forwards, tokens_processed: not compared, they follow from a declared acceptance" in text
     assert "acceptance 0.7 (declared)" in text
 

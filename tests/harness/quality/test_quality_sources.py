@@ -20,7 +20,7 @@ from torch_fidelity import (
 )
 
 from harness import quality as q
-from harness.quality import extractors, kernel
+from harness.quality import inception, kernel
 from harness.quality.adm import statistics_of
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
@@ -158,7 +158,7 @@ def test_inception_without_a_file_and_without_a_network_is_one_line(
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    assert extractors.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
+    assert inception.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
     with pytest.raises(UserError) as error:
         q.inception_extractor()
     text = str(error.value)
