@@ -66,7 +66,7 @@ def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) ->
     as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
     """
     parts = []
-    for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
+    for codes in tokens.unflatten(1, tokenizer.code_shape).split(images_at_a_time(tokenizer)):
         images = tokenizer.decode(codes)
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic")
