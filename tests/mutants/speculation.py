@@ -247,9 +247,8 @@ class SeesItsOwnRowOnly(Raster):
 
     def decode(self, network, plan, rows):
         places = torch.arange(plan.places)
-        mask, phases, cache = (
-            self.seen(network, places), network.phases(places), network.cache(len(rows), network.config.trunk.depth, plan.places)
-        )  # fmt: skip
+        mask, phases = self.seen(network, places), network.phases(places)
+        cache = network.cache(len(rows), network.config.trunk.depth, plan.places)
         x = network.class_embedding(rows.labels)[:, None]
         for slot, at in enumerate(plan.groups()):
             view = View(start=slot, mask=mask[slot : slot + 1, : slot + 1])

@@ -268,7 +268,7 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
     broken.layers.mix.data[0, 0] = torch.nan
     torch.jit.script(broken.eval()).save(str(tmp_path / "nan.pt"))
     expected = {
-        ("clean_reference", "absent.npz"): "No such file or directory",
+        ("clean_reference", "absent.npz"): "no such file",
         ("clean_reference", "adm.npz"): "is an ADM reference (mu_s)",
         ("clean_reference", "half.npz"): "lacks sigma",
         ("clean_reference", "wide.npz"): "mu must be floats [2048], got float64 [64]",
