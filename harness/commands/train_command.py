@@ -132,6 +132,9 @@ def _targets(options: argparse.Namespace) -> list[str]:
     valid = strategies if options.strategy else [*shared, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)
+    base = None if asked[0] in zoo.SHARED else registry.get(asked[0]).base
+    if base is not None:
+        raise UserError(f"strategy '{asked[0]}' trains no network; train its base '{base}'")
     return asked
 
 
