@@ -14,7 +14,8 @@ from backbones.weights import count_parameters, save_half, write_card
 from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train.tokenizer import Started, cosine_decay, data_card, run_card
+from harness.train.rates import rate_of_step
+from harness.train.tokenizer import Started, data_card, run_card
 
 Role = Literal["features", "judge"]
 STRONG = Augmentation(degrees=12, shift=2, scale=0.12)
@@ -35,9 +36,7 @@ class ClassifierBudget:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        return self.rate * cosine_decay(step - self.warmup, self.steps - self.warmup)
+        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def classifier_config(role: Role, classes: int) -> ClassifierConfig:
