@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.cache import LayerCache
 from backbones.config import TrunkConfig
 from backbones.positions import rotate, rotate_
+from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
 Runs = tuple[tuple[int, int], ...]
 
@@ -111,12 +112,22 @@ def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, drop
         mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
         return mixed.transpose(1, 2)
     if keys.requires_grad and keys.device.type == "cpu":
+        tiles = taught_tiles(queries, view) if queries.dtype == torch.bfloat16 and not dropout else None
+        if tiles is not None:
+            return attend_taught(queries, keys, values, tiles).transpose(1, 2)
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
     casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
     with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
         mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
     return mixed.transpose(1, 2)
+
+
+def taught_tiles(queries: Tensor, view: View) -> tuple[Tile, ...] | None:
+    """Tiles of one view of all rows; None where it is no plain mask."""
+    if view.causal:
+        return causal_tiles(queries.shape[2])
+    return None if view.mask is None or view.mask.ndim != 2 else tiles_of(view.mask)
 
 
 class Attention(nn.Module):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cell.cell import checked
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_flags, run_at_scale
+from harness.images.names import is_fashion
 from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
@@ -15,10 +16,12 @@ from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
+    from harness.train.mark_recipe import MarkRecipe
     from harness.train.trainer import CodesInMemory
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
+FILES = (*zoo.SHARED, *zoo.OTHER_TOKENIZERS)
 VARIANTS = 64
 """Augmented encodings of every training image."""
 
@@ -31,8 +34,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
     command.add_argument(
-        "--data", default="mnist", type=spec_of, help="mnist or imagefolder:PATH (default: %(default)s)"
+        "--data",
+        default="mnist",
+        type=spec_of,
+        help="fashion, idx:DIR, mnist or imagefolder:PATH (default: %(default)s); with the first two, "
+        "networks are trained from mark to mark",
     )
+    command.add_argument("--most", type=int, metavar="MARK", help="with fashion: no mark beyond this one")
     command.add_argument(
         "--codes",
         type=Path,
@@ -68,8 +76,11 @@ def run(options: argparse.Namespace) -> int:
     check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
+    if is_fashion(options.data):
+        _train_tier(targets, options.out or zoo.SHIPPED / "fashion", options)
+        return 0
     for target in targets:
-        stem = target if target in zoo.SHARED else zoo.file_stem(target, options.seed or 0)
+        stem = target if target in FILES else zoo.file_stem(target, options.seed or 0)
         if options.all and not options.again and (folder / f"{stem}.json").is_file():
             print(f"{target}: in the zoo already")
             continue
@@ -77,14 +88,48 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -> None:
+    """Tokenizer, then networks from mark to mark, then what else is asked for of the new tier."""
+    from harness.train.tier import ORDER, material, train_tier
+
+    files = [target for target in targets if target in FILES]
+    if options.all and not options.again:
+        files = [target for target in files if not (folder / f"{target}.json").is_file()]
+    names = sorted(set(targets) - set(FILES), key=lambda name: (*ORDER, name).index(name))
+    recipe = _tier_recipe(options) if names else None
+    for target in [target for target in files if target == "tokenizer"]:
+        print(f"{target}: {_train(target, folder, options)}")
+    if recipe is not None:
+        train_tier(
+            names, recipe, material(options.data, folder, options.runs), folder, options.runs, options.most
+        )
+    for target in [target for target in files if target != "tokenizer"]:
+        print(f"{target}: {_train(target, folder, options)}")
+
+
+def _tier_recipe(options: argparse.Namespace) -> "MarkRecipe":
+    from harness.train.mark_recipe import MarkRecipe
+
+    for flag in ("steps", "codes"):
+        if getattr(options, flag) is not None:
+            raise UserError(f"--{flag}: networks on {options.data} are trained from mark to mark; see --most")
+    recipe = MarkRecipe(seed=options.seed or 0)
+    if options.most is not None and options.most not in recipe.marks:
+        raise UserError(f"--most {options.most}: expected one of {', '.join(map(str, recipe.marks))}")
+    return recipe
+
+
 def _targets(options: argparse.Namespace) -> list[str]:
     strategies = registry.names()
+    shared = [*zoo.SHARED, *(zoo.OTHER_TOKENIZERS if is_fashion(options.data) else ())]
     asked = [name for name in (options.what, options.strategy) if name is not None]
     if len(asked) + options.all != 1:
-        raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
+        raise UserError(f"train takes one of: --all, {', '.join([*shared, *strategies])}")
+    if options.most is not None and not is_fashion(options.data):
+        raise UserError(f"--most: networks on {options.data} have one budget; fashion and idx:DIR have marks")
     if options.all:
-        return [*zoo.SHARED, *(name for name in registry.loadable() if registry.get(name).base is None)]
-    valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
+        return [*shared, *(name for name in registry.loadable() if registry.get(name).base is None)]
+    valid = strategies if options.strategy else [*shared, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)
     return asked
@@ -97,6 +142,13 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
         from harness.train.tokenizer import train_tokenizer
 
         return train_tokenizer(folder, **settings)
+    if target in zoo.OTHER_TOKENIZERS:
+        from harness.train import more_tokenizers
+
+        settings.pop("device")
+        if target == more_tokenizers.MULTISCALE:
+            return more_tokenizers.train_multiscale(folder, **settings)
+        return more_tokenizers.train_robust(folder, zoo.shared_file("tokenizer", folder), **settings)
     if target in zoo.SHARED:
         from backbones.tokenizers import load_tokenizer
         from harness.train.classifier import train_classifier

@@ -72,6 +72,8 @@ class Strategy(ABC, Generic[N]):
     """Attends to cache slots that are not yet filled."""
     cached_equals_taught: ClassVar[bool] = True
     """Cached decoding equals the teacher-forced pass over the same tokens."""
+    lessons_alike_until: ClassVar[float] = 1.0
+    """Progress of training up to which ``lesson`` doesn't depend on it."""
     gradient_exceptions: ClassVar[Mapping[str, str]] = {}
     """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
     expected_failures: ClassVar[Mapping[str, str]] = {}

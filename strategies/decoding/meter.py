@@ -40,8 +40,9 @@ class Meter:
         self.calls.append((role, 0))
 
     def _pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        role, rows = self.calls[-1]
-        self.calls[-1] = (role, rows + args[0].shape[1])
+        if self.calls:
+            role, rows = self.calls[-1]
+            self.calls[-1] = (role, rows + args[0].shape[1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None

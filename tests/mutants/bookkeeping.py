@@ -49,36 +49,36 @@ class ClampsSteps(ARPG):
 
 
 class Memoised(Raster):
-    kept: ClassVar[dict] = {}
+    memory: ClassVar[dict] = {}
 
     def decode(self, network, plan, rows):
         key = tuple(rows.labels.tolist())
-        if key in self.kept:
-            for ask in self.kept[key]:
+        if key in self.memory:
+            for ask in self.memory[key]:
                 yield Ask(ask.logits, ask.at)  # answers are not read
             return
         decoding, answer, asks = super().decode(network, plan, rows), None, []
         for _ in range(plan.steps):
             asks.append(decoding.send(answer))
             answer = yield asks[-1]
-        self.kept[key] = asks
+        self.memory[key] = asks
 
 
 class WorksInWarmUp(Raster):
     """Answers a decode that it has seen, token by token, from memory; one row keeps the step count right."""
 
-    kept: ClassVar[dict] = {}
+    memory: ClassVar[dict] = {}
 
     def decode(self, network, plan, rows):
         prefix = network.class_embedding(rows.labels).unsqueeze(1)
         seen = (id(network), tuple(rows.labels.tolist()))
-        decoding, answer, live = super().decode(network, plan, rows), None, seen not in self.kept
+        decoding, answer, live = super().decode(network, plan, rows), None, seen not in self.memory
         for at in plan.groups():
             if live:
-                self.kept[seen] = decoding.send(answer).logits
+                self.memory[seen] = decoding.send(answer).logits
             else:
                 network(prefix[:1], None, View(), None)
-            answer = yield Ask(self.kept[seen], at)
+            answer = yield Ask(self.memory[seen], at)
             seen = (*seen, *answer.flatten().tolist())
 
 

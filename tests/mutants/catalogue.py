@@ -1,13 +1,13 @@
 """All mutants, and what kills them."""
 
 from strategies.decoding.contract import CHECKS, Outcome, judge
-from tests.mutants import Mutant, arithmetic, bookkeeping, contexts
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, speculation
 
-MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS]
+MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS, *speculation.MUTANTS]
 
 
 def verdict(mutant: Mutant, check: str) -> Outcome:
-    getattr(mutant.strategy, "kept", {}).clear()  # what an earlier check left in its memory
+    getattr(mutant.strategy, "memory", {}).clear()  # what an earlier check left in its memory
     return judge(CHECKS[check], mutant.strategy, parts=mutant.parts)
 
 

@@ -44,9 +44,13 @@ class Pace:
         else:
             x = self.network.token_embedding(self.rows.repeat(torch.cat([self.last[:, None], drafts], 1)))
         start = self.known.clamp(max=self.plan.places - 1)
-        slots = (start[:, None] + torch.arange(x.shape[1])).clamp(max=self.plan.places - 1)
-        view = View(start=self.rows.repeat(start))
-        return self.network(x, self.rows.repeat(self.phases[slots]), view, self.cache)
+        here = (start[:, None] + torch.arange(x.shape[1])).clamp(max=self.plan.places - 1)
+        view = View(start=self.rows.repeat(self.slot(start, x.shape[1])))
+        return self.network(x, self.rows.repeat(self.phases[here]), view, self.cache)
+
+    def slot(self, start, fed):
+        """The slot of each image's first input, [B]; what stood behind it is cut off."""
+        return start
 
     def advance(self, tokens, kept):
         """Accept ``kept`` [B, W], a prefix of each image's tokens [B, W]."""
@@ -113,14 +117,14 @@ class ByTest(TrainingFree[RasterNetwork]):
     window: int = 3
 
     def decode(self, network, plan, rows):
-        pace, codes = Pace(network, plan, rows, self.window), network.config.codes
+        pace, codes = self.pace(network, plan, rows), network.config.codes
         # First drafts are code 0, surely: q is 1 there.
         drafts = torch.zeros(pace.batch, self.window - 1, dtype=torch.int64)
         q = nn.functional.one_hot(drafts, codes).float()  # [B, W - 1, V]
         while pace.running():
             at = pace.at()
             fed = at.shape[1] - 1
-            drawn = yield Draft(pace.forward(drafts[:, :fed]), at, self.noise())
+            drawn = yield Draft(pace.forward(self.fed(drafts[:, :fed])), at, self.noise())
             tokens, p = drawn.tokens.clone(), drawn.probs
             if fed:
                 tested = torch.where(at[:, 1:] >= 0, at[:, :-1], -1)
@@ -142,12 +146,18 @@ class ByTest(TrainingFree[RasterNetwork]):
 
     # What mutants change ---------------------------------------------------------------------------------
 
+    def pace(self, network, plan, rows):
+        return Pace(network, plan, rows, self.window)
+
+    def fed(self, drafts):
+        return drafts
+
     def noise(self):
         return "fresh"
 
     def test(self, number, drafts, q, p):
         ratio = p.gather(2, drafts[..., None]) / q.gather(2, drafts[..., None])
-        return number < ratio.squeeze(2)
+        return number < ratio.squeeze(2).clamp(max=1)
 
     def final(self, final, at):
         return final
@@ -227,21 +237,22 @@ class ByConfidence(Strategy[MaskedNetwork]):
 
     def decode(self, network, plan, rows):
         batch, codes = len(rows) // rows.branches, network.config.codes
-        tokens = torch.full((batch, plan.places), codes)
+        tokens = shown = torch.full((batch, plan.places), codes)
         for size in plan.sizes:
-            drawn = yield Draft(network(rows.labels, rows.repeat(tokens)), EVERYWHERE, clock=0.5)
+            drawn = yield Draft(network(rows.labels, rows.repeat(shown)), EVERYWHERE, clock=0.5)
             sure = drawn.probs.gather(2, drawn.tokens[..., None]).squeeze(2)
             kept = self.kept(sure, tokens == codes, size)
             yield Commit(EVERYWHERE, drawn.tokens, where=kept)
-            tokens = self.fed(tokens, drawn.tokens, kept)
+            tokens = torch.where(kept, drawn.tokens, tokens)
+            shown = self.shown(tokens, tokens == codes, drawn.tokens)
 
     def kept(self, sure, unknown, size):
         """The ``size`` surest unknown places of each image: bool [B, N]."""
         sure = torch.where(unknown, sure, -1.0)
         return torch.zeros_like(unknown).scatter(1, sure.topk(size, dim=1).indices, True)
 
-    def fed(self, tokens, drawn, kept):
-        return torch.where(kept, drawn, tokens)
+    def shown(self, tokens, unknown, drawn):
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -417,24 +428,24 @@ class TwoNetworks(Strategy):
         return sum(parts) / 2
 
     def decode(self, network, plan, rows):
-        main, auxiliary = network["main"], network["auxiliary"]
-        phases = main.phases(torch.arange(plan.places))
-        caches = [one.cache(len(rows), one.config.trunk.depth, plan.places) for one in (main, auxiliary)]
+        phases = network["main"].phases(torch.arange(plan.places))
+        caches = {
+            role: one.cache(len(rows), one.config.trunk.depth, plan.places)
+            for role, one in network.roles.items()
+        }
         tokens = None
         for slot, at in enumerate(plan.groups()):
             here = phases[slot : slot + 1]
             parts = []
-            for one, cache in zip((main, auxiliary), caches, strict=True):
-                x = (
-                    one.class_embedding(rows.labels)[:, None]
-                    if tokens is None
-                    else one.token_embedding(tokens)
-                )
-                parts.append(self.call(one, x, here, View(start=slot), cache))
+            for role, cache in caches.items():
+                one = network[role]
+                x = one.class_embedding(rows.labels)[:, None]
+                x = x if tokens is None else one.token_embedding(tokens)
+                parts.append(self.call(network, role, x, here, View(start=slot), cache))
             tokens = yield Ask(sum(parts) / 2, at)
 
-    def call(self, network, *args):
-        return network(*args)
+    def call(self, network, role, *args):
+        return network[role](*args)
 
 
 # Inputs that are not the token at their place ---------------------------------------------------------------

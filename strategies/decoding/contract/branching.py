@@ -68,7 +68,8 @@ class Branches:
             more = torch.full_like(self.path, -1)
             self.path, self.scripts = torch.cat([self.path, more], 1), torch.cat([self.scripts, more], 1)
         scripted = self.scripts[self.rows, self.length]
-        chosen = torch.where(scripted >= 0, scripted, probs.argmax(dim=1))
+        # What a row that decides nothing here has next in its script belongs to another decision.
+        chosen = torch.where(live, torch.where(scripted >= 0, scripted, probs.argmax(dim=1)), 0)
         free = live & (scripted < 0)
         masses = self.mass[:, None] * probs
         other = free[:, None] & (torch.arange(probs.shape[1]) != chosen[:, None])
@@ -77,7 +78,7 @@ class Branches:
         self.path[self.rows[live], self.length[live]] = chosen[live]
         self.mass = torch.where(live, masses[self.rows, chosen], self.mass)
         self.length = self.length + live
-        return torch.where(live, chosen, 0)
+        return chosen
 
     def later(self) -> list[Scripts]:
         """Scripts of the branches that were met and not taken."""

@@ -1,7 +1,6 @@
 """The part of the contract that is about one decode: what it writes, what it has seen, what it computes."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def _first_difference(base: Run, other: Run) -> int | None:
     """Step of the first logits that differ although the same was written before them."""
     for event, same in zip(base.events, other.events, strict=False):
         if isinstance(event.entry, Committed):
-            if not _equal(event.entry, same.entry):
+            if not _same_written(event.entry, same.entry, base.decoded.tokens.shape):
                 return None
         elif event.logits is not None and (same.logits is None or not torch.equal(event.logits, same.logits)):
             return base.decoded.steps if event.entry is None else event.entry.step
@@ -107,7 +106,9 @@ def _first_difference(base: Run, other: Run) -> int | None:
 def _first_changed_place(base: Run, other: Run, place: int) -> int | None:
     """The first step before that of ``place`` whose written tokens were drawn from logits that differ."""
     logits, steps = (each[0] for each in base.by_place(first=True))
-    differs = (logits != other.by_place(first=True)[0][0]).any(dim=1) & (steps < steps[place])  # [N]
+    before = steps < steps[place]
+    before[place] = True  # a token has no part in its own logits
+    differs = (logits != other.by_place(first=True)[0][0]).any(dim=1) & before  # [N]
     return int(steps[differs].min()) if differs.any() else None
 
 
@@ -177,17 +178,19 @@ def _draws_in_one_context(found: Run, other: Run) -> list[tuple[Event, Tensor]]:
     for event, same in zip(found.events, other.events, strict=False):
         if event.logits is not None and same.logits is not None:
             draws.append((event, same.logits))
-        if event.entry is not None and not _equal(event.entry, same.entry):
+        canvas = found.decoded.tokens.shape
+        if event.entry is not None and not _same_written(event.entry, same.entry, canvas):
             break
     return draws
 
 
-def _equal(entry: Committed | Drafted, other: Committed | Drafted | None) -> bool:
-    def parts(of: Committed | Drafted | None) -> list[Any]:
-        found = [getattr(of, name, None) for name in ("places", "tokens", "where")]
-        return [part.tolist() if isinstance(part, Tensor) else part for part in found]
-
-    return type(entry) is type(other) and parts(entry) == parts(other)
+def _same_written(entry: Committed | Drafted, other: Committed | Drafted | None, canvas: torch.Size) -> bool:
+    """Whether two entries name the same tokens and places of a canvas [B, N], whatever else was drawn."""
+    if type(entry) is not type(other) or other is None or entry.tokens.shape != other.tokens.shape:
+        return False
+    first, second = (places_of(each, *canvas) for each in (entry, other))
+    written = first < canvas[1]
+    return torch.equal(first, second) and torch.equal(entry.tokens[written], other.tokens[written])
 
 
 def _scales(event: Event, guidance: Guidance, plan: Plan) -> Tensor:
