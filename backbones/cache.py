@@ -9,37 +9,31 @@ from backbones.config import TrunkConfig
 
 
 class LayerCache:
-    """Slots of one layer: ``store`` [2, R, H, slots, D] holds keys, then values."""
+    """Slots of one layer: ``store`` [R, 2 H, slots, D] holds the keys' heads, then the values'."""
 
     def __init__(self, store: Tensor) -> None:
         self.store = store
-        self.keys, self.values = store.unbind(0)
+        self.keys, self.values = store.chunk(2, dim=1)
 
-    @property
-    def slots(self) -> int:
-        return self.store.shape[3]
-
-    def extend(
-        self, at: int | Tensor, keys: Tensor, values: Tensor, reach: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Write keys and values [R, H, n, D]; return those that can be seen, views [R, H, S, D].
+    def extend(self, at: int | Tensor, pair: Tensor, reach: int | None = None) -> tuple[Tensor, Tensor]:
+        """Write keys and values, ``pair`` [R, 2 H, n, D]; return those that can be seen, views [R, H, S, D].
 
         at: the first of n slots, which all rows fill alike; all up to the last of them are returned. Or the
-        slots one by one, int64 [R, n], no two of a row the same; then the first ``reach`` are returned (None:
-        all), and whoever reads them masks what its row has not filled. Slots can be written over.
-        IndexError for a slot that is not there.
+        slots one by one, int64 [R, n] or [1, n], no two of a row the same; then the first ``reach`` are
+        returned (None: all), and whoever reads them masks what its row has not filled. Slots can be written
+        over. IndexError or RuntimeError for a slot that is not there.
         """
+        slots = self.store.shape[2]
         if isinstance(at, Tensor):
-            index = at[:, None, :, None].expand_as(keys)
-            self.keys.scatter_(2, index, keys)
-            self.values.scatter_(2, index, values)
-            return self.keys[:, :, :reach], self.values[:, :, :reach]
-        filled = at + keys.shape[2]
-        if filled > self.slots:
-            raise IndexError(f"cache of {self.slots} slots asked to hold {filled}")
-        self.keys[:, :, at:filled] = keys
-        self.values[:, :, at:filled] = values
-        return self.keys[:, :, :filled], self.values[:, :, :filled]
+            self.store.scatter_(2, at[:, None, :, None].expand_as(pair), pair)
+            filled = slots if reach is None else reach
+        else:
+            rows = pair.shape[2]
+            filled = at + rows
+            if filled > slots:
+                raise IndexError(f"cache of {slots} slots asked to hold {filled}")
+            self.store.narrow(2, at, rows).copy_(pair)
+        return self.keys.narrow(2, 0, filled), self.values.narrow(2, 0, filled)
 
 
 class KVCache:
@@ -62,13 +56,13 @@ class KVCache:
         layers: int | None = None,
     ) -> None:
         layers = config.depth if layers is None else layers
-        shape = (layers, 2, rows, config.shared_heads, slots, config.head_width)
+        shape = (layers, rows, 2 * config.shared_heads, slots, config.head_width)
         self.store = torch.zeros(shape, dtype=dtype, device=device)
         self.layers = [self.layer_type(layer) for layer in self.store]
 
     @property
     def slots(self) -> int:
-        return self.store.shape[4]
+        return self.store.shape[3]
 
     @property
     def nbytes(self) -> int:

@@ -1,14 +1,17 @@
 """Published checkpoint files in, our modules out: strictly, and never running code from a file."""
 
+import logging
 import os
 import pickle
 import re
 import struct
+import tempfile
+import warnings
 import zipfile
 import zlib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,8 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-WRAPPERS = ("model", "module", "state_dict")
-PREFIXES = ("_orig_mod.", "module.")
+from backbones.state_dicts import NoChoice, choose
+from pardec.errors import visible
+from pardec.file_forms import Form, form_of, mistaken, read_head, unopenable
+
+_LOG = logging.getLogger(__name__)
 UNREADABLE = (
     SafetensorError,
     RuntimeError,
@@ -42,7 +48,7 @@ class CheckpointError(Exception):
 
 
 @dataclass(frozen=True)
-class Rows:
+class KeyRows:
     """A published tensor that fills a stated number of rows of ours."""
 
     key: str
@@ -54,14 +60,14 @@ class KeyMap:
     """Our parameter names onto the published ones; ``{i}`` stands for a layer index, ``{rest}`` for the end
     of a name. The first entry that fits counts.
 
-    A tuple of names is stacked along the first axis: equal parts, but for ``Rows``. ``ignored`` are
+    A tuple of names is stacked along the first axis: equal parts, but for ``KeyRows``. ``ignored`` are
     published keys (regular expressions) that carry nothing.
     """
 
-    names: Mapping[str, str | tuple[str | Rows, ...]]
+    names: Mapping[str, str | tuple[str | KeyRows, ...]]
     ignored: tuple[str, ...] = ()
 
-    def sources(self, ours: str) -> tuple[str | Rows, ...]:
+    def sources(self, ours: str) -> tuple[str | KeyRows, ...]:
         """Published tensors that make up our parameter."""
         for pattern, published in self.names.items():
             expression = re.escape(pattern)
@@ -86,13 +92,13 @@ class Part:
 def parts_of(name: str, shape: Sequence[int], keys: KeyMap) -> list[Part]:
     """The published tensors that make up our parameter ``name`` of this shape, in their order."""
     sources = keys.sources(name)
-    fixed = sum(source.rows for source in sources if isinstance(source, Rows))
+    fixed = sum(source.rows for source in sources if isinstance(source, KeyRows))
     equal = sum(isinstance(source, str) for source in sources)
     parts: list[Part] = []
     start = 0
     for source in sources:
-        key = source.key if isinstance(source, Rows) else source
-        rows = source.rows if isinstance(source, Rows) else (shape[0] - fixed) // equal
+        key = source.key if isinstance(source, KeyRows) else source
+        rows = source.rows if isinstance(source, KeyRows) else (shape[0] - fixed) // equal
         parts.append(Part(key, start, (rows, *shape[1:])))
         start += rows
     return parts
@@ -101,9 +107,9 @@ def parts_of(name: str, shape: Sequence[int], keys: KeyMap) -> list[Part]:
 _PLACEHOLDERS = {"i": r"\d+", "rest": ".+"}
 
 
-def _filled(part: str | Rows, values: Mapping[str, str]) -> str | Rows:
-    if isinstance(part, Rows):
-        return Rows(part.key.format(**values), part.rows)
+def _filled(part: str | KeyRows, values: Mapping[str, str]) -> str | KeyRows:
+    if isinstance(part, KeyRows):
+        return KeyRows(part.key.format(**values), part.rows)
     return part.format(**values)
 
 
@@ -117,54 +123,135 @@ class Checkpoint:
     wrapper: tuple[str, ...]
     """Keys of the tables around the state dict, outermost first."""
     prefix: str
-    """What training put before every key."""
+    """What training put before or within the keys."""
+    others: Mapping[str, bool | None] = field(default_factory=dict)
+    """Other states of the same network in the file -> whether their values are equal; None: not read."""
+
+    @property
+    def taken(self) -> str | None:
+        """The name of these weights among those in the file; None where they are all that it holds."""
+        return ".".join(self.wrapper) or ("the file itself" if self.others else None)
+
+    @property
+    def choice(self) -> str | None:
+        """That the file holds other states of the network, and how to choose one; None where it doesn't."""
+        if not self.others:
+            return None
+        states = {True: "the same", False: "other values", None: "values not compared"}
+        named = ", ".join(f"'{name}' ({states[same]})" for name, same in self.others.items())
+        example = next((name for name, same in self.others.items() if same is not True), None)
+        hint = f"; --weights {example} chooses" if example else ""
+        return f"'{self.taken}' of '{self.taken}', {named}{hint}"
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors, .pt, .pth or .bin file, unwrapped, without training prefixes.
+def read_state_dict(path: Path, weights: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors or torch file, unwrapped, without training prefixes.
 
-    Raises CheckpointError for a missing, truncated or foreign file, and for a pickle that would run code.
+    weights: which of several state dicts, by its keys joined by dots. Raises CheckpointError for a missing,
+    truncated or foreign file, and for a pickle that would run code.
     """
-    return read_checkpoint(path).tensors
+    found = read_checkpoint(path, weights=weights)
+    if weights is None:
+        tell_choice(found, path)
+    return found.tensors
 
 
-def read_checkpoint(path: Path, with_values: bool = True) -> Checkpoint:
-    """A file's state dict with its wrapper and prefix; errors as ``read_state_dict``.
+def tell_choice(found: Checkpoint, path: Path) -> None:
+    """Log that unasked one of several states of the network was taken, where they differ."""
+    if any(same is not True for same in found.others.values()):
+        _LOG.warning("%s: weights taken: %s", path, found.choice)
 
-    Archives and safetensors files are mapped into memory, so that what isn't used is never read.
+
+def read_checkpoint(path: Path, with_values: bool = True, weights: str | None = None) -> Checkpoint:
+    """A file's state dict with its wrapper and prefix; arguments and errors as ``read_state_dict``.
+
+    The first bytes tell the form, whatever the file is called. Archives and safetensors files are mapped into
+    memory, so that what isn't used is never read.
     with_values: without them legacy files aren't read either; shapes and types are right, values undefined.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    reason = refusal(path)
+    if reason is not None:
+        raise CheckpointError(f"{path}: {reason}")
+    form = FORMS[form_of(read_head(path))]
     try:
         content: object
-        if path.suffix == ".safetensors":
-            form, content = "safetensors", load_file(path)
+        if form == "safetensors":
+            content = load_file(path)
         else:
             # Training scripts store their command line beside the weights: attributes, no code.
-            with torch.serialization.safe_globals([Namespace]):
-                form, content = _read_torch(path, with_values)
+            with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that it reads all the same
+                content = _read_torch(path, form, with_values)
     except pickle.UnpicklingError as error:
-        foreign = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-        if foreign:
-            raise CheckpointError(
-                f"{path}: refused, the pickle wants to run '{foreign.group(1)}'; expected plain tensors"
-            ) from error
-        raise CheckpointError(f"{path}: truncated or not a checkpoint file: broken pickle") from error
+        raise CheckpointError(f"{path}: {_unpickled(error, form)}") from error
     except UNREADABLE as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise CheckpointError(f"{path}: truncated or not a checkpoint file: {reason}") from error
-    state, wrapper = _unwrapped(content, path)
-    tensors, prefix = _stripped(state)
-    return Checkpoint(tensors, form, wrapper, prefix)
+        raise CheckpointError(f"{path}: truncated or damaged {form}: {reason}") from error
+    try:
+        chosen = choose(content, weights, with_values or form != "torch legacy file")
+    except NoChoice as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return Checkpoint(chosen.state, form, chosen.path, chosen.prefix, chosen.others)
 
 
-def _read_torch(path: Path, with_values: bool) -> tuple[str, object]:
-    if zipfile.is_zipfile(path):
-        return "torch archive", torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+_LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number with which torch's files from before archives open."""
+_PLAIN = "plain tensors, as torch.save(model.state_dict(), FILE) writes them"
+FORMS: dict[Form, str] = {"safetensors": "safetensors", "zip": "torch archive", "pickle": "torch legacy file"}
+
+
+def refusal(path: Path) -> str | None:
+    """Why a path can't be a file of weights, as far as its first bytes tell; None where it may be one."""
+    reason = unopenable(path)
+    if reason is not None:
+        return reason
+    reason = mistaken(path, *FORMS)
+    if reason is not None:
+        return f"not a checkpoint file: {reason}"
+    head = read_head(path)
+    form = form_of(head)
+    if form == "pickle" and not (_LEGACY in head[:64] or _LEGACY[: len(head) - 4] == head[4:]):
+        return f"not a checkpoint file: a plain pickle; expected {_PLAIN}"
+    return _no_torch_archive(path) if form == "zip" else None
+
+
+def _no_torch_archive(path: Path) -> str | None:
+    """Why a zip archive holds no weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, struct.error):
+        return "truncated or damaged torch archive: the directory at its end is missing; get it again"
+    ends = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in ends:
+        return f"not a checkpoint file: a TorchScript program; expected {_PLAIN}"
+    if "data.pkl" in ends:
+        return None
+    if any(name.endswith(".npy") for name in names):
+        return "not a checkpoint file: NumPy arrays (.npz)"
+    held = visible(names[0])[:60] if len(names) == 1 else f"{len(names)} files"
+    return f"not a checkpoint file: a zip archive of {held}; unpack it and name the file inside"
+
+
+def _unpickled(error: pickle.UnpicklingError, form: str) -> str:
+    """Why a pickle was refused."""
+    foreign_name = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    if foreign_name:
+        return f"refused, the pickle wants to run '{foreign_name.group(1)}'; expected plain tensors"
+    return f"truncated or damaged {form}: broken pickle"
+
+
+def _read_torch(path: Path, form: str, with_values: bool) -> object:
+    if form == "torch archive":
+        # torch chooses its reader by the name's end, and maps only what has a name.
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "weights.pt"
+            link.symlink_to(path.absolute())
+            return torch.load(link, map_location="cpu", weights_only=True, mmap=True)
     if with_values:
-        return "torch legacy file", torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     with path.open("rb") as file, torch.serialization.skip_data():
         content = torch.load(file, map_location="cpu", weights_only=True)
         held = os.fstat(file.fileno()).st_size - file.tell()
@@ -172,7 +259,7 @@ def _read_torch(path: Path, with_values: bool) -> tuple[str, object]:
     needed = sum(8 + size for size in _storages(content).values())
     if held < needed:
         raise EOFError(f"{held:,} bytes of tensors, expected {needed:,}")
-    return "torch legacy file", content
+    return content
 
 
 def _storages(content: object) -> dict[int, int]:
@@ -187,51 +274,6 @@ def _storages(content: object) -> dict[int, int]:
         for value in content:
             found |= _storages(value)
     return found
-
-
-def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    passed: list[str] = []
-    while isinstance(content, Mapping):
-        if _is_state_dict(content):
-            return dict(content), tuple(passed)
-        wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if wrapper is None:
-            break
-        passed.append(wrapper)
-        content = content[wrapper]
-    under = _state_dict_under(content)
-    found = f"; tensors stand under '{'.'.join((*passed, *under))}'" if under else ""
-    raise CheckpointError(
-        f"{path}: no state dict found; expected tensors by name, bare or under {', '.join(WRAPPERS)}{found}"
-    )
-
-
-def _is_state_dict(content: object) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and bool(content)
-        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
-    )
-
-
-def _state_dict_under(content: object) -> tuple[str, ...]:
-    """Keys on the way to the first state dict inside, for messages; empty where there is none."""
-    for key, value in content.items() if isinstance(content, Mapping) else ():
-        if _is_state_dict(value):
-            return (str(key),)
-        below = _state_dict_under(value)
-        if below:
-            return (str(key), *below)
-    return ()
-
-
-def _stripped(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    removed = ""
-    for prefix in PREFIXES * 2:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-            removed += prefix
-    return state, removed
 
 
 def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> None:

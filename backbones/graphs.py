@@ -81,6 +81,7 @@ class ReplayedTrunk:
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
         modulations: Sequence[Tensor] | None = None,
+        asked: int | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
         seen = {name: getattr(view, name) for name in VIEW_FIELDS}
@@ -91,10 +92,11 @@ class ReplayedTrunk:
             *(None if isinstance(value, Tensor) else value for value in seen.values()),
             None if cache is None else cache.store.data_ptr(),
             *((tensor.data_ptr(), tensor.shape) for tensor in resident),
+            asked,
         )
         if key not in self.recordings:
             started = time.perf_counter()
-            self.recordings[key] = self._record(fed, view, cache, shared)
+            self.recordings[key] = self._record(fed, view, cache, shared, asked)
             self.seconds += time.perf_counter() - started
         recording = self.recordings[key]
         _copy(fed, recording.inputs)
@@ -107,6 +109,7 @@ class ReplayedTrunk:
         view: View,
         cache: KVCache | None,
         shared: tuple[Tensor, Tensor] | None,
+        asked: int | None,
     ) -> Recording:
         buffers = [self._buffer(role, tensor) for role, tensor in enumerate(fed)]
         x, phases, *others = buffers
@@ -119,7 +122,9 @@ class ReplayedTrunk:
         inputs = tuple(tensor for tensor in buffers if tensor is not None)
         _copy(fed, inputs)
         made = [tensor for tensor in modulations if tensor is not None] or None
-        replay, output = self.recorder.record(lambda: self.forward(x, phases, fixed, cache, shared, made))
+        replay, output = self.recorder.record(
+            lambda: self.forward(x, phases, fixed, cache, shared, made, asked)
+        )
         return Recording(inputs, replay, output)
 
     def _buffer(self, role: int, like: Tensor | None) -> Tensor | None:

@@ -49,8 +49,10 @@ def rotary_table(
 
 
 def rotate(x: Tensor, phases: Tensor) -> Tensor:
-    """Turn adjacent channel pairs of x [..., n, heads, D] by phases [..., n, 1, D/2], in float32."""
-    pairs = x.float().unflatten(-1, (-1, 2))  # [..., n, heads, D/2, 2]
+    """Turn adjacent channel pairs of x [..., n, heads, D] by phases [..., n, 1, D/2], in float32 or more."""
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(
+        -1, (-1, 2)
+    )  # [..., n, heads, D/2, 2]
     if torch.compiler.is_compiling():  # the compiler has no complex arithmetic
         real, imaginary = pairs.unbind(-1)
         cos, sin = torch.view_as_real(phases).unbind(-1)
@@ -58,3 +60,14 @@ def rotate(x: Tensor, phases: Tensor) -> Tensor:
         return turned.flatten(-2).type_as(x)
     pairs = torch.view_as_complex(pairs)  # [..., n, heads, D/2]
     return torch.view_as_real(pairs * phases).flatten(-2).type_as(x)
+
+
+def rotate_(x: Tensor, phases: Tensor) -> None:
+    """``rotate`` in place, without gradient."""
+    if torch.compiler.is_compiling():
+        x.copy_(rotate(x, phases))
+        return
+    wide = x if x.dtype.itemsize >= torch.float32.itemsize else x.float()
+    wide.view(wide.dtype.to_complex()).mul_(phases)
+    if wide is not x:
+        x.copy_(wide)

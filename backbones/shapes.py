@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isqrt
 from typing import Any
 
-from backbones.checkpoints import CheckpointError, KeyMap, Rows
+from backbones.checkpoints import CheckpointError, KeyMap, KeyRows
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def likeness(shapes: Shapes, keys: KeyMap) -> float:
 
 def _published(keys: KeyMap) -> set[str]:
     entries = ([entry] if isinstance(entry, str) else entry for entry in keys.names.values())
-    return {source.key if isinstance(source, Rows) else source for entry in entries for source in entry}
+    return {source.key if isinstance(source, KeyRows) else source for entry in entries for source in entry}
 
 
 def _unnumbered(key: str) -> str:

@@ -5,73 +5,17 @@ it is told is which rows to process, with which phases, and how far each row see
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.attention import Attention, View
 from backbones.cache import KVCache, LayerCache
 from backbones.config import NetworkConfig, TrunkConfig
-from backbones.positions import rotary_table, rotate
-
-
-@dataclass(frozen=True)
-class View:
-    """How far the fed rows see, and in decoding which cache slots they are written to.
-
-    Teacher forcing: ``causal``, or a boolean ``mask`` [n, m] or [R, 1, n, m] (True: may attend), or neither
-    (everything).
-
-    Decoding, all images at one pace: the n rows are written to slots from ``start`` on, and the slots up to
-    there are read. Each run (rows, keys) of ``runs`` sees the first ``keys`` slots, or ``mask``, as wide as
-    what is read, says so slot by slot; without both all rows see everything filled.
-
-    Decoding, each image at its own pace: ``start`` is int64 [R], or ``slots``, int64 [R, n] or [1, n], names
-    them one by one. The first ``reach`` slots are read (None: all that there are), a bound known to the host,
-    so that nothing waits for the device. Under ``start`` row i of image r sees slots 0 to start[r] + i, which
-    must be filled; ``mask`` [n, S] or [R, 1, n, S] over the S slots read may say otherwise. ``slots`` always
-    come with a mask, for what is filled the method alone knows: ``up_to(slots, S)`` lets every row see all
-    slots up to its own, unfilled ones, zero in key and value, among them. Slots may be written again, and a
-    cache is cut back by starting earlier.
-    """
-
-    start: int | Tensor = 0
-    causal: bool = False
-    mask: Tensor | None = None
-    runs: tuple[tuple[int, int], ...] | None = None
-    slots: Tensor | None = None
-    reach: int | None = None
-
-    @property
-    def at(self) -> int | Tensor:
-        """Where keys and values go, as ``LayerCache.extend`` takes it."""
-        return self.start if self.slots is None else self.slots
-
-    def placed(self, rows: int, slots: int) -> "View":
-        """The same for ``rows`` rows and a cache of ``slots``, with slots and mask written out where images
-        have a pace of their own: once for all blocks. ValueError where the view contradicts itself."""
-        if isinstance(self.start, int) and self.slots is None:
-            return self
-        if self.causal or self.runs is not None:
-            raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
-        at = self.slots
-        if isinstance(self.start, Tensor):
-            if at is not None:
-                raise ValueError("a view takes either start [R] or slots [R, n]")
-            at = self.start[:, None] + torch.arange(rows, device=self.start.device)
-        elif self.mask is None:
-            raise ValueError("a view with slots needs a mask: what else is filled it can't know")
-        assert at is not None
-        mask = up_to(at, self.reach or slots) if self.mask is None else self.mask
-        return View(mask=mask, slots=at, reach=self.reach)
-
-
-def up_to(slots: Tensor, reach: int) -> Tensor:
-    """Mask by which a row at slot s sees slots 0 to s: bool [R, 1, n, reach] for int64 [R, n]."""
-    return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
+from backbones.positions import rotary_table
 
 
 class RMSNorm(nn.Module):
@@ -83,114 +27,15 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
+        if x.dtype.itemsize >= torch.float32.itemsize:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return F.rms_norm(x.float(), self.weight.shape, None, self.eps).type_as(x) * self.weight
+        return F.rms_norm(x, self.weight.shape, None, self.eps) * self.weight
 
 
 def make_norm(config: TrunkConfig) -> nn.Module:
     if config.norm == "rms":
         return RMSNorm(config.width, config.norm_eps)
     return nn.LayerNorm(config.width, eps=config.norm_eps)
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of queries [R, H, n, D] over keys and values [R, Hkv, m, D]; returns [R, H, n, D].
-
-    Runs are attended to one by one, which needs no mask: a run reads just the slots that it may see.
-    """
-    groups = queries.shape[1] // keys.shape[1]
-    if groups > 1:
-        keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-    exact = queries.device.type == "cpu" and queries.dtype == torch.float32
-    decoding = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if exact and decoding and view.mask is None and not view.causal:
-        product = attend_by_products
-    else:
-        product = attend_fused
-    if view.runs is None or len(view.runs) == 1:
-        return product(queries, keys, values, view, dropout)
-    parts, done = [], 0
-    for rows, reach in view.runs:
-        part = queries[:, :, done : done + rows]
-        parts.append(product(part, keys[:, :, :reach], values[:, :, :reach], view, dropout))
-        done += rows
-    return torch.cat(parts, dim=2)
-
-
-def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
-    """The framework's fused attention."""
-    if keys.requires_grad and keys.device.type == "cpu":
-        # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
-        queries, keys, values = queries.float(), keys.float(), values.float()
-    casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
-    with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
-        return F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
-
-
-def attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
-    """Two batched products: in float32 up to 3 times as fast as the fused CPU kernel, or as fast, by machine.
-
-    In bfloat16 the fused kernel takes 0.25 to 0.9 of their time (Xeon, 1 to 13 queries, 32 to 256 keys).
-    """
-    scores = torch.baddbmm(
-        queries.new_empty(1),
-        queries.flatten(0, 1),
-        keys.flatten(0, 1).transpose(1, 2),
-        beta=0,
-        alpha=queries.shape[-1] ** -0.5,
-    )  # [R*H, n, m]
-    return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).unflatten(0, queries.shape[:2])
-
-
-class Attention(nn.Module):
-    """Self-attention with one fused projection, or cross-attention that projects only its queries."""
-
-    def __init__(self, config: TrunkConfig, kind: Literal["self", "cross"]) -> None:
-        super().__init__()
-        self.heads, self.shared_heads, self.head_width = config.heads, config.shared_heads, config.head_width
-        if kind == "cross":
-            self.query = nn.Linear(config.width, config.width, bias=config.bias)
-        else:
-            rows = (self.heads + 2 * self.shared_heads) * self.head_width
-            self.qkv = nn.Linear(config.width, rows, bias=config.bias)
-        self.out = nn.Linear(config.width, config.width, bias=config.bias)
-        self.qk_norm = config.qk_norm
-        if config.qk_norm:
-            self.q_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
-            self.k_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
-        self.dropout = config.dropout.attention
-
-    def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of x [R, n, d], normalised and rotated."""
-        qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
-        qk, values = qkv.split([self.heads + self.shared_heads, self.shared_heads], dim=2)
-        if self.qk_norm:
-            qk = torch.cat([self.q_norm(qk[:, :, : self.heads]), self.k_norm(qk[:, :, self.heads :])], dim=2)
-        if phases is not None:
-            qk = rotate(qk, phases)
-        queries, keys = qk.split([self.heads, self.shared_heads], dim=2)
-        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-
-    def forward(
-        self,
-        x: Tensor,
-        phases: Tensor | None,
-        view: View,
-        cache: LayerCache | None,
-        shared: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        if shared is not None:
-            queries = self.query(x).unflatten(-1, (-1, self.head_width))  # [R, n, H, D]
-            queries = queries if phases is None else rotate(queries, phases)
-            queries = queries.transpose(1, 2)  # [R, H, n, D]
-            keys, values = shared
-        else:
-            queries, keys, values = self.project(x, phases)
-            if cache is not None:
-                keys, values = cache.extend(view.at, keys, values, view.reach)
-        mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
-        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -232,18 +77,27 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
         modulation: Tensor | None = None,
+        asked: int | None = None,
     ) -> Tensor:
+        """[R, n, d] of x [R, n, d]; of its last ``asked`` rows alone where the others are only seen."""
         if modulation is None:
-            x = x + self.drop(self.attention(self.norm1(x), phases, view, cache, shared))
+            attended = self.attention(self.norm1(x), phases, view, cache, shared, asked)
+            x = of_last(x, asked) + self.drop(attended)
             return x + self.drop(self.mlp(self.norm2(x)))
         # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        attended = self.attention(modulate(self.norm1(x), shift_a, scale_a), phases, view, cache, shared)
-        x = x + gate_a * self.drop(attended)
-        return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
+        shift, scale = modulation.chunk(6, dim=-1)[:2]
+        attended = self.attention(modulate(self.norm1(x), shift, scale), phases, view, cache, shared, asked)
+        gate_a, shift, scale, gate_m = of_last(modulation, asked).chunk(6, dim=-1)[2:]
+        x = of_last(x, asked) + gate_a * self.drop(attended)
+        return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift, scale)))
 
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
+
+
+def of_last(x: Tensor, asked: int | None) -> Tensor:
+    """The last ``asked`` rows of x [R, n, d], or all."""
+    return x if asked is None else x[:, -asked:]
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -258,12 +112,17 @@ def run_blocks(
     caches: Sequence[LayerCache] | None = None,
     shared: tuple[Tensor, Tensor] | None = None,
     modulations: Sequence[Tensor] | None = None,
+    asked: int | None = None,
 ) -> Tensor:
-    """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``."""
+    """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``.
+
+    asked: how many rows the last of them is asked for.
+    """
     for at, block in enumerate(blocks):
         cache = None if caches is None else caches[at]
         modulation = None if modulations is None else modulations[at]
-        x = block(x, phases, view, cache, shared, modulation)
+        rows = asked if at == len(blocks) - 1 else None
+        x = block(x, phases, view, cache, shared, modulation, rows)
     return x
 
 
@@ -279,6 +138,8 @@ class Trunk(nn.Module):
         self.run: Callable[..., Tensor] = run_blocks
         """Runs up to ``at_once`` consecutive blocks; compiling replaces both."""
         self.at_once = len(self.blocks)
+        self.tap: int | None = None
+        """After how many blocks another head reads the rows."""
 
     def forward(
         self,
@@ -288,21 +149,32 @@ class Trunk(nn.Module):
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
         modulations: Sequence[Tensor] | None = None,
+        asked: int | None = None,
     ) -> Tensor:
-        """Rows x [R, n, d] -> [R, n, d].
+        """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read; of a
+        trunk with a tap [R, n, 2d]: the rows after block ``tap``, then the last ones.
 
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written where the view says. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         if cache is not None:
-            view = view.placed(x.shape[1], cache.slots)
-        blocks = list(self.blocks)
-        for first in range(0, len(blocks), self.at_once):
-            part = slice(first, first + self.at_once)
+            view = view.placed(x, cache.slots)
+        # The last block computes no others. The fused kernel's causal mask has as many rows as keys.
+        few = None if asked == x.shape[1] or view.causal else asked
+        blocks, tapped = list(self.blocks), x
+        for part in self.parts():
             caches = None if cache is None else cache.layers[part]
             modulated = None if modulations is None else modulations[part]
-            x = self.run(blocks[part], x, phases, view, caches, shared, modulated)
-        return x
+            rows = few if part.stop == len(blocks) else None
+            x = self.run(blocks[part], x, phases, view, caches, shared, modulated, rows)
+            if part.stop == self.tap:
+                tapped = x
+        return of_last(x, asked) if self.tap is None else torch.cat([tapped, x], dim=-1)
+
+    def parts(self) -> list[slice]:
+        """Which blocks are run in one go; a tap ends one."""
+        ends = {*range(self.at_once, len(self.blocks), self.at_once), len(self.blocks), self.tap or 0} - {0}
+        return [slice(first, last) for first, last in pairwise([0, *sorted(ends)])]
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
@@ -319,7 +191,7 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self._kept: dict[tuple[int, int, int | None], KVCache] | None = None
+        self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -337,15 +209,15 @@ class Network(nn.Module):
         table = rotary_table(self.config.grid, trunk.head_width, trunk.rotary_base, rows.device)
         return table[rows].unsqueeze(-2)
 
-    def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
-        """A cache for ``rows`` rows, all slots zero; layers: the trunk's depth unless given."""
-        made = None if self._kept is None else self._kept.get((rows, slots, layers))
+    def cache(self, rows: int, layers: int, slots: int) -> KVCache:
+        """A cache for ``rows`` rows of ``slots`` zero slots in each of ``layers``."""
+        made = None if self._kept is None else self._kept.get((rows, layers, slots))
         if made is not None:
             made.clear()
             return made
         made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
-            self._kept[rows, slots, layers] = made
+            self._kept[rows, layers, slots] = made
         return made
 
     def keep_caches(self) -> None:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from backbones.checkpoints import CheckpointError
+from backbones.checkpoints import CheckpointError, refusal
 from pardec.files import write_whole
 from pardec.hashing import file_sha256
 
@@ -55,8 +55,9 @@ def load_half(path: Path) -> Weights:
     Raises:
         CheckpointError: the file is missing, truncated, or was written by something else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"weights file '{path}' does not exist")
+    reason = refusal(path)
+    if reason is not None:
+        raise CheckpointError(f"weights file '{path}': {reason}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -7,9 +7,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from pardec.errors import UserError, one_line, unknown
+from pardec.files import path_of
+from results.annotations import LARGEST, is_whole
 
 COMMANDS = (
     "list",
@@ -40,13 +43,34 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake on one line, without the usage before it."""
+    """Reports a mistake on one line, without the usage before it; in paths, ``~`` is the home folder.
+
+    Shells expand it only at the start of a word, and not in quotes or behind ``=``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, path_of)
+        self.register("type", int, _whole)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def parser() -> Parser:
+def _whole(text: str) -> int:
+    """A flag's whole number, as far as arrays hold it."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+    if not is_whole(value):
+        bound = f"at most {LARGEST:,}" if value > 0 else f"at least {-LARGEST - 1:,}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {bound}")
+    return value
+
+
+def parser(only: str | None = None) -> Parser:
+    """Of all commands, or of one: a command builds its own parser, and only that is imported."""
     top = Parser(
         prog="pardec",
         description="Compare parallel decoding strategies for autoregressive image generation: same "
@@ -54,7 +78,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    for name in COMMANDS if only is None else (only,):
         module = importlib.import_module(f"harness.commands.{name.replace('-', '_')}_command")
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.add_arguments(command)
@@ -68,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     try:
-        top = parser()
         first = next((word for word in words if not word.startswith("-")), None)
         if first is not None and first not in COMMANDS:
             raise unknown("command", first, COMMANDS)
+        top = parser(first)
         options = top.parse_args(words)
         if options.version:
             from harness.machine.environment import version

@@ -15,36 +15,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbones.config import NetworkConfig, TrunkConfig
+    from backbones.networks import Networks
     from backbones.tokenizers import load_tokenizer
     from backbones.transformer import Network, View
     from pardec.errors import UserError
     from results.schema import Row
     from results.store import load_rows
-    from strategies.decoding.base import Lesson, Strategy
+    from strategies.decoding.base import Lesson, Strategy, TrainingFree
     from strategies.decoding.contract import check_strategy
-    from strategies.decoding.decode import Ask, Commit, Decoded, decode
+    from strategies.decoding.decode import Decoded, decode
     from strategies.decoding.guidance import Guidance
     from strategies.decoding.plan import Plan
     from strategies.decoding.presets import preset
     from strategies.decoding.registry import get, names
+    from strategies.decoding.requests import EVERYWHERE, Ask, Commit, Draft, Drawn, Redraw, Uniform
     from strategies.decoding.sampling import ForcedSampler, StreamSampler
     from strategies.decoding.streams import Streams
+    from strategies.decoding.trace import Committed, Drafted
 
 __all__ = [
+    "EVERYWHERE",
     "Ask",
     "Commit",
+    "Committed",
     "Decoded",
+    "Draft",
+    "Drafted",
+    "Drawn",
     "ForcedSampler",
     "Guidance",
     "Lesson",
     "Network",
     "NetworkConfig",
+    "Networks",
     "Plan",
+    "Redraw",
     "Row",
     "Strategy",
     "StreamSampler",
     "Streams",
+    "TrainingFree",
     "TrunkConfig",
+    "Uniform",
     "UserError",
     "View",
     "check_strategy",
@@ -57,20 +69,23 @@ __all__ = [
 ]
 _HOMES = {
     "backbones.config": ("NetworkConfig", "TrunkConfig"),
+    "backbones.networks": ("Networks",),
     "backbones.tokenizers": ("load_tokenizer",),
     "backbones.transformer": ("Network", "View"),
     "pardec.errors": ("UserError",),
     "results.schema": ("Row",),
     "results.store": ("load_rows",),
-    "strategies.decoding.base": ("Lesson", "Strategy"),
+    "strategies.decoding.base": ("Lesson", "Strategy", "TrainingFree"),
     "strategies.decoding.contract": ("check_strategy",),
-    "strategies.decoding.decode": ("Ask", "Commit", "Decoded", "decode"),
+    "strategies.decoding.decode": ("Decoded", "decode"),
     "strategies.decoding.guidance": ("Guidance",),
     "strategies.decoding.plan": ("Plan",),
     "strategies.decoding.presets": ("preset",),
     "strategies.decoding.registry": ("get", "names"),
+    "strategies.decoding.requests": ("EVERYWHERE", "Ask", "Commit", "Draft", "Drawn", "Redraw", "Uniform"),
     "strategies.decoding.sampling": ("ForcedSampler", "StreamSampler"),
     "strategies.decoding.streams": ("Streams",),
+    "strategies.decoding.trace": ("Committed", "Drafted"),
 }
 _HOME_OF = {name: module for module, found in _HOMES.items() for name in found}
 

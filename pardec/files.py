@@ -13,6 +13,38 @@ OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL = ".partial"
 
 
+def path_of(text: str) -> Path:
+    """The path that a user wrote: ``~`` and ``~NAME`` at its start are home folders, as shells have it.
+
+    That of an unknown user stays as it is, and so does ``./~``.
+    """
+    try:
+        return Path(text).expanduser() if text.startswith("~") else Path(text)
+    except RuntimeError:
+        return Path(text)
+
+
+def spec_of(text: str) -> str:
+    """``KIND:PATH`` with the path as ``path_of`` reads it; another text as it is."""
+    kind, colon, path = text.partition(":")
+    return f"{kind}:{path_of(path)}" if colon and path.startswith("~") else text
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, UTF-8 whatever the locale says, with or without a byte order mark.
+
+    Raises OSError, and ValueError where it is no UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"byte 0x{content[error.start]:02x} in line {line} is no UTF-8: store the text as UTF-8"
+        ) from None
+
+
 def write_whole(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
     """Write beside ``path``, flush to the disk, take its name; OSError leaves what was there before.
 

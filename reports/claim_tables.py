@@ -5,12 +5,12 @@ import io
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from reports import style
 from reports.claims import Claim, Verdict, counts
 from reports.escape import markdown, terminal
-from reports.tables import DASH, markdown_of
+from reports.fitting import DASH, print_fitting
+from reports.tables import markdown_of
 
 NOTE = (
     "reproduced: the printed figure, to its last digit, meets the 95 % interval of a row made in the same "
@@ -30,19 +30,16 @@ def cells_of(claim: Claim) -> tuple[str, ...]:
 def print_claims(found: Sequence[Claim], console: Console | None = None) -> None:
     """Every figure that some row speaks to, and how many there are of each verdict."""
     console = console or Console()
-    table = Table(title="Published figures", title_justify="left")
-    for heading in HEADINGS[:-1]:
-        table.add_column(heading, justify="right" if heading in ("steps", "published") else "left")
-    for claim in found:
-        if claim.verdict != "untested" or claim.cell is not None:
-            table.add_row(
-                *(terminal(cell or DASH) for cell in cells_of(claim)[:-1]), style=COLOURS[claim.verdict]
-            )
-    if not console.is_terminal:
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.width = max(console.width, needed)
-    if table.row_count:
-        console.print(table, crop=False)
+    told = [claim for claim in found if claim.verdict != "untested" or claim.cell is not None]
+    if told:
+        print_fitting(
+            console,
+            HEADINGS[:-1],
+            [[cell or DASH for cell in cells_of(claim)[:-1]] for claim in told],
+            right=("steps", "published"),
+            title=terminal("Published figures"),
+            styles=[COLOURS[claim.verdict] for claim in told],
+        )
     for text in (summary(found), NOTE):
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from pardec.errors import UserError
 from reports import style
@@ -20,10 +20,11 @@ from reports.artifacts import load_artifacts
 from reports.comparability import row_keys
 from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
-from reports.escape import markdown, terminal
+from reports.escape import terminal
+from reports.fitting import print_fitting
 from reports.frame import facets
 from reports.naming import namer
-from reports.tables import DASH, markdown_of, print_plain
+from reports.tables import DASH, print_plain
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
 from results.same_setting import setting_key
@@ -79,21 +80,16 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """The comparison on the terminal."""
     console = console or Console()
     title = terminal(f"A = {comparison.name_a}   B = {comparison.name_b}")
-    table = Table(title=title, title_justify="left")
-    for heading in _HEADINGS:
-        table.add_column(
-            heading, justify="left" if heading in ("setting", "quantity", "verdict") else "right"
-        )
     named = namer([pair.a for pair in comparison.pairs])
+    lines: list[list[str | Text]] = []
+    ends = []
     for pair in comparison.pairs:
         for index, cells in enumerate(_lines(pair, named(pair.a))):
             name = terminal(cells[0] if index == 0 else "", style.colour(pair.a.strategy))
-            table.add_row(name, *map(terminal, cells[1:]))
-        table.add_section()
-    if not console.is_terminal:
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.width = max(console.width, needed)
-    console.print(table, crop=False)
+            lines.append([name, *cells[1:]])
+        ends.append(len(lines) - 1)
+    numbers = [heading for heading in _HEADINGS if heading not in ("setting", "quantity", "verdict")]
+    print_fitting(console, _HEADINGS, lines, keys=2, right=numbers, title=title, ends=ends)
     print_text_tables(comparison.tables, console)
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -124,18 +120,6 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
         console.print(f"\n{table.title}", style="bold", soft_wrap=True, highlight=False, markup=False)
         print_plain(table.headings, table.lines, console)
         console.print(table.note, soft_wrap=True, highlight=False, markup=False)
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """The comparison as GitHub Markdown."""
-    lines = [markdown(f"A = {comparison.name_a}, B = {comparison.name_b}"), ""]
-    named = namer([pair.a for pair in comparison.pairs])
-    body = [cells for pair in comparison.pairs for cells in _lines(pair, named(pair.a))]
-    lines.append(markdown_of(_HEADINGS, body))
-    for extra in comparison.tables:
-        lines += ["", markdown(extra.title), "", markdown_of(extra.headings, extra.lines), ""]
-        lines.append(markdown(extra.note))
-    return "\n".join([*lines, "", *(f"- {markdown(line)}" for line in _remarks(comparison)), ""])
 
 
 PAIRED_NOTE = (

@@ -13,18 +13,16 @@ from reports import inference
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable, quantity, require_comparable
 from reports.inference import Contrast, Estimate
-from reports.measured import TIMES, estimate_of, measured, replicates_of
+from reports.measured import TIMES, counts_of, estimate_of, follows_tokens, measured, replicates_of
 from reports.naming import counted_text
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
-from results.fields import Measure
-from results.schema import FIELDS, Row
+from results.schema import Row
 
 Verdict = Literal["better", "worse", "no difference shown", "differs"]
 """``differs``: a counted quantity, exact in both."""
 ONE_NETWORK = "one network"
 """Beside a difference that no training seed comes into."""
-COUNTS = [name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted]
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,12 @@ def differences(
 def _count_differences(a: Row, b: Row) -> tuple[list[Difference], list[Obstacle]]:
     """Counts that differ; those that rest on a declared acceptance are no finding and never compared."""
     found, declared = [], []
-    for name in COUNTS:
-        one, other = getattr(a, name), getattr(b, name)
+    counts = counts_of(b)
+    for name, one in counts_of(a).items():
+        other = counts.get(name)
         if one is None or other is None or one == other:
             continue
-        if quantity(name).keys and not (a.acceptance is None and b.acceptance is None):
+        if follows_tokens(name) and not (a.acceptance is None and b.acceptance is None):
             declared.append(name)
         else:
             found.append(_counted(name, one, other))

@@ -14,6 +14,24 @@ TIMES = {
 """Speeds and memory -> their interval and their repeats, of those that comparisons show."""
 
 
+COUNTS = tuple(name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted)
+"""What is counted, hence exact."""
+
+
+def counts_of(row: Row) -> dict[str, float | None]:
+    """Every count of the row, and those of each network where there are several ("drafter forwards")."""
+    counts: dict[str, float | None] = {name: getattr(row, name) for name in COUNTS}
+    for use in row.networks or ():
+        counts |= {f"{use['role']} {name}": value for name, value in use.items() if name in COUNTS}  # type: ignore[misc]
+    return counts
+
+
+def follows_tokens(count: str) -> bool:
+    """Whether a count of ``counts_of`` depends on the tokens where a strategy decides while decoding."""
+    one = FIELDS[count.rpartition(" ")[2]]
+    return isinstance(one, Measure) and one.drawn
+
+
 def measured(row: Row, name: str) -> float | None:
     """The value of a quantity of the row, None where it was not measured."""
     if name in TIMES:

@@ -56,9 +56,9 @@ def published_lines() -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(file))
 
 
-def published_figures(strategies: Iterable[str]) -> list[PublishedFigure]:
-    """The papers' lines about the named strategies, in the order of our tables."""
-    systems = {_system(name): name for name in strategies}
+def beside(rows: Iterable[Row]) -> list[PublishedFigure]:
+    """The papers' lines that belong beside ``rows``: those of the strategies in the published tier."""
+    systems = {_system(row): row.strategy for row in rows if row.tier == "published"}
     lines = [line for line in published_lines() if line["system"] in systems]
     figures = [
         PublishedFigure(systems[line["system"]], tuple(line[column] for column in _COLUMNS)) for line in lines
@@ -66,10 +66,10 @@ def published_figures(strategies: Iterable[str]) -> list[PublishedFigure]:
     return sorted(figures, key=lambda figure: style.rank(figure.strategy))
 
 
-def beside(rows: Iterable[Row]) -> list[PublishedFigure]:
-    """The papers' lines that belong beside ``rows``: those of the strategies in the published tier."""
-    return published_figures(dict.fromkeys(row.strategy for row in rows if row.tier == "published"))
-
-
-def _system(strategy: str) -> str:
-    return "LlamaGen" if strategy == "raster" else style.title(strategy)
+def _system(row: Row) -> str | None:
+    """What the papers call the strategy: its title, or the system to which its network belongs."""
+    title = style.title(row.strategy)
+    lines = published_lines()
+    if any(line["system"] == title for line in lines):
+        return title
+    return next((line["system"] for line in lines if line["network"] == row.network), None)

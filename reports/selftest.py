@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pardec.files import read_text
+
 FILE = "selftest.json"
 
 
@@ -14,7 +16,7 @@ def beside(results: Path) -> list[str]:
         path = folder / FILE
         if path.is_file():
             try:
-                return lines(json.loads(path.read_text()))
+                return lines(json.loads(read_text(path)))
             except (
                 OSError,
                 ValueError,

@@ -3,59 +3,27 @@
 import colorsys
 import hashlib
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
-COLOURS = {
-    "raster": "#3f3f46",
-    "rar": "#cc8400",
-    "par": "#009e73",
-    "lpd": "#d0421b",
-    "arpg": "#0072b2",
-    "randar": "#cc79a7",
-    "sjd": "#56b4e9",
-    "zipar": "#7a5c00",
-    "nar": "#332288",
-    "maskgit": "#882255",
-    "var": "#8a9a00",
-    "code": "#aa4499",
-    "real": "#6b7280",
-    "reconstruction": "#9ca3af",
-}
-"""Five that stay apart under deuteranopia and protanopia (after Okabe and Ito), then Tol's muted set."""
-
-MARKERS = {
-    "raster": "o",
-    "rar": "s",
-    "par": "D",
-    "lpd": "^",
-    "arpg": "v",
-    "randar": "P",
-    "sjd": "X",
-    "zipar": "<",
-    "nar": ">",
-    "maskgit": "p",
-    "var": "h",
-    "code": "*",
-}
-
-TITLES = {
-    "raster": "Raster",
-    "rar": "RAR",
-    "par": "PAR",
-    "lpd": "LPD",
-    "arpg": "ARPG",
-    "randar": "RandAR",
-    "sjd": "SJD",
-    "zipar": "ZipAR",
-    "nar": "NAR",
-    "maskgit": "MaskGIT",
-    "var": "VAR",
-    "code": "CoDe",
-    "real": "Real images",
-    "reconstruction": "Reconstructions",
-}
-
-ANCHORS = ("real", "reconstruction")
+PALETTE = (
+    ("#3f3f46", "o"),
+    ("#cc8400", "s"),
+    ("#009e73", "D"),
+    ("#d0421b", "^"),
+    ("#0072b2", "v"),
+    ("#cc79a7", "P"),
+    ("#56b4e9", "X"),
+    ("#7a5c00", "<"),
+    ("#332288", ">"),
+    ("#882255", "p"),
+    ("#8a9a00", "h"),
+    ("#aa4499", "*"),
+)
+"""Colours and markers of the strategies in their order: six that stay apart under deuteranopia and protanopia
+(after Okabe and Ito), then Tol's muted set."""
+ANCHORS = {"real": ("Real images", "#6b7280"), "reconstruction": ("Reconstructions", "#9ca3af")}
+"""Titles and colours of the rows that decode nothing."""
 INK = "#1f2328"
 MUTED = "#6b7280"
 GRID = "#e5e7eb"
@@ -96,10 +64,25 @@ RC: Any = {
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
 
 
+_titles: dict[str, str] = {}
+
+
+def introduce(titles: Mapping[str, str]) -> None:
+    """Make strategies known by their titles, in the order of the palette: whoever has the registry does.
+
+    Reports know no strategy; of those that nobody introduced, rows give no more than the name.
+    """
+    _titles.clear()
+    _titles.update(titles)
+
+
 def colour(strategy: str) -> str:
-    """The strategy's colour; one that is not listed gets its own by the hash of its name."""
-    if strategy in COLOURS:
-        return COLOURS[strategy]
+    """The strategy's colour; one without a place in the palette gets its own by the hash of its name."""
+    if strategy in ANCHORS:
+        return ANCHORS[strategy][1]
+    place = _place(strategy)
+    if place < len(PALETTE):
+        return PALETTE[place][0]
     digest = hashlib.sha256(strategy.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
     lightness, saturation = 0.36 + 0.14 * digest[2] / 255, 0.55 + 0.3 * digest[3] / 255
@@ -109,12 +92,17 @@ def colour(strategy: str) -> str:
 
 def marker(strategy: str) -> str:
     """The strategy's marker, so that curves stay apart without colour."""
-    return MARKERS.get(strategy, "d")
+    place = _place(strategy)
+    return PALETTE[place][1] if place < len(PALETTE) else "d"
 
 
 def title(strategy: str) -> str:
-    """The name a reader knows; the registered name where none is listed."""
-    return TITLES.get(strategy, strategy)
+    """The name a reader knows; the registered name where nobody introduced the strategy."""
+    return ANCHORS[strategy][0] if strategy in ANCHORS else _titles.get(strategy, strategy)
+
+
+def _place(strategy: str) -> int:
+    return list(_titles).index(strategy) if strategy in _titles else max(len(_titles), len(PALETTE))
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -124,8 +112,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def rank(strategy: str) -> tuple[int, str]:
-    """Sort key: anchors first, then the listed strategies, then plug-ins by name."""
+    """Sort key: anchors first, then strategies as they were introduced, then others by name."""
     if strategy in ANCHORS:
-        return ANCHORS.index(strategy), ""
-    listed = list(COLOURS)
-    return len(ANCHORS) + (listed.index(strategy) if strategy in listed else len(listed)), strategy
+        return list(ANCHORS).index(strategy), ""
+    return len(ANCHORS) + _place(strategy), strategy

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from reports import style
 from reports.escape import markdown, terminal
+from reports.fitting import DASH, print_fitting
 from reports.frame import Facet, frame, metrics
 from reports.naming import counted_text, series_label, steps_text
 from results.schema import Row
 
-DASH = "–"
 ROUNDING_BITS = 1e-4
 """Bits that rounding of float32 explains."""
 EXACT_NOTE = (
@@ -109,63 +109,37 @@ def print_tables(facets: Sequence[Facet], console: Console | None = None) -> Non
     for facet in facets:
         _print_line(console, f"\n{facet.caption}", "bold")
         for table in tables(facet):
-            for block in _fitting(table, console):
-                console.print(block, crop=False)
+            _print(table, console)
         for line in failures(facet.rows):
             _print_line(console, line, "red")
     _print_line(console, EXACT_NOTE, "dim")
 
 
-def to_rich(table: ReportTable, columns: Sequence[int] | None = None) -> Table:
-    """The table (or some of its columns) for a terminal; strategies in their colours, anchors dim."""
-    chosen = range(len(table.columns)) if columns is None else columns
-    rich_table = Table(
-        title=terminal(table.title), title_justify="left", title_style="bold", header_style="bold"
-    )
-    for index in chosen:
-        column = table.columns[index]
-        rich_table.add_column(
-            terminal(column.heading), justify="right" if column.numeric else "left", no_wrap=True
-        )
-    for row, entries in zip(table.rows, table.entries, strict=True):
-        cells = [terminal(entries[index].text.split(":")[0]) for index in chosen]
-        cells[0].stylize(style.colour(row.strategy))
-        rich_table.add_row(*cells, style="dim" if row.tier == "anchor" else None)
-    return rich_table
-
-
 def print_plain(
     headings: Sequence[str], lines: Sequence[Sequence[str]], console: Console | None = None
 ) -> None:
-    """A table of text on the terminal, as wide as it needs."""
-    console = console or Console()
-    table = Table(header_style="bold")
-    for heading in headings:
-        table.add_column(terminal(heading), no_wrap=True)
-    for line in lines:
-        table.add_row(*map(terminal, line))
-    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console.width = max(console.width, needed)
-    console.print(table, crop=False)
+    """A table of text on the terminal, in blocks of columns that fit it; off a terminal, uncut."""
+    print_fitting(console or Console(), headings, lines)
 
 
-def _fitting(table: ReportTable, console: Console) -> list[Table]:
-    """The table as one block, or as blocks of the terminal's width that repeat strategy and steps."""
-
-    def width(columns: Sequence[int]) -> int:
-        wide = console.options.update(max_width=10_000)
-        return console.measure(to_rich(table, columns), options=wide).maximum
-
-    everything = list(range(len(table.columns)))
-    if not console.is_terminal:
-        console.width = max(console.width, width(everything))
-        return [to_rich(table)]
-    blocks: list[list[int]] = [everything[:2]]
-    for index in everything[2:]:
-        if len(blocks[-1]) > 2 and width([*blocks[-1], index]) > console.width:
-            blocks.append(everything[:2])
-        blocks[-1] = [*blocks[-1], index]
-    return [to_rich(table, block) for block in blocks]
+def _print(table: ReportTable, console: Console) -> None:
+    """The table in blocks that repeat strategy and steps; strategies in their colours, anchors dim."""
+    lines: list[list[str | Text]] = [
+        [
+            terminal(entries[0].text.split(":")[0], style.colour(row.strategy)),
+            *(entry.text.split(":")[0] for entry in entries[1:]),
+        ]
+        for row, entries in zip(table.rows, table.entries, strict=True)
+    ]
+    print_fitting(
+        console,
+        [column.heading for column in table.columns],
+        lines,
+        keys=2,
+        right=[column.heading for column in table.columns if column.numeric],
+        title=terminal(table.title, "bold"),
+        styles=["dim" if row.tier == "anchor" else None for row in table.rows],
+    )
 
 
 def _print_line(console: Console, text: str, look: str) -> None:

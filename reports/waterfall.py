@@ -17,6 +17,8 @@ from results.environments import result_key
 from results.schema import Row
 
 IDEAL, UNEXPLAINED = "steps", "unexplained"
+BASE = "raster"
+"""The strategy of one token a step."""
 FACTORS = ("tokens processed", "guidance", "cache traffic", "attention", "launch and host", "detokenizing")
 NOTE = (
     "Speed-up over the raster strategy at the same batch, in images/s. Steps: the ratio of step counts. The "
@@ -48,7 +50,7 @@ def base_of(row: Row, rows: Sequence[Row]) -> Row | None:
     fitting = [
         other
         for other in rows
-        if other.strategy == "raster"
+        if other.strategy == BASE
         and _measured(other)
         and other.batch == row.batch
         and (other.guidance is None) == (row.guidance is None)
@@ -78,7 +80,7 @@ def waterfalls(rows: Sequence[Row], costs: Mapping[str, Mapping[str, Any]]) -> l
     """Those of all rows but the raster ones, in their order."""
     found = []
     for row in rows:
-        base = None if row.strategy == "raster" else base_of(row, rows)
+        base = None if row.strategy == BASE else base_of(row, rows)
         drawn = None if base is None else waterfall(row, base, costs)
         if drawn is not None:
             found.append(drawn)

@@ -46,9 +46,13 @@ def fault(value: Any, hint: Any) -> str | None:
     return None if fits else f"' must be {_WORDS.get(hint, hint)}"
 
 
+LARGEST = (1 << 63) - 1
+"""Of whole numbers: 64 bits."""
+
+
 def is_whole(value: Any) -> bool:
     """Whether ``value`` is an int of 64 bits: JSON's may have any number of digits, which no array holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+    return isinstance(value, int) and not isinstance(value, bool) and -LARGEST - 1 <= value <= LARGEST
 
 
 _WORDS = {

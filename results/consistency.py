@@ -14,7 +14,7 @@ def contradiction(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str
         found = SHAPES[one.shape](values[key]) if isinstance(one, Measure) and one.shape else None
         if found:
             return f"key '{key}' {found}"
-    return _paired(values["paired"])
+    return _turns(values["turns"])
 
 
 def implausible(values: Mapping[str, Any], fields: Mapping[str, Field]) -> str | None:
@@ -55,10 +55,10 @@ def _numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def _paired(paired: Mapping[str, Any] | None) -> str | None:
-    if paired is None:
+def _turns(turns: Mapping[str, Any] | None) -> str | None:
+    if turns is None:
         return None
-    own, other = paired["seconds"], paired["reference_seconds"]
+    own, other = turns["seconds"], turns["reference_seconds"]
     if not own or len(own) != len(other) or min(*own, *other) <= 0:
-        return "key 'paired' must have as many seconds as reference_seconds, all above 0"
+        return "key 'turns' must have as many seconds as reference_seconds, all above 0"
     return None

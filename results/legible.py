@@ -8,7 +8,7 @@ from results.schema import Row
 
 LONGEST_NAME = 120
 """Characters; tables and pictures grow with their longest name."""
-_NAMES = ("label", "strategy", "network", "tokenizer", "options")
+_NAMES = ("label", "strategy", "network", "tokenizer", "options", "settings")
 
 
 def legible(row: Row) -> Row:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from results.annotations import is_whole
+from results.annotations import LARGEST, is_whole
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ def is_number(value: Any) -> bool:
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def whole(least: int, most: int | None = None) -> Rule:
+def whole(least: int, most: int = LARGEST) -> Rule:
     def fits(value: Any) -> bool:
-        return is_whole(value) and value >= least and (most is None or value <= most)
+        return is_whole(value) and least <= value <= most
 
-    return Rule(f"a whole number of at least {least}" + (f" and at most {most:,}" if most else ""), fits)
+    return Rule(f"a whole number of at least {least} and at most {most:,}", fits)
 
 
 def number(expectation: str, fits: Callable[[float], bool]) -> Rule:

@@ -74,4 +74,4 @@ def differing(rows: Iterable[Row], at_equal: Collection[str] = ()) -> list[str]:
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value

@@ -7,104 +7,35 @@ that could not be measured is null and ``unmeasured`` says why, under the field'
 
 import dataclasses
 import json
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from pardec.errors import UserError
 from results.annotations import fault
 from results.consistency import contradiction
 from results.fields import Field, Measure, annotation, declared, measured, of_cell
+from results.parts import (
+    Attempt,
+    Lossiness,
+    Metric,
+    NetworkUse,
+    Numbers,
+    Protocol,
+    Reference,
+    Status,
+    Tier,
+    Turns,
+)
+from results.settings import wrong_setting
 from results.upgrades import upgraded
 
 RANDOM_WEIGHTS = "random"
 """Stands in ``Row.checkpoint`` for the hash of weights that were never trained."""
 
-Status = Literal["ok", "oom", "timeout", "error", "skipped", "invalid"]
-Tier = Literal["controlled", "published", "anchor"]
-
-
-class Attempt(TypedDict):
-    """One try of a cell."""
-
-    started_at: str
-    wall_s: float
-    status: Status
-    reason: str | None
-
-
-class Metric(TypedDict):
-    """A quality metric at its stated number of images; ``low`` and ``high`` bound its 95 % interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reference: str | None
-
-
-class Lossiness(TypedDict):
-    """Mean of ``n`` images with its 95 % interval over images."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-class Reference(TypedDict):
-    """The images or statistics that quality is measured against."""
-
-    name: str
-    sha256: str
-    n: int | None
-    """Images behind its statistics; null where a published file doesn't say."""
-
-
-class Protocol(TypedDict):
-    """How images become features: colour rounding, label rule, feature network and its weights."""
-
-    colour: str
-    labels: str
-    extractor: str
-    extractor_sha256: str
-
-
-class Paired(TypedDict):
-    """Seconds of a batch beside those of a reference cell, timed in turn by one process after the other.
-
-    Every round runs each cell once, forwards in even rounds and backwards in odd ones (ABBA), so a machine
-    that slows down or speeds up does so for both: the ratio of a round is free of it.
-    """
-
-    reference: str
-    """Key of the reference cell; its own row has equal lists."""
-    batch: int
-    seconds: list[float]
-    """Of this cell, by round."""
-    reference_seconds: list[float]
-
-
-class NetworkUse(TypedDict):
-    """One of several networks of a decode."""
-
-    role: str
-    """What it does there: drafter, refiner, ..."""
-    parameters: int
-    sha256: str | None
-    """Of its weights; null for random ones."""
-    cache_bytes: int
-    forwards: float
-    """As ``Row.forwards``, of this network alone."""
-    tokens_processed: float
-
-
-Numbers = dict[str, float | None]
-_FIXED = "every image takes the steps of the plan"
 _NO_DRAFTS = "the strategy drafts no tokens"
 
 
@@ -243,7 +174,7 @@ class Row:
     """Whether warm-up ended because its last three batches agreed; else its budget was spent."""
     stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
-    paired: Paired | None = measured(unit="s", since=2)
+    turns: Turns | None = measured(unit="s", since=2)
     compile_s: float | None = measured(unit="s", since=2, gated=True)
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
@@ -305,16 +236,6 @@ _HINTS = typing.get_type_hints(Row)
 def may_be_null(name: str) -> bool:
     """Whether a field of a row may be null."""
     return fault(None, _HINTS[name]) is None
-
-
-def finite_or_none(value: float | None) -> float | None:
-    """``value``, or None where it is NaN or infinite (JSON has neither)."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def with_reasons(row: Row, reason: str) -> Row:
-    """``row`` with ``reason`` noted for every null number that has none yet."""
-    return dataclasses.replace(row, unmeasured=reasons(dataclasses.asdict(row), reason))
 
 
 def reasons(values: Mapping[str, Any], reason: str) -> dict[str, str]:
@@ -389,6 +310,9 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         return f"key 'cell' must be 16 hexadecimal digits, not {values['cell']!r}"
     if values["status"] != "ok" and not values["reason"]:
         return f"key 'reason' must say why the status is {values['status']}"
+    wrong = wrong_setting(values["settings"])
+    if wrong:
+        return f"key 'settings.{wrong}"
     found = contradiction(values, FIELDS)
     if found:
         return found

@@ -1,9 +1,11 @@
 """What a cell may be asked for: every setting with its type, default, meaning and declaration. Plain data."""
 
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from results.annotations import fault
 from results.fields import Setting, declared, setting
 from results.rules import guidance_scale, number, options, switch, text, whole
 
@@ -44,6 +46,25 @@ class Settings:
     )
     """Weights of a published network's tokenizer: the path of a published file, ``random``, or None, where
     tokens stay tokens. The zoo's tokenizer has weights of its own, which ``random`` leaves as they are."""
+    weights: str | None = setting(
+        None,
+        rule=text("the name of one state dict in the published file, e.g. ema"),
+        late=True,
+        applies="decoding",
+        joins=True,
+        draws=True,
+        shared="network",
+        label="weights {}",
+    )
+    """Which of several state dicts in ``checkpoint``, by its keys joined by dots: ``ema``."""
+    tokenizer_weights: str | None = setting(
+        None,
+        rule=text("the name of one state dict in the tokenizer's file, e.g. ema"),
+        late=True,
+        applies="decoding",
+        joins=True,
+    )
+    """The same of ``tokenizer_checkpoint``."""
     data: str = setting("mnist", rule=text("mnist or imagefolder:PATH"), shared="network")
     """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
     reference: str | None = setting(
@@ -198,3 +219,15 @@ class Settings:
 
 DECLARED: dict[str, Setting] = declared(Settings, Setting)
 """Setting -> its declaration."""
+_HINTS = typing.get_type_hints(Settings)
+
+
+def wrong_setting(values: Mapping[str, Any]) -> str | None:
+    """The end of "setting 'name..." that says what a stored setting has to be, or None; names that nothing
+    declares may be of a newer pardec."""
+    for name, value in values.items():
+        if name in DECLARED:
+            found = fault(tuple(value) if isinstance(value, list) else value, _HINTS[name])
+            if found:
+                return f"{name}{found}, not {value!r:.80}"
+    return None

@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from results.environments import latest, one_each, partner, superseding
 from results.legible import legible
 from results.schema import FIELDS, Row, row_from_json, row_to_json
 
+RESULTS = Path("results/runs")
+"""Default place of result folders, one per sweep."""
 ROWS = "rows.jsonl"
 ARTIFACTS = "artifacts"
 _LOCK = ".lock"
@@ -68,20 +71,6 @@ class ResultStore:
     def rows(self) -> list[Row]:
         """Every row, one per cell and environment."""
         return _read(self.path)
-
-    def get(self, cell: str) -> Row | None:
-        """The row of a cell, the first ok one of several environments; None before its first attempt."""
-        rows = [row for row in self.rows() if row.cell == cell]
-        return next((row for row in rows if row.status == "ok"), rows[0] if rows else None)
-
-    def done(self, cell: str) -> bool:
-        """Whether the cell has an ok row, in whatever environment. Every other status is tried again."""
-        row = self.get(cell)
-        return row is not None and row.status == "ok"
-
-    def done_cells(self) -> frozenset[str]:
-        """The cells that a sweep started again skips."""
-        return frozenset(row.cell for row in self.rows() if row.status == "ok")
 
     def append(self, row: Row) -> Row:
         """Records ``row`` and returns it as stored, on disk when this returns.
@@ -201,7 +190,7 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> list[Row]:
     """The rows of one file, later tries superseding earlier ones; a torn last line is no row."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM_UTF8)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -11,6 +11,7 @@ Values = dict[str, Any]
 
 def upgraded(values: Values, fields: Mapping[str, Field], to: int) -> Values:
     """The JSON object of schema ``to`` for one of an older schema."""
+    values = _renamed(values)
     for version in range(values["schema"] + 1, to + 1):
         added = {name: one for name, one in fields.items() if one.since == version}
         before = {name: one.before for name, one in added.items()}
@@ -25,6 +26,19 @@ def upgraded(values: Values, fields: Mapping[str, Field], to: int) -> Values:
         if isinstance(known, dict):
             values["unmeasured"] = reasons | known
     return values
+
+
+def _renamed(values: Values) -> Values:
+    """Under today's names, fields and the keys of ``unmeasured`` alike."""
+    names = {old: new for old, (new, since) in RENAMED.items() if values["schema"] < since}
+    values = {names.get(name, name): value for name, value in values.items()}
+    if isinstance(values.get("unmeasured"), dict):
+        values["unmeasured"] = {names.get(name, name): why for name, why in values["unmeasured"].items()}
+    return values
+
+
+RENAMED = {"paired": ("turns", 5)}
+"""Name until then -> name, and the schema since which it is."""
 
 
 def _to_5(values: Values) -> Values:

@@ -63,13 +63,14 @@ class ARPGNetwork(Network):
         query_phases: phases of the targets, complex64 [..., n, 1, D/2].
         """
         if cache is not None:
-            content_view = content_view.placed(block.shape[1], cache.slots)
+            content_view = content_view.placed(block, cache.slots)
         x = self.content_norm(self.content(block, block_phases, content_view, cache))
         heads = (-1, self.config.trunk.head_width)
         keys = rotate(self.key(x).unflatten(-1, heads), block_phases).transpose(1, 2)  # [R, H, m, D]
         values = self.value(x).unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
-            keys, values = cache.layers[-1].extend(content_view.at, keys, values, content_view.reach)
+            pair = torch.cat([keys, values], dim=1)
+            keys, values = cache.layers[-1].extend(content_view.at, pair, content_view.reach)
         if query_phases is None:
             return None
         mask = self.embeddings.weight[self.config.codes]
@@ -141,8 +142,7 @@ class ARPG(Strategy[ARPGNetwork]):
     def decode(self, network: ARPGNetwork, plan: Plan, rows: Rows) -> Decoding:
         # Phase j belongs to slot j: none for the condition, then the order's.
         phases = network.phases(torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         ids, start, view = network.class_ids(rows.labels)[:, None], 0, View()  # [R, 1]
         if rows.known is not None and self.prefill == "joint":
             ids = torch.cat([ids, rows.known], dim=1)

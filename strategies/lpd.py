@@ -50,7 +50,7 @@ class LPDNetwork(Network):
 
     def forward(self, x: Tensor, phases: Tensor | None, view: View, asked: int, cache: Any = None) -> Tensor:
         """Logits [R, asked, V] of the last ``asked`` rows of x [R, n, d]."""
-        return self.head(self.norm(self.trunk(x, phases, view, cache)[:, -asked:])).float()
+        return self.head(self.norm(self.trunk(x, phases, view, cache, asked=asked))).float()
 
 
 @lru_cache(maxsize=64)
@@ -151,8 +151,7 @@ class LPD(Strategy[LPDNetwork]):
     def decode(self, network: LPDNetwork, plan: Plan, rows: Rows) -> Decoding:
         table = torch.cat([torch.zeros_like(rows.order[:, :1]), 1 + rows.order], dim=1)  # [1 or R, 1+N]
         phases = network.phases(table)
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         content, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
             self.remember(network, content, table[:, :1], phases, cache)

@@ -102,8 +102,7 @@ class PAR(Strategy[PARNetwork]):
     def decode(self, network: PARNetwork, plan: Plan, rows: Rows) -> Decoding:
         n = self.regions
         phases = network.phases(network.table_rows(rows.order[0], n))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         transition = network.transition.weight.expand(len(rows), -1, -1)  # [R, n-1, d]
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         for at in plan.groups():

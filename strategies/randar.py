@@ -72,6 +72,8 @@ def layout_rows(order: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(order[..., :1]), (1 + order).repeat_interleave(2, dim=-1)], dim=-1)
 
 
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def causal_mask(rows: int, keys: int, device: torch.device) -> Tensor:
     """Boolean [rows, keys] where the rows are the last of the keys and each sees up to itself."""
     return torch.ones(rows, keys, dtype=torch.bool, device=device).tril(keys - rows)
@@ -128,11 +130,11 @@ class RandAR(Strategy[RandARNetwork]):
         # The last token predicts nothing and is seen by nobody, so leaving it out is exact.
         x = torch.cat([prefix, interleave(instructions, embedded)[:, :-1]], dim=1)  # [B, 2N, d]
         if lesson.sizes is None:
-            return network(x, layout[:, :-1], View(causal=True), asked=slice(1, None, 2))
+            return network.logits(network.trunk(x, layout[:, :-1], View(causal=True))[:, 1::2])
         x = torch.cat([x[:, :-1], instructions], dim=1)  # [B, 3N-1, d]
         phases = torch.cat([layout[:, :-2], asked], dim=1)
         view = View(mask=reading_mask(lesson.sizes, x.device))
-        return network(x, phases, view, asked=slice(-tokens.shape[1], None))
+        return network(x, phases, view, asked=tokens.shape[1])
 
     def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         # The first group is one token, so a second step is needed where there is more.
@@ -163,8 +165,7 @@ class RandAR(Strategy[RandARNetwork]):
         layout = network.phases(layout_rows(rows.order))  # [1 or R, 1+2N, 1, D/2]
         asked = layout[:, 1::2]
         instructions = network.instructions(asked)  # [1 or R, N, d]
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x, start = network.class_embedding(rows.labels).unsqueeze(1), 0  # [R, 1, d]
         if rows.known is not None:
             known = self.embed_known(network, rows.known)  # [R, given, d]
@@ -174,7 +175,7 @@ class RandAR(Strategy[RandARNetwork]):
             x = torch.cat([x, instructions[:, at].expand(len(rows), -1, -1)], dim=1)
             phases = torch.cat([layout[:, start : start + fed], asked[:, at]], dim=1)
             view = View(start, mask=causal_mask(x.shape[1], end, x.device))
-            tokens = yield Ask(network(x, phases, view, cache, slice(fed, None)), at)
+            tokens = yield Ask(network(x, phases, view, cache, at.stop - at.start), at)
             # The group's first instruction keeps its slot. The others were fed only to be read: their slots
             # are written over by the training layout, in which they see the tokens before them.
             x = interleave(instructions[:, at], network.token_embedding(tokens))[:, 1:]

@@ -169,8 +169,7 @@ class RAR(Strategy[RARNetwork]):
         positional = network.positional(rows.order)  # [1, N, d]
         phases = network.input_phases(rows.order)
         modulations = Modulations(rows.labels, max(1, MODULATED_ROWS // len(rows)))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         ids, start = network.class_ids(rows.labels)[:, None], 0  # [R, 1]
         for place, at in enumerate(plan.groups()):
             x = network.embeddings(ids) + positional[:, at]  # [R, 1, d]

@@ -28,10 +28,13 @@ class RasterNetwork(Network):
         self.head = nn.Linear(width, config.codes, bias=False)
 
     def forward(
-        self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None, asked: slice = slice(None)
+        self, x: Tensor, phases: Tensor | None, view: View, cache: Any = None, asked: int | None = None
     ) -> Tensor:
-        """Logits [R, n, V] of those of the embedded rows x [R, m, d] that are ``asked`` for."""
-        return self.head(self.norm(self.trunk(x, phases, view, cache)[:, asked])).float()
+        """Logits [R, n, V] of the embedded rows x [R, n, d], or of the last ``asked`` of them."""
+        return self.logits(self.trunk(x, phases, view, cache, asked=asked))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x)).float()
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ class Raster(Strategy[RasterNetwork]):
 
     def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
         phases = network.phases(torch.arange(plan.places, device=network.device))
-        layers, slots = self.cache_shape(network.config)
-        cache = network.cache(len(rows), slots, layers)
+        cache = network.cache(len(rows), *self.cache_shape(network.config))
         x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
         for slot, at in enumerate(plan.groups()):
             here = None if phases is None else phases[slot : slot + 1]

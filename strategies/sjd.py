@@ -74,8 +74,8 @@ class SJD(Speculative[RasterNetwork]):
         uniform = yield Uniform("accept", tested)
         accepted = uniform < (of_tokens(p[:, :-1], drafts) / of_tokens(q, drafts)).clamp(max=1)
         final = until_rejection(accepted, at)  # [B, L]
-        stands = final[:, :-1] & accepted & (tested >= 0)
-        rejected = final[:, :-1] & ~accepted & (tested >= 0)  # one of an image, or none
+        stands = final[:, 1:]  # a draft is kept where the place after it is reached
+        rejected = final[:, :-1] & ~stands & (tested >= 0)  # one of an image, or none
         images, first = torch.arange(len(at), device=at.device), rejected.int().argmax(dim=1)
         rest = residual(p[images, first], q[images, first])  # [B, V]
         if self.loop == "published":

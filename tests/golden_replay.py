@@ -29,6 +29,7 @@ from strategies.decoding.schedules import arpg_sizes, par_sizes, randar_sizes
 from strategies.decoding.streams import Streams
 from strategies.randar import RandAR, RandARNetwork
 from strategies.zero_shot.randar import ContextGuidance, Extrapolation, extrapolate, small_orders
+from tests.metric_replay import replay_metrics
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ def replay_loss(golden: Golden) -> float:
     dropped = golden.io.get("label_dropped", torch.zeros(len(labels), dtype=torch.bool))
     labels = torch.where(dropped, network.config.classes, labels)
     lesson = strategy.lesson(len(labels), network.config.grid, torch.Generator().manual_seed(0), 1.0)
+    if golden.family == "nar":  # recorded in raster order
+        lesson = replace(lesson, order=torch.arange(tokens.shape[1]).expand_as(tokens))
     if "order" in golden.io:
         lesson = replace(lesson, order=golden.io["order"])
     if "group_sizes" in golden.io or "group_sizes" in golden.sampling:
@@ -276,6 +279,8 @@ def replay_other(golden: Golden) -> float:
         return 0.0
     if golden.family == "randar" and "low_tokens" in golden.io:
         return replay_extrapolation(golden)
+    if golden.family == "metrics":
+        return replay_metrics(golden.config, {name: value.numpy() for name, value in golden.io.items()})
     raise ValueError(f"no rule replays '{golden.kind}' of family '{golden.family}' with {sorted(golden.io)}")
 
 

@@ -37,7 +37,7 @@ print(plan.steps, tuple(image.shape), bool(image.isfinite().all()))
 
 def homes() -> dict[str, str]:
     """Name -> module, as type checkers read the face."""
-    tree = ast.parse(Path(pardec.__file__).read_text())
+    tree = ast.parse(Path(pardec.__file__).read_text(encoding="utf-8"))
     (branch,) = (node for node in tree.body if isinstance(node, ast.If))
     return {
         alias.name: str(node.module)

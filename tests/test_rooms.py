@@ -65,7 +65,7 @@ def modules_of(root: Path) -> dict[str, Path]:
 
 def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[Import]:
     """What a module imports of ours; of a package, the module that a name is taken from."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lazy = {id(inner) for function in functions for inner in ast.walk(function)}
     typed = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
@@ -137,6 +137,14 @@ def test_every_room_is_declared_and_says_what_it_owns():
     assert len(packages) > len(HARNESS)
     silent = [path for path in packages if not ast.get_docstring(ast.parse(path.read_text()))]
     assert [str(path.relative_to(ROOT)) for path in silent] == []
+
+
+def test_the_tree_and_the_order_stand_in_the_docs():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert f"`{' '.join(HARNESS)}`" in " ".join(page.split())
+    for path in modules_of(ROOT).values():
+        if path.name == "__init__.py":
+            assert f" {path.parent.name}/ " in page.replace("\n", " "), path
 
 
 RIM = ("harness.cli", "harness.commands", "harness.sweep.worker", "strategies.decoding.registry", FACE)

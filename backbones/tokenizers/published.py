@@ -30,12 +30,15 @@ def build_tokenizer(name: str, grid: tuple[int, int]) -> Tokenizer:
     return _FAMILIES[info.family].build(info.names, (grid[0] * info.stride, grid[1] * info.stride))
 
 
-def load_published_tokenizer(name: str, grid: tuple[int, int], path: Path) -> Tokenizer:
+def load_published_tokenizer(
+    name: str, grid: tuple[int, int], path: Path, weights: str | None = None
+) -> Tokenizer:
     """The tokenizer with the weights of the authors' file, in float32, frozen and in evaluation mode.
 
-    Raises CheckpointError where the file is missing, damaged, or holds something else.
+    weights: which of several in the file. Raises CheckpointError where the file is missing, damaged, or
+    holds something else.
     """
-    state = read_state_dict(path)
+    state = read_state_dict(path, weights)
     tokenizer = _empty(name, grid)
     load_published(tokenizer, state, _FAMILIES[tokenizer_info(name).family].keys, str(path))
     return tokenizer.requires_grad_(False).eval()

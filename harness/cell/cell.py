@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.machine.environment import usable_cores
 from pardec.errors import UserError, nearest, unknown
+from pardec.files import path_of, spec_of
 from pardec.hashing import text_key
 from results.fields import Applies
 from results.rules import TUNED
@@ -153,6 +154,10 @@ def checked(key: str, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {key} = {_toml(value)}: expected {rule.expectation}{hint}")
     if key == "guidance" and (value is False or value == TUNED):
         return value or None
+    if DECLARED[key].pin:
+        return str(path_of(value)) if value.startswith("~") else value
+    if key == "data":
+        return spec_of(value)
     return float(value) if rule.real else value
 
 

@@ -1,14 +1,9 @@
 """From a recorded row back to the cell that it was measured of."""
 
-import typing
-
 from harness.cell.cell import RANDOM, RULES, Cell, default_values, normalised
 from pardec.errors import UserError
-from results.annotations import fault
 from results.schema import FIELDS, RANDOM_WEIGHTS, Row
 from results.settings import DECLARED
-
-_HINTS = typing.get_type_hints(Cell)
 
 
 def cell_of(row: Row) -> Cell:
@@ -30,18 +25,13 @@ def _stored(row: Row) -> Cell:
         raise UserError(f"{where}: its settings name no strategy")
     defaults = default_values()
     values = {**defaults, **row.settings}
-    if isinstance(values["plugin"], list):
-        values["plugin"] = tuple(values["plugin"])
     for name, value in values.items():
-        wrong = fault(value, _HINTS[name])
-        if wrong:
-            raise UserError(f"{where}: setting '{name}{wrong}, not {value!r:.80}")
         rule = RULES.get(name)
         if rule is None or value == defaults.get(name) or (isinstance(value, str) and not rule.choices):
             continue  # a path need not be printable
         if not rule.fits(value):
             raise UserError(f"{where}: {name} = {value!r:.80}: expected {rule.expectation}")
-    return Cell(**values)
+    return Cell.from_settings(values)
 
 
 def _as_told(row: Row) -> Cell:

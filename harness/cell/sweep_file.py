@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
+from harness.cell.inline import alternatives, pieces
 from pardec.errors import UserError, unknown
+from pardec.files import path_of, read_text
 from results.rules import TUNED, Rule
 from strategies.decoding import registry
 
@@ -72,7 +74,7 @@ def find(file_or_name: str) -> Path:
     """The sweep file of a path or of a shipped name."""
     if file_or_name in shipped():
         return SHIPPED / f"{file_or_name}.toml"
-    path = Path(file_or_name)
+    path = path_of(file_or_name)
     if path.is_file():
         return path
     if path.suffix == ".toml" or len(path.parts) > 1:
@@ -130,7 +132,7 @@ def once(sweep: Sweep, most: int) -> Sweep:
 def _read(path: Path) -> dict[str, Any]:
     text = ""
     try:
-        text = path.read_text()
+        text = read_text(path)
         return tomllib.loads(text)
     except RecursionError:
         raise UserError(f"sweep file '{path}' is nested too deeply") from None
@@ -222,7 +224,8 @@ _CONDITION = re.compile(r"\s*([\w-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*")
 
 
 def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> list[Cell]:
-    """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values.
+    """Cells that meet every condition of e.g. ``strategy=lpd|arpg,steps<=8``; ``|`` separates values, and a
+    value with commas stands in quotes.
 
     Keys are those of sweep files and the names of strategy options. Unless the cells are ``finished``, what
     a cell leaves open (steps, network, label) meets every condition on it. Raises UserError for a condition
@@ -230,7 +233,7 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
     """
     chosen = list(cells)
     keys = {*RULES, *(option for cell in cells for option in cell.options)} - {"options"}
-    for text in expression.split(","):
+    for text in pieces(expression):
         match = _CONDITION.fullmatch(text)
         if match is None:
             raise UserError(f"-k '{expression}': '{text}' is no condition; expected e.g. steps<=8")
@@ -256,7 +259,7 @@ def _is_open(cell: Cell, key: str) -> bool:
 def _meets(cell: Cell, key: str, operator: str, wanted: str, expression: str) -> bool:
     value = getattr(cell, key) if key in RULES else cell.options.get(key)
     if operator in ("=", "==", "!="):
-        same = any(_same(value, one.strip()) for one in wanted.split("|"))
+        same = any(_same(value, one) for one in alternatives(wanted))
         return same == (operator != "!=")
     try:
         limit = float(wanted)

@@ -56,6 +56,6 @@ def run(options: argparse.Namespace) -> int:
         print("no baseline was recorded")
         return summary.exit_code
     if joined is not None:
-        benchmarks.beside(path).write_text(json.dumps(joined, indent=1) + "\n")
+        benchmarks.beside(path).write_text(json.dumps(joined, indent=1) + "\n", encoding="utf-8")
     print(f"baseline: {path}")
     return 0

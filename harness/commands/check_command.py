@@ -1,15 +1,24 @@
 """pardec check: a strategy held to the contract, as a score card."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 
+from harness.cell.inline import Word, options_of, pieces, settings
 from harness.commands.common import add_plugin_flag
+from pardec.errors import UserError
+from pardec.files import path_of
 from strategies.decoding import registry
 
 SUMMARY = "hold a strategy to the contract and print its score card"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("strategy", metavar="NAME|FILE", help="a strategy's name, or a plug-in file (.py)")
+    command.add_argument(
+        "strategy",
+        metavar="NAME|FILE[,OPTION=VALUE...]",
+        help="a strategy's name or a plug-in file (.py), and options of it: lpd,order=random",
+    )
     command.add_argument(
         "--only", action="append", default=[], metavar="CHECK", help="one check; may be repeated"
     )
@@ -22,8 +31,27 @@ def run(options: argparse.Namespace) -> int:
         registry.add_plugin(path)
     from strategies.decoding.contract import CHECKS, check_strategy
 
-    card = check_strategy(options.strategy, only=options.only)
+    name, given = _asked(options.strategy)
+    strategy = registry.get(name, **options_of(name, given, f"check '{options.strategy}'"))
+    card = check_strategy(strategy, only=options.only)
+    named = ",".join([card.strategy, *(f"{key}={word.text}" for key, word in given.items())])
+    card = dataclasses.replace(card, strategy=named)
     print("\n".join(card.lines()))
     for outcome in card.failures:
         print(f"\n{outcome.check}: {CHECKS[outcome.check].requires}\n  {outcome.reason}")
     return 0 if card.passed else 1
+
+
+def _asked(text: str) -> tuple[str, dict[str, Word]]:
+    """Name and options of ``NAME,OPTION=VALUE`` or ``FILE,OPTION=VALUE``; the file's strategy is loaded."""
+    where = f"check '{text}'"
+    if Path(text).suffix == ".py":  # a file's name may hold commas
+        return registry.add_plugin(path_of(text)), {}
+    first, *rest = pieces(text)
+    if "=" in first:
+        given = settings(text, where)
+        if "strategy" not in given:
+            raise UserError(f"{where}: no strategy; expected NAME,OPTION=VALUE")
+        return given.pop("strategy").text, given
+    name = registry.add_plugin(path_of(first)) if Path(first).suffix == ".py" else first
+    return name, settings(text[len(first) + 1 :], where) if rest else {}

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS
+from harness.commands.common import introduce_strategies
 from pardec.errors import UserError
+from results.store import RESULTS
 
 SUMMARY = "hold every published figure against the measured rows"
 
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from reports.claims import claims
     from results.store import load_rows
 
+    introduce_strategies()
     folders = options.results or sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
     found = claims([row for folder in folders for row in load_rows(folder)])
     print_claims(found)

@@ -1,19 +1,19 @@
 """Flags that several commands share, and the settings of a cell that they ask for."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
+from harness.machine.distributed import launch
 from pardec.errors import UserError
+from pardec.files import path_of
+from reports import style
 from results.settings import DTYPES
+from strategies.decoding import registry
 
 if TYPE_CHECKING:
     from harness.images.shards import Share
-
-RESULTS = Path("results/runs")
-"""Default place of result folders, one per sweep."""
 
 
 def add_machine_flags(command: argparse.ArgumentParser) -> None:
@@ -41,9 +41,17 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         help="keep initial weights of network and published tokenizer: speed, memory and steps without files",
     )
+    add_weights_flags(command)
     add_checkpoints_flag(command)
     add_zoo_flag(command)
     add_plugin_flag(command)
+
+
+def add_weights_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", metavar="NAME", help="of several in the network's file: model, ema, ... (see inspect)"
+    )
+    command.add_argument("--tokenizer-weights", metavar="NAME", help="the same in the tokenizer's file")
 
 
 def add_scoring_flags(command: argparse.ArgumentParser) -> None:
@@ -94,6 +102,11 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
     )
 
 
+def introduce_strategies() -> None:
+    """Give reports the titles of all strategies, in the order of their colours."""
+    style.introduce(registry.titles())
+
+
 def existing_folder(path: Path, flag: str) -> Path:
     """The absolute path of a flag's folder; UserError where there is none."""
     if not path.is_dir():
@@ -112,19 +125,21 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "images",
         "seed",
         "checkpoint",
+        "weights",
+        "tokenizer_weights",
         "compile",
         "cuda_graphs",
     ):
         value = getattr(options, key, None)
         if value is not None:
-            found[key] = checked(key, value, f"--{key}")
+            found[key] = checked(key, value, f"--{key.replace('_', '-')}")
     if found.get("checkpoint") == RANDOM:
         found["tokenizer_checkpoint"] = RANDOM
     for key in SCORING:
         value = getattr(options, key, None)
         if value is not None:
             fetched = key.endswith("inception") and value == DOWNLOAD
-            found[key] = value if fetched else str(Path(value).absolute())
+            found[key] = value if fetched else str(path_of(value).absolute())
     if options.checkpoints is not None:
         found["checkpoints"] = str(existing_folder(options.checkpoints, "--checkpoints"))
     if options.zoo is not None:
@@ -141,9 +156,9 @@ def share_of(text: str | None) -> "Share":
     """The part of the flag --shard, or that of this process under torchrun."""
     from harness.images.shards import Share
 
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    found = launch()
     if text is None:
-        return Share(int(os.environ.get("RANK", "0")), ranks)
-    if ranks > 1:
+        return Share(found.rank, found.size)
+    if found.size > 1:
         raise UserError("--shard: torchrun deals the shards already; use one or the other")
     return Share.parse(text)

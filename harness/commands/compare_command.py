@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from harness.commands.common import introduce_strategies
+
 SUMMARY = "compare two sets of results, or the strategies of one, with intervals"
 
 
@@ -20,6 +22,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from reports.compare import compare, compare_within, print_comparison, print_text_tables
 
+    introduce_strategies()
     if options.b is None:
         print_text_tables(compare_within(options.a))
         return 0

@@ -14,6 +14,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--all", action="store_true", help="list every tensor that is missing, extra or of another shape"
     )
+    command.add_argument("--weights", metavar="NAME", help="of several in the file: model, ema, ...")
     add_plugin_flag(command)
 
 
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.weights.inspection import inspect_file
 
     load_plugins(map(str, options.plugin))
-    found = inspect_file(options.file)
+    found = inspect_file(options.file, options.weights)
     if not found.complete:
         if options.all:
             for name, entries in found.differences.groups():

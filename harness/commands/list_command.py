@@ -20,7 +20,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     for path in options.plugin:
         registry.add_plugin(path)
-    _section("strategies", [(name, registry.describe(name)) for name in registry.names()])
+    strategies = [(name, registry.describe(name)) for name in registry.names()]
+    _section("strategies", [*strategies, *registry.faults()])
     _section(
         "networks (ours, trained)",
         [(ZOO_PREFIX + name, _describe(name, options.zoo)) for name in zoo.names(options.zoo)],

@@ -20,6 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.regress import benchmarks, gate, judge, show
+    from harness.regress.findings import worst
 
     if options.baseline is not None and not options.baseline.is_file():
         raise UserError(f"--baseline '{options.baseline}': no such file; 'pardec baseline' records one")
@@ -31,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
     show.print_findings(findings)
     for file, text in ((options.markdown, show.to_markdown), (options.json, show.to_json)):
         if file is not None:
-            file.write_text(text(findings))
-    return summary.exit_code or int(judge.worst(findings) == "fail")
+            file.write_text(text(findings), encoding="utf-8")
+    return summary.exit_code or int(worst(findings) == "fail")

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS
+from harness.commands.common import introduce_strategies
 from harness.machine.terminal import progress_bar
+from results.store import RESULTS
 
 SUMMARY = "write tables and pictures of a result folder as one offline page"
 
@@ -31,6 +32,7 @@ def write(results: Path, out: Path | None) -> Path:
     """The report of ``results``, with a progress bar; returns the path of the page."""
     from reports.site import write_report
 
+    introduce_strategies()
     with progress_bar() as bar:
         task = bar.add_task("report", total=None)
         return write_report(

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from harness.commands.common import RESULTS, add_zoo_flag
+from harness.commands.common import add_zoo_flag
+from results.store import RESULTS
 
 SUMMARY = (
     "measure the regression gate itself: false alarms and detection of planted changes. Exit status: 0 all "
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     found = selftest(
         few if options.quick else Size(), options.out.parent / "artifacts", print, threads=threads, zoo=zoo
     )
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines(found)))
     print(f"self-test: {options.out}")
     return 0 if all(rate["met"] for rate in found["rates"]) else 1

@@ -4,12 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.common import RESULTS, add_machine_flags, add_scoring_flags, overrides
-from pardec.errors import UserError
+from harness.commands.common import add_machine_flags, add_scoring_flags
+from results.store import RESULTS
 
 if TYPE_CHECKING:
-    from harness.cell.sweep_file import Sweep
-    from harness.sweep.row import Summary
+    pass
 
 SUMMARY = "run a sweep, or go on with it"
 
@@ -55,50 +54,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.cell.cell import checked
-    from harness.sweep.sweep import dry_run, run_sweep, sweep_cells
+    from harness.commands.sweep_run import sweep
 
-    if options.address is not None and options.executor != "ray":
-        raise UserError(f"--address '{options.address}': only with --executor ray")
-    if options.dry_run:
-        from harness.cost.sweep_hours import predicted_hours
-
-    most = options.max_images
-    if most is not None:
-        checked("images", most, "--max-images")
-    select = ",".join(options.select) if options.select else None
-    sweep = sweep_cells(options.sweep, select, overrides(options), most)
-    if options.dry_run:
-        dry_run(sweep)
-        print(predicted_hours(sweep.cells, options.device_card))
-        return 0
-    folder = options.results or RESULTS / sweep.name
-    if options.executor == "ray":
-        summary = _run_on_ray(sweep, folder, options.address)
-    else:
-        summary = run_sweep(sweep, folder)
-    print(summary)
-    if not options.no_report and summary.rows:
-        _show(folder)
-    return summary.exit_code
-
-
-def _run_on_ray(sweep: "Sweep", folder: Path, address: str | None) -> "Summary":
-    from harness.sweep.cluster.ray_pool import RayPool
-    from harness.sweep.sweep import run_sweep
-    from results.store import ResultStore
-
-    with RayPool(address, folder) as pool:
-        ResultStore(folder)  # made once there is a cluster
-        pool.check(sweep.cells)
-        return run_sweep(sweep, folder, pool=pool)
-
-
-def _show(folder: Path) -> None:
-    from harness.commands.report_command import write
-    from reports.frame import facets
-    from reports.tables import print_tables
-    from results.store import load_rows
-
-    print_tables(facets(load_rows(folder)))
-    print(f"report: {write(folder, None)}")
+    return sweep(options)

@@ -10,27 +10,29 @@ from harness.commands.train_scale_flags import add_scale_flags, refuse_scale_fla
 from harness.machine.environment import usable_cores
 from harness.weights import zoo
 from pardec.errors import UserError, unknown
+from pardec.files import spec_of
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
-    from harness.train.trainer import Codes
+    from harness.train.trainer import CodesInMemory
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
 VARIANTS = 64
 """Augmented encodings of every training image."""
-SLOWEST_FIRST = ("randar", "arpg", "lpd", "rar", "par", "raster")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", nargs="?", metavar="WHAT", help="tokenizer, features, judge or a strategy")
     command.add_argument("--strategy", metavar="NAME", help="the same as naming it as WHAT")
-    command.add_argument("--all", action="store_true", help="everything, slowest learner first")
+    command.add_argument("--all", action="store_true", help="everything")
     command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
-    command.add_argument("--data", default="mnist", help="mnist or imagefolder:PATH (default: %(default)s)")
+    command.add_argument(
+        "--data", default="mnist", type=spec_of, help="mnist or imagefolder:PATH (default: %(default)s)"
+    )
     command.add_argument(
         "--codes",
         type=Path,
@@ -81,7 +83,7 @@ def _targets(options: argparse.Namespace) -> list[str]:
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*zoo.SHARED, *strategies])}")
     if options.all:
-        return [*zoo.SHARED, *SLOWEST_FIRST, *(name for name in strategies if name not in SLOWEST_FIRST)]
+        return [*zoo.SHARED, *(name for name in registry.loadable() if registry.get(name).base is None)]
     valid = strategies if options.strategy else [*zoo.SHARED, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)
@@ -151,19 +153,19 @@ def train_network(name: str, folder: Path, options: argparse.Namespace) -> Path:
 
 def _codes(
     dataset: Any, tokenizer: Any, tokenizer_file: Path, runs: Path, variants: int, given: Path | None
-) -> "Codes":
+) -> "CodesInMemory":
     """Codes of a split: those given, those of an earlier run with this tokenizer and data, or fresh ones."""
 
     from harness.images.codes import encode_variants
-    from harness.train.trainer import Codes
+    from harness.train.trainer import CodesInMemory
 
     if given is not None:
-        return Codes.from_npz(given)
+        return CodesInMemory.from_npz(given)
     content = f"{file_sha256(tokenizer_file)} {dataset.sha256} {variants}"
     path = runs / f"codes-{text_key(content)}.npz"
     if not path.is_file():
         encode_variants(dataset, tokenizer, variants, seed=0).save(path)
-    return Codes.from_npz(path)
+    return CodesInMemory.from_npz(path)
 
 
 def _today() -> str:

@@ -1,12 +1,11 @@
 """The flags of ``pardec train --trunk``: training at scale, alone or under torchrun."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from harness.cell.cell import checked
-from harness.machine.distributed import local_device, processes
+from harness.machine.distributed import launch, local_device, processes
 from harness.machine.environment import usable_cores
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
@@ -69,7 +68,7 @@ def refuse_scale_flags(options: argparse.Namespace) -> None:
     for key in ONLY_AT_SCALE:
         if getattr(options, key) is not None:
             raise UserError(f"--{key.replace('_', '-')} needs --trunk NAME and --codes DIR")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launch().size > 1:
         raise UserError("train under torchrun needs --trunk NAME and --codes DIR")
 
 
@@ -82,8 +81,7 @@ def run_at_scale(options: argparse.Namespace) -> int:
 
     device = local_device(options.device)
     check_device(device, "float32")
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(options.threads or max(1, usable_cores() // local))
+    torch.set_num_threads(options.threads or max(1, usable_cores() // launch().local_size))
     folder = options.runs / f"{name}-{options.trunk}"
     settings: dict[str, Any] = {
         field: getattr(options, key)

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.common import RESULTS, add_zoo_flag
+from harness.commands.common import add_zoo_flag
+from results.store import RESULTS
 
 SUMMARY = "record the guidance scale of each network from a guidance sweep"
 

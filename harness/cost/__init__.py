@@ -1,1 +1,1 @@
-"""What a decode costs before it runs: work traced without weights, device cards, predicted times."""
+"""What a decode costs before it runs: work counted without weights, device cards, predicted times."""

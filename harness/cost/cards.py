@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pardec.errors import UserError, unknown
-from pardec.files import write_whole
+from pardec.files import path_of, read_text, write_whole
 
 SHEETS = Path(__file__).with_name("cards.toml")
 HERE = "here"
@@ -115,8 +115,8 @@ class DeviceCard:
 def user_cards() -> Path:
     """The file of measured cards: $PARDEC_CARDS, else ``pardec/cards.toml`` in the user's data folder."""
     if chosen := os.environ.get("PARDEC_CARDS"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pardec" / "cards.toml"
+        return path_of(chosen)
+    return path_of(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "pardec" / "cards.toml"
 
 
 def cards() -> dict[str, DeviceCard]:
@@ -152,8 +152,8 @@ def card_of(hardware: str | None, threads: int | None) -> DeviceCard | None:
 def read_cards(path: Path) -> dict[str, DeviceCard]:
     """The cards of a TOML file; UserError naming file, card and key for what is wrong."""
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"device cards '{path}' can't be read: {error}") from None
     return {name: _card(name, values, f"device cards '{path}' [{name}]") for name, values in content.items()}
 

@@ -15,7 +15,7 @@ from backbones.cache import KVCache
 from backbones.config import TrunkConfig
 from backbones.empty import with_memory, without_memory
 from backbones.transformer import Trunk, View
-from harness.cost.trace import META, count_launches
+from harness.cost.work import META, count_launches
 from harness.subject.subject import Clock
 
 NARROW = TrunkConfig(depth=1, width=64, heads=1, mlp_width=64)

@@ -14,7 +14,7 @@ from pathlib import Path
 from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
-from harness.cost.trace import META, Trace, Work, trace, trace_tokenizer, unguided
+from harness.cost.work import META, DecodeWork, Operations, decode_work, tokenizer_work, unguided
 from harness.images.pixels import images_at_a_time
 from harness.subject.prepare import Prepared, predict
 from pardec.files import write_whole
@@ -38,7 +38,7 @@ class Seconds:
         return self.tokens + self.cache + self.attention + self.launch
 
 
-def step_seconds(works: Iterable[Work], card: DeviceCard, precision: str) -> Seconds:
+def step_seconds(works: Iterable[Operations], card: DeviceCard, precision: str) -> Seconds:
     """Seconds of one step."""
     tokens = cache = attention = 0.0
     launches = moved = 0
@@ -59,9 +59,9 @@ def step_seconds(works: Iterable[Work], card: DeviceCard, precision: str) -> Sec
     return Seconds(tokens, cache, attention, launch)
 
 
-def decode_seconds(traced: Trace, card: DeviceCard, precision: str) -> Seconds:
+def decode_seconds(work: DecodeWork, card: DeviceCard, precision: str) -> Seconds:
     """Seconds of all steps of one batch."""
-    steps = [step_seconds(works, card, precision) for works in traced.steps]
+    steps = [step_seconds(works, card, precision) for works in work.steps]
     return Seconds(
         tokens=sum(step.tokens for step in steps),
         cache=sum(step.cache for step in steps),
@@ -128,36 +128,36 @@ def predict_cost(
 ) -> Cost:
     """The cost of a cell on the device of ``card``.
 
-    latency: whether batch 1 is traced too; without it ``latency_s`` is that of the cell's batch. Raises
-    ``trace.Untraceable`` for a strategy whose course depends on what it draws, UserError for a precision that
+    latency: whether batch 1 is counted too; without it ``latency_s`` is that of the cell's batch. Raises
+    ``Unforeseeable`` for a strategy whose course depends on what it draws, UserError for a precision that
     the card has no rate for.
     """
     cell = prepared.cell
     precision = precision_of(prepared, card)
     on_cpu = not card.asynchronous
-    traced = trace(prepared, on_cpu=on_cpu)
-    whole = decode_seconds(traced, card, precision)
+    work = decode_work(prepared, on_cpu=on_cpu)
+    whole = decode_seconds(work, card, precision)
     bare = whole
     if prepared.guidance is not None:
-        bare = decode_seconds(trace(unguided(prepared), on_cpu=on_cpu), card, precision)
+        bare = decode_seconds(decode_work(unguided(prepared), on_cpu=on_cpu), card, precision)
     first_s = whole.total
     if latency and cell.batch != 1:
-        first_s = decode_seconds(trace(prepared, 1, on_cpu), card, precision).total
-    detokenize_s, activations = None, traced.activation_bytes
+        first_s = decode_seconds(decode_work(prepared, 1, on_cpu), card, precision).total
+    detokenize_s, activations = None, work.activation_bytes
     if tokenizer is not None:
         shadow = copy.deepcopy(tokenizer).to(META)
         # A few images at a time, the cache being free again.
         few = min(cell.batch, images_at_a_time(tokenizer))
         rounds, rest = divmod(cell.batch, few)
-        traces = {images: trace_tokenizer(shadow, images) for images in {few, rest, 1} - {0}}
-        seconds = {images: decode_seconds(one, card, "float32").total for images, one in traces.items()}
+        works = {images: tokenizer_work(shadow, images) for images in {few, rest, 1} - {0}}
+        seconds = {images: decode_seconds(one, card, "float32").total for images, one in works.items()}
         detokenize_s = rounds * seconds[few] + seconds.get(rest, 0.0)
         first_s += seconds[1]
-        activations = max(activations, traces[few].activation_bytes - traced.cache_bytes)
+        activations = max(activations, works[few].activation_bytes - work.cache_bytes)
     return Cost(
         card=card.name,
         batch=cell.batch,
-        steps=len(traced.steps),
+        steps=len(work.steps),
         tokens_s=bare.tokens,
         guidance_s=whole.tokens - bare.tokens,
         cache_s=whole.cache,
@@ -165,18 +165,18 @@ def predict_cost(
         launch_s=whole.launch,
         detokenize_s=detokenize_s,
         latency_s=first_s,
-        flops_per_image=traced.flops / cell.batch,
+        flops_per_image=work.flops / cell.batch,
         weight_bytes=predict(prepared).weight_bytes,
-        cache_bytes=traced.cache_bytes,
+        cache_bytes=work.cache_bytes,
         activation_bytes=activations,
-        kernel_bytes=kernel_bytes(traced, card),
+        kernel_bytes=kernel_bytes(work, card),
     )
 
 
-def kernel_bytes(traced: Trace, card: DeviceCard | None = None) -> int:
+def kernel_bytes(work: DecodeWork, card: DeviceCard | None = None) -> int:
     """What the product library keeps by the end; a card that doesn't say counts as ``KERNEL_BYTES`` each."""
     total = count = 0.0
-    for kernel, shapes in traced.kernels.items():
+    for kernel, shapes in work.kernels.items():
         precision = str(kernel.dtype).removeprefix("torch.") + (" packed" if kernel.packed else "")
         size = None if card is None else card.kernel_size(precision, kernel.rows)
         total += shapes * (KERNEL_BYTES if size is None else size)

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.cell.cell import RANDOM, Cell, normalised
 from harness.cost.cards import card_named
 from harness.cost.model import decode_seconds
-from harness.cost.trace import trace
+from harness.cost.work import decode_work
 from harness.subject.prepare import prepare
 from pardec.errors import UserError
 from strategies.decoding import presets
@@ -70,7 +70,7 @@ class Claim:
             options=dict(_options(self.network, self.steps)),
         )
         prepared, card = prepare(normalised(cell)), card_named(self.card)
-        works = trace(prepared, on_cpu=not card.asynchronous)
+        works = decode_work(prepared, on_cpu=not card.asynchronous)
         seconds = decode_seconds(works, card, self.dtype).total
         return self.batch / seconds if self.quantity == "images/s" else seconds
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from harness.cell.cell import Cell
 from harness.cost.cards import DeviceCard, card_named, card_of
 from harness.cost.model import decode_seconds, precision_of
-from harness.cost.trace import Untraceable, trace
+from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.environment import environment
 from harness.subject.prepare import prepare
 
@@ -31,13 +31,18 @@ def predicted_hours(cells: Sequence[Cell], card_name: str | None) -> str:
         prepared = prepare(cell)
         try:
             batch_s = decode_seconds(
-                trace(prepared, on_cpu=not card.asynchronous), card, precision_of(prepared, card)
+                decode_work(prepared, on_cpu=not card.asynchronous), card, precision_of(prepared, card)
             ).total
-        except Untraceable:
+        except Unforeseeable:
             unpredicted += 1
             continue
         seconds += batch_s * math.ceil(cell.images / cell.batch)
         used.add(card.name)
+    if not used:
+        why = (
+            f"none of the {unpredicted} cells can be predicted" if unpredicted else "no cell decodes anything"
+        )
+        return f"predicted hours: none, {why}"
     ending = f"; {unpredicted} cells can't be predicted" if unpredicted else ""
     return (
         f"predicted hours: {seconds / 3600:.4g} to decode every image once on {', '.join(sorted(used))}, "

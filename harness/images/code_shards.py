@@ -1,8 +1,8 @@
 """Codes of a whole image folder on disk: plain arrays in shards, and a manifest that vouches for them.
 
 A shard is one .npy of a range of images, uint8, uint16 or int32 [n, V, N]: V crops of an image, each N codes
-in raster order. Images are in class order, so labels follow from the manifest's classes. The manifest is
-written last, so a folder without one is unfinished.
+in raster order. Images are in class order, so labels follow from the manifest's classes, less the pictures
+that it lists as left out. The manifest is written last, so a folder without one is unfinished.
 """
 
 import dataclasses
@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.images.shards import Share
 from pardec.errors import UserError
-from pardec.files import write_whole
+from pardec.files import read_text
 from pardec.hashing import file_sha256
 from results.annotations import fault
 from results.arrays import UNREADABLE
@@ -98,75 +97,30 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
 
 
-def _name(images: range) -> str:
+def shard_name(images: range) -> str:
+    """File of a range of the listed images."""
     return f"codes-{images.start:08d}-{images.stop:08d}.npy"
 
 
 @dataclass(frozen=True)
-class CodesWriter:
-    """A folder of shards in the making."""
+class Skipped:
+    """A listed picture that was left out because it couldn't be read."""
 
-    folder: Path
-    info: CodesInfo
+    image: int
+    """Its place in the listing."""
+    file: str
+    """Its name below the folder's."""
+    sha256: str
+    reason: str
 
     @classmethod
-    def open(cls, folder: Path, info: CodesInfo) -> "CodesWriter":
-        """The folder, made if missing; UserError where it holds other codes or can't be written."""
-        path = folder / RUN
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if path.is_file():
-                stored = _stored_run(path)
-                differing = [key for key, value in info.content().items() if stored.get(key) != value]
-                if differing:
-                    raise UserError(f"'{folder}' holds codes of another run: {', '.join(differing)} differ")
-            else:
-                write_whole(path, lambda file: file.write(_json(info.content())))
-        except OSError as error:
-            raise UserError(f"'{folder}' can't be written: {error.strerror or error}") from None
-        return cls(folder, info)
-
-    def missing(self, share: Share | None = None) -> list[range]:
-        """Chunks, of those that fall to ``share`` (None: of all), which are not on disk."""
-        chunks = self.info.chunks()
-        if share is not None:
-            chunks = chunks[share.index :: share.count]
-        return [images for images in chunks if not (self.folder / _name(images)).is_file()]
-
-    def write(self, images: range, codes: NDArray[np.int64]) -> None:
-        """Store a chunk's codes [n, V, N], whole or not at all."""
-        array = np.ascontiguousarray(codes.astype(self.info.dtype))
-        write_whole(self.folder / _name(images), lambda file: np.save(file, array, allow_pickle=False))
-
-    def finish(self) -> bool:
-        """Write the manifest if no chunk is missing; any process may, for all write the same."""
-        if self.missing():
-            return False
-        shards = [
-            {
-                "file": _name(images),
-                "images": len(images),
-                "sha256": file_sha256(self.folder / _name(images)),
-            }
-            for images in self.info.chunks()
-        ]
-        content = {**self.info.content(), "shards": shards}
-        write_whole(self.folder / MANIFEST, lambda file: file.write(_json(content)))
-        return True
-
-
-def _stored_run(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' can't be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' can't be read: expected an object")
-    return content
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode() + b"\n"
+    def of(cls, content: dict[str, Any]) -> "Skipped":
+        """What ``dataclasses.asdict`` and JSON made ``content`` of; ValueError or TypeError otherwise."""
+        skipped = cls(**content)
+        for key, hint in get_type_hints(cls).items():
+            if found := fault(getattr(skipped, key), hint):
+                raise ValueError(f"key '{key}{found}, not {getattr(skipped, key)!r:.80}")
+        return skipped
 
 
 @dataclass(frozen=True)
@@ -178,6 +132,8 @@ class CodeShards:
     arrays: tuple[NDArray[Any], ...]
     seed: int = 0
     """Of the order in which images are visited and of the crop at each visit."""
+    skipped: tuple[Skipped, ...] = ()
+    """Of the listed pictures; those are no images here."""
 
     @classmethod
     def open(cls, folder: Path, seed: int = 0, verify: bool = True) -> "CodeShards":
@@ -187,22 +143,29 @@ class CodeShards:
         """
         content = _read_manifest(folder)
         info, arrays = CodesInfo.of(content), []
-        for images, shard in zip(info.chunks(), content["shards"], strict=True):
+        for shard in content["shards"]:
             path = folder / shard["file"]
-            arrays.append(_mapped(path, (len(images), info.variants, info.places), info.dtype))
+            arrays.append(mapped(path, (shard["images"], info.variants, info.places), info.dtype))
             if verify and file_sha256(path) != shard["sha256"]:
                 raise UserError(f"codes '{path}' changed since the manifest was written; {_MEND}")
-        return cls(folder, info, tuple(arrays), seed)
+        skipped = tuple(Skipped.of(one) for one in content.get("skipped", []))
+        return cls(folder, info, tuple(arrays), seed, skipped)
 
     @property
     def images(self) -> int:
-        return self.info.images
+        return self.info.images - len(self.skipped)
 
     @cached_property
     def labels(self) -> Tensor:
         """int64 [n]."""
-        counts = torch.tensor([count for _, count in self.info.classes])
-        return torch.arange(len(counts)).repeat_interleave(counts)
+        counts = [count for _, count in self.info.classes]
+        listed = np.repeat(np.arange(len(counts)), counts)
+        return torch.from_numpy(np.delete(listed, [one.image for one in self.skipped]))
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The first image of each shard."""
+        return np.cumsum([0, *map(len, self.arrays)])[:-1]
 
     @cached_property
     def manifest_sha256(self) -> str:
@@ -225,7 +188,8 @@ class CodeShards:
 
     def tokens(self, images: Tensor, variants: Tensor) -> Tensor:
         """int64 [B, N] of images [B] in variants [B]."""
-        shard, row = np.divmod(images.numpy(), self.info.chunk)
+        shard = np.searchsorted(self._starts, images.numpy(), side="right") - 1
+        row = images.numpy() - self._starts[shard]
         found = np.empty((len(images), self.info.places), dtype=np.int64)
         for number in np.unique(shard):
             here = shard == number
@@ -252,15 +216,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         state = "unfinished: encode again to go on" if (folder / RUN).is_file() else "make it: pardec encode"
         raise UserError(f"codes '{folder}' have no {MANIFEST} ({state})")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         if content["format"] != FORMAT:
             raise UserError(f"codes manifest '{path}' has format {content['format']}; expected {FORMAT}")
         info = CodesInfo.of(content)
+        skipped = [Skipped.of(one).image for one in content.get("skipped", [])]
         named = [(shard["images"], shard["file"]) for shard in content["shards"] if shard["sha256"]]
         # The count first: a damaged number of images may make more chunks than memory holds.
         matches = len(named) == -(-info.images // info.chunk) and named == [
-            (len(images), _name(images)) for images in info.chunks()
+            (len(images) - sum(image in images for image in skipped), shard_name(images))
+            for images in info.chunks()
         ]
+        matches = matches and skipped == sorted(set(skipped)) and len(skipped) < info.images
+        matches = matches and all(0 <= image < info.images for image in skipped)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise UserError(f"codes manifest '{path}' can't be read: {cause}") from None
@@ -269,9 +237,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array of a file, left on disk; UserError unless it is whole and of this shape and type."""
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Nothing can't be mapped.
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"codes '{path}' are missing; run pardec encode again") from None
     except UNREADABLE as error:

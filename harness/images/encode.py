@@ -8,6 +8,7 @@ it); ten crops from a slightly larger picture as in LlamaGen (arXiv 2406.06525).
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from backbones.tokenizers.published import load_published_tokenizer
 from backbones.weights import ZOO
 from harness.images.data import to_float
 from harness.images.folders import class_folders
-from harness.images.pictures import open_image
+from harness.images.pictures import BrokenPicture, open_image
 from harness.weights.finite import check_finite
 from pardec.errors import UserError, unknown
 
@@ -30,6 +31,10 @@ TEN_CROP_FACTOR = 1.1
 FSQ = "fsq"
 """Tokenizers of the controlled tier."""
 PUBLISHED_SIZE = 256
+MOST_RESIZED = 1 << 24
+"""Pixels that a picture may have once its short side is that of a crop, unless it is no longer than ..."""
+LONGEST = 16
+"""... times as long as wide."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,19 @@ class Cropping:
 
 
 def centre_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The centred square of a picture whose short side was brought to ``side`` pixels, [3, side, side]."""
+    """The centred square of a picture whose short side was brought to ``side`` pixels, [3, side, side].
+
+    ValueError for a picture so thin that it would fill the memory on the way.
+    """
     while min(image.size) >= 2 * side:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = side / min(image.size)
     extent = (round(image.width * scale), round(image.height * scale))
+    if extent[0] * extent[1] > max(MOST_RESIZED, LONGEST * side * side):
+        raise ValueError(
+            f"{image.width}x{image.height} pixels are too thin for a square of {side}: resized, they are "
+            f"{extent[0]}x{extent[1]}"
+        )
     pixels = np.asarray(image.resize(extent, Image.Resampling.BICUBIC))  # [H, W, 3]
     top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
     return pixels[top : top + side, left : left + side].transpose(2, 0, 1)
@@ -107,15 +120,20 @@ class Pictures:
         return cls(Path(path), files, tuple((name, len(found)) for name, found in folders))
 
 
-def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -> tuple[Tokenizer, Path]:
+def open_tokenizer(
+    name: str, checkpoint: Path | None, image_size: int | None, weights: str | None = None
+) -> tuple[Tokenizer, Path]:
     """A frozen tokenizer by name, and the file of its weights.
 
     checkpoint: the authors' file; only ``fsq`` has one of its own, the zoo's. image_size: side of the crops
-    in pixels, by default 256, which an ``fsq`` cannot change. UserError for what can't be, CheckpointError
-    for a file that can't be read, NotFinite for weights that are no numbers.
+    in pixels, by default 256, which an ``fsq`` cannot change. weights: which of several in the authors' file.
+    UserError for what can't be, CheckpointError for a file that can't be read, NotFinite for weights that are
+    no numbers.
     """
     if name == FSQ:
         path = checkpoint or ZOO / "tokenizer.safetensors"
+        if weights is not None:
+            raise UserError(f"--weights '{weights}': '{path}' holds one state of weights; leave it out")
         tokenizer = load_tokenizer(path)
         check_finite(tokenizer, f"'{path}': tokenizer weight")
         if image_size is not None and (image_size, image_size) != tokenizer.image_size:
@@ -131,7 +149,7 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
     if side < info.stride or side % info.stride:
         raise UserError(f"--image-size {side}: tokenizer '{name}' needs a multiple of {info.stride}")
     grid = (side // info.stride, side // info.stride)
-    tokenizer = load_published_tokenizer(name, grid, checkpoint)
+    tokenizer = load_published_tokenizer(name, grid, checkpoint, weights)
     check_finite(tokenizer, f"'{checkpoint}': tokenizer weight")
     return tokenizer, checkpoint
 
@@ -139,17 +157,33 @@ def open_tokenizer(name: str, checkpoint: Path | None, image_size: int | None) -
 @torch.inference_mode()
 def encode_chunk(
     files: list[Path], cropping: Cropping, tokenizer: Tokenizer, batch: int, pool: Executor
-) -> Iterator[NDArray[np.int64]]:
-    """Codes [b, V, N] of picture after picture, ``batch`` crops through the tokenizer at a time.
+) -> Iterator[tuple[NDArray[np.int64], list[BrokenPicture]]]:
+    """Codes [b, V, N] of picture after picture, ``batch`` crops through the tokenizer at a time, and the
+    pictures among them that have none.
 
     pool: reads and crops the files.
     """
     device = next(tokenizer.parameters()).device
     pictures = max(1, batch // cropping.variants)
     for start in range(0, len(files), pictures):
-        crops = np.stack(
-            list(pool.map(lambda file: cropping(open_image(file)), files[start : start + pictures]))
-        )
+        found = list(pool.map(lambda file: _crops(file, cropping), files[start : start + pictures]))
+        broken = [one for one in found if isinstance(one, BrokenPicture)]
+        whole = [one for one in found if not isinstance(one, BrokenPicture)]
+        if not whole:
+            yield np.empty((0, cropping.variants, prod(tokenizer.grid)), dtype=np.int64), broken
+            continue
+        crops = np.stack(whole)
         pixels = torch.from_numpy(crops).flatten(0, 1)  # [b * V, 3, S, S]
         codes = [tokenizer.encode(to_float(part.to(device))).flatten(1).cpu() for part in pixels.split(batch)]
-        yield torch.cat(codes).unflatten(0, crops.shape[:2]).numpy()
+        yield torch.cat(codes).unflatten(0, crops.shape[:2]).numpy(), broken
+
+
+def _crops(file: Path, cropping: Cropping) -> NDArray[np.uint8] | BrokenPicture:
+    try:
+        image = open_image(file)
+    except BrokenPicture as broken:
+        return broken
+    try:
+        return cropping(image)
+    except ValueError as error:
+        return BrokenPicture(file, str(error), "cropped")

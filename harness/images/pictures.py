@@ -37,11 +37,11 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class BrokenPicture(UserError):
-    """A file that gives no picture; ``reason`` says why without its name."""
+    """A ``file`` that gives no picture; ``reason`` says why without its name."""
 
-    def __init__(self, file: Path, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"image '{file}' can't be decoded: {reason}")
+    def __init__(self, file: Path, reason: str, done: str = "decoded") -> None:
+        self.file, self.reason = file, reason
+        super().__init__(f"image '{file}' can't be {done}: {reason}")
 
 
 def open_image(file: Path) -> Image.Image:

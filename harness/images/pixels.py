@@ -39,7 +39,9 @@ def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
         if cell.tokenizer_checkpoint == RANDOM:
             tokenizer = random_tokenizer(name, config.grid, cell.seed)
         else:
-            tokenizer = load_published_tokenizer(name, config.grid, Path(cell.tokenizer_checkpoint))
+            tokenizer = load_published_tokenizer(
+                name, config.grid, Path(cell.tokenizer_checkpoint), cell.tokenizer_weights
+            )
         tokenizer = tokenizer.to(memory_format=torch.channels_last)
     if (tokenizer.codes, tokenizer.grid) != (config.codes, config.grid):
         raise CheckpointError(

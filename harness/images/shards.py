@@ -6,10 +6,12 @@ the same however the run was cut, as long as every cut is a multiple of the batc
 """
 
 import json
+import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ from numpy.typing import NDArray
 
 from harness.cell.cell import Cell, unscored
 from pardec.errors import UserError
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 from results.annotations import is_whole
-from results.arrays import read_arrays
+from results.arrays import UNREADABLE, array_headers, read_arrays
 
 RUN = "run.json"
+_NOT_DECIDING = ("images", "once", "threads", "data", "lossiness_images")
+_JUDGING = ("features", "judge", "data")
+"""Roles of pinned files that only judge images."""
 _NAME = re.compile(r"shard-(\d{8})-(\d{8})\.npz")
 
 
@@ -52,25 +57,16 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path, cell: Cell) -> "Shards":
-        """The folder of a cell's images, made if missing; UserError where it holds those of another run."""
-        path = folder / RUN
-        content = {"cell": json.loads(cell.to_json()), "identity": identity(cell)}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if path.is_file():
-                stored = _run_of(folder)["identity"]
-                differing = sorted(
-                    key
-                    for key in stored.keys() | content["identity"].keys()
-                    if stored.get(key) != content["identity"].get(key)
-                )
-                if differing:
-                    raise UserError(f"'{folder}' holds images of another run: {', '.join(differing)} differ")
-            else:
-                write_whole(path, lambda file: file.write(json.dumps(content, indent=1).encode() + b"\n"))
-        except OSError as error:
-            raise UserError(f"'{folder}' can't be written: {error.strerror or error}") from None
-        return cls(folder, cell.images)
+        """The folder of a cell's images, made if missing; UserError where it holds those of another run.
+
+        More images than there were extend the run; fewer are its first. Shards that aren't whole are removed.
+        """
+        _claim(folder, cell)
+        shards = cls(folder, cell.images)
+        for images, path in shards._named():
+            if not _is_whole(path, len(images)):
+                path.unlink(missing_ok=True)
+        return shards
 
     @classmethod
     def read(cls, folder: Path) -> "Shards":
@@ -78,7 +74,10 @@ class Shards:
         return cls(folder, _run_of(folder)["cell"]["images"])
 
     def files(self) -> list[tuple[range, Path]]:
-        """Ranges on disk and their files, by first image."""
+        """Ranges on disk and their files, by first image; those that aren't whole are left out."""
+        return [(images, path) for images, path in self._named() if _is_whole(path, len(images))]
+
+    def _named(self) -> list[tuple[range, Path]]:
         found = []
         for path in self.folder.iterdir():
             match = _NAME.fullmatch(path.name)
@@ -121,7 +120,11 @@ class Shards:
             yield array[done - images.start : self.total - images.start]
             done = images.stop
         if done < self.total:
-            raise UserError(f"'{self.folder}' holds no image {done} of {self.total}: generate again to go on")
+            torn = [path.name for images, path in self._named() if done in images]
+            why = f" ({torn[0]} is torn)" if torn else ""
+            raise UserError(
+                f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
+            )
 
     def tokens(self) -> NDArray[np.int32]:
         """Tokens of all images [total, N], raster order."""
@@ -132,7 +135,7 @@ def _run_of(folder: Path) -> dict[str, Any]:
     """What ``Shards.open`` wrote about a run; UserError where it is missing or something else."""
     path = folder / RUN
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
         whole = isinstance(content["identity"], dict) and is_whole(content["cell"]["images"])
     except FileNotFoundError:
         raise UserError(f"'{folder}' holds no images of a run ({RUN} is missing)") from None
@@ -155,9 +158,62 @@ def _check_part(path: Path, name: str, array: NDArray[Any], images: int) -> None
 def identity(cell: Cell) -> dict[str, Any]:
     """What decides the content of an image: the cell less how and how often it is run."""
     content: dict[str, Any] = json.loads(json.dumps(unscored(cell).content()))
-    for name in ("images", "once", "threads", "data"):
-        del content[name]
-    return content | {"device": cell.device.partition(":")[0]}
+    return _deciding(content) | {"device": cell.device.partition(":")[0]}
+
+
+def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content without what was once written down though it decides no image."""
+    found = {name: value for name, value in content.items() if name not in _NOT_DECIDING}
+    pins = found.get("pins")
+    if isinstance(pins, dict):
+        found["pins"] = {role: digest for role, digest in pins.items() if role not in _JUDGING}
+    return found
+
+
+def _claim(folder: Path, cell: Cell) -> None:
+    """Write whose images a folder holds, or find it written; UserError for another run's."""
+    content = {"cell": json.loads(cell.to_json()), "identity": identity(cell)}
+    path = folder / RUN
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or _images_of_same(folder, cell) < cell.images:
+            write_whole(path, lambda file: file.write(json.dumps(content, indent=1).encode() + b"\n"))
+    except OSError as error:
+        raise UserError(f"'{folder}' can't be written: {error.strerror or error}") from None
+
+
+def _images_of_same(folder: Path, cell: Cell) -> int:
+    """How many images a folder says it has; UserError where they are of another run than the cell's."""
+    run = _run_of(folder)
+    stored, wanted = _deciding(run["identity"]), identity(cell)
+    differing = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+    if differing:
+        raise UserError(f"'{folder}' holds images of another run: {', '.join(differing)} differ")
+    return int(run["cell"]["images"])
+
+
+def _is_whole(path: Path, images: int) -> bool:
+    """Whether a file holds what its name says; UserError where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+    except OSError as error:
+        raise UserError(f"'{path}' can't be read: {error.strerror or error}") from None
+    return _is_whole_now(path, images, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_whole_now(path: Path, images: int, *state: int) -> bool:
+    try:
+        headers = array_headers(path)
+        with zipfile.ZipFile(path) as archive:
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            if stored and archive.testzip() is not None:
+                return False
+    except (UserError, *UNREADABLE):
+        return False
+    lengths = {name: header.shape[:1] for name, header in headers.items()}
+    return "tokens" in lengths and all(length == (images,) for length in lengths.values())
 
 
 def flipped(a: Shards, b: Shards) -> float:
@@ -187,11 +243,36 @@ def export_adm(shards: Shards, path: Path) -> None:
     write_whole(path, write)
 
 
-def export_png(shards: Shards, folder: Path) -> None:
-    """Write one PNG per image, named by its index, so that sorted names are the order of generation."""
+def check_png(folder: Path, cell: Cell) -> None:
+    """UserError for a folder of anything else than images of the cell's own run, and no more of them."""
+    try:
+        held = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"--png '{folder}' can't be read: {error.strerror or error}") from None
+    if not held:
+        return
+    if RUN not in held:
+        raise UserError(
+            f"--png '{folder}' holds '{min(held)}' and no account of a run; expected an empty folder"
+        )
+    there = _images_of_same(folder, cell)
+    if there > cell.images:
+        raise UserError(
+            f"--png '{folder}' holds {there} images of this run, more than the {cell.images} asked for"
+        )
+
+
+def export_png(shards: Shards, folder: Path, cell: Cell) -> None:
+    """Write one PNG per image, named by its index, so that sorted names are the order of generation.
+
+    The folder is one that ``check_png`` lets pass, and says in its run.json whose images these are.
+    """
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
+    check_png(folder, cell)
+    _claim(folder, cell)
     index = 0
     for part in shards.parts("images"):
         for pixels in part:

@@ -86,25 +86,40 @@ def joints(
     Every image of the world goes through the real loop with its tokens forced. The plan has one order, [N].
     Raises ValueError for a world of more than ``LARGEST`` images, Undefined as ``conditionals`` does.
     """
+    sequential = sequential_joint(network, strategy, plan, label, guidance)
+    decoded = []
+    for part in _all_images(network, plan).split(_BATCH):
+        labels = torch.full((len(part),), label, device=part.device)
+        _, in_groups = decoded_log_probabilities(
+            network, strategy, plan, labels, ForcedSampler(part), guidance
+        )
+        decoded.append(in_groups.sum(dim=1).exp().cpu())
+    return sequential, torch.cat(decoded).reshape(sequential.shape)
+
+
+def sequential_joint(
+    network: Network, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
+) -> Tensor:
+    """The joint of one token at a time, as ``joints`` gives it."""
+    parts = []
+    for part in _all_images(network, plan).split(_BATCH):
+        labels = torch.full((len(part),), label, device=part.device)
+        one_by_one = sequential_log_probabilities(network, strategy, plan, labels, part, guidance)
+        parts.append(one_by_one.sum(dim=1).exp().cpu())
+    return torch.cat(parts).reshape((network.config.codes,) * plan.places)
+
+
+def _all_images(network: Network, plan: Plan) -> Tensor:
+    """Tokens [V^N, N] by position, the last place of the plan's order running fastest."""
     codes, places = network.config.codes, plan.places
     if len(plan.order) != 1:
         raise ValueError(f"an enumeration needs one order for all images, not {list(plan.order.shape)}")
     if codes**places > LARGEST:
         raise ValueError(f"{codes} codes on {places} places make {codes**places} images, over {LARGEST}")
-    by_place = torch.cartesian_prod(*[torch.arange(codes)] * places).reshape(-1, places)  # [V^N, N]
+    by_place = torch.cartesian_prod(*[torch.arange(codes)] * places).reshape(-1, places)
     tokens = torch.empty_like(by_place)
     tokens[:, torch.as_tensor(plan.order[0])] = by_place
-    sequential, decoded = [], []
-    for part in tokens.to(network.device).split(_BATCH):
-        labels = torch.full((len(part),), label, device=part.device)
-        one_by_one = sequential_log_probabilities(network, strategy, plan, labels, part, guidance)
-        _, in_groups = decoded_log_probabilities(
-            network, strategy, plan, labels, ForcedSampler(part), guidance
-        )
-        sequential.append(one_by_one.sum(dim=1).exp().cpu())
-        decoded.append(in_groups.sum(dim=1).exp().cpu())
-    shape = (codes,) * places
-    return torch.cat(sequential).reshape(shape), torch.cat(decoded).reshape(shape)
+    return tokens.to(network.device)
 
 
 def _step(p: Tensor, q: Tensor, start: int, stop: int) -> StepLoss:

@@ -1,11 +1,12 @@
 """The lossiness tables: every strategy and order on enumerable worlds, and one trained network's orders."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
+from harness.lossiness.branches import CODES, Sampled
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.estimate import Lossiness
 from harness.lossiness.exact import Loss
@@ -50,6 +51,7 @@ class ExactLine:
     losses: tuple[Loss, ...]
     why: str | None
     """Why there is no figure."""
+    decides_steps: bool = False
 
     @property
     def holds(self) -> bool:
@@ -60,7 +62,7 @@ class ExactLine:
 
     def cells(self) -> list[str]:
         guidance = DASH if self.guidance is None else f"{self.guidance:g}"
-        sizes = printed_sizes(self.sizes) or DASH
+        sizes = "every branch" if self.decides_steps else printed_sizes(self.sizes) or DASH
         height, width = self.world.grid
         head = [f"{height}x{width}, {self.world.codes} codes", self.label, self.order, sizes, guidance]
         if self.why is not None:
@@ -83,6 +85,37 @@ class ExactLine:
         return printed_bits(*mean_estimate([read(loss) for loss in self.losses]))
 
 
+@dataclass(frozen=True)
+class SampledLine:
+    """One strategy whose steps depend on what it draws, in batches, with one random network."""
+
+    world: World
+    label: str
+    guidance: float | None
+    claims_lossless: bool
+    found: Sampled
+
+    @property
+    def holds(self) -> bool:
+        return not self.claims_lossless or self.found.as_expected
+
+    def cells(self) -> list[str]:
+        found, (height, width) = self.found, self.world.grid
+        claim = DASH
+        if self.claims_lossless:
+            claim = "lossless: holds" if self.holds else "lossless: BROKEN"
+        return [
+            f"{height}x{width}, {self.world.codes} codes",
+            self.label,
+            OWN,
+            f"{found.images} images in batches of {found.batch}",
+            DASH if self.guidance is None else f"{self.guidance:g}",
+            f"{found.total_variation:.3g} (chance {found.chance:.3g})",
+            *[DASH] * 5,
+            claim,
+        ]
+
+
 def exact_lines(
     worlds: Sequence[World],
     names: Sequence[str],
@@ -90,15 +123,20 @@ def exact_lines(
     guidance: float,
     steps: int | None,
     networks: int,
-) -> list[ExactLine]:
+) -> list[ExactLine | SampledLine]:
     """Every variant and order of the strategies in every world, without guidance and with it.
 
-    orders: rules besides the strategies' own (None: all that a strategy can take).
+    orders: rules besides the strategies' own (None: all that a strategy can take). A strategy whose steps
+    depend on what it draws is judged at batch 1 by its branches, in a world of few codes, and in batches by
+    sampled images.
     """
-    lines: list[ExactLine] = []
+    lines: list[ExactLine | SampledLine] = []
     for world in worlds:
         for name in names:
             for number, (label, strategy) in enumerate(variants(name)):
+                if strategy.decides_steps:
+                    lines += _deciding(world, label, strategy, (None, guidance), steps, networks)
+                    continue
                 rules = [OWN]
                 if strategy.any_order and number == 0:
                     rules += list(RULES) if orders is None else list(orders)
@@ -107,6 +145,32 @@ def exact_lines(
                     for rule in rules
                     for scale in (None, guidance)
                 ]
+    return lines
+
+
+def _deciding(
+    world: World,
+    label: str,
+    strategy: Strategy,
+    scales: Sequence[float | None],
+    steps: int | None,
+    networks: int,
+) -> list[ExactLine | SampledLine]:
+    small = replace(world, codes=min(world.codes, CODES))
+    lines: list[ExactLine | SampledLine] = [
+        _line(small, label, strategy, OWN, scale, steps, networks) for scale in scales
+    ]
+    if steps is None:
+        lines += [
+            SampledLine(
+                world,
+                label,
+                scale,
+                strategy.lossless,
+                world.sampled(strategy, 0, None if scale is None else Guidance(scale)),
+            )
+            for scale in scales
+        ]
     return lines
 
 
@@ -127,10 +191,12 @@ def _line(
         for seed in range(networks):
             plan, loss = world.loss(strategy, rule, seed, steps, guidance)
             losses.append(loss)
-            sizes = tuple(at.stop - at.start for at in plan.groups())
+            sizes = () if plan.opened else tuple(at.stop - at.start for at in plan.groups())
     except (UserError, Undefined) as error:
         why = str(error)
-    return ExactLine(world, label, rule, sizes, scale, strategy.lossless, tuple(losses), why)
+    return ExactLine(
+        world, label, rule, sizes, scale, strategy.lossless, tuple(losses), why, strategy.decides_steps
+    )
 
 
 def estimate_cells(order: str, found: Lossiness, first: Lossiness) -> list[str]:

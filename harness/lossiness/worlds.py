@@ -10,6 +10,7 @@ import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.transformer import Network
+from harness.lossiness.branches import Sampled, branch_joints, sampled
 from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -125,8 +126,16 @@ class World:
         Undefined where there is no one-at-a-time distribution.
         """
         streams = Streams(seed, (0,))
+        if strategy.decides_steps:
+            plan, network = strategy.plan(self.grid, steps, streams), self.network(strategy, seed)
+            found = branch_joints(network, strategy, plan, seed % CLASSES, guidance)
+            return plan, compare_joints(*found, (1,) * plan.places)
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
         plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
         sizes = tuple(at.stop - at.start for at in plan.groups())
         return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), sizes)
+
+    def sampled(self, strategy: Strategy, seed: int, guidance: Guidance | None) -> Sampled:
+        """What images sampled in batches show, with the random network of ``seed``."""
+        return sampled(self.network(strategy, seed), strategy, seed % CLASSES, seed, guidance)

@@ -48,7 +48,7 @@ def version(package: str) -> str:
 def cpu_name() -> str:
     """The processor's own name; its architecture where the system doesn't tell."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
@@ -75,7 +75,8 @@ def _git(*arguments: str) -> str | None:
             ["git", *arguments],
             cwd=ROOT,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
             check=True,
             env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},

@@ -88,7 +88,7 @@ def resident_bytes() -> int | None:
 
 def _reset_resident_peak() -> bool:
     try:
-        _CLEAR.write_text(_RESET_PEAK)
+        _CLEAR.write_text(_RESET_PEAK, encoding="utf-8")
     except OSError:
         return False
     return True
@@ -96,7 +96,7 @@ def _reset_resident_peak() -> bool:
 
 def _status_bytes(name: str) -> int | None:
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     for line in lines:

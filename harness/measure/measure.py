@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
-from harness.cost.trace import Untraceable, trace
+from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
 from harness.machine.memory import PeakMemory
@@ -249,8 +249,8 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
 def _traced_flops(subject: Subject) -> tuple[float | None, str]:
     """What ``count_flops`` counts, from a decode without data; None and why where a strategy needs data."""
     try:
-        return float(trace(subject.prepared, 1).flops), ""
-    except Untraceable as error:
+        return float(decode_work(subject.prepared, 1).flops), ""
+    except Unforeseeable as error:
         return None, f"counting would take another decode: {error}"
 
 

@@ -25,7 +25,7 @@ are imported where they are called: a process that scores nothing does without.
 
 from harness.quality.adm import check_adm, read_adm
 from harness.quality.errors import Unmeasurable
-from harness.quality.extractors import (
+from harness.quality.inception import (
     download_inception,
     inception_extractor,
     inception_weights_file,

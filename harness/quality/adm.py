@@ -1,4 +1,4 @@
-"""The ADM evaluator's files: samples for it, and its references for us."""
+"""The ADM evaluator's files, as references for us."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from harness.images.folders import clean_files
 from harness.images.pictures import BrokenPicture, open_plainly
 from harness.quality import frechet
-from harness.quality.extractors import fetched
 from harness.quality.gaussians import check_gaussian
+from harness.quality.inception import fetched
 from harness.quality.sets import Extractor, ReferenceStats
 from harness.weights.finite import check_finite
-from pardec.errors import NotFinite, UserError, one_line
+from pardec.errors import NotFinite, UserError, one_line, visible
+from pardec.file_forms import mistaken
 from pardec.hashing import file_sha256
 from results.arrays import UNREADABLE, array_headers, read_arrays
 
@@ -101,8 +102,9 @@ def clean_extractor(path: Path) -> Extractor:
     from cleanfid.downloads_helper import inception_url
     from cleanfid.inception_torchscript import InceptionV3W
 
-    if not path.is_file():
-        raise UserError(f"clean-fid's Inception not found at {path}: get {inception_url}")
+    reason = mistaken(path, "zip")
+    if reason is not None:
+        raise UserError(f"clean-fid's Inception {path}: {reason}; get {inception_url}")
     # clean-fid takes a folder and expects the published name in it.
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / _FILE).symlink_to(path.absolute())
@@ -158,7 +160,7 @@ def read_clean_statistics(path: Path, sha256: str, extractor: Extractor) -> Refe
     _check_statistics(path, file_sha256(path))
     found = read_arrays(path, ("mu", "sigma"))
     mu, sigma = (found[name].astype(np.float64) for name in ("mu", "sigma"))
-    return ReferenceStats(path.stem, sha256, None, mu, sigma, extractor.name, extractor.sha256)
+    return ReferenceStats(visible(path.stem), sha256, None, mu, sigma, extractor.name, extractor.sha256)
 
 
 def folder_statistics(
@@ -167,7 +169,9 @@ def folder_statistics(
     """A reference from a folder of images of any size, sub-folders included; UserError for a broken one."""
     features = np.concatenate(list(_folder_features(folder, extractor, batch, device)))
     mu, sigma = statistics(features)
-    return ReferenceStats(folder.name, sha256, len(features), mu, sigma, extractor.name, extractor.sha256)
+    return ReferenceStats(
+        visible(folder.name), sha256, len(features), mu, sigma, extractor.name, extractor.sha256
+    )
 
 
 def _folder_features(

@@ -14,6 +14,7 @@ from harness.images.data import Dataset
 from harness.quality import Extractor, ReferenceStats, extract
 from harness.quality.classifiers import FeatureNetwork
 from harness.quality.frechet import torch_fidelity_distance
+from pardec.files import read_text
 
 
 def reconstruct(dataset: Dataset, tokenizer: Tokenizer) -> Tensor:
@@ -48,4 +49,4 @@ def reconstruction_distances(
 
 def record_distances(card: Path, distances: dict[str, float | str]) -> None:
     """Write the distances into a tokenizer's card, in place of older ones."""
-    write_card(card, json.loads(card.read_text()) | {"reconstruction_distance": distances})
+    write_card(card, json.loads(read_text(card)) | {"reconstruction_distance": distances})

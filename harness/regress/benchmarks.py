@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pardec.errors import UserError
+from pardec.files import read_text
 
 Benchmarks = dict[str, list[float]]
 """Full name of a benchmark -> seconds of its rounds."""
@@ -49,6 +50,6 @@ def _seconds(data: Any) -> list[float]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' can't be read: {error}") from None

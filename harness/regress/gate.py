@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.cell.sweep_file import Sweep
-from harness.regress.judge import Finding, judge, suspects
-from harness.sweep.process import WORKER, Turns, run_turns
+from harness.regress.findings import Finding
+from harness.regress.judge import judge, suspects
+from harness.sweep.process import WORKER, TurnGroup, run_turns
 from harness.sweep.row import Summary
 from harness.sweep.sweep import run_sweep
 from pardec.errors import UserError
 from pardec.files import write_whole
-from results.schema import Paired, Row, row_to_json
+from results.schema import Row, Turns, row_to_json
 from results.store import ROWS, load_rows
 
 BASELINES = Path(__file__).parents[2] / "results" / "baselines"
@@ -69,15 +70,17 @@ def compare(
 
 def time_again(
     sweep: Sweep, rows: Sequence[Row], folder: Path, command: Sequence[str] = WORKER
-) -> dict[str, Paired]:
+) -> dict[str, Turns]:
     """Cell -> times of a second round of these cells beside their reference; none where it fails."""
     cells = {cell.key: cell for cell in sweep.cells}
-    found: dict[str, Paired] = {}
-    references = {row.paired["reference"] for row in rows if row.paired is not None}
+    found: dict[str, Turns] = {}
+    references = {row.turns["reference"] for row in rows if row.turns is not None}
     for reference in sorted(references):
-        slow = [row for row in rows if row.paired is not None and row.paired["reference"] == reference]
-        turns = Turns((cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds, sweep.processes)
+        slow = [row for row in rows if row.turns is not None and row.turns["reference"] == reference]
+        group = TurnGroup(
+            (cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds, sweep.processes
+        )
         log = folder / "artifacts" / f"again-{reference}.log"
-        outcome = run_turns(turns, folder, log, command=command)
-        found |= outcome.measured.get("paired", {})
+        outcome = run_turns(group, folder, log, command=command)
+        found |= outcome.measured.get("turns", {})
     return found

@@ -14,56 +14,24 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from scipy.stats import mannwhitneyu
 
-from harness.quality.intervals import jackknife_interval
-from reports.comparability import Incomparable, lower_is_better, quantity, require_comparable
-from reports.inference import independent_contrast
+from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, gone
+from harness.regress.quality import quality
+from reports.measured import counts_of, follows_tokens
 from reports.naming import counted_text, display_name
 from results.fields import Measure
 from results.same_setting import setting_key
-from results.schema import FIELDS, Paired, Row
+from results.schema import FIELDS, Row, Turns
 
-Verdict = Literal["pass", "notice", "warn", "fail"]
-EXACT = tuple(name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted)
 WARN_ABOVE, FAIL_ABOVE = 0.10, 0.25
 P_BELOW = 0.002
-QUALITY_LEVEL = 0.99
-MARGINS = {
-    "fd": (0.05, 0.0),
-    "fid": (0.05, 0.0),
-    "sfd": (0.05, 0.0),
-    "kid": (0.05, 0.0005),
-    "is": (0.02, 0.0),
-    "precision": (0.0, 0.01),
-    "recall": (0.0, 0.01),
-    "accuracy": (0.0, 0.01),
-}
-"""Stem of a metric -> (share of the baseline's value, absolute): the larger one is the margin."""
-UNSTATED = (0.05, 0.0)
-"""The margin of any other metric, which warns at most."""
-_NOT_ANY_MORE = "measured in the baseline and not any more"
-_IF_MEANT = "record a new baseline if the change is meant"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One comparison. ``kind``: cell, exact, tokens, quality, time, absent or benchmark."""
-
-    setting: str
-    kind: str
-    quantity: str
-    baseline: str
-    now: str
-    verdict: Verdict
-    text: str
 
 
 def judge(
-    baseline: Sequence[Row], rows: Sequence[Row], again: Mapping[str, Paired] | None = None
+    baseline: Sequence[Row], rows: Sequence[Row], again: Mapping[str, Turns] | None = None
 ) -> list[Finding]:
     """Every finding of ``rows`` against ``baseline``. again: cell -> its times of the second round."""
     pairs: list[tuple[Row, Row]] = []
@@ -113,7 +81,7 @@ def suspects(baseline: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """The rows whose first round is slow enough, and surely enough, to be timed again."""
     matched = partners(baseline, rows)
     pairs = [(old, matched[old.cell]) for old in baseline if old.cell in matched]
-    return [new for old, new in pairs if _is_slow(old.paired, new.paired)]
+    return [new for old, new in pairs if _is_slow(old.turns, new.turns)]
 
 
 def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
@@ -126,16 +94,17 @@ def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
 def exact(old: Row, new: Row) -> list[Finding]:
     """Counted quantities: equal or failed."""
     found = []
-    for name in EXACT:
-        before, now = getattr(old, name), getattr(new, name)
+    counted, counts = counts_of(old), counts_of(new)
+    for name in {**counted, **counts}:
+        before, now = counted.get(name), counts.get(name)
         if before is None and now is None:
             continue
         verdict: Verdict = "pass" if before == now else "fail"
-        text = "" if before == now else f"counted exactly: {_IF_MEANT}"
+        text = "" if before == now else f"counted exactly: {IF_MEANT}"
         if before is None:
             verdict, text = "notice", f"baseline: {old.unmeasured.get(name, 'not counted')}"
         elif now is None:
-            text = _gone(new, name)
+            text = gone(new, name)
         elif before != now and (why := _why_not_exact(name, old, new)):
             verdict, text = "notice", why
         found.append(Finding(display_name(new), "exact", name, _count(before), _count(now), verdict, text))
@@ -144,8 +113,7 @@ def exact(old: Row, new: Row) -> list[Finding]:
 
 def _why_not_exact(name: str, old: Row, new: Row) -> str:
     """Why a counter may differ although the code is the same; empty where it may not."""
-    one = FIELDS[name]
-    if not (isinstance(one, Measure) and one.drawn):
+    if not follows_tokens(name):
         return ""
     if old.acceptance is not None or new.acceptance is not None:
         return "not compared: it follows from a declared acceptance"
@@ -157,10 +125,6 @@ def _count(value: float | None) -> str:
     return "none" if value is None else counted_text(value)
 
 
-def _gone(new: Row, name: str, otherwise: str = "absent") -> str:
-    return f"{_NOT_ANY_MORE}: {new.unmeasured.get(name, otherwise)}"
-
-
 def tokens(old: Row, new: Row) -> Finding:
     """The hash of all tokens, where code alone can change it."""
     before, now = (row.tokens_sha256 or "" for row in (old, new))
@@ -168,7 +132,7 @@ def tokens(old: Row, new: Row) -> Finding:
     text = "" if before == now else "tokens differ on the baseline's machine and settings"
     obstacles = _token_obstacles(old, new)
     if before and not now:
-        text = f"{_NOT_ANY_MORE}: the row has no hash"
+        text = f"{NOT_ANY_MORE}: the row has no hash"
     elif obstacles:
         verdict, text = "notice", f"not compared: {', '.join(obstacles)}"
     return Finding(
@@ -185,7 +149,7 @@ def absent(old: Row, new: Row) -> list[Finding]:
         before, now = numbers_of(name, getattr(old, name)), numbers_of(name, getattr(new, name))
         for entry, value in before.items():
             if value is not None and now.get(entry) is None:
-                why = _gone(new, entry, new.unmeasured.get(name, "absent"))
+                why = gone(new, entry, new.unmeasured.get(name, "absent"))
                 found.append(Finding(display_name(new), "absent", entry, f"{value:.4g}", "none", "fail", why))
     return found
 
@@ -219,123 +183,37 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
     return found
 
 
-# Quality --------------------------------------------------------------------------------------------------
-
-
-def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
-    """Paired differences of the metrics that the old row has. comparisons: how many there are in all."""
-    measured = [name for name, metric in (old.quality or {}).items() if metric["value"] is not None]
-    return [_metric(name, old, _renamed(new, old), comparisons) for name in measured]
-
-
-def _renamed(new: Row, old: Row) -> Row:
-    """``new`` with the old row's names for references of the same content."""
-    changes: dict[str, Any] = {}
-    for field in ("reference", "clean_reference"):
-        before, now = getattr(old, field), getattr(new, field)
-        if before and now and before["sha256"] == now["sha256"]:
-            changes[field] = now | {"name": before["name"]}
-    return dataclasses.replace(new, **changes)
-
-
-def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding:
-    assert old.quality is not None
-    before, entry = old.quality[name], (new.quality or {}).get(name)
-    value, now = before["value"], None if entry is None else entry["value"]
-    assert value is not None
-
-    def finding(verdict: Verdict, text: str) -> Finding:
-        shown = "none" if now is None else f"{now:.4g}"
-        return Finding(display_name(new), "quality", name, f"{value:.4g}", shown, verdict, text)
-
-    if entry is None or now is None:
-        return finding("fail", _gone(new, f"quality.{name}", new.unmeasured.get("quality", "absent")))
-    try:
-        require_comparable((old, new), quantity(name).keys, name)
-    except Incomparable as error:
-        return finding("fail", f"{error}: {_IF_MEANT}")
-    worse, allowed = (now - value if lower_is_better(name) else value - now), margin(name, value)
-    text = f"difference {now - value:+.3g}, margin {allowed:.3g}"
-    lost = _uncertainty(name, old) - _uncertainty(name, new)
-    if lost:
-        return finding("fail", f"{text}; its {' and '.join(sorted(lost))}: {_NOT_ANY_MORE}")
-    low, high = difference(name, old, new, 1 - (1 - QUALITY_LEVEL) / comparisons)
-    if low is None or high is None:
-        return finding("warn" if worse > allowed else "pass", f"{text}, no interval")
-    verdict: Verdict = "pass"
-    if not low <= 0 <= high and worse > 0:
-        verdict = "fail" if worse > allowed and _stated(name) else "warn"
-    return finding(verdict, f"{text}, interval [{low:.3g}, {high:.3g}]")
-
-
-def _uncertainty(name: str, row: Row) -> set[str]:
-    """What tells how sure a metric of the row is."""
-    metric, drawn = (row.quality or {})[name], name in (row.quality_replicates or {})
-    bounded = metric["low"] is not None and metric["high"] is not None
-    return {part for part, known in (("interval", bounded), ("replicates", drawn)) if known}
-
-
-def difference(name: str, old: Row, new: Row, level: float) -> tuple[float | None, float | None]:
-    """Bounds of new - old: by the replicates of both, which share their random numbers, else by MOVER."""
-    assert old.quality is not None
-    assert new.quality is not None
-    a, b = old.quality[name], new.quality[name]
-    before, now = ((row.quality_replicates or {}).get(name, []) for row in (old, new))
-    if a["value"] is None or b["value"] is None:
-        return None, None
-    if not before or len(before) != len(now):
-        apart = independent_contrast((a["value"], a["low"], a["high"]), (b["value"], b["low"], b["high"]))
-        return apart.low, apart.high
-    replicates = [y - x for x, y in zip(before, now, strict=True)]
-    found = jackknife_interval(b["value"] - a["value"], replicates, b["n"], level)
-    return found.low, found.high
-
-
-def margin(name: str, value: float) -> float:
-    """How much worse a metric may become before a sure difference fails; where none is stated, it warns."""
-    relative, absolute = MARGINS.get(_stem(name), UNSTATED)
-    return max(relative * abs(value), absolute)
-
-
-def _stated(name: str) -> bool:
-    return _stem(name) in MARGINS
-
-
-def _stem(name: str) -> str:
-    return name.partition("@")[0].partition("_")[0]
-
-
 # Time -----------------------------------------------------------------------------------------------------
 
 
-def timing(old: Row, new: Row, again: Paired | None = None, asked: bool = False) -> Finding:
+def timing(old: Row, new: Row, again: Turns | None = None, asked: bool = False) -> Finding:
     """The ratio to the reference cell: soft, and failed by two rounds only.
 
     asked: whether a second round, which ``again`` lacks, was tried.
     """
     name, ratio = display_name(new), "time / reference"
-    if old.paired is None:
-        why = old.unmeasured.get("paired", "not timed in turn")
+    if old.turns is None:
+        why = old.unmeasured.get("turns", "not timed in turn")
         return Finding(name, "time", ratio, "none", "none", "notice", f"baseline: {why}")
-    if new.paired is None:
-        why = _gone(new, "paired", "not timed in turn")
+    if new.turns is None:
+        why = gone(new, "turns", "not timed in turn")
         return Finding(name, "time", ratio, "timed", "none", "fail", why)
-    if _is_reference(old.paired) != _is_reference(new.paired):
-        why = f"timed beside another reference than in the baseline: {_IF_MEANT}"
+    if _is_reference(old.turns) != _is_reference(new.turns):
+        why = f"timed beside another reference than in the baseline: {IF_MEANT}"
         return Finding(name, "time", ratio, "timed", "timed", "fail", why)
-    if _is_reference(new.paired):
+    if _is_reference(new.turns):
         return _reference_timing(old, new)
-    before, now = statistics.median(ratios(old.paired)), statistics.median(ratios(new.paired))
+    before, now = statistics.median(ratios(old.turns)), statistics.median(ratios(new.turns))
     change = now / before - 1
     verdict: Verdict = "warn" if change > WARN_ABOVE else "pass"
-    text = f"{100 * change:+.1f} % (n={len(old.paired['seconds'])}, {len(new.paired['seconds'])})"
-    if _is_slow(old.paired, new.paired):
+    text = f"{100 * change:+.1f} % (n={len(old.turns['seconds'])}, {len(new.turns['seconds'])})"
+    if _is_slow(old.turns, new.turns):
         if again is None:
             verdict = "fail" if asked else "warn"
             text += ", not timed a second time" + (": the second round failed" if asked else "")
         else:
             second = statistics.median(ratios(again)) / before - 1
-            confirmed = _is_slow(old.paired, again)
+            confirmed = _is_slow(old.turns, again)
             verdict = "fail" if confirmed else "warn"
             text += f", second round {100 * second:+.1f} %, {'confirmed' if confirmed else 'not confirmed'}"
     return Finding(name, "time", ratio, f"{before:.4f}", f"{now:.4f}", verdict, text)
@@ -349,7 +227,7 @@ def _reference_timing(old: Row, new: Row) -> Finding:
     name, ratio = display_name(new), "time / workloads"
     before, now = _over_workloads(old), _over_workloads(new)
     if before is None or now is None:
-        why = "baseline: no workloads beside it" if before is None else f"{_NOT_ANY_MORE}: the workloads"
+        why = "baseline: no workloads beside it" if before is None else f"{NOT_ANY_MORE}: the workloads"
         return Finding(name, "time", ratio, "none", "none", "notice" if before is None else "fail", why)
     change = now / before - 1
     verdict: Verdict = "warn" if change > FAIL_ABOVE else "pass"
@@ -360,21 +238,21 @@ def _reference_timing(old: Row, new: Row) -> Finding:
 def _over_workloads(row: Row) -> float | None:
     """Median seconds of a batch over the geometric mean of the two workloads."""
     seconds = [value for value in (row.calibration_s or {}).values() if value]
-    if row.paired is None or not seconds:
+    if row.turns is None or not seconds:
         return None
-    return statistics.median(row.paired["seconds"]) / statistics.geometric_mean(seconds)
+    return statistics.median(row.turns["seconds"]) / statistics.geometric_mean(seconds)
 
 
-def _is_reference(paired: Paired) -> bool:
-    return paired["seconds"] == paired["reference_seconds"]
+def _is_reference(turns: Turns) -> bool:
+    return turns["seconds"] == turns["reference_seconds"]
 
 
-def ratios(paired: Paired) -> list[float]:
+def ratios(turns: Turns) -> list[float]:
     """Seconds over those of the reference, by round."""
-    return [own / other for own, other in zip(paired["seconds"], paired["reference_seconds"], strict=True)]
+    return [own / other for own, other in zip(turns["seconds"], turns["reference_seconds"], strict=True)]
 
 
-def _is_slow(old: Paired | None, new: Paired | None) -> bool:
+def _is_slow(old: Turns | None, new: Turns | None) -> bool:
     if old is None or new is None or _is_reference(new):
         return False
     before, now = ratios(old), ratios(new)
@@ -398,9 +276,3 @@ def benchmarks(old: Mapping[str, Sequence[float]], new: Mapping[str, Sequence[fl
     for name in old:
         if name not in new:
             yield Finding(name, "benchmark", "seconds", "recorded", "none", "fail", "not run any more")
-
-
-def worst(findings: Iterable[Finding]) -> Verdict:
-    """The verdict of all together."""
-    order: tuple[Verdict, ...] = ("pass", "notice", "warn", "fail")
-    return max((finding.verdict for finding in findings), key=order.index, default="pass")

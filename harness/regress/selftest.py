@@ -22,19 +22,21 @@ from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
 from harness.cell.cell import Cell, normalised
 from harness.machine.environment import environment
-from harness.measure.in_turn import load_all, timed_batches
 from harness.measure.measure import count_flops
 from harness.measure.repeats import Budget, in_turn
+from harness.measure.turns import load_all, timed_batches
 from harness.quality.assess.controlled import Assessor
 from harness.quality.intervals import wilson_interval
 from harness.regress import judge, plants
+from harness.regress.findings import Verdict, worst
+from harness.regress.quality import quality
 from harness.subject import compiled
 from harness.subject.pins import finished
 from harness.subject.prepare import predict, prepare
 from harness.subject.subject import Gallery, Subject, load, run_batch
 from harness.sweep.process import Outcome, joined
 from harness.sweep.row import make_row
-from results.schema import Paired, Row
+from results.schema import Row, Turns
 
 CELLS = (
     Cell("lpd", steps=10, guidance=2.0, batch=4, images=4),
@@ -152,7 +154,7 @@ def exact_row(subject: Subject) -> Row:
 
 def is_exact_alarm(before: Row, now: Row) -> bool:
     """Whether the gate fails on a counter or the tokens."""
-    return judge.worst([*judge.exact(before, now), judge.tokens(before, now)]) == "fail"
+    return worst([*judge.exact(before, now), judge.tokens(before, now)]) == "fail"
 
 
 def _with_decode(subject: Subject, decode: plants.Decode) -> Subject:
@@ -196,8 +198,8 @@ def time_rates(cells: Sequence[Cell], size: Size) -> Iterator[Rate]:
 
 
 def across(
-    before: Sequence[Sequence[Paired]], now: Sequence[Sequence[Paired]], together: int
-) -> Iterator[tuple[Paired, Paired, Paired]]:
+    before: Sequence[Sequence[Turns]], now: Sequence[Sequence[Turns]], together: int
+) -> Iterator[tuple[Turns, Turns, Turns]]:
     """(baseline, first round, second round), each of ``together`` processes and no process in two of them."""
     for start in range(len(now)):
         measured = _pooled(now, start, together)
@@ -206,24 +208,24 @@ def across(
         yield from zip(first, measured, second, strict=True)
 
 
-def _pooled(processes: Sequence[Sequence[Paired]], start: int, together: int) -> list[Paired]:
+def _pooled(processes: Sequence[Sequence[Turns]], start: int, together: int) -> list[Turns]:
     """Measurement by measurement the rounds of so many processes from ``start`` on."""
     chosen = [processes[(start + i) % len(processes)] for i in range(together)]
     return [joined(pairs) for pairs in zip(*chosen, strict=True)]
 
 
-def timing_verdict(cells: Sequence[Cell], before: Paired, now: Paired, again: Paired) -> judge.Verdict:
-    old, new = (_row(cells[1], paired=paired) for paired in (before, now))
+def timing_verdict(cells: Sequence[Cell], before: Turns, now: Turns, again: Turns) -> Verdict:
+    old, new = (_row(cells[1], turns=turns) for turns in (before, now))
     return judge.timing(old, new, again).verdict
 
 
-def in_fresh_process(cells: Sequence[Cell], share: float, measurements: int) -> list[Paired]:
+def in_fresh_process(cells: Sequence[Cell], share: float, measurements: int) -> list[Turns]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(measure_times, cells, share, measurements).result()
 
 
-def measure_times(cells: Sequence[Cell], share: float, measurements: int) -> list[Paired]:
+def measure_times(cells: Sequence[Cell], share: float, measurements: int) -> list[Turns]:
     """Times of the second cell, slowed by ``share``, beside the first."""
     torch.set_num_threads(cells[0].threads)
     reference, own = (timed_batches(subject) for subject in load_all(map(prepare, cells)))
@@ -234,7 +236,7 @@ def measure_times(cells: Sequence[Cell], share: float, measurements: int) -> lis
     for _ in range(measurements):
         seconds = in_turn(runs, Budget(seconds=0.0, least=ROUNDS, patience_s=1e9))
         found.append(
-            Paired(
+            Turns(
                 reference=cells[0].key, batch=cells[1].batch, seconds=seconds[1], reference_seconds=seconds[0]
             )
         )
@@ -269,7 +271,7 @@ def quality_row(drawn: Cell, cell: Cell, assessor: Assessor) -> Row:
 
 
 def is_quality_alarm(before: Row, now: Row) -> bool:
-    return judge.worst(judge.quality(before, now, QUALITY_COMPARISONS)) == "fail"
+    return worst(quality(before, now, QUALITY_COMPARISONS)) == "fail"
 
 
 def _seeded(cell: Cell, seed: int) -> Cell:

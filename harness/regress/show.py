@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from harness.regress.judge import Finding, Verdict, worst
+from harness.regress.findings import Finding, Verdict, worst
 from reports.escape import terminal
+from reports.fitting import print_fitting
 from reports.tables import markdown_of
 
 _HEADINGS = ("verdict", "setting", "quantity", "baseline", "now", "why")
@@ -34,15 +35,12 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
     console = console or Console()
-    table = Table(title="Against the baseline", title_justify="left")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading in ("baseline", "now") else "left")
+    lines: list[list[str | Text]] = []
     for finding in notable(findings):
         verdict, *rest = _entries(finding)
-        table.add_row(terminal(verdict, _STYLES[finding.verdict]), *map(terminal, rest))
-    if not console.is_terminal:
-        console.width = max(console.width, 180)
-    console.print(table)
+        lines.append([terminal(verdict, _STYLES[finding.verdict]), *rest])
+    title = terminal("Against the baseline")
+    print_fitting(console, _HEADINGS, lines, keys=3, right=("baseline", "now"), title=title)
     console.print(summary(findings), highlight=False)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from backbones.cache import cache_bytes
+from backbones.checkpoints import read_checkpoint
 from backbones.config import NetworkConfig
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
@@ -19,6 +20,7 @@ from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError
+from pardec.file_forms import unopenable
 from results.rules import TUNED, is_number
 from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
@@ -131,7 +133,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
 def check_takes_given(strategy: Strategy) -> None:
     """UserError for a strategy of a fixed order, naming those that take given tokens."""
     if not strategy.any_order:
-        able = ", ".join(sorted(name for name in registry.names() if registry.get(name).any_order))
+        able = ", ".join(sorted(name for name in registry.loadable() if registry.get(name).any_order))
         raise UserError(
             f"strategy '{strategy.name}' has a fixed order and takes no given tokens; valid: {able}"
         )
@@ -156,6 +158,9 @@ def _stored(cell: Cell) -> Source:
         raise UserError(
             f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
         )
+    for key in ("weights", "tokenizer_weights"):
+        if getattr(cell, key) is not None:
+            raise UserError(f"network '{network}' has one state of weights: {key} must be absent")
     if cell.tokenizer_checkpoint is not None:
         raise UserError(
             f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
@@ -219,9 +224,11 @@ def _published(cell: Cell) -> Source:
     own = registry.get(cell.strategy)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
-    for path in (cell.checkpoint, cell.tokenizer_checkpoint):
-        if path not in (None, RANDOM) and not Path(str(path)).is_file():
-            raise UserError(f"network '{cell.network}': no file '{path}'")
+    for path, weights in (
+        (cell.checkpoint, cell.weights),
+        (cell.tokenizer_checkpoint, cell.tokenizer_weights),
+    ):
+        _check_file(path, weights, f"network '{cell.network}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
     strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
     title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
@@ -243,6 +250,19 @@ def check_counts(prepared: Prepared) -> None:
             f"strategy '{strategy.name}' decides its steps by the content, of which random weights tell "
             f"nothing: it needs trained weights{declare if strategy.tests_drafts else ''}"
         )
+
+
+def _check_file(path: str | None, weights: str | None, where: str) -> None:
+    """UserError for a file that can't be opened, or holds other weights than are asked for."""
+    if path in (None, RANDOM):
+        if weights is not None:
+            raise UserError(f"{where}: weights '{weights}' of no file; expected a checkpoint that holds them")
+        return
+    reason = unopenable(Path(str(path)))
+    if reason is not None:
+        raise UserError(f"{where}: '{path}': {reason}")
+    if weights is not None:
+        read_checkpoint(Path(str(path)), with_values=False, weights=weights)
 
 
 def check_tokenizer(cell: Cell) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.checkpoints import CheckpointError, load_published, read_state_dict
+from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
@@ -45,6 +45,8 @@ class Subject:
     clock: Clock
     recorded: Recorded = NOTHING_RECORDED
     """Passes recorded so far, where the cell asks for that."""
+    weights_taken: str | None = None
+    """Which state dict of a published file, ``model`` or ``ema``; None where it holds one, bare."""
 
     def labels(self, images: Sequence[int]) -> Tensor:
         """The class of each image of the run: its index modulo the classes."""
@@ -73,7 +75,7 @@ def load(prepared: Prepared) -> Subject:
     cell = prepared.cell
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
-    _fill(network, prepared)
+    weights_taken = _fill(network, prepared)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
         places = prepared.config.places
@@ -85,7 +87,7 @@ def load(prepared: Prepared) -> Subject:
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
-    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded)
+    return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
 
 
 def _empty_network(prepared: Prepared, device: torch.device) -> Network:
@@ -102,20 +104,26 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def _fill(network: Network, prepared: Prepared) -> None:
+def _fill(network: Network, prepared: Prepared) -> str | None:
+    """Give a network its weights; the name of those that were taken from a file of several."""
     cell = prepared.cell
     if cell.checkpoint == RANDOM:
         initialise(network, torch.Generator().manual_seed(cell.seed))
     elif cell.is_published:
         path = Path(str(cell.checkpoint))
         keys = registry.by_family(presets.preset_info(cell.network).family).keys
-        load_published(network, read_state_dict(path), keys, str(path))
+        found = read_checkpoint(path, weights=cell.weights)
+        if cell.weights is None:
+            tell_choice(found, path)
+        load_published(network, found.tensors, keys, str(path))
+        return found.taken
     else:
         state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
         try:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
+    return None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from backbones.tokenizers import load_tokenizer
 from harness.cell.cell import RANDOM, Cell, unscored
 from harness.cost.model import predict_cost
 from harness.cost.sweep_hours import card_for
-from harness.cost.trace import Untraceable
+from harness.cost.work import Unforeseeable
 from harness.images.arrays import write_npz
 from harness.images.codes import decode_images
 from harness.images.data import load_dataset, to_float
@@ -20,8 +20,8 @@ from harness.images.stores import ImageStore
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.estimate import estimate
 from harness.machine.environment import environment
-from harness.measure.in_turn import time_in_turn
 from harness.measure.measure import measure
+from harness.measure.turns import time_in_turn
 from harness.quality.assess.adm import assess
 from harness.quality.assess.controlled import Assessor, balanced
 from harness.subject.prepare import prepare
@@ -52,11 +52,11 @@ def limit_device_memory(cell: Cell) -> None:
 
 
 def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str, Any]:
-    """``paired`` of every cell by its key, timed in turn."""
+    """``turns`` of every cell by its key, timed in turn."""
     limit_device_memory(cells[0])
     torch.set_num_threads(cells[0].threads or 1)
     channel.send(share=0.0, doing="in turn", measured={"environment": environment(cells[0].device)})
-    return {"paired": time_in_turn(cells, rounds)}
+    return {"turns": time_in_turn(cells, rounds)}
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def store_prediction(subject: Subject, folder: Path) -> tuple[dict[str, str], di
         return {}, {UNPREDICTED: "no device card of this machine and thread count; run 'pardec calibrate'"}
     try:
         cost = predict_cost(subject.prepared, card, subject.tokenizer)
-    except (Untraceable, UserError) as error:
+    except (Unforeseeable, UserError) as error:
         return {}, {UNPREDICTED: str(error)}
     path = folder / "artifacts" / f"{cell.key}.cost.json"
     cost.write(path)

@@ -27,9 +27,9 @@ from harness.cell.cell import Cell
 from harness.machine.failures import says_out_of_memory
 from harness.machine.processes import MARK, end_all
 from harness.sweep.messages import Garbled, messages
-from results.schema import Paired, Status
+from results.schema import Status, Turns
 
-WORKER = (sys.executable, "-m", "harness.sweep.worker")
+WORKER = (sys.executable, "-P", str(Path(__file__).with_name("start.py")))
 ROOT = Path(__file__).parents[2]
 _GRACE_S = 10.0
 """How long a worker that has said its last word may take to end."""
@@ -49,7 +49,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Turns:
+class TurnGroup:
     """Cells timed in turn by one process after the other, and the least number of rounds of each."""
 
     cells: tuple[Cell, ...]
@@ -63,13 +63,13 @@ def run_in_worker(
     log: Path,
     on_progress: Progress = lambda share, doing: None,
     command: Sequence[str] = WORKER,
-    turns: Turns | None = None,
+    group: TurnGroup | None = None,
 ) -> Outcome:
     """Run ``cell`` and wait for it, at most ``cell.timeout_s`` seconds; nothing it does is raised here.
 
     OSError where the log can't be written.
 
-    folder: where its artifacts and the reference go. log: where its stderr goes. turns: cells, ``cell`` the
+    folder: where its artifacts and the reference go. log: where its stderr goes. group: cells, ``cell`` the
     first of them, that are timed together instead of one being measured. The worker writes JSON lines
     to a pipe of its own, so no library's print can spoil them, and its standard input stays open as long as
     this process lives, which is how it knows.
@@ -84,7 +84,7 @@ def run_in_worker(
             return Outcome("error", f"no worker could be started: {error.strerror}", {}, 0.0)
     known: dict[str, Any] = {}
     final, broken = None, None
-    sender = Thread(target=_send_order, args=(worker, cell, folder, turns), daemon=True)
+    sender = Thread(target=_send_order, args=(worker, cell, folder, group), daemon=True)
     try:
         limit_memory(worker.pid, cell)
         sender.start()  # a pipe holds 64 KiB: of a longer order, a worker that hangs at import takes no more
@@ -117,31 +117,31 @@ def run_in_worker(
 
 
 def run_turns(
-    turns: Turns,
+    group: TurnGroup,
     folder: Path,
     log: Path,
     on_progress: Progress = lambda share, doing: None,
     command: Sequence[str] = WORKER,
 ) -> Outcome:
-    """Time cells in turn by ``turns.processes`` workers: ``paired`` holds the rounds of all of them.
+    """Time cells in turn by ``group.processes`` workers: ``turns`` holds the rounds of all of them.
 
     The first that fails is the outcome. See ``run_in_worker``.
     """
     outcomes = []
-    for _ in range(turns.processes):
-        outcome = run_in_worker(turns.cells[0], folder, log, on_progress, command, turns)
-        if outcome.status != "ok" or "paired" not in outcome.measured:
+    for _ in range(group.processes):
+        outcome = run_in_worker(group.cells[0], folder, log, on_progress, command, group)
+        if outcome.status != "ok" or "turns" not in outcome.measured:
             return outcome
         outcomes.append(outcome)
-    found = [outcome.measured["paired"] for outcome in outcomes]
-    paired = {key: joined([one[key] for one in found]) for key in found[0]}
-    whole = outcomes[-1].measured | {"paired": paired}
+    found = [outcome.measured["turns"] for outcome in outcomes]
+    turns = {key: joined([one[key] for one in found]) for key in found[0]}
+    whole = outcomes[-1].measured | {"turns": turns}
     return dataclasses.replace(outcomes[-1], measured=whole, wall_s=sum(one.wall_s for one in outcomes))
 
 
-def joined(pairs: Sequence[Paired]) -> Paired:
+def joined(pairs: Sequence[Turns]) -> Turns:
     """The rounds of several processes that timed the same cells, as those of one."""
-    return Paired(
+    return Turns(
         reference=pairs[0]["reference"],
         batch=pairs[0]["batch"],
         seconds=[seconds for pair in pairs for seconds in pair["seconds"]],
@@ -172,10 +172,10 @@ def _start(
     return worker, reading
 
 
-def _send_order(worker: subprocess.Popen[bytes], cell: Cell, folder: Path, turns: Turns | None) -> None:
+def _send_order(worker: subprocess.Popen[bytes], cell: Cell, folder: Path, group: TurnGroup | None) -> None:
     order: dict[str, Any] = {"folder": str(folder), "cell": cell.to_json()}
-    if turns is not None:
-        order |= {"in_turn": [one.to_json() for one in turns.cells], "rounds": turns.rounds}
+    if group is not None:
+        order |= {"in_turn": [one.to_json() for one in group.cells], "rounds": group.rounds}
     assert worker.stdin is not None
     with suppress(BrokenPipeError):
         worker.stdin.write((json.dumps(order) + "\n").encode())
@@ -191,7 +191,8 @@ def limit_memory(pid: int, cell: Cell) -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """The parent's environment with the thread pools sized before any library starts one.
+    """The parent's environment with the thread pools sized before any library starts one, and without the
+    current folder among the places of modules: an empty entry of ``PYTHONPATH`` would be it.
 
     How threads wait is the pools' own default, whatever a shell says: a pool that sleeps between products
     makes a full-size decode 1.3 to 1.5 times as long, and no row would tell.
@@ -199,8 +200,9 @@ def worker_environment(threads: int) -> dict[str, str]:
     waiting = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     inherited = {name: value for name, value in os.environ.items() if name not in waiting}
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return inherited | dict.fromkeys(pools, str(threads or 1)) | {"PYTHONPATH": path}
+    places = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONSAFEPATH": "1"}
+    return inherited | dict.fromkeys(pools, str(threads or 1)) | path
 
 
 def _end(worker: subprocess.Popen[bytes], mark: str, sender: Thread) -> None:
@@ -227,20 +229,26 @@ def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]
 
 def last_line(log: Path) -> str:
     """The last line of a worker's log that says anything."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return lines[-1][:300] if lines else "its log is empty"
 
 
 def out_of_memory_kills() -> int:
     """How many processes the kernel has killed for memory in our control group; 0 where it doesn't say."""
     with suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-        for line in (Path("/sys/fs/cgroup") / group / "memory.events").read_text().splitlines():
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2].lstrip("/")
+        for line in (
+            (Path("/sys/fs/cgroup") / group / "memory.events").read_text(encoding="utf-8").splitlines()
+        ):
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)
     with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)

@@ -114,7 +114,7 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
     if outcome.status != "ok":
         why = f"{outcome.status}: {outcome.reason}"
         return Row(**values | {"unmeasured": reasons(values, why)})
-    noted = {} if cell.is_anchor else {"paired": ALONE}
+    noted = {} if cell.is_anchor else {"turns": ALONE}
     noted |= dict(values.get("unmeasured") or {})
     return Row(**values | {"unmeasured": reasons(values | {"unmeasured": noted}, why)})
 

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep in turn, each on disk before the next begins; goes on where it was cut."""
+"""Runs the cells of a sweep one by one, each on disk before the next begins; goes on where it was cut."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from harness.cell import sweep_file
 from harness.cell.cell import Cell
@@ -21,11 +20,13 @@ from harness.subject.pins import finished
 from harness.subject.prepare import predict, prepare
 from harness.sweep.cluster.driver import Pool, run_on
 from harness.sweep.lock import only_sweep_in
-from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker
+from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
 from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
-from harness.sweep.turns import failed_turns, groups, is_of_this_machine, pair_rows, tell_of_turns, waiting
+from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_in_turn, waiting
 from pardec.errors import UserError
 from pardec.files import remove_partials
+from reports.escape import terminal
+from reports.fitting import DASH, print_fitting
 from results.schema import Row, row_to_json
 from results.store import ResultStore
 
@@ -60,28 +61,19 @@ def sweep_cells(
 
 def dry_run(sweep: Sweep, console: Console | None = None) -> None:
     """The cells, their keys, steps and predicted memory, as a table."""
-    table = Table(title=f"{sweep.name}: {len(sweep.cells)} cells", title_justify="left")
-    for heading in ("cell", "setting", "steps", "batch", "images", "weights MB", "cache MB"):
-        table.add_column(heading, justify="left" if heading in ("cell", "setting") else "right", no_wrap=True)
+    numbers = ("steps", "batch", "images", "weights MB", "cache MB")
+    lines = []
     for cell in sweep.cells:
         if cell.is_anchor:
-            table.add_row(cell.key, escape(cell.label), "–", "–", str(cell.images), "–", "–")
+            lines.append([cell.key, cell.label, DASH, DASH, str(cell.images), DASH, DASH])
             continue
         prepared = prepare(cell)
         memory = predict(prepared)
-        table.add_row(
-            cell.key,
-            escape(cell.describe()),
-            prepared.plan([0]).steps_in_words(),
-            str(cell.batch),
-            str(cell.images),
-            f"{memory.weight_bytes / 1e6:.1f}",
-            f"{memory.cache_bytes / 1e6:.1f}",
-        )
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 140)
-    console.print(table)
+        sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
+        counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
+        lines.append([cell.key, cell.describe(), *counts, *sizes])
+    title = terminal(f"{sweep.name}: {len(sweep.cells)} cells")
+    print_fitting(console or Console(), ("cell", "setting", *numbers), lines, right=numbers, title=title)
 
 
 def run_sweep(
@@ -159,8 +151,8 @@ def _time_in_turn(
                 summary.interrupted = True
                 continue
             task = bar.add_task(f"{len(cells)} cells in turn", total=None)
-            turns = Turns(cells, sweep.rounds, sweep.processes)
-            for row in pair_rows(turns, rows, store, lambda share, doing: None, command):
+            timed = TurnGroup(cells, sweep.rounds, sweep.processes)
+            for row in time_in_turn(timed, rows, store, lambda share, doing: None, command):
                 rows[row.cell] = row
             bar.remove_task(task)
             tell_of_turns(cells, rows[cells[0].key], bar)

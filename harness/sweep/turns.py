@@ -9,7 +9,7 @@ from rich.progress import Progress as Bar
 
 from harness.cell.cell import Cell
 from harness.machine.environment import environment
-from harness.sweep.process import Outcome, Progress, Turns, run_turns
+from harness.sweep.process import Outcome, Progress, TurnGroup, run_turns
 from pardec.errors import one_line
 from results.environments import agree, environment_keys, keys_of
 from results.schema import Row
@@ -49,26 +49,26 @@ def waiting(group: Sequence[Cell], rows: Mapping[str, Row]) -> list[tuple[Cell, 
 
 
 def _done(cells: Sequence[Cell], rows: Mapping[str, Row]) -> bool:
-    pairs = [rows[cell.key].paired for cell in cells]
+    pairs = [rows[cell.key].turns for cell in cells]
     return all(pair is not None and pair["reference"] == cells[0].key for pair in pairs)
 
 
-def pair_rows(
-    turns: Turns,
+def time_in_turn(
+    group: TurnGroup,
     rows: Mapping[str, Row],
     store: ResultStore,
     show: Progress,
     command: Sequence[str],
 ) -> list[Row]:
     """The rows of the cells with their times in turn, recorded; without them, and why, where that fails."""
-    first = turns.cells[0]
+    first = group.cells[0]
     log = store.artifact(f"in-turn-{first.key}", ".log")
     with store.writing():
-        outcome = run_turns(turns, store.folder, log, show, command)
+        outcome = run_turns(group, store.folder, log, show, command)
     if outcome.status == "ok":
-        for cell in turns.cells:  # another may have been the first before
+        for cell in group.cells:  # another may have been the first before
             store.artifact(f"in-turn-{cell.key}", ".log").unlink(missing_ok=True)
-    return record(turns.cells, rows, outcome, store)
+    return record(group.cells, rows, outcome, store)
 
 
 def record(cells: Sequence[Cell], rows: Mapping[str, Row], outcome: Outcome, store: ResultStore) -> list[Row]:
@@ -76,7 +76,7 @@ def record(cells: Sequence[Cell], rows: Mapping[str, Row], outcome: Outcome, sto
 
     Times of another environment than the rows' belong to none of them.
     """
-    found = outcome.measured.get("paired", {})
+    found = outcome.measured.get("turns", {})
     why = f"timing in turn: {outcome.status}: {outcome.reason}"
     timed_in = outcome.measured.get("environment")
     if timed_in is not None:
@@ -84,12 +84,12 @@ def record(cells: Sequence[Cell], rows: Mapping[str, Row], outcome: Outcome, sto
         if not agree(here, due):
             differing = [f"{key} {here[key]}, not {due[key]}" for key in here if here[key] != due[key]]
             found, why = {}, f"timing in turn: ran in another environment ({'; '.join(differing)})"
-    return [store.append(_with_pair(rows[cell.key], found.get(cell.key), why)) for cell in cells]
+    return [store.append(_with_turns(rows[cell.key], found.get(cell.key), why)) for cell in cells]
 
 
 def give_up(cells: Sequence[Cell], rows: Mapping[str, Row], why: str, store: ResultStore) -> list[Row]:
     """The rows of the cells, recorded as not timed in turn for this reason."""
-    return [store.append(_with_pair(rows[cell.key], None, why)) for cell in cells]
+    return [store.append(_with_turns(rows[cell.key], None, why)) for cell in cells]
 
 
 def is_of_this_machine(row: Row) -> bool:
@@ -97,22 +97,22 @@ def is_of_this_machine(row: Row) -> bool:
     return agree(environment_keys(row), keys_of(row.device, environment()))
 
 
-def _with_pair(row: Row, paired: object, why: str) -> Row:
-    reasons = {name: reason for name, reason in row.unmeasured.items() if name != "paired"}
-    if paired is None:
-        return dataclasses.replace(row, paired=None, unmeasured=reasons | {"paired": why})
-    return dataclasses.replace(row, paired=paired, unmeasured=reasons)  # type: ignore[arg-type]
+def _with_turns(row: Row, turns: object, why: str) -> Row:
+    reasons = {name: reason for name, reason in row.unmeasured.items() if name != "turns"}
+    if turns is None:
+        return dataclasses.replace(row, turns=None, unmeasured=reasons | {"turns": why})
+    return dataclasses.replace(row, turns=turns, unmeasured=reasons)  # type: ignore[arg-type]
 
 
 def tell_of_turns(cells: Sequence[Cell], first: Row, bar: Bar) -> None:
     """One line of cells timed in turn; first: the row of the first of them."""
-    text = f"{len(cells)} cells {'' if first.paired else 'not '}timed in turn with {cells[0].describe()}"
-    if not first.paired:
-        text += f": {one_line(first.unmeasured['paired'])}"
+    text = f"{len(cells)} cells {'' if first.turns else 'not '}timed in turn with {cells[0].describe()}"
+    if not first.turns:
+        text += f": {one_line(first.unmeasured['turns'])}"
     bar.console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def failed_turns(cells: Sequence[Cell], rows: Mapping[str, Row]) -> list[Row]:
     """The row by which a summary tells that these cells have no times in turn; none where they have."""
-    untimed = [cell for cell in sorted(cells, key=lambda cell: not cell.gated) if not rows[cell.key].paired]
+    untimed = [cell for cell in sorted(cells, key=lambda cell: not cell.gated) if not rows[cell.key].turns]
     return [rows[cell.key] for cell in untimed[:1]]

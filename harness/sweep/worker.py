@@ -1,4 +1,4 @@
-"""The process that measures one cell: ``python -m harness.sweep.worker FD PARENT``, started by ``process``.
+"""The process that measures one cell: ``start.py FD PARENT``, started by ``process``.
 
 It reads one JSON line from its standard input, a cell to measure or cells to time in turn, and writes JSON
 lines to the pipe FD: progress, then one with the status. It ends when its parent is gone: its standard input
@@ -64,7 +64,3 @@ def main(arguments: list[str]) -> int:
             status, reason = classify(error)
             channel.send(status=status, reason=reason, measured={})
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

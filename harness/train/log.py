@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pardec.files import write_whole
+from pardec.files import read_text, write_whole
 
 FORWARD_AND_BACKWARD = 3
 """Backward costs two products for each of forward's (Kaplan et al., arXiv 2001.08361)."""
@@ -43,14 +43,14 @@ class LogFile:
 
     def append(self, **entry: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def entries(self) -> list[dict[str, Any]]:
         """All whole lines; one that a kill tore is left out."""
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = read_text(self.path).splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

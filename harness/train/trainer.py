@@ -23,8 +23,7 @@ from tqdm import tqdm
 from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.transformer import Network, initialise, parameter_count
-from harness.images.codes import Codes as EncodedCodes
-from harness.images.codes import generator_of
+from harness.images.codes import Codes, generator_of
 from harness.machine.distributed import Group
 from harness.train.learner import Learner, SharedLearner, forward_flops
 from harness.train.log import Log, LogFile, Speed, Window
@@ -56,15 +55,15 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Codes:
+class CodesInMemory:
     """Image codes [variants, n, N] (variant 0 is the plain image) and labels [n], in memory."""
 
     codes: Tensor
     labels: Tensor
 
     @classmethod
-    def from_npz(cls, path: Path) -> "Codes":
-        stored = EncodedCodes.load(path)
+    def from_npz(cls, path: Path) -> "CodesInMemory":
+        stored = Codes.load(path)
         return cls(torch.from_numpy(stored.codes), torch.from_numpy(stored.labels).long())
 
     @property
@@ -81,7 +80,7 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """All rows of a step, whichever process learns from them: images, variants, labels [B] and lesson."""
 
     images: Tensor
@@ -179,7 +178,7 @@ class Trainer:
         self.log = Log(**state["log"])
         return True
 
-    def draw(self, data: Examples) -> Batch:
+    def draw(self, data: Examples) -> TrainingBatch:
         """What the next step teaches: the same in every process."""
         recipe, generator = self.recipe, self.generator
         if recipe.streams == "by_step":
@@ -187,7 +186,7 @@ class Trainer:
         images, variants = data.choose(recipe.batch, self.step, generator)
         labels = drop_labels(data.labels[images], self.config.classes, recipe.label_drop, generator)
         lesson = self.strategy.lesson(recipe.batch, self.config.grid, generator, self.step / recipe.steps)
-        return Batch(images, variants, labels, lesson)
+        return TrainingBatch(images, variants, labels, lesson)
 
     def train_step(self, data: Examples) -> Tensor:
         """One optimiser step; returns the norm of the gradient before clipping."""

@@ -58,6 +58,8 @@ class Inspection:
     parameters: int
     facts: Mapping[str, str]
     differences: Differences
+    choice: str | None = None
+    """That the file holds other states of the network, too; None where it doesn't."""
 
     @property
     def complete(self) -> bool:
@@ -71,6 +73,7 @@ class Inspection:
             ("family", " or ".join(self.families)),
             ("preset", " or ".join(self.presets) or "none"),
             ("wrapper", self.wrapper or "none"),
+            *([("weights", self.choice)] if self.choice else []),
             ("prefix", self.prefix or "none"),
             ("dtype", ", ".join(dtypes)),
             ("parameters", f"{self.parameters:,}"),
@@ -83,15 +86,17 @@ class Inspection:
         for name, entries in self.differences.groups():
             more = f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
             groups.append(f"{len(entries)} {name}: {', '.join(entries[:SHOWN])}{more}")
-        return f"{self.path}: {' or '.join(self.families)}, but not complete: {'; '.join(groups)}"
+        taken = f"; weights: {self.choice}" if self.choice else ""
+        return f"{self.path}: {' or '.join(self.families)}, but not complete: {'; '.join(groups)}{taken}"
 
 
-def inspect_file(path: Path) -> Inspection:
-    """What the file is; values are not read, and no code from it runs.
+def inspect_file(path: Path, weights: str | None = None) -> Inspection:
+    """What the file is; values are not read, but to tell several states apart, and no code from it runs.
 
-    Raises CheckpointError for a file that can't be read, and for one of no known family.
+    weights: which of several state dicts. Raises CheckpointError for a file that can't be read, and for one
+    of no known family.
     """
-    return identify(read_checkpoint(path, with_values=False), Path(path))
+    return identify(read_checkpoint(path, with_values=False, weights=weights), Path(path))
 
 
 def identify(checkpoint: Checkpoint, path: Path) -> Inspection:
@@ -112,6 +117,7 @@ def identify(checkpoint: Checkpoint, path: Path) -> Inspection:
         parameter_count(candidate.network),
         candidate.facts,
         differences,
+        checkpoint.choice,
     )
 
 

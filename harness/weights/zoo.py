@@ -1,6 +1,7 @@
 """The zoo: small trained networks as NAME.safetensors with a card NAME.json. Cards are read without torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import backbones
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import ZOO_PREFIX
-from pardec.errors import UserError
+from pardec.errors import UserError, nearest
+from pardec.files import read_text
 from pardec.hashing import text_key
 from results.annotations import is_whole
+from strategies.decoding import registry
 
 SHIPPED = Path(backbones.__file__).parent / "zoo"
 SHARED = ("tokenizer", "features", "judge")
@@ -62,11 +65,9 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
     path = weights.with_suffix(".json")
     for file in (weights, path):
         if not file.is_file():
-            raise UserError(
-                f"network '{network}': no file '{file}'; make it with: pardec train {_arguments(name)}"
-            )
+            raise UserError(f"network '{network}': no file '{file}'; {_advice(name, zoo)}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         config = network_config(content["network"])
         card = Card(name, weights, content["strategy"], dict(content["options"]), config, content)
         _check_card(card)
@@ -75,10 +76,24 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
         raise UserError(f"card '{path}' can't be read: {type(error).__name__}: {error}") from None
 
 
-def _arguments(name: str) -> str:
-    """Of the command that trains the network."""
+def _advice(name: str, zoo: str | Path | None) -> str:
+    """How to come by the network, or which there are, where nothing is trained under its name."""
     strategy, _, seed = name.rpartition("-seed")
-    return f"{strategy} --seed {seed}" if strategy and seed.isdecimal() else name
+    if not strategy or not seed.isdecimal():
+        strategy, seed = name, ""
+    if strategy not in registry.names():
+        return nearest(name, names(zoo))
+    return f"make it with: {_command(strategy, zoo, seed)}"
+
+
+def _command(what: str, zoo: str | Path | None, seed: str = "") -> str:
+    """The command that trains a network or a shared file into the zoo."""
+    words = ["pardec", "train", what]
+    words += ["--seed", seed] if seed else []
+    plugin = registry.plugin_of(what)
+    words += [] if plugin is None else ["--plugin", str(plugin)]
+    words += [] if zoo is None else ["--out", str(zoo)]
+    return shlex.join(words)
 
 
 def _check_card(card: Card) -> None:
@@ -106,7 +121,7 @@ def shared_file(role: str, zoo: str | Path | None = None) -> Path:
     """The weights of the tokenizer, the feature network or the judge; UserError where they are missing."""
     path = folder_of(zoo) / f"{role}.safetensors"
     if not path.is_file():
-        raise UserError(f"{role}: no file '{path}'; make it with: pardec train {role}")
+        raise UserError(f"{role}: no file '{path}'; make it with: {_command(role, zoo)}")
     return path
 
 

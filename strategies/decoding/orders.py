@@ -20,6 +20,24 @@ def raster(grid: tuple[int, int]) -> np.ndarray:
     return np.arange(height * width, dtype=np.int64)
 
 
+def diagonal(grid: tuple[int, int]) -> np.ndarray:
+    """NAR's order (arXiv 2503.10696), int64 [N]: anti-diagonals, each from top right to bottom left."""
+    row, column = np.divmod(raster(grid), grid[1])
+    return np.lexsort((row, row + column))
+
+
+def diagonal_sizes(grid: tuple[int, int]) -> tuple[int, ...]:
+    """Tokens of each anti-diagonal."""
+    row, column = np.divmod(raster(grid), grid[1])
+    return tuple(np.bincount(row + column).tolist())
+
+
+def window_order(grid: tuple[int, int], side: int) -> np.ndarray:
+    """Windows of ``side`` x ``side`` row by row, each row by row inside, int64 [N]; side must divide both."""
+    cells = raster(grid).reshape(grid[0] // side, side, grid[1] // side, side)
+    return cells.transpose(0, 2, 1, 3).reshape(-1)
+
+
 def region_order(grid: tuple[int, int], regions: int) -> np.ndarray:
     """PAR's order (arXiv 2412.15119), int64 [N]: the first token of every region, then the second, ...
 

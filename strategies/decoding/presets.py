@@ -1,6 +1,6 @@
 """The published networks by name: the same classes as ours, with another configuration.
 
-Names and facts are read from ``backbones/presets.toml`` without importing torch; only ``preset`` builds.
+Names and facts are read from ``strategies/published/*.toml`` without importing torch; only ``preset`` builds.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pardec.errors import unknown
-from strategies.decoding.registry import by_family
+from strategies.decoding import registry
 
 if TYPE_CHECKING:
     from backbones.config import NetworkConfig
     from strategies.decoding.base import Strategy
 
-PRESETS = Path(__file__).parents[2] / "backbones" / "presets.toml"
+TABLES = Path(__file__).parents[1] / "published"
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,19 @@ class PresetInfo:
 
 @lru_cache(maxsize=1)
 def _catalogue() -> dict[str, PresetInfo]:
-    with PRESETS.open("rb") as file:
-        content = tomllib.load(file)
+    tables = [tomllib.loads(path.read_text(encoding="utf-8")) for path in TABLES.glob("*.toml")]
+    infos: dict[str, PresetInfo] = {}
+    for table in sorted(tables, key=_place):
+        infos |= _presets_of(table)
+    return infos
+
+
+def _place(table: Mapping[str, Any]) -> int:
+    """Families follow one another as their strategies do."""
+    return min(registry.BUILT_IN.index(family["strategy"]) for family in table["family"].values())
+
+
+def _presets_of(content: Mapping[str, Any]) -> dict[str, PresetInfo]:
     infos: dict[str, PresetInfo] = {}
     for key, model in content["preset"].items():
         family = content["family"][model["family"]]
@@ -124,6 +135,6 @@ def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
     Raises UserError for an unknown name.
     """
     info = preset_info(name)
-    published = by_family(info.family)
+    published = registry.by_family(info.family)
     strategy, config = published.configure({**published.defaults, **info.names})
     return strategy, config, info

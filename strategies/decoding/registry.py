@@ -9,21 +9,32 @@ import importlib.util
 import pkgutil
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 from zlib import crc32
 
 import strategies.published
 from pardec.errors import UserError, closest, one_line, unknown, visible
+from strategies.decoding import installed
 
 if TYPE_CHECKING:
     from strategies.decoding.base import Strategy
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
-BUILT_IN = ("raster", "rar", "par", "lpd", "arpg", "randar", "jacobi", "sjd")
+PAPERS = Path(__file__).parents[1]
+FIRST = ("raster", "rar", "par", "lpd", "arpg", "randar")
+"""They keep their places, and so their colours, whatever else comes; the others follow by name."""
+_found = {path.stem.replace("_", "-"): path for path in PAPERS.glob("[a-z]*.py")}
+BUILT_IN = (*FIRST, *sorted(_found.keys() - set(FIRST)))
+"""Every file of ``strategies/`` is a strategy, named as the file."""
+NAME = r"\w[\w.-]{0,63}"
+CHARACTERS = "letters, digits, '-', '_' and '.'"
+LONGEST_TITLE = 24
 _plugins: dict[str, Path] = {}
 
 
@@ -32,24 +43,55 @@ def names() -> list[str]:
     return [*BUILT_IN, *sorted({*_entry_points(), *_plugins} - set(BUILT_IN))]
 
 
+def loadable() -> list[str]:
+    """Names of the strategies that can be imported: what a package does wrong is no fault of the others."""
+    return [*BUILT_IN, *(name for name, _ in _foreign())]
+
+
+def faults() -> list[tuple[str, str]]:
+    """What packages declare in vain, and why. Names that ``names`` holds say themselves what is wrong."""
+    points, unread = _read_entry_points()
+    named = [(point.name, point.value, _unusable(point.name)) for point in points]
+    found = {(name, f"entry point {value} is ignored: {why}") for name, value, why in named if why}
+    packages = [(name, f"package {name} is ignored: {why}") for name, why in unread.items()]
+    return [(visible(name), visible(reason)) for name, reason in [*sorted(found), *packages]]
+
+
 def origin(name: str) -> str:
     """Where a strategy comes from, for messages and lists."""
     if name in BUILT_IN:
         return "built in"
-    return str(_plugins[name]) if name in _plugins else f"entry point {_entry_points()[name]}"
+    if name in _plugins:
+        return str(_plugins[name])
+    values = _entry_points()[name]
+    return visible(f"entry point{'s' if len(values) > 1 else ''} {' and '.join(values)}")
+
+
+def plugin_of(name: str) -> Path | None:
+    """The file from which a strategy was added; None for built-ins and those of packages."""
+    return _plugins.get(name)
 
 
 def describe(name: str) -> str:
-    """First line of the strategy file's docstring, read without importing it; or why it can't be read."""
-    path = Path(__file__).parent.parent / f"{name}.py" if name in BUILT_IN else _plugins.get(name)
+    """First line of the strategy file's docstring, read without importing it; or why it can't be imported."""
+    path = _found.get(name) or _plugins.get(name)
     if path is None:
-        spec = importlib.util.find_spec(_entry_points()[name].partition(":")[0])
-        path = Path(spec.origin) if spec and spec.origin else None
+        value = _entry_points()[name][0]
+        reason = _clash(name) or installed.why_not(value)
+        if reason is not None:
+            return visible(f"can't be imported ({origin(name)}): {reason}")
+        path = installed.source_of(value)
     try:
         docstring = ast.get_docstring(ast.parse(path.read_bytes())) if path else None
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, OSError) as error:
         return visible(f"{path} is no Python: {_one_line(error)}")
     return visible((docstring or name).strip().splitlines()[0])
+
+
+def titles() -> dict[str, str]:
+    """What every strategy calls itself where its file begins, in the order of ``names``; none is imported."""
+    found = {name: describe(name).partition(":")[0] for name in names()}
+    return {name: title if len(title) <= LONGEST_TITLE else name for name, title in found.items()}
 
 
 def get(name: str, **options: Any) -> Strategy:
@@ -97,10 +139,9 @@ def add_plugin(path: Path) -> str:
         raise UserError(f"plug-in {path}: no such file")
     kind = _class_in(_module_from(path), f"plug-in {path}")
     name = getattr(kind, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise UserError(
-            f"plug-in {path}: class {kind.__name__} has no name; expected a ClassVar 'name' of letters, "
-            "digits, '-', '_' and '.'"
+            f"plug-in {path}: class {kind.__name__} has no name; expected a ClassVar 'name' of {CHARACTERS}"
         )
     if name in BUILT_IN or name in _entry_points() or _plugins.get(name, path) != path:
         raise UserError(f"plug-in {path}: the name '{name}' is taken ({origin(name)})")
@@ -117,12 +158,15 @@ def by_family(family: str) -> Published:
 
 
 def families() -> dict[str, Published]:
-    """Every declared family of published files by name: built in, then those of plug-ins."""
+    """Every declared family of published files by name: built in, then those of plug-ins that load."""
     modules = sorted(module.name for module in pkgutil.iter_modules(strategies.published.__path__))
     imported = [importlib.import_module(f"strategies.published.{name}") for name in modules]
     found = [getattr(module, "PUBLISHED", None) for module in imported]
-    foreign = [_load(name).published for name in names() if name not in BUILT_IN]
-    return {published.family: published for published in (*found, *foreign) if published}
+    families: dict[str, Published] = {}
+    for published in (*found, *(kind.published for _, kind in _foreign())):
+        if published:
+            families.setdefault(published.family, published)
+    return families
 
 
 def published_of(name: str) -> Published | None:
@@ -130,23 +174,56 @@ def published_of(name: str) -> Published | None:
     return next((found for found in families().values() if found.strategy == name), None)
 
 
+def _foreign() -> Iterator[tuple[str, type[Strategy]]]:
+    """The strategies that aren't ours, without those that can't be imported."""
+    for name in names():
+        if name not in BUILT_IN:
+            with suppress(UserError):
+                yield name, _load(name)
+
+
 @lru_cache(maxsize=1)
-def _entry_points() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for point in entry_points(group=GROUP):
-        taken = "built in" if point.name in BUILT_IN else found.get(point.name, point.value)
-        if taken != point.value:
-            raise UserError(f"entry point {point.value}: the strategy name '{point.name}' is taken ({taken})")
-        found[point.name] = point.value
+def _entry_points() -> dict[str, tuple[str, ...]]:
+    """Names that packages give strategies -> what they stand for: several values where packages clash."""
+    found: dict[str, tuple[str, ...]] = {}
+    for point in _read_entry_points()[0]:
+        if _unusable(point.name) is None and point.value not in found.get(point.name, ()):
+            found[point.name] = (*found.get(point.name, ()), point.value)
     return found
+
+
+def _read_entry_points() -> tuple[list[EntryPoint], dict[str, str]]:
+    """Declared entry points, and the packages whose own can't be read."""
+    try:
+        return list(entry_points(group=GROUP)), {}
+    except (TypeError, ValueError, LookupError, OSError):  # of any package, whatever it is for
+        return installed.one_by_one(GROUP)
+
+
+def _unusable(name: str) -> str | None:
+    """Why a package can't give a strategy this name."""
+    if name in BUILT_IN:
+        return f"the strategy name '{name}' is taken (built in)"
+    return None if re.fullmatch(NAME, name) else f"the name of a strategy has {CHARACTERS}"
+
+
+def _clash(name: str) -> str | None:
+    """Why none of several packages is asked for a name that all of them declare."""
+    values = _entry_points()[name]
+    if len(values) == 1:
+        return None
+    return f"{len(values)} packages declare it, {' and '.join(values)}; uninstall all but one"
 
 
 def _load(name: str) -> type[Strategy]:
     if name in _plugins:
         return _class_in(_module_from(_plugins[name]), f"plug-in {_plugins[name]}")
-    target = f"strategies.{name}" if name in BUILT_IN else _entry_points()[name]
-    module_name, _, attribute = target.partition(":")
     where = f"strategy '{name}' ({origin(name)})"
+    clash = None if name in BUILT_IN else _clash(name)
+    if clash is not None:
+        raise UserError(f"{where} cannot be imported: {clash}")
+    target = f"strategies.{_found[name].stem}" if name in BUILT_IN else _entry_points()[name][0]
+    module_name, attribute = installed.parts(target)
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:

@@ -56,7 +56,7 @@ class Window:
         self.network, self.plan, self.rows, self.guess = network, plan, rows, guess
         self.longest, self.device = method.window, network.device
         layers, slots = method.cache_shape(network.config)
-        self.cache = network.cache(len(rows), slots, layers)
+        self.cache = network.cache(len(rows), layers, slots)
         self.phases = network.phases(torch.arange(plan.places, device=self.device))
         batch = len(rows) // rows.branches
         # By place; one column more, for what is no place.

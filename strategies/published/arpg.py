@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.checkpoints import KeyMap
-from backbones.checkpoints import Rows as KeyRows
+from backbones.checkpoints import KeyMap, KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.shapes import Measured, Shapes
 from strategies.arpg import ARPG

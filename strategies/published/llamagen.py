@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from math import gcd
 from typing import Any
 
-from backbones.checkpoints import KeyMap
-from backbones.checkpoints import Rows as KeyRows
+from backbones.checkpoints import KeyMap, KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.shapes import Measured, Shapes
 from strategies.decoding.guidance import Guidance

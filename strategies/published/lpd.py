@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.checkpoints import KeyMap
-from backbones.checkpoints import Rows as KeyRows
+from backbones.checkpoints import KeyMap, KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.shapes import Measured, Shapes, side_of
 from strategies.decoding.guidance import Guidance

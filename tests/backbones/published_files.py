@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoints import KeyMap, Rows
+from backbones.checkpoints import KeyMap, KeyRows
 from backbones.transformer import Network
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.recording import randomise
@@ -70,7 +70,7 @@ def to_published(network: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, parameter in network.state_dict().items():
         parts = keys.sources(name)
-        fixed = sum(part.rows for part in parts if isinstance(part, Rows))
+        fixed = sum(part.rows for part in parts if isinstance(part, KeyRows))
         equal = sum(isinstance(part, str) for part in parts)
         start = 0
         for part in parts:

@@ -1,8 +1,13 @@
 """Published files in, our modules out: every layout, and one clear line for everything else."""
 
+import gzip
+import io
 import os
 import pickle
+import tarfile
+import zipfile
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,8 @@ import torch
 from published_files import FAMILIES, published, save_legacy
 from safetensors.torch import save_file
 
-from backbones.checkpoints import CheckpointError, KeyMap, load_published, read_state_dict
+from backbones.checkpoints import CheckpointError, KeyMap, load_published, read_checkpoint, read_state_dict
+from backbones.weights import load_half
 
 DEPTH, WIDTH, HIDDEN, CODES, CLASSES, PLACES = 2, 32, 96, 11, 3, 16
 SWIGLU = HIDDEN  # int(2 * 4 * 32 / 3) = 85, rounded up to a multiple of 32
@@ -194,14 +200,101 @@ def test_missing_files_and_folders(llamagen, tmp_path, suffix):
     assert "no such file" in refused(llamagen, tmp_path / f"none{suffix}")
     folder = tmp_path / f"folder{suffix}"
     folder.mkdir()
-    assert "no such file" in refused(llamagen, folder)
+    assert "a folder; expected a file" in refused(llamagen, folder)
+    (folder / "inside.bin").touch()
+    assert "one in it: inside.bin" in refused(llamagen, folder)
+    (tmp_path / f"link{suffix}").symlink_to(tmp_path / "gone")
+    assert f"a link to '{tmp_path / 'gone'}', which isn't there" in refused(
+        llamagen, tmp_path / f"link{suffix}"
+    )
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    assert "no regular file" in refused(llamagen, tmp_path / f"pipe{suffix}")
 
 
-def test_a_file_under_a_foreign_suffix(llamagen, tmp_path):
-    torch.save(llamagen.state(), tmp_path / "weights.safetensors")
-    refused(llamagen, tmp_path / "weights.safetensors")
-    save_file(llamagen.state(), tmp_path / "weights.pt")
-    refused(llamagen, tmp_path / "weights.pt")
+@pytest.mark.parametrize("suffix", [".SAFETENSORS", ".safetensors", ".pt", ".bin", ""])
+@pytest.mark.parametrize(
+    ("save", "form"),
+    [(save_file, "safetensors"), (torch.save, "torch archive"), (save_legacy, "torch legacy file")],
+)
+def test_the_first_bytes_tell_the_form_and_not_the_name(llamagen, tmp_path, save, form, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save(llamagen.state(), path)
+    assert read_checkpoint(path).form == form
+    assert read_checkpoint(path, with_values=False).form == form
+    assert torch.equal(llamagen.logits(load(llamagen, path)), llamagen.logits(llamagen.network))
+
+
+def tar(content):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo("weights.pt")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(name):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, b"content")
+    return file.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n" % 0
+FOREIGN = {
+    "empty": (b"", "empty (0 bytes), as a failed download leaves it: get it again"),
+    "zeros": (b"\0" * 5000, "nothing but zeros (5,000 bytes)"),
+    "lfs": (LFS, "a pointer of Git LFS, not the file itself of 1,234,567 bytes: run 'git lfs pull'"),
+    "annex": (b"/annex/objects/SHA256E-s99--aa.pt\n", "a pointer of git-annex"),
+    "page": (b"\n <!DOCTYPE html><html><title>Sign\nin</title>", 'a web page called "Sign in"'),
+    "old-page": (b"\xef\xbb\xbf<!-- x --><HTML lang='en'>", "a web page, not the file behind it"),
+    "answer": (b'{"error":"Repository not found"}', 'a text that begins "{"error":"Repository not found"}"'),
+    "xml": (b"<?xml version='1.0'?><Code>AccessDenied</Code>", "a text that begins"),
+    "utf-8": ("Gewichte für später\n".encode() * 400, 'a text that begins "Gewichte für später'),
+    "gzip": (gzip.compress(b"x" * 99), "packed by gzip: unpack it"),
+    "tar": (tar(b"x" * 99), "a tar archive: unpack it"),
+    "zip": (zipped("weights.pt"), "a zip archive of weights.pt; unpack it"),
+    "npz": (zipped("arr_0.npy"), "NumPy arrays (.npz)"),
+    "script": (zipped("net/constants.pkl"), "a TorchScript program"),
+    "cut-zip": (zipped("archive/data.pkl")[:-9], "truncated or damaged torch archive"),
+    "npy": (b"\x93NUMPY\x01\0" * 9, "a NumPy array"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" * 9, "an HDF5 file"),
+    "pickle": (pickle.dumps({"a": 1}), "a plain pickle"),
+    "picture": (b"\x89PNG\r\n\x1a\n" * 9, "a PNG picture"),
+    "short": (b"\x01\x02", "truncated: 2 bytes"),
+    "noise": (b"\x01\xff\x02\xfe" * 9, "of no known form: it begins with 01 ff 02 fe"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_file_is_refused_for_what_it_is(llamagen, tmp_path, kind, suffix):
+    path, (content, reason) = tmp_path / f"weights{suffix}", FOREIGN[kind]
+    path.write_bytes(content)
+    assert reason in refused(llamagen, path)
+    with pytest.raises(CheckpointError) as caught:
+        load_half(path)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(llamagen, tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save_file(llamagen.state(), path)
+    unpatched = Path.open
+
+    def forbidden(self, *arguments, **options):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return unpatched(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(CheckpointError) as caught:
+        load_half(path)
+    for text in (refused(llamagen, path), str(caught.value)):
+        assert "permission denied" in text
+        assert "truncated" not in text
+        assert "damaged" not in text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0])
@@ -216,7 +309,7 @@ def test_truncated_files(llamagen, tmp_path, save, suffix, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: min(int(len(whole) * share), len(whole) - 1)])
     text = refused(llamagen, path)
-    assert "truncated" in text
+    assert any(word in text for word in ("truncated", "empty"))
     assert "may run code" not in text
 
 

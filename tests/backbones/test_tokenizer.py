@@ -95,7 +95,7 @@ def test_file_keeps_the_tokenizer_in_half_precision(small, tmp_path):
 
 def test_unusable_files_are_named(small, tmp_path):
     path = tmp_path / "tokenizer.safetensors"
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="no such file"):
         load_tokenizer(path)
     save_half(small, path, {"kind": "fsq"})
     with pytest.raises(CheckpointError, match="size mismatch"):

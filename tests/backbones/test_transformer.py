@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbones.attention import View, attend, up_to
 from backbones.cache import KVCache
 from backbones.config import Dropout, TrunkConfig, round_up, swiglu_width
 from backbones.positions import rotary_table
@@ -17,12 +18,9 @@ from backbones.transformer import (
     Block,
     RMSNorm,
     Trunk,
-    View,
-    attend,
     initialise,
     make_norm,
     parameter_count,
-    up_to,
 )
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, randomise
@@ -39,7 +37,7 @@ def random(module, seed=0):
 
 
 def plain_attention(queries, keys, values, allowed):
-    """Head by head, row by row: the definition."""
+    """Head by head, row by row: the definition; [R, n, H, D]."""
     groups = queries.shape[1] // keys.shape[1]
     out = torch.zeros_like(queries)
     for r in range(queries.shape[0]):
@@ -49,7 +47,7 @@ def plain_attention(queries, keys, values, allowed):
                 seen = allowed[i].nonzero().flatten()
                 scores = (k[seen] @ queries[r, h, i]) / math.sqrt(queries.shape[-1])
                 out[r, h, i] = scores.softmax(0) @ v[seen]
-    return out
+    return out.transpose(1, 2)
 
 
 def qkv(rows=3, slots=6, heads=4, shared=4, seed=0):
@@ -110,8 +108,8 @@ def test_what_a_view_masks_adds_exactly_nothing(filled):
     found = []
     for content in (0.0, filled):
         cache = KVCache(TRUNK, 2, 8, torch.float32, X.device)
-        cache.store[:, :, 0, :, 4:] = content
-        cache.store[:, :, 1, :, 2:] = content
+        cache.store[:, 0, :, 4:] = content
+        cache.store[:, 1, :, 2:] = content
         with torch.inference_mode():
             found.append(trunk(X[:, :2], phases(torch.arange(2)), View(start=start), cache))
     assert torch.equal(*found)
@@ -127,14 +125,17 @@ def test_scattered_slots_see_what_their_mask_says_unfilled_slots_included():
         cache = KVCache(TRUNK, 2, 6, torch.float32, X.device, layers=1)
         with torch.inference_mode():
             x = trunk.blocks[0].norm1(X[:, :2])
-            view = View(slots=slots, mask=mask).placed(2, 6)
+            view = View(slots=slots, mask=mask).placed(x, 6)
             found = attention(x, here, view, cache.layers[0], None)
             q, k, v = attention.project(x, here)
+            again, pair = attention.project_in_place(x, here)
+        assert torch.allclose(again, q, atol=1e-6)
+        assert torch.allclose(pair, torch.cat([k, v], dim=1), atol=1e-6)
         for row in range(2):
             stored_k, stored_v = torch.zeros(2, 1, 4, 6, 8).unbind(0)
             stored_k[0][:, slots[row]], stored_v[0][:, slots[row]] = k[row], v[row]
             mixed = plain_attention(q[row : row + 1], stored_k, stored_v, mask[row, 0])
-            expected = attention.out(mixed.transpose(1, 2).flatten(2))
+            expected = attention.out(mixed.flatten(2))
             assert torch.allclose(found[row : row + 1], expected, atol=1e-5)
 
 
@@ -197,7 +198,7 @@ def test_attention_is_differentiable():
         "the reference itself"
     )
     mine = attend(*(t.float() for t in (q, k, v)), View())
-    reference = F.scaled_dot_product_attention(q, k, v)
+    reference = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     upstream = torch.randn(reference.shape)
     for a, b in zip(
         torch.autograd.grad(mine, (q, k, v), upstream),
@@ -324,7 +325,10 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
         assert not torch.equal(trunk(X, here, view), trunk(X, here, view))
 
 
-@pytest.mark.parametrize("name", registry.BUILT_IN)
+TRAINED = [name for name in registry.BUILT_IN if registry.get(name).base is None]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_initial_weights(name):
     network = registry.get(name).network(CONTROLLED)
     initialise(network, torch.Generator().manual_seed(0))

@@ -239,7 +239,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(small_presets, family, tm
     torch.save(published_state(other), path)
     refused(family, path)
     path.write_text("no weights")
-    assert "truncated or not a checkpoint" in refused(family, path)
+    assert "not a checkpoint file: a text that begins" in refused(family, path)
     assert "no such file" in refused(family, tmp_path / "none.pt")
 
 

@@ -16,9 +16,11 @@ from tests.fuzz.guard import harmless
 from tests.fuzz.mutation import ODD_TEXTS
 
 HEAVY = (
-    "harness.sweep.sweep.run_sweep",
-    "harness.subject.subject.load",
-    "harness.subject.subject.run_batch",
+    "harness.commands.sweep_run.run_sweep",
+    "harness.commands.explain_run.load",
+    "harness.commands.generate_run.load",
+    "harness.commands.lossiness_run.load",
+    "harness.commands.sample_run.load",
     "harness.cost.calibrate.calibrate",
     "harness.commands.train_command._train",
     "harness.train.at_scale.train_at_scale",
@@ -26,9 +28,9 @@ HEAVY = (
     "harness.regress.gate.compare",
     "harness.regress.gate.record",
     "harness.regress.selftest.selftest",
-    "harness.lossiness.tables.exact_lines",
+    "harness.commands.lossiness_run.exact_lines",
     "strategies.decoding.contract.check_strategy",
-    "harness.images.encode.open_tokenizer",
+    "harness.commands.encode_run.open_tokenizer",
 )
 """Where a command line that was understood begins to compute; nothing of it is part of these tests."""
 CELLS = (

@@ -137,7 +137,7 @@ def _limits() -> Iterator[None]:
 
 def _data_bytes() -> int:
     """Bytes of this process's data, as the limit counts them (VmData)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) << 10
     raise RuntimeError("no VmData in /proc/self/status")

@@ -55,7 +55,7 @@ def changed_manifest(**changes: Any) -> Callable[[bytes], bytes]:
 
 
 NETWORK = json.loads((zoo.SHIPPED / "lpd.json").read_text())["network"]
-PAIRED = {"reference": "0" * 16, "batch": 1, "seconds": [1.0], "reference_seconds": [1.0, 2.0]}
+TURNS = {"reference": "0" * 16, "batch": 1, "seconds": [1.0], "reference_seconds": [1.0, 2.0]}
 FINDINGS: dict[str, tuple[str, bytes | Callable[[bytes], bytes]]] = {
     "a sweep's name that leaves the results folder": (
         "sweep-file",
@@ -73,10 +73,10 @@ FINDINGS: dict[str, tuple[str, bytes | Callable[[bytes], bytes]]] = {
     "a whole number that no float holds": ("rows", changed_row(latency_s=10**400)),
     "JSON nested too deeply": ("rows", b"[" * 100_000 + b"\n"),
     "batch sizes that are none": ("report", changed_row(peak_bytes_by_batch={"x": 1.0})),
-    "times in turn of unequal length": ("row-tables", changed_row(paired=PAIRED)),
+    "times in turn of unequal length": ("row-tables", changed_row(turns=TURNS)),
     "times in turn of nothing": (
         "row-tables",
-        changed_row(paired=PAIRED | {"seconds": [1.0], "reference_seconds": [0]}),
+        changed_row(turns=TURNS | {"seconds": [1.0], "reference_seconds": [0]}),
     ),
     "a metric without a margin": (
         "row-tables",
@@ -303,7 +303,7 @@ def test_odd_words_are_one_printable_line(
     words: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("exits.py").write_text("raise SystemExit(3)\n")
+    Path("exits.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
     assert main(words) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1

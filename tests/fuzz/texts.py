@@ -11,7 +11,6 @@ from rich.console import Console
 
 from harness.cell import sweep_file
 from harness.cell.cell import RULES, Cell
-from harness.commands.explain_command import find_cell, inline_cell
 from harness.cost.cards import HERE, SHEETS, read_cards
 from harness.images.code_shards import CodeShards
 from harness.images.shards import Shards
@@ -19,13 +18,14 @@ from harness.lossiness.worlds import RULES as ORDERS
 from harness.regress.benchmarks import read_benchmark_json, read_recorded
 from harness.regress.judge import judge
 from harness.regress.show import print_findings, to_json, to_markdown
+from harness.sweep.find import find_cell, inline_cell
 from harness.train import tune
 from harness.weights import zoo
 from pardec.errors import UserError
 from reports import claim_tables, selftest, tables
 from reports.artifacts import load_cost
 from reports.claims import claims
-from reports.compare import compare, compare_within, comparison_markdown, print_comparison, print_text_tables
+from reports.compare import compare, compare_within, print_comparison, print_text_tables
 from reports.contests import contests
 from reports.frame import facets, frame
 from reports.training_noise import TrainingNoise
@@ -164,7 +164,6 @@ def show_rows(path: Path) -> str:
             tables.markdown_of(contest.headings, contest.lines)
     comparison = compare(path, path)
     print_comparison(comparison, console)
-    comparison_markdown(comparison)
     findings = judge(found, found)
     print_findings(findings, console)
     to_markdown(findings)

@@ -6,8 +6,8 @@ from backbones import published_tokenizers
 from strategies.decoding import presets
 
 
-def use_catalogue(file: Path) -> None:
-    """Make the presets of this process those of a file."""
+def use_catalogue(file: Path, networks: Path | None = None) -> None:
+    """Make the presets of this process those of a file and of its folder, or of another folder."""
+    presets.TABLES, published_tokenizers.PRESETS = networks or file.parent, file
     for module in (presets, published_tokenizers):
-        module.PRESETS = file
         module._catalogue.cache_clear()

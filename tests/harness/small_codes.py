@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.images.code_shards import CodesInfo, CodesWriter
+from harness.images.code_shards import CodesInfo
+from harness.images.codes_writer import CodesWriter
 
 INFO = CodesInfo(
     tokenizer="fsq",

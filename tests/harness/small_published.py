@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones import published_tokenizers
 from backbones.transformer import parameter_count
 from harness.cell.cell import Cell, normalised
 from harness.measure import measure
@@ -59,11 +60,12 @@ def catalogue() -> str:
 @pytest.fixture(autouse=True)
 def small_presets(tmp_path: Path) -> Iterator[Path]:
     """Networks and tokenizers of the published families for 8x8 pixels, in place of the published sizes."""
-    before, file = presets.PRESETS, tmp_path / "presets.toml"
+    before, file = (published_tokenizers.PRESETS, presets.TABLES), tmp_path / "catalogue" / "presets.toml"
+    file.parent.mkdir()
     file.write_text(catalogue())
     use_catalogue(file)
     yield file
-    use_catalogue(before)
+    use_catalogue(*before)
 
 
 def cell(family: str = "par", **changes) -> Cell:

@@ -125,7 +125,7 @@ def main() -> None:
     if "in_turn" in order:
         keys = [Cell.from_json(text).key for text in order["in_turn"]]
         pair = {"reference": keys[0], "batch": cell.batch, "seconds": [1.0], "reference_seconds": [1.0]}
-        channel.send(status="ok", reason=None, measured={"paired": dict.fromkeys(keys, pair)})
+        channel.send(status="ok", reason=None, measured={"turns": dict.fromkeys(keys, pair)})
         return
     word, _, seconds = cell.label.partition(" ")
     print("noise that belongs to nobody", flush=True)

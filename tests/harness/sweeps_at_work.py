@@ -119,7 +119,7 @@ def gone(pid: int, patience_s: float = 10.0) -> bool:
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except OSError:
             return True
         if state == "Z":
@@ -130,7 +130,10 @@ def gone(pid: int, patience_s: float = 10.0) -> bool:
 
 def children(pid: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child)
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+        ]
     except OSError:
         return []
 
@@ -173,7 +176,7 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name == "attempts":  # a disturbed run has more of them; the last one is what the row tells
             kept[name] = {"last": (value[-1]["status"], value[-1]["reason"])}
-        elif name == "paired" and value is not None:
+        elif name == "turns" and value is not None:
             kept[name] = {"reference": value["reference"], "batch": value["batch"]}
         elif name == "throughput_interval":  # null if all but one batch was on disk before a kill
             continue

@@ -33,8 +33,8 @@ class LeaksBetweenImages(Raster):
 
 
 class FirstRowOfLayer(LayerCache):
-    def extend(self, at, keys, values, reach=None):
-        keys, values = super().extend(at, keys, values, reach)
+    def extend(self, at, pair, reach=None):
+        keys, values = super().extend(at, pair, reach)
         return keys[:1].expand_as(keys), values[:1].expand_as(values)
 
 
@@ -50,11 +50,11 @@ class ReadsAnotherImagesCache(Raster):
 class KeptPrefixOfLayer(LayerCache):
     kept: ClassVar[dict] = {}
 
-    def extend(self, at, keys, values, reach=None):
+    def extend(self, at, pair, reach=None):
         if at == 0:
-            layer = self.keys.storage_offset()
-            keys, values = self.kept.setdefault((layer, keys.shape), (keys.clone(), values.clone()))
-        return super().extend(at, keys, values, reach)
+            layer = self.store.storage_offset()
+            pair = self.kept.setdefault((layer, pair.shape), pair.clone())
+        return super().extend(at, pair, reach)
 
 
 class KeptPrefix(KVCache):
@@ -67,11 +67,11 @@ class KeepsAnotherDecodesPrefix(ARPG):
 
 
 class LosesSlotThreeOfLayer(LayerCache):
-    def extend(self, at, keys, values, reach=None):
-        before = self.keys[:, :, 3].clone(), self.values[:, :, 3].clone()
-        found = super().extend(at, keys, values, reach)
+    def extend(self, at, pair, reach=None):
+        before = self.store[:, :, 3].clone()
+        found = super().extend(at, pair, reach)
         if at == 3:
-            self.keys[:, :, 3], self.values[:, :, 3] = before
+            self.store[:, :, 3] = before
         return found
 
 

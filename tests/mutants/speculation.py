@@ -131,7 +131,7 @@ class UncutPace(Pace):
 
     def __init__(self, network, plan, rows, window):
         super().__init__(network, plan, rows, window)
-        self.cache = network.cache(len(rows), (plan.places + 1) * window)
+        self.cache = network.cache(len(rows), network.config.trunk.depth, (plan.places + 1) * window)
         self.end = torch.zeros(self.batch, dtype=torch.int64)
 
     def slot(self, start, fed):
@@ -192,7 +192,8 @@ class ForgetsToAccumulate(Scales):
 @dataclass(frozen=True)
 class ReadsOneHead(TwoHeads):
     def decode(self, network, plan, rows):
-        phases, cache = network.phases(torch.arange(plan.places)), network.cache(len(rows), plan.places)
+        phases = network.phases(torch.arange(plan.places))
+        cache = network.cache(len(rows), network.config.trunk.depth, plan.places)
         x = network.class_embedding(rows.labels)[:, None]
         for slot, at in enumerate(plan.groups()):
             heads = network(x, phases[slot : slot + 1], View(start=slot), cache)
@@ -244,9 +245,8 @@ class SeesItsOwnRowOnly(Raster):
 
     def decode(self, network, plan, rows):
         places = torch.arange(plan.places)
-        mask, phases, cache = (
-            self.seen(network, places), network.phases(places), network.cache(len(rows), plan.places)
-        )  # fmt: skip
+        mask, phases = self.seen(network, places), network.phases(places)
+        cache = network.cache(len(rows), network.config.trunk.depth, plan.places)
         x = network.class_embedding(rows.labels)[:, None]
         for slot, at in enumerate(plan.groups()):
             view = View(start=slot, mask=mask[slot : slot + 1, : slot + 1])

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from synthetic_rows import sweep_rows, write_sweep
 
+from harness.commands.common import introduce_strategies
 from results.schema import Row
+
+
+@pytest.fixture(autouse=True, scope="session")
+def introduced() -> None:
+    """As the commands do it."""
+    introduce_strategies()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """Rows and artifacts as a sweep would leave them, without a network: shapes and magnitudes are realistic."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
 
-from results.schema import Row, with_reasons
+from reports.compare import Comparison, print_comparison
+from results.schema import Row, reasons
 from results.store import ResultStore
 
 GRID = 8
@@ -163,10 +166,15 @@ def anchor_rows() -> list[Row]:
 
 def failed_row(index: int = 800) -> Row:
     reason = "CPU out of memory: tried to allocate 3.2 GB <at step 4> | see log"
-    return with_reasons(
-        base_row(index, strategy="arpg", label="ARPG", steps=4, status="oom", reason=reason, reference=None),
-        reason,
-    )
+    row = base_row(index, strategy="arpg", label="ARPG", steps=4, status="oom", reason=reason, reference=None)
+    return dataclasses.replace(row, unmeasured=reasons(dataclasses.asdict(row), reason))
+
+
+def printed(comparison: Comparison, width: int = 300) -> str:
+    """What a terminal of this width shows of a comparison."""
+    stream = io.StringIO()
+    print_comparison(comparison, Console(file=stream, width=width))
+    return stream.getvalue()
 
 
 def sweep_rows() -> list[Row]:

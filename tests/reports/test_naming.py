@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_rows import CELLS, cell_row
+from synthetic_rows import CELLS, cell_row, printed
 
 from pardec.errors import UserError
 from reports import plots, waterfall
-from reports.compare import compare, comparison_markdown
+from reports.compare import compare
 from reports.contests import contests, iso_table_between
 from reports.frame import facets, frame
 from reports.naming import display_name, namer, series_label, steps_text
@@ -105,7 +105,7 @@ def test_counts_of_a_declared_acceptance_are_never_compared(tmp_path: Path) -> N
     (pair,) = comparison.pairs
     assert {one.name for one in pair.differences} >= {"parameters", "throughput_images_per_s"}
     assert not {one.name for one in pair.differences} & {"steps", "forwards", "tokens_processed"}
-    text = comparison_markdown(comparison)
+    text = printed(comparison)
     assert "steps, forwards, tokens_processed: not compared, they follow from a declared acceptance" in text
     assert "acceptance 0.7 (declared)" in text
 
@@ -116,8 +116,8 @@ def test_pictures_over_steps_leave_out_what_follows_from_a_declared_acceptance()
     assert plots.quality_against_steps(facet, metric) is None
     assert plots.quality_against_throughput(facet, metric) is not None
     counted, declared = plain(), plain(strategy="lpd", acceptance=0.7, steps_bound=64)
-    assert waterfall.waterfalls([counted, declared], {}) == []
-    assert waterfall.waterfall(declared, counted, {}) is None
+    assert waterfall.base_of(declared, [counted]) == counted
+    assert waterfall.base_of(counted, [dataclasses.replace(declared, strategy="raster")]) is None
 
 
 def test_images_judged_at_another_size_are_not_comparable(tmp_path: Path) -> None:

@@ -1,19 +1,17 @@
 """Comparisons give a number only where both sides measured the same thing."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row
+from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row, printed
 
 from harness.cli import main
 from pardec.errors import UserError
-from reports.compare import Pair, compare, compare_within, comparison_markdown, print_comparison
+from reports.compare import Pair, compare, compare_within
 from results.schema import Row
 from results.store import ResultStore
 
@@ -141,13 +139,11 @@ def test_nothing_in_common_is_a_user_error(tmp_path: Path) -> None:
         compare(a, tmp_path / "nowhere")
 
 
-def test_printed_and_markdown_forms_say_the_same(tmp_path: Path) -> None:
+def test_a_narrow_terminal_gets_all_of_it(tmp_path: Path) -> None:
     a = stored(tmp_path / "a", [*anchor_rows(), raster()])
     b = stored(tmp_path / "b", [*anchor_rows(), raster(device="cuda")])
     comparison = compare(a, b)
-    stream = io.StringIO()
-    print_comparison(comparison, Console(file=stream, width=40))
-    for text in (stream.getvalue(), comparison_markdown(comparison)):
+    for text in (printed(comparison, 40), printed(comparison)):
         assert "not comparable: device" in text
         assert "device differs (cpu, cuda)" in text
         assert "fd_mnist@1000" in text

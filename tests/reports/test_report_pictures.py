@@ -249,13 +249,23 @@ def test_the_strategies_of_the_zoo_stay_apart_for_every_eye(sight: str) -> None:
 
 
 def test_colours_are_distinct_legible_and_stable() -> None:
-    assert len(set(style.COLOURS.values())) == len(style.COLOURS)
+    colours, markers = zip(*style.PALETTE, strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(style.PALETTE)
     for name in (*MAIN, "a plug-in", "another"):
         luminance = linear(style.colour(name)) @ np.array([0.2126, 0.7152, 0.0722])
         assert 1.05 / (luminance + 0.05) > 2.5, name
     assert style.colour("a plug-in") == style.colour("a plug-in") != style.colour("another")
-    markers = [style.marker(name) for name in style.MARKERS]
-    assert len(set(markers)) == len(markers)
+    assert [style.marker(name) for name in MAIN] == list(markers[: len(MAIN)])
+
+
+def test_colours_follow_the_order_of_introduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "_titles", {})
+    style.introduce({"spiral": "Spiral", "raster": "Raster"})
+    first, second = style.PALETTE[:2]
+    assert [(style.colour(name), style.marker(name)) for name in ("spiral", "raster")] == [first, second]
+    assert (style.title("spiral"), style.title("lpd")) == ("Spiral", "lpd")
+    names = ["lpd", "raster", "reconstruction", "spiral", "real"]
+    assert sorted(names, key=style.rank) == ["real", "reconstruction", "spiral", "raster", "lpd"]
 
 
 def test_saved_figures_are_png_and_svg(facet: Facet, tmp_path: Path) -> None:

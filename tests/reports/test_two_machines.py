@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
-from synthetic_rows import CELLS, ENVIRONMENT, cell_row, write_sweep
+from synthetic_rows import CELLS, ENVIRONMENT, cell_row, printed, write_sweep
 
 from reports.artifacts import load_artifacts
-from reports.compare import compare, compare_within, comparison_markdown
+from reports.compare import compare, compare_within
 from reports.frame import facets
 from reports.pictures import order_maps
 from results.environments import result_key
@@ -77,7 +77,7 @@ def test_comparing_pairs_each_row_with_that_of_its_machine(both: Path, tmp_path:
     (one,) = found.pairs
     assert (one.a.environment, one.b.environment) == (OTHER, OTHER)
     assert len(found.only_b) == 23
-    text = comparison_markdown(again)
+    text = printed(again)
     assert "Raster, 64 steps, AMD EPYC, torch 2.9.0" in text
 
 

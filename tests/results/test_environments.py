@@ -91,10 +91,10 @@ def test_of_two_tries_the_later_is_kept_but_no_failure_before_a_result() -> None
 
 
 def test_of_one_try_the_row_that_was_measured_further_is_kept() -> None:
-    paired = {"reference": "0" * 16, "batch": 1, "seconds": [1.0], "reference_seconds": [1.0]}
+    turns = {"reference": "0" * 16, "batch": 1, "seconds": [1.0], "reference_seconds": [1.0]}
     plain = tried(1, XEON)
     timed = dataclasses.replace(
-        plain, paired=paired, unmeasured={k: v for k, v in plain.unmeasured.items() if k != "paired"}
+        plain, turns=turns, unmeasured={k: v for k, v in plain.unmeasured.items() if k != "turns"}
     )
     assert latest(plain, timed) == latest(timed, plain) == timed
 

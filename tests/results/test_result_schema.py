@@ -16,11 +16,9 @@ from results.fields import Field, Measure
 from results.schema import (
     MEASURED,
     Row,
-    finite_or_none,
     reasons,
     row_from_json,
     row_to_json,
-    with_reasons,
 )
 from results.upgrades import upgraded
 
@@ -66,15 +64,18 @@ def test_every_field_is_written_and_read_back() -> None:
     assert row_from_json(text) == row
 
 
-@given(st.floats(), st.text(), st.dictionaries(st.text(), st.integers()))
-def test_any_text_and_number_survives(number: float, text: str, options: dict[str, int]) -> None:
-    row = make_row(latency_s=finite_or_none(number), label=text, options=options)
+@given(
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.dictionaries(st.text(), st.integers()),
+)
+def test_any_text_and_number_survives(number: float | None, text: str, options: dict[str, int]) -> None:
+    row = make_row(latency_s=number, label=text, options=options)
     assert row_from_json(row_to_json(row)) == row
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_rows_hold_no_number_that_json_lacks(value: float) -> None:
-    assert finite_or_none(value) is None
     with pytest.raises(ValueError, match="latency_s"):
         make_row(latency_s=value)
     with pytest.raises(UserError, match="no JSON number"):
@@ -84,7 +85,7 @@ def test_rows_hold_no_number_that_json_lacks(value: float) -> None:
 def test_null_numbers_need_a_reason() -> None:
     with pytest.raises(ValueError, match=r"'steps' is null without a reason"):
         dataclasses.replace(make_row(), unmeasured=reasons({"steps": 3}, "why"))
-    row = with_reasons(dataclasses.replace(make_row(steps=4)), "later reason")
+    row = make_row(steps=4)
     assert row.unmeasured["latency_s"] == "not measured"
     assert "steps" not in row.unmeasured
     assert set(row.unmeasured) <= set(MEASURED)
@@ -142,6 +143,9 @@ def test_recorded_rows_of_every_older_schema_are_read(version: int) -> None:
         assert old.pop("schema") == version
         row = row_from_json(text, f"{recorded.name} line {number}")
         assert row.schema == schema.SCHEMA
+        for named in (old, old["unmeasured"]):
+            if "paired" in named:
+                named["turns"] = named.pop("paired")
         new = dataclasses.asdict(row)
         assert {key: new[key] for key in old if key != "unmeasured"} == {
             key: value for key, value in old.items() if key != "unmeasured"

@@ -24,7 +24,7 @@ class Pace:
     def __init__(self, network, plan, rows, window):
         self.network, self.plan, self.rows = network, plan, rows
         self.window, self.batch = window, len(rows) // rows.branches
-        self.cache = network.cache(len(rows), plan.places + window)
+        self.cache = network.cache(len(rows), network.config.trunk.depth, plan.places + window)
         self.phases = network.phases(torch.arange(plan.places))
         self.known = torch.zeros(self.batch, dtype=torch.int64)  # accepted tokens of each image
         self.last = None  # the newest of them, [B]
@@ -360,7 +360,7 @@ class Scales(Strategy[ScalesNetwork]):
                 state = network.added(state, maps[scale], side)
 
     def decode(self, network, plan, rows):
-        cache, maps = network.cache(len(rows), plan.places), []
+        cache, maps = network.cache(len(rows), network.config.trunk.depth, plan.places), []
         inputs = self.inputs(network, rows.labels, maps)
         for at in plan.groups():
             x, phases, _ = next(inputs)
@@ -398,7 +398,10 @@ class TwoHeads(Strategy[TwoHeadsNetwork]):
         return network(x, network.phases(torch.arange(tokens.shape[1])), View(causal=True)).mean(dim=0)
 
     def decode(self, network, plan, rows):
-        phases, cache = network.phases(torch.arange(plan.places)), network.cache(len(rows), plan.places)
+        phases, cache = (
+            network.phases(torch.arange(plan.places)),
+            network.cache(len(rows), network.config.trunk.depth, plan.places),
+        )
         x = network.class_embedding(rows.labels)[:, None]
         for slot, at in enumerate(plan.groups()):
             heads = network(x, phases[slot : slot + 1], View(start=slot), cache)
@@ -426,7 +429,10 @@ class TwoNetworks(Strategy):
 
     def decode(self, network, plan, rows):
         phases = network["main"].phases(torch.arange(plan.places))
-        caches = {role: one.cache(len(rows), plan.places) for role, one in network.roles.items()}
+        caches = {
+            role: one.cache(len(rows), one.config.trunk.depth, plan.places)
+            for role, one in network.roles.items()
+        }
         tokens = None
         for slot, at in enumerate(plan.groups()):
             here = phases[slot : slot + 1]
@@ -470,7 +476,10 @@ class Staggered(TrainingFree[RasterNetwork]):
 
     def decode(self, network, plan, rows):
         width, batch = plan.grid[1], len(rows)
-        phases, cache = network.phases(torch.arange(plan.places)), network.cache(batch, plan.places)
+        phases, cache = (
+            network.phases(torch.arange(plan.places)),
+            network.cache(batch, network.config.trunk.depth, plan.places),
+        )
         written = torch.zeros(plan.places, dtype=torch.bool)  # slots of the cache
         x = network.class_embedding(rows.labels)[:, None]
         tokens = torch.zeros(batch, plan.places, dtype=torch.int64)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from pardec.errors import UserError, nearest, unknown
 from strategies.decoding import registry
+from strategies.decoding.presets import preset
 
 ROOT = Path(__file__).parents[2]
 SPIRAL = ROOT / "tests" / "plugins" / "spiral.py"
@@ -160,8 +162,9 @@ def entry_point(monkeypatch, tmp_path):
     def declare(*points):
         found = []
         for name, value, text in points:
-            module = value.partition(":")[0]
-            (tmp_path / f"{module}.py").write_text(text)
+            module = value.partition(":")[0].partition(".")[0]
+            if text is not None:
+                (tmp_path / f"{module}.py").write_text(text)
             monkeypatch.delitem(sys.modules, module, raising=False)
             found.append(EntryPoint(name, value, registry.GROUP))
         monkeypatch.setattr(registry, "entry_points", lambda group: found)
@@ -190,8 +193,11 @@ def test_an_entry_point_loads_like_a_plugin(entry_point):
         ([("mine", "outer_a:Nine", MINE)], "expected a concrete Strategy class Nine, found 0"),
         ([("mine", "outer_b:Mine", TAKEN)], "calls itself 'lpd'"),
         ([("mine", "outer_c:Mine", "raise ValueError('a\\nb')")], "ValueError: a b"),
-        ([("lpd", "outer_d:Mine", TAKEN)], "the strategy name 'lpd' is taken (built in)"),
-        ([("mine", "outer_e:Mine", MINE), ("mine", "outer_f:Mine", MINE)], "taken (outer_e:Mine)"),
+        ([("mine", "outer_g:Mine", "raise SystemExit(3)")], "SystemExit: 3"),
+        (
+            [("mine", "outer_e:Mine", MINE), ("mine", "outer_f:Mine", MINE)],
+            "2 packages declare it, outer_e:Mine and outer_f:Mine; uninstall all but one",
+        ),
     ],
 )
 def test_bad_entry_points_are_one_line(entry_point, points, says):
@@ -209,6 +215,94 @@ def test_error_texts():
     assert str(unknown("sweep", "quik", ["quick"], "x.toml")).startswith(
         "unknown sweep 'quik' in x.toml: did you mean 'quick'?"
     )
+
+
+BROKEN = {
+    "removed": ("ghostpkg.decode:Mine", None, "no module 'ghostpkg'; was its package removed?"),
+    "moved": ("outer_h.decode:Mine", MINE, "no module 'outer_h.decode'"),
+    "nothing": ("", None, "no module ''"),
+    "no-module": ("not a module!:Mine", None, "no module 'not a module!'"),
+    "relative": (".decode:Mine", None, "no module ''"),
+    "dependency": ("outer_i:Mine", "import json, missing_xyz.a\n" + MINE, "needs 'missing_xyz', which isn't"),
+    "from-dependency": ("outer_j:Mine", "from missing_xyz import a\n" + MINE, "needs 'missing_xyz'"),
+    "class": ("outer_k:Nine", MINE, "defines no 'Nine'"),
+    "syntax": ("outer_l:Mine", "orders = [1)", "outer_l.py is no Python: SyntaxError: closing parenthesis"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_entry_point_is_listed_with_the_reason_and_harms_nobody(entry_point, capsys, kind):
+    value, text, reason = BROKEN[kind]
+    entry_point(("mine", value, text), ("outer-spiral", "outer_m:Mine", MINE.replace("mine", "outer-spiral")))
+    assert registry.names()[6:] == ["mine", "outer-spiral"]
+    assert reason in registry.describe("mine")
+    assert "\n" not in registry.describe("mine")
+    assert "cannot be imported" in (told := refused(lambda: registry.get("mine"))) or "Nine" in told
+    assert registry.loadable()[6:] == ["outer-spiral"]
+    assert registry.get("outer-spiral").name == "outer-spiral"
+    assert "llamagen" in registry.families()
+    assert preset("arpg-l")[0].name == "arpg"
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert reason in out
+    assert "zoo/" in out
+    assert "mine" in refused(lambda: registry.get("mne"))
+
+
+def test_a_package_that_takes_a_name_of_ours_is_listed_and_ignored(entry_point, capsys):
+    entry_point(("lpd", "outer_d:Mine", TAKEN), ("a b\x1b", "outer_n:Mine", MINE))
+    assert registry.get("lpd").title == "LPD"
+    assert registry.names() == list(registry.BUILT_IN)
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "entry point outer_d:Mine is ignored: the strategy name 'lpd' is taken (built in)" in out
+    assert "a b\\x1b" in out
+    assert "\x1b" not in out
+
+
+def test_clashing_packages_are_listed_with_both(entry_point, capsys):
+    entry_point(
+        ("mine", "outer_e:Mine", MINE), ("mine", "outer_f:Mine", MINE), ("mine", "outer_e:Mine", MINE)
+    )
+    assert main(["list"]) == 0
+    assert "2 packages declare it, outer_e:Mine and outer_f:Mine" in capsys.readouterr().out
+    assert registry.loadable() == list(registry.BUILT_IN)
+
+
+def test_a_family_of_ours_stays_ours(entry_point):
+    text = MINE.replace("class Mine(Raster):", "class Mine(Raster):\n    published = Published")
+    declared = "class Published:\n    family = 'llamagen'\n    strategy = 'mine'\n"
+    entry_point(("mine", "outer_o:Mine", declared + text))
+    assert registry.by_family("llamagen").strategy == "raster"
+
+
+@pytest.mark.parametrize("content", ["[pardec.strategies]\nghost\n", "[console_scripts]\nghost\n"])
+def test_a_package_whose_entry_points_are_garbage_is_listed_and_ignored(
+    monkeypatch, tmp_path, capsys, content
+):
+    for name, text in (("ghost", content), ("outer", "[pardec.strategies]\nmine = outer_p:Mine [extra]\n")):
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (folder / "entry_points.txt").write_text(text)
+    (tmp_path / "outer_p.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._entry_points.cache_clear()
+    try:
+        assert registry.get("mine").name == "mine"
+        assert main(["list"]) == 0
+        assert "package ghost is ignored: its entry points can't be read" in capsys.readouterr().out
+    finally:
+        monkeypatch.undo()
+        registry._entry_points.cache_clear()
+
+
+def test_listing_imports_no_package(entry_point):
+    entry_point(("mine", "outer_q.part:Mine", None))
+    assert "no module 'outer_q'" in registry.describe("mine")
+    entry_point(("mine", "outer_r:Mine", '"""Mine: a sentence."""\nraise ValueError\n' + MINE))
+    assert registry.describe("mine") == "Mine: a sentence."
+    assert "outer_r" not in sys.modules
 
 
 def test_an_entry_point_that_is_no_python_is_listed_with_the_reason(entry_point):

@@ -36,8 +36,6 @@ from harness.quality import (
     extract_parts,
     inception_extractor,
     inception_weights_file,
-    kernel,
-    neighbours,
     protocol,
     quality,
     read_adm,
@@ -48,9 +46,10 @@ from harness.quality import (
 from harness.quality.adm import AdmBatch, statistics_of
 from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
 from harness.quality.assess.controlled import COLOUR, LABELS
-from harness.quality.assess.kept import kept
+from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.spatial import WIDTH, split, with_spatial
-from pardec.errors import UserError
+from pardec.errors import UserError, visible
+from pardec.file_forms import unopenable
 from pardec.hashing import file_sha256, text_key
 from results.arrays import array_headers
 
@@ -79,8 +78,9 @@ def with_scoring(cell: Cell) -> Cell:
         weights = download_inception()
     else:
         weights = Path(cell.inception)
-        if not weights.is_file():
-            raise UserError(f"inception '{cell.inception}': no such file; expected a path or '{DOWNLOAD}'")
+        reason = unopenable(weights)
+        if reason is not None:
+            raise UserError(f"inception '{cell.inception}': {reason}; expected a path or '{DOWNLOAD}'")
     if weights is not None:
         _check_inception(weights, file_sha256(weights))
     cell = dataclasses.replace(cell, inception=None if weights is None else str(weights))
@@ -184,13 +184,11 @@ def _references(
     device = cell.device.partition(":")[0]
     digest = text_key(f"{file_sha256(path)} {extractor.sha256} {device}")
     if "arr_0" not in array_headers(path):
-        return _statistics(read_adm(path), None, None, extractor, path.stem)
+        return _statistics(read_adm(path), None, None, extractor, visible(path.stem))
     stored = kept(folder / f"reference-{digest}.npz", _KEPT, lambda: _of_images(cell, path, extractor))
     both = Features(stored["features"], stored["logits"], extractor.name, extractor.sha256)
-    pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, path.stem)
-    # What takes longest of a reference; the names are those of its cached properties.
-    pooled.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
-    return pooled, spatial
+    pooled, spatial = _statistics(read_adm(path, images=False), *split(both), extractor, visible(path.stem))
+    return with_slow_parts(pooled, stored), spatial
 
 
 def _of_images(cell: Cell, path: Path, extractor: Extractor) -> dict[str, NDArray[Any]]:
@@ -198,13 +196,8 @@ def _of_images(cell: Cell, path: Path, extractor: Extractor) -> dict[str, NDArra
     images = read_adm(path).images
     assert images is not None
     both = extract(images, extractor, BATCH, cell.device)
-    points = split(both)[0].features
-    return {
-        "features": both.features,
-        "logits": both.logits,
-        "kernel_mean": np.array(kernel.mean_of_pairs(points)),
-        "radii": neighbours.radii(points),
-    }
+    own = {"features": both.features, "logits": both.logits}
+    return own | slow_parts(split(both)[0].features)
 
 
 def _statistics(

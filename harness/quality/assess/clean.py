@@ -20,7 +20,8 @@ from harness.quality import Extractor, ReferenceStats, clean, extract_parts, pro
 from harness.quality.assess.controlled import COLOUR, LABELS
 from harness.quality.assess.kept import kept
 from harness.quality.score import clean_distance, replicates, unmeasured
-from pardec.errors import UserError
+from pardec.errors import UserError, visible
+from pardec.file_forms import unopenable
 from pardec.hashing import file_sha256, text_key
 
 BATCH = 64
@@ -42,9 +43,10 @@ def with_clean_scoring(cell: Cell) -> Cell:
         weights = clean.download_clean_inception()
     else:
         weights = Path(cell.clean_inception)
-        if not weights.is_file():
+        reason = unopenable(weights)
+        if reason is not None:
             raise UserError(
-                f"clean_inception '{cell.clean_inception}': no such file; expected a path or '{DOWNLOAD}'"
+                f"clean_inception '{cell.clean_inception}': {reason}; expected a path or '{DOWNLOAD}'"
             )
     if weights is not None:
         _check_network(weights, file_sha256(weights))
@@ -122,4 +124,4 @@ def _reference(cell: Cell, path: Path, extractor: Extractor, folder: Path) -> Re
 
     found = kept(folder / f"clean-reference-{digest}.npz", ("mu", "sigma", "n"), make)
     n, mu, sigma = int(found["n"]), found["mu"], found["sigma"]
-    return ReferenceStats(path.name, sha256, n, mu, sigma, extractor.name, extractor.sha256)
+    return ReferenceStats(visible(path.name), sha256, n, mu, sigma, extractor.name, extractor.sha256)

@@ -17,14 +17,12 @@ from harness.quality import (
     Features,
     ReferenceStats,
     extract,
-    kernel,
-    neighbours,
     protocol,
     quality,
     replicates,
     unmeasured,
 )
-from harness.quality.assess.kept import kept
+from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
 from harness.weights import zoo
 from pardec.hashing import text_key
@@ -77,21 +75,18 @@ def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats
     def make() -> dict[str, NDArray[Any]]:
         images = load_dataset(cell.data, "train").images
         features = extract(images, extractor, device=cell.device)
-        return {
+        own = {
             "features": features.features,
             "logits": features.logits,
             "images_sha256": np.array(features.images_sha256),
             "n": np.array(features.n),
-            "kernel_mean": np.array(kernel.mean_of_pairs(features.features)),
-            "radii": neighbours.radii(features.features),
         }
+        return own | slow_parts(features.features)
 
     stored = kept(folder / f"reference-{digest}.npz", _KEPT, make)
     of_whom = (extractor.name, extractor.sha256, str(stored["images_sha256"]))
-    stats = ReferenceStats.of(Features(stored["features"], stored["logits"], *of_whom), named)
-    # What takes longest of a reference; the names are those of its cached properties.
-    stats.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
-    return stats
+    features = Features(stored["features"], stored["logits"], *of_whom)
+    return with_slow_parts(ReferenceStats.of(features, named), stored)
 
 
 def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:

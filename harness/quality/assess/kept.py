@@ -1,6 +1,6 @@
 """What takes long of a reference, read once per result folder."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.images.arrays import write_npz
+from harness.quality import ReferenceStats, kernel, neighbours
 from results.arrays import ArraysError, read_arrays
 
 
@@ -24,3 +25,17 @@ def kept(
     made = make()
     write_npz(path, **{name: np.asarray(made[name]) for name in names})
     return made
+
+
+def slow_parts(points: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """What takes longest of a reference whose features are ``points`` [n, D]."""
+    return {
+        "kernel_mean": np.array(kernel.mean_of_pairs(points)),
+        "radii": neighbours.radii(points),
+    }
+
+
+def with_slow_parts(stats: ReferenceStats, stored: Mapping[str, NDArray[Any]]) -> ReferenceStats:
+    """``stats`` that will not compute them again; their names are those of its cached properties."""
+    stats.__dict__.update(kernel_mean=float(stored["kernel_mean"]), radii=stored["radii"])
+    return stats

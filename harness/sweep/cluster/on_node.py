@@ -17,7 +17,7 @@ from typing import Any
 from harness.machine.environment import environment, version
 from harness.sweep.cluster.driver import Delivery, Task
 from harness.sweep.lock import LOCK
-from harness.sweep.process import WORKER, Outcome, Turns, run_in_worker, run_turns
+from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker, run_turns
 from results.merge import copy_whole
 from results.store import ARTIFACTS
 
@@ -33,22 +33,22 @@ def run_task(task: Task, results: Path, machine: str, command: Sequence[str] | N
     """
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     cell = task.cells[0]
-    turns = None if task.rounds is None else Turns(task.cells, task.rounds, task.processes)
+    group = None if task.rounds is None else TurnGroup(task.cells, task.rounds, task.processes)
     with tempfile.TemporaryDirectory(prefix="pardec-") as place:
         folder = Path(place)
         (folder / ARTIFACTS).mkdir()
         references = _references()
         known = _lend(references, folder / ARTIFACTS)
-        if turns is None and cell.is_published:
+        if group is None and cell.is_published:
             if not sees(results):
                 return Delivery(_without_images(results), started_at, machine, {})
             (results / IMAGES).mkdir(exist_ok=True)
             (folder / IMAGES).symlink_to(results / IMAGES)
-        log = folder / (f"{cell.key}.log" if turns is None else f"in-turn-{cell.key}.log")
-        if turns is None:
+        log = folder / (f"{cell.key}.log" if group is None else f"in-turn-{cell.key}.log")
+        if group is None:
             outcome = run_in_worker(cell, folder, log, command=command or WORKER)
         else:
-            outcome = run_turns(turns, folder, log, command=command or WORKER)
+            outcome = run_turns(group, folder, log, command=command or WORKER)
         outcome = replace(outcome, measured={"environment": environment()} | outcome.measured)
         files = {
             Path(name).name: (folder / name).read_bytes()

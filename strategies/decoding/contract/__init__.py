@@ -3,14 +3,14 @@
 ``check_strategy`` runs those that apply to what the strategy declares and returns a score card.
 """
 
-from strategies.decoding.contract.card import CHECKS, Check, Outcome, ScoreCard, check_strategy, judge
+from strategies.decoding.contract.card import CHECKS, Check, Checked, ScoreCard, check_strategy, judge
 from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, run, subject
 
 __all__ = [
     "CHECKS",
     "CONTROLLED",
     "Check",
-    "Outcome",
+    "Checked",
     "Parts",
     "ScoreCard",
     "Subject",

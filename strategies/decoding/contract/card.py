@@ -61,7 +61,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Checked:
     """What became of one check; ``reason``: why it failed, was expected to, or does not apply.
 
     crashed: it failed by an error instead of a broken requirement.
@@ -78,7 +78,7 @@ class ScoreCard:
     """What became of every check of one strategy."""
 
     strategy: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Checked, ...]
 
     @property
     def passed(self) -> bool:
@@ -86,7 +86,7 @@ class ScoreCard:
         return not self.failures
 
     @property
-    def failures(self) -> tuple[Outcome, ...]:
+    def failures(self) -> tuple[Checked, ...]:
         return tuple(outcome for outcome in self.outcomes if outcome.status == "fail")
 
     def lines(self) -> list[str]:
@@ -183,10 +183,10 @@ def resolve(strategy: Strategy | str | Path) -> Strategy:
 
 def judge(
     check: Check, strategy: Strategy, config: NetworkConfig = CONTROLLED, parts: Parts | None = None
-) -> Outcome:
+) -> Checked:
     """Run one check on a fresh network."""
     if not check.applies(strategy):
-        return Outcome(check.name, "not applicable", check.why_not(strategy))
+        return Checked(check.name, "not applicable", check.why_not(strategy))
     failure: str | None = None
     crashed = False
     try:
@@ -197,9 +197,9 @@ def judge(
         failure, crashed = f"{type(error).__name__}: {' '.join(str(error).split())}", True
     expected = strategy.expected_failures.get(check.name) if check.name in WAIVABLE else None
     if failure is None and expected is not None:
-        return Outcome(check.name, "fail", f"passes, but is declared to fail: {expected}")
+        return Checked(check.name, "fail", f"passes, but is declared to fail: {expected}")
     if failure is None:
-        return Outcome(check.name, "pass")
+        return Checked(check.name, "pass")
     if expected is not None and expected.strip():
-        return Outcome(check.name, "expected failure", f"{expected} ({failure})", crashed)
-    return Outcome(check.name, "fail", failure, crashed)
+        return Checked(check.name, "expected failure", f"{expected} ({failure})", crashed)
+    return Checked(check.name, "fail", failure, crashed)

@@ -45,7 +45,7 @@ def check_imports_nothing_foreign(subject: Subject) -> None:
 def imports_of(source: Path) -> set[str]:
     """Dotted names of all modules that a file imports anywhere, relative imports aside."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -107,10 +107,7 @@ def test_every_image_takes_the_steps_of_a_fixed_plan() -> None:
     [
         ({"flavour": 3}, "unknown setting 'flavour'"),
         ({"steps": 0}, "steps = 0: expected a whole number of at least 1"),
-        ({"steps": "ten"}, "setting 'steps' must be a whole number"),
-        ({"pins": {"network": 3}}, r"setting 'pins.network' must be text"),
-        ({"plugin": "a.py"}, "setting 'plugin' must be a list"),
-        ({"strategy": None}, "setting 'strategy' must be text"),
+        ({"guidance_schedule": "liner"}, "guidance_schedule = 'liner': expected one of constant, linear"),
     ],
 )
 def test_what_is_no_cell_is_told(changes: dict[str, Any], message: str) -> None:
@@ -118,6 +115,24 @@ def test_what_is_no_cell_is_told(changes: dict[str, Any], message: str) -> None:
     spoilt = dataclasses.replace(row, settings=row.settings | changes)
     with pytest.raises(UserError, match=f"^row of cell '{row.cell}': {message}"):
         cell_of(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "ten"}, "settings.steps' must be a whole number"),
+        ({"pins": {"network": 3}}, r"settings.pins.network' must be text"),
+        ({"plugin": "a.py"}, "settings.plugin' must be a list"),
+        ({"strategy": None}, "settings.strategy' must be text"),
+        ({"guidance_interval": [1]}, "settings.guidance_interval' must be a whole number"),
+    ],
+)
+def test_rows_hold_no_setting_of_another_type(changes: dict[str, Any], message: str) -> None:
+    row = row_of(Cell("lpd"))
+    line = json.loads(row_to_json(row))
+    line["settings"] |= changes
+    with pytest.raises(UserError, match=f"^here: key '{message}"):
+        row_from_json(json.dumps(line), "here")
 
 
 def test_explain_takes_the_key_of_a_row(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:

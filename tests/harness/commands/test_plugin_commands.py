@@ -63,16 +63,61 @@ def test_check_names_what_is_wrong_with_its_arguments(capsys, tmp_path):
     assert "did you mean 'causal'" in fails(capsys, "check", "lpd", "--only", "casual")
 
 
+SETTINGS = {
+    "lpd,order=random": "lpd,order=random: 1 pass, 0 fail",
+    "strategy=lpd,order=random,repulsion=2": "lpd,order=random,repulsion=2: 1 pass",
+    f"{SPIRAL},prefill=split": "spiral,prefill=split: 1 pass",
+    "par,regions=16": "par,regions=16: 1 pass",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_check_takes_a_setting_of_a_strategy(capsys, setting):
+    assert main(["check", setting, "--only", "plans_are_valid"]) == 0
+    assert SETTINGS[setting] in capsys.readouterr().out
+
+
+def test_the_setting_is_what_is_checked(capsys):
+    assert main(["check", "par,regions=5", "--only", "causal"]) == 1
+    assert "5 regions: a perfect square of at least 4 is needed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lpd,ordr=random", ["unknown key 'ordr'", "did you mean 'order'"]),
+        ("lpd,order=localty", ["did you mean 'locality'"]),
+        ("lpd,repulsion=much", ["'repulsion'", "expected float"]),
+        ("lpd,order", ["'order' is no setting", "KEY=VALUE"]),
+        ("lpd,order=random,order=locality", ["'order' is set twice"]),
+        ("order=random", ["no strategy", "NAME,OPTION=VALUE"]),
+        ("lpdd,order=random", ["unknown strategy 'lpdd'", "did you mean 'lpd'"]),
+        ("none.py,order=random", ["none.py", "no such file"]),
+    ],
+)
+def test_settings_that_are_none_are_one_line(capsys, setting, words):
+    error = fails(capsys, "check", setting)
+    for word in words:
+        assert word in error
+
+
+def test_a_plugin_with_a_comma_in_its_name(capsys, tmp_path):
+    path = tmp_path / "a,b.py"
+    path.write_text(SPIRAL.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["check", str(path), "--only", "plans_are_valid"]) == 0
+
+
 @pytest.mark.parametrize(("name", "file"), [("columns", "columns.py"), ("my-columns2", "my_columns2.py")])
 def test_a_new_strategy_keeps_the_whole_contract(capsys, tmp_path, name, file):
-    assert main(["new-strategy", name, "--folder", os.fspath(tmp_path)]) == 0
+    flag = "--out" if name == "columns" else "--folder"
+    assert main(["new-strategy", name, flag, os.fspath(tmp_path)]) == 0
     path = tmp_path / file
     assert os.fspath(path) in capsys.readouterr().out
     assert len(path.read_text().splitlines()) < 60
     assert "@" not in path.read_text().replace("@dataclass", "")
     assert main(["check", os.fspath(path)]) == 0, capsys.readouterr().out
     out = capsys.readouterr().out
-    assert f"{name}: 24 pass, 0 fail, 0 expected failure, 3 not applicable" in out
+    assert f"{name}: 24 pass, 0 fail, 0 expected failure, 4 not applicable" in out
 
 
 def test_a_new_strategy_overwrites_nothing(capsys, tmp_path):
@@ -87,6 +132,32 @@ def test_bad_names_are_refused(capsys, tmp_path, name):
     error = fails(capsys, "new-strategy", name, "--folder", os.fspath(tmp_path))
     assert f"strategy name '{name}'" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_stands_in_the_texts(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["new-strategy", "--help"])
+    assert "--out DIR" in capsys.readouterr().out
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    assert "pardec new-strategy NAME --out DIR" in readme
+    folder = tmp_path / "my strategies"
+    folder.mkdir()
+    assert main(["new-strategy", "mine", "--out", os.fspath(folder)]) == 0
+    assert f"pardec train mine --plugin '{folder / 'mine.py'}'" in capsys.readouterr().out
+
+
+def test_missing_weights_advise_a_command_that_makes_them(capsys, tmp_path):
+    advice = fails(capsys, "explain", "strategy=lpd", "--zoo", os.fspath(tmp_path))
+    assert f"make it with: pardec train lpd --out {tmp_path}\n" in advice
+    advice = fails(capsys, "explain", "strategy=lpd,network=zoo/lpd-seed3", "--zoo", os.fspath(tmp_path))
+    assert f"pardec train lpd --seed 3 --out {tmp_path}\n" in advice
+    advice = fails(capsys, "explain", "strategy=lpd,network=zoo/lqd")
+    assert "did you mean 'lpd'" in advice
+    plugin = tmp_path / "my plug-in.py"
+    text = SPIRAL.read_text(encoding="utf-8").replace('"spiral"', '"mine"')
+    plugin.write_text(text, encoding="utf-8")
+    advice = fails(capsys, "explain", "strategy=mine,network=zoo/mine", "--plugin", os.fspath(plugin))
+    assert f"pardec train mine --plugin '{plugin}'\n" in advice
 
 
 def test_a_taken_name_and_a_missing_folder_are_named(capsys, tmp_path):

@@ -16,7 +16,7 @@ from harness.cost.calibrate import Sizes, calibrate
 from harness.cost.cards import DeviceCard, card_named, card_of, read_cards, write_card
 from harness.cost.model import decode_seconds, kernel_bytes, predict_cost, step_seconds
 from harness.cost.sweep_hours import predicted_hours
-from harness.cost.trace import Untraceable, Work, trace, trace_tokenizer, unguided
+from harness.cost.work import Operations, Unforeseeable, decode_work, tokenizer_work, unguided
 from harness.measure.measure import count_flops
 from harness.subject.pins import finished
 from harness.subject.prepare import Prepared, predict, prepare
@@ -75,12 +75,12 @@ def own_cards(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("guidance", [None, 2.0])
 @pytest.mark.parametrize(("strategy", "steps"), CASES)
-def test_traced_flops_steps_and_cache_are_those_of_a_real_decode(cell, strategy, steps, guidance):
+def test_foreseen_flops_steps_and_cache_are_those_of_a_real_decode(cell, strategy, steps, guidance):
     prepared = cell(strategy, steps=steps, guidance=guidance)
-    traced = trace(prepared, 1, on_cpu=guidance is None)  # a CPU's attention and a GPU's
-    assert traced.flops == count_flops(load(prepared))
-    assert len(traced.steps) == steps
-    assert traced.cache_bytes == predict(prepared, 1).cache_bytes
+    foreseen = decode_work(prepared, 1, on_cpu=guidance is None)  # a CPU's attention and a GPU's
+    assert foreseen.flops == count_flops(load(prepared))
+    assert len(foreseen.steps) == steps
+    assert foreseen.cache_bytes == predict(prepared, 1).cache_bytes
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,18 @@ def test_traced_flops_steps_and_cache_are_those_of_a_real_decode(cell, strategy,
         ("rar", 64, {"conditioning": "adaln", "positions": "learned"}),
     ],
 )
-def test_tracing_two_blocks_counts_them_all(cell, strategy, steps, dressing, monkeypatch):
+def test_tracing_three_blocks_counts_them_all(cell, strategy, steps, dressing, monkeypatch):
     """RAR's blocks have a part each, adaLN's, that runs apart and makes something to be kept."""
     prepared = cell(strategy, steps=steps, guidance=2.0)
     deep = dataclasses.replace(prepared.config.trunk, depth=8, **dressing)
     prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, trunk=deep))
-    short = trace(prepared)
-    monkeypatch.setattr("harness.cost.trace._few_blocks", lambda network: [])
-    whole = trace(prepared)
+    short = decode_work(prepared)
+    monkeypatch.setattr("harness.cost.work._few_blocks", lambda network: [])
+    whole = decode_work(prepared)
 
-    def totals(traced):
+    def totals(foreseen):
         fields = ("flops", "weight_bytes", "cache_bytes", "other_bytes", "launches")
-        works = [work for step in traced.steps for work in step]
+        works = [work for step in foreseen.steps for work in step]
         return {name: sum(getattr(work, name) for work in works) for name in fields}
 
     assert totals(short) == totals(whole)
@@ -112,11 +112,11 @@ def test_tracing_two_blocks_counts_them_all(cell, strategy, steps, dressing, mon
 
 def test_every_step_reads_all_weights_but_the_tables_and_the_cache_filled_so_far(cell):
     prepared = cell("raster")
-    traced = trace(prepared)
+    foreseen = decode_work(prepared)
     trunk, network = prepared.config.trunk, on_meta(prepared.strategy, prepared.config)
     tables = sum(e.weight.nbytes for e in (network.class_embedding, network.token_embedding))
     dense = sum(p.nbytes for p in network.parameters()) - tables
-    for filled, step in enumerate(traced.steps, start=1):
+    for filled, step in enumerate(foreseen.steps, start=1):
         gathered = 2 * 3 * trunk.width * 4  # rows of one table, read and written
         weights = sum(work.weight_bytes for work in step)
         assert dense <= weights <= dense + gathered
@@ -126,22 +126,22 @@ def test_every_step_reads_all_weights_but_the_tables_and_the_cache_filled_so_far
 
 def test_guidance_doubles_rows_not_weights(cell):
     guided = cell("lpd", steps=7, guidance=2.0)
-    both, one = trace(guided), trace(unguided(guided))
+    both, one = decode_work(guided), decode_work(unguided(guided))
     assert both.flops == 2 * one.flops
     assert both.cache_bytes == 2 * one.cache_bytes
     products = [sum(w.weight_bytes for s in t.steps for w in s if w.kind == "product") for t in (both, one)]
     assert products[0] == products[1]
 
 
-def test_a_trace_does_not_depend_on_what_ran_before(cell):
+def test_work_does_not_depend_on_what_ran_before(cell):
     from backbones.positions import rotary_table
 
     prepared = cell("arpg", steps=4)
     rotary_table.cache_clear()
-    assert trace(prepared) == trace(prepared)
+    assert decode_work(prepared) == decode_work(prepared)
 
 
-def test_a_strategy_that_reads_its_tokens_is_said_to_be_untraceable(cell):
+def test_a_strategy_that_reads_its_tokens_is_said_to_be_unforeseeable(cell):
     class Reading(Raster):
         def decode(self, network, plan, rows):
             for logits_at in plan.groups():
@@ -151,14 +151,14 @@ def test_a_strategy_that_reads_its_tokens_is_said_to_be_untraceable(cell):
                     break
 
     prepared = dataclasses.replace(cell("raster"), strategy=Reading())
-    with pytest.raises(Untraceable, match="'raster' depends on what it draws"):
-        trace(prepared)
+    with pytest.raises(Unforeseeable, match="'raster' depends on what it draws"):
+        decode_work(prepared)
 
 
 def test_activations_hold_at_least_the_logits_and_grow_with_the_batch(cell):
     prepared = cell("arpg", steps=1)
     logits = 3 * 64 * prepared.config.codes * 4
-    activations = [trace(prepared, batch).activation_bytes for batch in (3, 6)]
+    activations = [decode_work(prepared, batch).activation_bytes for batch in (3, 6)]
     assert activations[0] >= 2 * logits
     assert activations[1] == pytest.approx(2 * activations[0], rel=0.1)
 
@@ -170,18 +170,21 @@ def test_activations_hold_at_least_the_logits_and_grow_with_the_batch(cell):
 def test_the_product_library_keeps_every_shape_once(cell, dtype, products, shapes):
     """Those of the five weights: attention is the framework's own in either precision."""
     prepared = cell("raster", dtype=dtype, products=products)
-    traced = trace(prepared, on_cpu=True)
-    assert sum(traced.kernels.values()) == shapes
-    assert kernel_bytes(traced) == shapes * KERNEL_BYTES
+    foreseen = decode_work(prepared, on_cpu=True)
+    assert sum(foreseen.kernels.values()) == shapes
+    assert kernel_bytes(foreseen) == shapes * KERNEL_BYTES
 
 
 def test_predicted_peak_is_the_sum_of_its_parts(cell):
     prepared = cell("lpd", steps=7, dtype="bfloat16")
-    traced, cost = trace(prepared), predict_cost(prepared, CARD)
-    assert cost.kernel_bytes == kernel_bytes(traced) > 0
-    assert not trace(prepared, on_cpu=False).kernels
+    foreseen, cost = decode_work(prepared), predict_cost(prepared, CARD)
+    assert cost.kernel_bytes == kernel_bytes(foreseen) > 0
+    assert not decode_work(prepared, on_cpu=False).kernels
     assert cost.peak_bytes == (
-        predict(prepared).weight_bytes + traced.cache_bytes + traced.activation_bytes + kernel_bytes(traced)
+        predict(prepared).weight_bytes
+        + foreseen.cache_bytes
+        + foreseen.activation_bytes
+        + kernel_bytes(foreseen)
     )
     assert cost.to_dict()["peak_bytes"] == cost.peak_bytes
 
@@ -209,14 +212,14 @@ def test_a_row_without_a_prediction_says_why(cell, tmp_path, own_cards):
 
 def test_a_step_takes_its_roofline_and_its_launches():
     works = (
-        Work(
+        Operations(
             "product", rows=1, flops=40, weight_bytes=100, launches=1
         ),  # 4 s of arithmetic over 1 s of reading
-        Work("product", rows=100, flops=500, other_bytes=300, launches=1),  # 3 s of reading over 0.5 s
-        Work(
+        Operations("product", rows=100, flops=500, other_bytes=300, launches=1),  # 3 s of reading over 0.5 s
+        Operations(
             "attention", rows=1, flops=60, cache_bytes=200, other_bytes=100, launches=2
         ),  # 6 s, 2 of them cache
-        Work("other", rows=1, other_bytes=50, launches=2),
+        Operations("other", rows=1, other_bytes=50, launches=2),
     )
     seconds = step_seconds(works, CARD, "float32")
     assert seconds.tokens == pytest.approx(4 + 3 + 0.5)
@@ -256,7 +259,7 @@ def test_images_are_priced_as_many_at_a_time_as_are_decoded(cell, monkeypatch):
 
 def test_operations_take_longer_where_weights_pass_between_them():
     card = dataclasses.replace(CARD, launch_s={1: 0.5, 100: 2.0})
-    work = Work("other", rows=1, weight_bytes=40, launches=4)
+    work = Operations("other", rows=1, weight_bytes=40, launches=4)
     assert step_seconds([work], card, "float32").launch == pytest.approx(4 * card.launch_seconds(10))
     assert card.launch_seconds(10) == pytest.approx(1.0)
     big = dataclasses.replace(work, weight_bytes=4000)
@@ -264,13 +267,13 @@ def test_operations_take_longer_where_weights_pass_between_them():
 
 
 def test_a_card_says_what_a_kernel_takes_by_precision_and_rows(cell):
-    traced = trace(cell("raster", dtype="bfloat16", products="packed"), on_cpu=True)
-    assert {(kernel.dtype, kernel.packed) for kernel in traced.kernels} == {(torch.bfloat16, True)}
-    (rows,) = {kernel.rows for kernel in traced.kernels}
+    foreseen = decode_work(cell("raster", dtype="bfloat16", products="packed"), on_cpu=True)
+    assert {(kernel.dtype, kernel.packed) for kernel in foreseen.kernels} == {(torch.bfloat16, True)}
+    (rows,) = {kernel.rows for kernel in foreseen.kernels}
     sizes = {"bfloat16 packed": {rows: 7e5}, "bfloat16": {rows: 1.0}}
     card = dataclasses.replace(CARD, kernel_bytes=sizes)
-    assert kernel_bytes(traced, card) == sum(traced.kernels.values()) * 700_000
-    assert kernel_bytes(traced, dataclasses.replace(card, kernel_bytes={})) == kernel_bytes(traced)
+    assert kernel_bytes(foreseen, card) == sum(foreseen.kernels.values()) * 700_000
+    assert kernel_bytes(foreseen, dataclasses.replace(card, kernel_bytes={})) == kernel_bytes(foreseen)
 
 
 def test_parts_of_a_predicted_cost_sum_to_it(cell):
@@ -278,7 +281,7 @@ def test_parts_of_a_predicted_cost_sum_to_it(cell):
     subject = load(prepared)
     cost = predict_cost(prepared, CARD, subject.tokenizer)
     parts = (cost.tokens_s, cost.guidance_s, cost.cache_s, cost.attention_s, cost.launch_s)
-    assert sum(parts) == pytest.approx(decode_seconds(trace(prepared), CARD, "float32").total)
+    assert sum(parts) == pytest.approx(decode_seconds(decode_work(prepared), CARD, "float32").total)
     assert cost.total_s == pytest.approx(sum(parts) + cost.detokenize_s)
     assert min(parts) > 0
     assert cost.detokenize_s > 0
@@ -294,10 +297,10 @@ def test_memory_of_the_images_is_that_of_those_decoded_at_a_time(cell, monkeypat
     tokenizer = load(prepared).tokenizer
 
     def heavy(tokenizer, batch):
-        return dataclasses.replace(trace_tokenizer(tokenizer, batch), activation_bytes=10**9 * batch)
+        return dataclasses.replace(tokenizer_work(tokenizer, batch), activation_bytes=10**9 * batch)
 
-    monkeypatch.setattr("harness.cost.model.trace_tokenizer", heavy)
-    cached = trace(prepared).cache_bytes
+    monkeypatch.setattr("harness.cost.model.tokenizer_work", heavy)
+    cached = decode_work(prepared).cache_bytes
     for pixels, images in ((32 * 32 * 2, 2), (1, 1), (10**9, 5)):
         monkeypatch.setattr("harness.images.pixels.PIXELS", pixels)
         assert predict_cost(prepared, CARD, tokenizer).activation_bytes == 10**9 * images - cached
@@ -324,7 +327,7 @@ def test_a_calibrated_card_is_kept_and_found_by_its_machine(own_cards):
         *(r for one in card.product_flops_per_s.values() for r in one.values()),
     ]
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
-    assert list(card.launch_s) == [1, 4 * (1 << 12) // 26]  # four products among the block's 26 operations
+    assert list(card.launch_s) == [1, 4 * (1 << 12) // 23]  # four products among the block's 23 operations
     assert all(0 < seconds < 0.01 for seconds in card.launch_s.values())
     assert set(card.kernel_bytes) == set(card.product_flops_per_s) - {"float32"}
     assert all(set(sizes) == {3} for sizes in card.kernel_bytes.values())
@@ -400,7 +403,7 @@ def test_calibrate_writes_the_card_that_a_dry_run_then_uses(small_zoo, tmp_path,
 def test_hours_are_batches_times_seconds(cell):
     prepared = cell("lpd", steps=7, images=100, batch=30)
     card = card_named("h200")
-    seconds = 4 * decode_seconds(trace(prepared, on_cpu=False), card, "float32").total
+    seconds = 4 * decode_seconds(decode_work(prepared, on_cpu=False), card, "float32").total
     assert f"predicted hours: {seconds / 3600:.4g} " in predicted_hours([prepared.cell], "h200")
 
 

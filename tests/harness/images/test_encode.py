@@ -9,7 +9,8 @@ from PIL import Image
 
 from backbones.tokenizers import load_tokenizer
 from harness.cli import main
-from harness.images.code_shards import MANIFEST, CodeShards, CodesWriter
+from harness.images.code_shards import MANIFEST, CodeShards
+from harness.images.codes_writer import CodesWriter
 from harness.images.data import to_float
 from harness.images.encode import Cropping, centre_square
 from pardec.errors import UserError

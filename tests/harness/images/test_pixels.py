@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, small_zoo):
     assert not (tmp_path / "out").exists()
     missing = f"{network},tokenizer_checkpoint=nowhere.pt"
     for command in ("sample", "generate"):
-        assert "no file 'nowhere.pt'" in refused(capsys, command, missing, *sample)
+        assert "'nowhere.pt': no such file" in refused(capsys, command, missing, *sample)
     wrong = f"{network},tokenizer_checkpoint={files['checkpoint']}"
     assert "network.bin: key 'encoder.conv_in.weight' is missing" in refused(capsys, "sample", wrong, *sample)
     ours = f"strategy=lpd,tokenizer_checkpoint={files['tokenizer_checkpoint']}"

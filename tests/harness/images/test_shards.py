@@ -1,8 +1,10 @@
 """Shards: the union of any cuts is the same run; kills, mistakes, exports, and processes that share a run."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 
 from harness.cell.cell import Cell
 from harness.cli import main
-from harness.images.shards import Shards, Share, flipped
+from harness.images.shards import Shards, Share, check_png, flipped
 from harness.quality.adm import read_adm
 from harness.sweep.process import ROOT
 from pardec.errors import UserError
@@ -120,8 +122,6 @@ def test_other_noise_is_seen(small_zoo, tmp_path, whole):
 
 
 def _stored_cell(shards: Shards) -> dict:
-    import json
-
     return json.loads((shards.folder / "run.json").read_text())["cell"]
 
 
@@ -153,6 +153,119 @@ def test_an_unfinished_run_cannot_be_read(tmp_path):
     assert shards.tokens().tolist() == [[1, 1]] * 4 + [[0, 0]] * 4
     with pytest.raises(UserError, match="no tokenizer"):
         next(shards.parts("images"))
+
+
+def bytes_of(shards: Shards) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for _, path in shards.files()}
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def foreign(path: Path) -> None:
+    np.savez(path, tokens=np.zeros((3, 64), np.int32), images=np.zeros((3, 3, 32, 32), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:500]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: np.savez(path, images=np.zeros((8, 3, 32, 32), np.uint8)),
+        flip_a_bit,
+        foreign,
+    ],
+)
+def test_a_shard_that_holds_something_else_is_made_again(small_zoo, tmp_path, whole, capsys, harm):
+    run(small_zoo, tmp_path, "--chunk", "8")
+    before = bytes_of(Shards.read(tmp_path))
+    harm(tmp_path / "shard-00000008-00000016.npz")
+    assert len(Shards.read(tmp_path).files()) == 2
+    with pytest.raises(UserError, match=r"no image 8 of 20 \(shard-00000008-00000016.npz is torn\)"):
+        Shards.read(tmp_path).tokens()
+    capsys.readouterr()
+    run(small_zoo, tmp_path, "--chunk", "4")  # another cut, so the torn one is not written over
+    assert len(list(tmp_path.glob("shard-*"))) == 4
+    assert "20 of 20 images" in capsys.readouterr().out
+    assert np.array_equal(images_of(Shards.read(tmp_path)), images_of(whole))
+    run(small_zoo, tmp_path, "--chunk", "8")
+    run(small_zoo, tmp_path / "again", "--chunk", "8")
+    assert before == bytes_of(Shards.read(tmp_path / "again"))
+
+
+def test_more_images_extend_the_run_and_all_are_compared(small_zoo, tmp_path, whole, capsys):
+    run(small_zoo, tmp_path, images=4)
+    kept = next(tmp_path.glob("shard-*")).stat().st_mtime_ns
+    run(small_zoo, tmp_path, images=12)
+    assert next(tmp_path.glob("shard-00000000-00000004.npz")).stat().st_mtime_ns == kept
+    assert np.array_equal(images_of(Shards.read(tmp_path)), images_of(whole)[:12])
+    capsys.readouterr()
+    run(small_zoo, whole.folder, "--chunk", "20", "--against", str(tmp_path))
+    assert f"tokens of 12 images that differ from {tmp_path}: 0" in capsys.readouterr().out
+    run(small_zoo, tmp_path, images=4)  # the first of them: the run stays as long as it is
+    assert Shards.read(tmp_path).total == 12
+
+
+def test_judges_and_lossiness_are_no_part_of_an_image(small_zoo, tmp_path):
+    run(small_zoo, tmp_path, images=4)
+    account = json.loads((tmp_path / "run.json").read_text())
+    assert account["cell"]["lossiness_images"] == 4
+    account["identity"] |= {"lossiness_images": 4}  # as earlier versions wrote it
+    account["identity"]["pins"] |= {"judge": "0" * 64}
+    (tmp_path / "run.json").write_text(json.dumps(account))
+    run(small_zoo, tmp_path, images=8)
+    assert Shards.read(tmp_path).total == 8
+
+
+# Folders of PNG ---------------------------------------------------------------------------------------------
+
+
+def pngs(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+def test_a_folder_of_png_holds_one_run(small_zoo, tmp_path, capsys):
+    png = tmp_path / "png"
+    run(small_zoo, tmp_path / "a", "--png", str(png), images=4)
+    before = pngs(png)
+    assert len(before) == 4
+    arguments = ["generate", f"{CELL},seed=1", "--images", "4", "--out", str(tmp_path / "b")]
+    arguments += ["--zoo", str(small_zoo), "--png", str(png), "--threads", "1"]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f"'{png}' holds images of another run: seed differ" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "b").exists()  # refused before anything is generated
+    assert pngs(png) == before
+    run(small_zoo, tmp_path / "a", "--png", str(png), images=8)
+    after = pngs(png)
+    assert len(after) == 8
+    assert before.items() <= after.items()
+    with pytest.raises(UserError, match="holds 8 images of this run, more than the 4 asked for"):
+        check_png(png, Cell(**{**_stored_cell(Shards.read(tmp_path / "a")), "images": 4}))
+
+
+@pytest.mark.parametrize("name", ["00000000.png", "notes.txt", "folder"])
+def test_a_folder_with_anything_else_takes_no_png(small_zoo, tmp_path, capsys, name):
+    (tmp_path / "png" / name).mkdir(parents=True)
+    arguments = ["generate", CELL, "--images", "4", "--out", str(tmp_path / "out"), "--zoo", str(small_zoo)]
+    assert main([*arguments, "--png", str(tmp_path / "png")]) == 2
+    assert f"holds '{name}' and no account of a run; expected an empty folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([*arguments, "--png", str(tmp_path / "file")]) == 2
+    assert "can't be read: Not a directory" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_hidden_files_do_not_fill_a_folder(small_zoo, tmp_path):
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / ".DS_Store").write_text("")
+    run(small_zoo, tmp_path / "out", "--png", str(tmp_path / "png"), images=4)
+    assert len(pngs(tmp_path / "png")) == 4
 
 
 @settings(max_examples=40, deadline=None)

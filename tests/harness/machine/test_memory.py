@@ -41,7 +41,7 @@ import torch
 from backbones.products import weight_bytes
 from harness.cell.cell import RANDOM, Cell, normalised
 from harness.cost.model import kernel_bytes
-from harness.cost.trace import trace
+from harness.cost.work import decode_work
 from harness.subject.subject import load, run_batch
 from harness.machine.memory import PeakMemory
 from harness.subject.prepare import prepare
@@ -51,7 +51,7 @@ torch.set_num_threads(1)
 cell = Cell(strategy, network=network, checkpoint=RANDOM, once=True, guidance=2.0, dtype=dtype,
             batch=int(batch), products="packed", threads=1)
 prepared = prepare(normalised(cell))
-traced = trace(prepared)
+traced = decode_work(prepared)
 subject = load(prepared)
 memory = PeakMemory(subject.device)
 memory.settle()

@@ -12,7 +12,7 @@ MODULES = """
 import sys
 import harness.sweep.sweep, harness.sweep.worker, harness.sweep.job
 import harness.subject.subject, harness.subject.prepare
-import harness.measure.in_turn, harness.measure.measure, harness.lossiness.estimate, harness.cost.model
+import harness.measure.turns, harness.measure.measure, harness.lossiness.estimate, harness.cost.model
 import harness.quality.assess.controlled, harness.quality.assess.adm
 """
 CELLS = """
@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.harness.small_catalogue import use_catalogue
 from tests.harness.small_zoo import STRATEGIES
 from harness.cell.cell import Cell, normalised
-from harness.measure.in_turn import load_all, timed_batches
+from harness.measure.turns import load_all, timed_batches
 from harness.subject.pins import finished
 from harness.subject.prepare import prepare
 use_catalogue(Path(sys.argv[1]))

@@ -17,9 +17,9 @@ from backbones.transformer import Network
 from harness.cell.cell import Cell, normalised
 from harness.machine.clock import Clock
 from harness.measure import measure as measuring
-from harness.measure.in_turn import time_in_turn
 from harness.measure.measure import Budgets, count_flops, measure
 from harness.measure.repeats import Budget
+from harness.measure.turns import time_in_turn
 from harness.subject.prepare import predict, prepare
 from harness.subject.subject import PHASES, Batch, Subject, load, run_batch
 from strategies.decoding.plan import Plan

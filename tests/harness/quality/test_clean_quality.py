@@ -1,6 +1,7 @@
 """clean-fid's own protocol: the numbers of the library, its files, and what is left out without them."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from pardec.hashing import file_sha256
 from reports.claims import claims
 from reports.comparability import CLEAN_KEYS, Incomparable, quantity, require_comparable
 from reports.frame import facets
+from results.store import ResultStore, load_rows
 from tests.harness.quality_standins import pictures
 from tests.harness.small_published import cell, row_of, small_presets  # noqa: F401
 from tests.reports.synthetic_rows import base_row
@@ -172,6 +174,20 @@ def test_images_become_a_row_that_names_the_protocol_apart(network, folder, tmp_
     monkeypatch.setattr(assess_clean.clean, "folder_statistics", None)
     again = CleanAssessor.of(finished(chosen), tmp_path / "artifacts")
     assert (again.reference.name, again.reference.n) == ("real", 20)
+
+
+def test_references_in_latin_1_are_read_and_named_in_text(network, folder, tmp_path, monkeypatch):
+    name = os.fsdecode("caf\xe9".encode("latin-1"))
+    copy = write(tmp_path / name, pictures(20, 5))
+    (copy / "000.png").rename(copy / f"{name}.png")
+    chosen = cell(images=3, clean_reference=str(copy), clean_inception=str(network))
+    row = row_of(chosen, tmp_path / "results", monkeypatch)
+    assert (row.status, row.clean_reference["name"]) == ("ok", "caf\\udce9")
+    ResultStore(tmp_path / "results").append(row)
+    (loaded,) = load_rows(tmp_path / "results")
+    assert loaded.clean_reference == row.clean_reference
+    stats = statistics_file(tmp_path / f"{name}.npz")
+    assert clean.read_clean_statistics(stats, "", clean.clean_extractor(network)).name == "caf\\udce9"
 
 
 def test_a_row_judged_by_both_protocols_has_the_figures_of_both(network, folder, tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
-"""Each metric: recorded values, agreement of implementations, and honest spreads."""
+"""Each metric: agreement of implementations, and honest spreads."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +8,6 @@ import pytest
 import torch
 from cleanfid.fid import frechet_distance
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import load_file
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -20,59 +16,9 @@ from harness.quality import diversity, frechet, kernel, neighbours
 from harness.quality.intervals import balanced_groups, jackknife_sd
 from tests.harness.quality_standins import of_points
 
-DATA = Path(__file__).parent / "data"
-Recorded = dict[str, NDArray[np.float32]]
-
 
 def column(*values: float) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32)[:, None]
-
-
-def recorded(name: str) -> tuple[Recorded, dict[str, Any]]:
-    path = DATA / f"metrics-other-{name}.safetensors"
-    with safe_open(path, "np") as file:
-        config = json.loads(file.metadata()["golden"])["config"]
-    return {key.removeprefix("io."): value for key, value in load_file(path).items()}, config
-
-
-# --- recorded values ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["adm", "torch-fidelity"])
-def test_recorded_distances_precision_and_recall(name: str) -> None:
-    io, config = recorded(name)
-    reference = q.ReferenceStats.of(of_points(io["real"]))
-    own = frechet.distance(*frechet.moments(io["fake"]), reference)
-    for found in (
-        own,
-        frechet.torch_fidelity_distance(io["fake"], reference),
-        frechet.clean_fid_distance(io["fake"], reference),
-    ):
-        assert found == pytest.approx(float(io["fid"]), rel=1e-4)
-    both = neighbours.precision_recall(io["fake"], io["real"], k=config["neighbourhood"])
-    assert both.precision == pytest.approx(float(io["precision"]), rel=1e-6)
-    assert both.recall == pytest.approx(float(io["recall"]), rel=1e-6)
-
-
-def test_recorded_score_of_the_adm_evaluator() -> None:
-    """The mean over consecutive chunks, of which a shorter last one counts as a full one."""
-    io, config = recorded("adm")
-    logits, size = np.log(io["probs"]), config["split_size"]
-    chunks = [logits[start : start + size] for start in range(0, len(logits), size)]
-    found = np.mean([diversity.score(chunk, splits=1, shuffle=False)[0] for chunk in chunks])
-    assert found == pytest.approx(float(io["inception_score"]), rel=1e-4)
-
-
-def test_recorded_score_and_kernel_distance_of_torch_fidelity() -> None:
-    io, config = recorded("torch-fidelity")
-    mean, spread = diversity.score(io["logits"], config["isc_splits"], shuffle=False)
-    assert mean == pytest.approx(float(io["inception_score"]), rel=1e-4)
-    assert spread == pytest.approx(float(io["inception_score_std"]), rel=1e-4)
-    n = min(len(io["fake"]), len(io["real"]))
-    fake, real = io["fake"][:n], io["real"][:n]
-    assert kernel.distance(fake, real) == pytest.approx(float(io["kid"]), rel=1e-4)
-    whole = kernel.torch_fidelity_distance(fake, real, subset_size=n, subsets=1)
-    assert whole == pytest.approx(float(io["kid"]), rel=1e-4)
 
 
 # --- precision and recall ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch_fidelity import (
 )
 
 from harness import quality as q
-from harness.quality import extractors, kernel
+from harness.quality import inception, kernel
 from harness.quality.adm import statistics_of
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
@@ -158,7 +158,7 @@ def test_inception_without_a_file_and_without_a_network_is_one_line(
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    assert extractors.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
+    assert inception.URL_INCEPTION == feature_extractor_inceptionv3.URL_INCEPTION_V3
     with pytest.raises(UserError) as error:
         q.inception_extractor()
     text = str(error.value)
@@ -185,11 +185,11 @@ def test_inception_files_that_are_none_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes((tmp_path / "keys.pth").read_bytes()[:200])
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0")
     expected = {
-        "missing.pth": "not found",
-        "code.pth": "can't be read",
-        "cut.pth": "can't be read",
-        "cut.safetensors": "can't be read",
-        "list.pth": "plain state dict",
+        "missing.pth": "no such file",
+        "code.pth": "refused, the pickle wants to run",
+        "cut.pth": "truncated or damaged",
+        "cut.safetensors": "truncated",
+        "list.pth": "no state dict found",
         "keys.pth": "Missing key",
     }
     for name, text in expected.items():

@@ -12,20 +12,22 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.cli import main
-from harness.regress import benchmarks, gate, judge, show
+from harness.regress import benchmarks, gate, judge, quality, show
+from harness.regress.findings import Finding, worst
 from pardec.errors import UserError
-from results.schema import Paired, Row
+from reports.measured import COUNTS
+from results.schema import Row, Turns
 from results.store import load_rows
 from tests.reports.synthetic_rows import CELLS, ENVIRONMENT, cell_row
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "stand_in_worker.py"))
 
 
-def times(ratio: float, n: int = 10, spread: float = 0.01, seed: int = 0) -> Paired:
+def times(ratio: float, n: int = 10, spread: float = 0.01, seed: int = 0) -> Turns:
     rng = np.random.default_rng(seed)
     reference = (1 + 0.2 * rng.random(n)).tolist()
     own = [base * ratio * (1 + spread * rng.standard_normal()) for base in reference]
-    return Paired(reference="0" * 16, batch=64, seconds=own, reference_seconds=reference)
+    return Turns(reference="0" * 16, batch=64, seconds=own, reference_seconds=reference)
 
 
 def row(index: int = 4, **changes: Any) -> Row:
@@ -39,7 +41,7 @@ def row(index: int = 4, **changes: Any) -> Row:
         "wasted_flops": 100.0,
         "calibration_s": {"matmul": 0.01, "python": 0.02},
         "tokens_sha256": "ab" * 32,
-        "paired": times(0.3),
+        "turns": times(0.3),
         "quality_replicates": {
             name: (metric["value"] + 0.01 * np.arange(20)).tolist()
             for name, metric in (cell_row(index, *CELLS[index]).quality or {}).items()
@@ -48,7 +50,7 @@ def row(index: int = 4, **changes: Any) -> Row:
     return dataclasses.replace(cell_row(index, *CELLS[index]), **extra | changes)
 
 
-def verdicts(findings: list[judge.Finding], kind: str) -> dict[str, str]:
+def verdicts(findings: list[Finding], kind: str) -> dict[str, str]:
     return {one.quantity: one.verdict for one in findings if one.kind == kind}
 
 
@@ -61,7 +63,7 @@ def test_a_row_against_itself_passes_everything():
 # Exact ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", judge.EXACT)
+@pytest.mark.parametrize("name", COUNTS)
 def test_any_change_of_a_counted_quantity_fails(name):
     before = row()
     for step in (1, -1):
@@ -69,6 +71,18 @@ def test_any_change_of_a_counted_quantity_fails(name):
         found = verdicts(judge.judge([before], [changed]), "exact")
         assert found.pop(name) == "fail"
         assert set(found.values()) == {"pass"}
+
+
+def test_every_network_of_a_decode_is_counted_exactly():
+    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 8}
+    drafter |= {"forwards": 5, "tokens_processed": 9}
+    before = row(networks=[drafter])
+    found = verdicts(judge.exact(before, row(networks=[drafter | {"forwards": 6}])), "exact")
+    assert {name for name, verdict in found.items() if verdict == "fail"} == {"drafter forwards"}
+    gone = verdicts(judge.exact(before, row()), "exact")
+    assert [name for name, verdict in gone.items() if verdict == "fail"] == [
+        f"drafter {name}" for name in ("parameters", "cache_bytes", "forwards", "tokens_processed")
+    ]
 
 
 def test_a_counter_that_was_counted_and_is_not_any_more_fails():
@@ -154,8 +168,8 @@ def test_quality_fails_where_it_is_surely_worse_by_more_than_the_margin(name, by
 def test_the_interval_is_of_the_paired_difference_where_both_have_replicates():
     before = row()
     after = shifted(before, "fd_mnist@1000", 1.0)
-    assert judge.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
-    low, high = judge.difference(
+    assert quality.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
+    low, high = quality.difference(
         "fd_mnist@1000", before, dataclasses.replace(after, quality_replicates=None), 0.99
     )
     assert low < 0 < high  # each is known to 6 % alone
@@ -253,26 +267,26 @@ def test_quality_against_another_reference_fails_and_a_mere_other_name_does_not_
 )
 def test_time_warns_above_ten_percent_and_fails_above_25_in_two_rounds(ratio, again, verdict):
     second = None if again is None else times(again, seed=2)
-    assert judge.timing(row(), row(paired=times(ratio, seed=1)), second).verdict == verdict
+    assert judge.timing(row(), row(turns=times(ratio, seed=1)), second).verdict == verdict
 
 
 def test_a_slow_median_of_a_wild_list_is_no_failure():
-    wild = Paired(reference="0" * 16, batch=64, seconds=[0.1] * 4 + [9.0] * 6, reference_seconds=[1.0] * 10)
-    found = judge.timing(row(), row(paired=wild), wild)
+    wild = Turns(reference="0" * 16, batch=64, seconds=[0.1] * 4 + [9.0] * 6, reference_seconds=[1.0] * 10)
+    found = judge.timing(row(), row(turns=wild), wild)
     assert found.verdict == "warn"
-    assert judge.suspects([row()], [row(paired=wild)]) == []
+    assert judge.suspects([row()], [row(turns=wild)]) == []
 
 
 def test_a_machine_twice_as_slow_does_not_count():
     slow = times(0.3)
     doubled = slow | {name: [2 * x for x in slow[name]] for name in ("seconds", "reference_seconds")}
-    assert judge.timing(row(), row(paired=doubled)).verdict == "pass"
+    assert judge.timing(row(), row(turns=doubled)).verdict == "pass"
 
 
 def test_the_reference_is_held_against_the_workloads_and_warns_at_most():
     def reference(seconds: float, workload: float) -> Row:
-        paired = Paired(reference="0" * 16, batch=64, seconds=[seconds] * 8, reference_seconds=[seconds] * 8)
-        return row(0, paired=paired, calibration_s={"matmul": workload, "python": workload})
+        turns = Turns(reference="0" * 16, batch=64, seconds=[seconds] * 8, reference_seconds=[seconds] * 8)
+        return row(0, turns=turns, calibration_s={"matmul": workload, "python": workload})
 
     before = reference(1.0, 0.01)
     assert judge.timing(before, reference(2.0, 0.02)).verdict == "pass"
@@ -282,7 +296,7 @@ def test_the_reference_is_held_against_the_workloads_and_warns_at_most():
 
 
 def test_time_that_the_baseline_has_and_the_row_has_not_fails():
-    lost = dataclasses.replace(row(paired=None), unmeasured=row().unmeasured | {"paired": "it hung"})
+    lost = dataclasses.replace(row(turns=None), unmeasured=row().unmeasured | {"turns": "it hung"})
     found = judge.timing(row(), lost)
     assert (found.verdict, found.text) == ("fail", "measured in the baseline and not any more: it hung")
     found = judge.timing(lost, row())
@@ -290,14 +304,14 @@ def test_time_that_the_baseline_has_and_the_row_has_not_fails():
 
 
 def test_a_second_round_that_failed_confirms_nothing_away():
-    slow = row(paired=times(0.39, seed=1))
+    slow = row(turns=times(0.39, seed=1))
     assert verdicts(judge.judge([row()], [slow], {}), "time") == {"time / reference": "fail"}
     assert verdicts(judge.judge([row()], [slow]), "time") == {"time / reference": "warn"}
     assert verdicts(judge.judge([row()], [row()], {}), "time") == {"time / reference": "pass"}
 
 
 def test_times_beside_another_reference_are_not_compared():
-    own = row(paired=Paired(reference="0" * 16, batch=64, seconds=[1.0] * 8, reference_seconds=[1.0] * 8))
+    own = row(turns=Turns(reference="0" * 16, batch=64, seconds=[1.0] * 8, reference_seconds=[1.0] * 8))
     assert judge.timing(row(), own).verdict == "fail"
     assert judge.timing(own, row()).verdict == "fail"
 
@@ -321,7 +335,7 @@ def test_any_number_that_the_baseline_has_and_the_row_has_not_fails(name, value,
     assert found[told].verdict == "fail"
     assert found[told].text == "measured in the baseline and not any more: it broke"
     assert judge.absent(before, before) == judge.absent(lost, before) == []
-    assert judge.worst(judge.judge([before], [lost])) == "fail"
+    assert worst(judge.judge([before], [lost])) == "fail"
 
 
 def test_tokens_without_a_hash_fail_on_any_machine():
@@ -410,7 +424,7 @@ def sweep(*labels: str) -> Sweep:
 def test_without_a_baseline_the_gate_passes_with_a_notice(tmp_path):
     summary, findings = gate.compare(sweep("ok"), tmp_path / "run", tmp_path / "none.jsonl", STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) == "notice"
+    assert worst(findings) == "notice"
     assert "pardec baseline" in findings[0].text
 
 
@@ -425,7 +439,7 @@ def test_a_recorded_baseline_passes_against_the_same_code(tmp_path):
     assert [one.artifacts for one in load_rows(path)] == [{}, {}]
     summary, findings = gate.compare(sweep("ok", "ok"), tmp_path / "second", path, STAND_IN)
     assert summary.exit_code == 0
-    assert judge.worst(findings) != "fail"
+    assert worst(findings) != "fail"
     assert verdicts(findings, "exact")["parameters"] == "pass"
 
 
@@ -439,7 +453,7 @@ def test_only_what_looks_slow_is_timed_again(tmp_path):
     (tmp_path / "artifacts").mkdir()
     chosen = sweep("ok", "ok", "ok")
     keys = [cell.key for cell in chosen.cells]
-    slow = dataclasses.replace(row(paired=times(0.5) | {"reference": keys[0]}), cell=keys[2])
+    slow = dataclasses.replace(row(turns=times(0.5) | {"reference": keys[0]}), cell=keys[2])
     again = gate.time_again(chosen, [slow], tmp_path, STAND_IN)
     assert set(again) == {keys[0], keys[2]}
     assert gate.time_again(chosen, [], tmp_path, STAND_IN) == {}

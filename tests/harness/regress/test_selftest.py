@@ -11,7 +11,7 @@ from harness.regress.plants import slower
 from harness.subject.prepare import prepare
 from harness.subject.subject import load, run_batch
 from reports import selftest as page
-from results.schema import Paired
+from results.schema import Turns
 
 
 @pytest.fixture(params=["lpd", "arpg", "par"])
@@ -55,9 +55,9 @@ def test_a_slow_down_really_takes_its_time():
 
 @pytest.mark.parametrize("together", [1, 2])
 def test_comparisons_of_times_never_share_a_process(together):
-    def measured(first: int, processes: int) -> list[list[Paired]]:
-        def one(process: int) -> Paired:
-            return Paired(reference="r", batch=1, seconds=[float(process)], reference_seconds=[1.0])
+    def measured(first: int, processes: int) -> list[list[Turns]]:
+        def one(process: int) -> Turns:
+            return Turns(reference="r", batch=1, seconds=[float(process)], reference_seconds=[1.0])
 
         return [[one(process)] * 2 for process in range(first, first + processes)]
 
@@ -66,8 +66,8 @@ def test_comparisons_of_times_never_share_a_process(together):
         trios = list(selftest.across(before, now, together))
         assert len(trios) == 2 * len(now)
         for trio in trios:
-            assert [len(paired["seconds"]) for paired in trio] == [together] * 3
-            assert len({process for paired in trio for process in paired["seconds"]}) == 3 * together
+            assert [len(turns["seconds"]) for turns in trio] == [together] * 3
+            assert len({process for turns in trio for process in turns["seconds"]}) == 3 * together
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_folder_that_may_only_be_read_is_one_line(disk, small_zoo, capsys):
 
 
 def test_output_into_a_full_file_is_one_line():
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "harness.cli", "list"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2

@@ -72,7 +72,7 @@ def disturbed(
         rows = load_rows(folder)
         assert len(rows) == len(calm["rows"])
         hit = [row for row in rows if row.reason == "the worker was ended by SIGKILL"]
-        pairs = [row for row in rows if "SIGKILL" in row.unmeasured.get("paired", "")]
+        pairs = [row for row in rows if "SIGKILL" in row.unmeasured.get("turns", "")]
         assert len(hit) <= 1
         if hit:
             assert (hit[0].status, exit_status) == ("error", 1)

@@ -182,14 +182,14 @@ def test_cells_of_one_network_are_timed_in_turn_on_the_machine_that_ran_them(tmp
             alone = task.cells[0].seed == 3
             return delivered(environment=XEON if alone else EPYC, machine="one" if alone else "two")
         pair = {"reference": task.cells[0].key, "batch": 64, "seconds": [1.0], "reference_seconds": [1.0]}
-        return delivered(environment=EPYC, paired={one.key: pair for one in task.cells})
+        return delivered(environment=EPYC, turns={one.key: pair for one in task.cells})
 
     pool = FakePool(answer)
     summary = run(pool, sweep_of(*cells, in_turn="network"), tmp_path)
     turns = pool.sent[-1]
     assert ([one.seed for one in turns.cells], turns.machine) == ([0, 1, 2], "two")
-    assert [row.paired and row.paired["reference"] for row in summary.rows] == [cells[0].key] * 3 + [None]
-    assert summary.rows[3].unmeasured["paired"].startswith("not timed in turn")
+    assert [row.turns and row.turns["reference"] for row in summary.rows] == [cells[0].key] * 3 + [None]
+    assert summary.rows[3].unmeasured["turns"].startswith("not timed in turn")
     assert len(load_rows(tmp_path)) == 4
     assert run(pool, sweep_of(*cells, in_turn="network"), tmp_path).rows == summary.rows
     assert pool.sent[-1] is turns
@@ -208,14 +208,14 @@ def test_why_there_are_no_times_in_turn_stands_in_the_rows(tmp_path, arrival, wo
     summary = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path)
     rows = summary.rows
     assert ([row.status for row in rows], summary.exit_code) == (["ok", "ok"], 1)
-    assert all(row.paired is None and words in row.unmeasured["paired"] for row in rows)
+    assert all(row.turns is None and words in row.unmeasured["turns"] for row in rows)
 
 
 def test_a_machine_that_is_gone_before_the_turns_is_named_in_the_rows(tmp_path):
     pool = FakePool(lambda task: delivered())
     pool.could_run = lambda task: task.machine is None
     rows = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path).rows
-    assert all("no machine of the environment" in row.unmeasured["paired"] for row in rows)
+    assert all("no machine of the environment" in row.unmeasured["turns"] for row in rows)
 
 
 def test_turns_go_to_a_machine_like_the_one_that_is_gone(tmp_path):
@@ -223,14 +223,14 @@ def test_turns_go_to_a_machine_like_the_one_that_is_gone(tmp_path):
         if task.rounds is None:
             return delivered(machine="gone" if task.cells[0].seed < 2 else "alike")
         pair = {"reference": task.cells[0].key, "batch": 64, "seconds": [1.0], "reference_seconds": [1.0]}
-        return delivered(paired={one.key: pair for one in task.cells})
+        return delivered(turns={one.key: pair for one in task.cells})
 
     pool = FakePool(answer)
     pool.could_run = lambda task: task.machine != "gone"
     cells = (cell(), cell(seed=1), cell(seed=2, batch=1))
     rows = run(pool, sweep_of(*cells, in_turn="network"), tmp_path).rows
     assert pool.sent[-1] == Task(cells[:2], pool.sent[-1].rounds, "alike")
-    assert [bool(row.paired) for row in rows] == [True, True, False]
+    assert [bool(row.turns) for row in rows] == [True, True, False]
 
 
 # On a machine -------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_tasks_on_a_node_give_the_rows_of_a_local_run(tmp_path):
 
     def plain(rows) -> list:
         return [
-            (row.cell, row.status, row.reason, row.parameters, row.paired, row.unmeasured, row.environment)
+            (row.cell, row.status, row.reason, row.parameters, row.turns, row.unmeasured, row.environment)
             for row in rows
         ]
 

@@ -20,9 +20,9 @@ from harness.cli import main
 from harness.machine.failures import classify
 from harness.machine.processes import carriers
 from harness.sweep import messages
-from harness.sweep import process as executors
+from harness.sweep import process as one_worker
 from harness.sweep import sweep as sweeps
-from harness.sweep.process import ROOT, Turns, run_in_worker
+from harness.sweep.process import ROOT, TurnGroup, run_in_worker
 from harness.sweep.sweep import run_sweep
 from pardec.errors import NotFinite
 from results.store import ResultStore, load_rows
@@ -39,10 +39,10 @@ from tests.harness.sweeps_at_work import (
 
 
 def test_how_threads_wait_is_the_same_whatever_a_shell_says(monkeypatch):
-    usual = executors.worker_environment(2)
+    usual = one_worker.worker_environment(2)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setenv("GOMP_SPINCOUNT", "0")
-    assert executors.worker_environment(2) == usual
+    assert one_worker.worker_environment(2) == usual
 
 
 def cell(label: str = "ok", seed: int = 0, timeout_s: float = 30.0, **more) -> Cell:
@@ -104,7 +104,7 @@ def test_a_late_worker_is_stopped_with_its_whole_group(tmp_path):
 def test_what_a_worker_says_and_how_it_goes_is_taken_as_a_strangers(
     tmp_path, monkeypatch, label, status, words
 ):
-    monkeypatch.setattr(executors, "_GRACE_S", 0.3)
+    monkeypatch.setattr(one_worker, "_GRACE_S", 0.3)
     monkeypatch.setattr(messages, "_LONGEST_LINE", 50_000)
     outcome = run(label, tmp_path)
     assert outcome.status == status
@@ -138,9 +138,9 @@ def test_a_worker_that_cannot_be_started_is_an_outcome(tmp_path):
     ],
 )
 def test_an_order_longer_than_a_pipe_does_not_wait_for_its_reader(tmp_path, does, status, words):
-    turns = Turns(tuple(cell("long " * 200, seed, timeout_s=1.0) for seed in range(100)), 1)
+    turns = TurnGroup(tuple(cell("long " * 200, seed, timeout_s=1.0) for seed in range(100)), 1)
     command = (sys.executable, "-c", f"import sys, time; {does}")
-    outcome = run_in_worker(turns.cells[0], tmp_path, tmp_path / "log", command=command, turns=turns)
+    outcome = run_in_worker(turns.cells[0], tmp_path, tmp_path / "log", command=command, group=turns)
     assert (outcome.status, words in outcome.reason) == (status, True)
 
 
@@ -148,17 +148,17 @@ def test_rounds_of_several_processes_are_one_measurement(tmp_path):
     """The first process that fails says why there is none."""
     both = (cell("ok"), cell("ok", seed=1))
 
-    def paired(processes: int) -> dict:
-        turns = executors.Turns(both, 2, processes)
-        return executors.run_turns(turns, tmp_path, tmp_path / "log", command=STAND_IN).measured["paired"]
+    def turns(processes: int) -> dict:
+        turns = one_worker.TurnGroup(both, 2, processes)
+        return one_worker.run_turns(turns, tmp_path, tmp_path / "log", command=STAND_IN).measured["turns"]
 
-    once, thrice = paired(1), paired(3)
+    once, thrice = turns(1), turns(3)
     assert set(thrice) == {one.key for one in both}
     for key, pair in thrice.items():
         assert len(pair["seconds"]) == len(pair["reference_seconds"]) == 3 * len(once[key]["seconds"])
         assert pair["reference"] == both[0].key
-    none = executors.run_turns(
-        executors.Turns(both, 2, 3), tmp_path, tmp_path / "log", command=(*STAND_IN, "--no-turns")
+    none = one_worker.run_turns(
+        one_worker.TurnGroup(both, 2, 3), tmp_path, tmp_path / "log", command=(*STAND_IN, "--no-turns")
     )
     assert (none.status, none.measured) == ("error", {})
 
@@ -255,8 +255,8 @@ def test_cells_that_share_a_network_are_timed_in_turn_after_all_are_measured(tmp
     other = cell("ok", network="zoo/lpd")
     sweep = Sweep("test", "test", (*ours, cell("crash", seed=9), other))
     rows = run_sweep(sweep, tmp_path, STAND_IN).rows
-    assert [row.paired["reference"] if row.paired else None for row in rows] == [ours[0].key] * 2 + [None] * 2
-    assert rows[3].unmeasured["paired"].startswith("not timed in turn")
+    assert [row.turns["reference"] if row.turns else None for row in rows] == [ours[0].key] * 2 + [None] * 2
+    assert rows[3].unmeasured["turns"].startswith("not timed in turn")
     assert load_rows(tmp_path) == rows
     again = run_sweep(sweep, tmp_path, STAND_IN)
     assert again.rows[:2] == rows[:2]
@@ -266,7 +266,7 @@ def test_timing_in_turn_that_fails_leaves_the_rows_ok_and_says_why(tmp_path, cap
     failed = run_sweep(sweep_of(["ok", "ok"]), tmp_path, (*STAND_IN, "--no-turns"))
     assert [row.status for row in failed.rows] == ["ok", "ok"]
     why = "timing in turn: error: ValueError: no turns"
-    assert all(why in row.unmeasured["paired"] for row in failed.rows)
+    assert all(why in row.unmeasured["turns"] for row in failed.rows)
     assert (failed.exit_code, str(failed)) == (1, "2 cells run, timing in turn failed")
     output = "".join(capsys.readouterr())
     assert f"2 cells not timed in turn with {sweep_of(['ok']).cells[0].describe()}: {why}" in output
@@ -326,7 +326,7 @@ def test_interrupting_before_cells_are_timed_in_turn_says_that_this_is_left(tmp_
     assert str(summary) == "interrupted: 2 cells run, timing in turn left; start again to go on"
     again = run_sweep(sweep_of(labels), tmp_path, STAND_IN)
     assert (again.exit_code, again.skipped) == (0, 2)
-    assert all(row.paired is not None for row in again.rows)
+    assert all(row.turns is not None for row in again.rows)
 
 
 def interrupt_again(sweep: Running) -> None:
@@ -422,7 +422,7 @@ def test_rows_of_another_machine_are_done_but_not_timed_in_turn_here(tmp_path):
     store.append(rows[0])  # the first cell was measured here too
     again = run_sweep(dataclasses.replace(sweep, in_turn="network"), elsewhere, STAND_IN)
     assert again.skipped == 3
-    kept = {(row.cell, row.environment["host_cpu"]): row.paired for row in load_rows(elsewhere)}
+    kept = {(row.cell, row.environment["host_cpu"]): row.turns for row in load_rows(elsewhere)}
     here = rows[0].environment["host_cpu"]
     assert kept[cells[0].key, here]["reference"] == kept[cells[2].key, here]["reference"] == cells[0].key
     assert kept[cells[0].key, "another"] is kept[cells[1].key, "another"] is None

@@ -13,7 +13,7 @@ from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import Cell
 from harness.cli import main
 from harness.sweep.job import training_seed as seed_of
-from harness.train.trainer import Codes, Recipe, Trainer, card
+from harness.train.trainer import CodesInMemory, Recipe, Trainer, card
 from harness.weights import zoo
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -24,11 +24,11 @@ CONFIG = NetworkConfig(TRUNK, 8, 3, (4, 4))
 RECIPE = Recipe(steps=12, batch=4, warmup_steps=4, validate_every=4, averaging=0.9)
 
 
-def codes(images: int = 24, variants: int = 2, seed: int = 0) -> Codes:
+def codes(images: int = 24, variants: int = 2, seed: int = 0) -> CodesInMemory:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(images) % 3
     noise = torch.randint(2, (variants, images, 16), generator=generator)
-    return Codes((2 * labels[:, None] + noise).to(torch.uint8), labels)
+    return CodesInMemory((2 * labels[:, None] + noise).to(torch.uint8), labels)
 
 
 def trainer(folder, name: str = "raster", **changes) -> Trainer:

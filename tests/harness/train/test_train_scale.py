@@ -235,7 +235,7 @@ def kill_after(process: subprocess.Popen[str], out, step: int) -> None:
 
 def children(pid: int) -> list[int]:
     """Linux: those of torchrun are sessions of their own."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found]
 
 
@@ -300,7 +300,8 @@ def test_codes_must_fit_the_trunk_and_each_other(tmp_path, held_out, folder, cap
 def test_flags_of_scale_need_a_trunk_and_so_do_processes(capsys, monkeypatch):
     assert main(["train", "rar", "--batch", "8"]) == 2
     assert "--batch needs --trunk" in capsys.readouterr().err
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert main(["train", "rar"]) == 2
     assert "under torchrun needs --trunk" in capsys.readouterr().err
 

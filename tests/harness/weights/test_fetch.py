@@ -238,4 +238,4 @@ def test_sample_takes_weights_from_the_folder(tmp_path, capsys):
     (tmp_path / "vq_ds16_c2i.pt").write_bytes(b"nor this")
     cell = "strategy=raster,network=llamagen-b-256,batch=1"
     error = one_line(capsys, "sample", cell, "--checkpoints", str(tmp_path), "--out", str(tmp_path / "a.png"))
-    assert f"{tmp_path / FILE}: truncated or not a checkpoint file" in error
+    assert f"{tmp_path / FILE}: not a checkpoint file: a text" in error

@@ -126,6 +126,16 @@ def test_grouped_heads_and_odd_mlp_widths_are_measured(tmp_path):
         (lambda state: {"model": {"module": state}}, "model.module", None),
         (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "state_dict", "module."),
         (lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()}, None, "_orig_mod.module."),
+        (
+            lambda state: {f"module.{k}": v for k, v in state.items()} | {"n_averaged": torch.tensor(3)},
+            *(None, "module. (beside n_averaged)"),
+        ),
+        (
+            lambda state: {
+                "model": {k.replace("layers.0.", "layers.0._orig_mod."): v for k, v in state.items()}
+            },
+            *("model", "_orig_mod. (within names)"),
+        ),
     ],
 )
 @pytest.mark.parametrize("save", [torch.save, save_legacy])
@@ -184,10 +194,10 @@ def changed(state, **changes):
 
 W2 = "layers.1.feed_forward.w2.weight"
 BROKEN = {
-    "truncated": (2, "truncated or not a checkpoint file"),
-    "truncated-legacy": (2, "truncated or not a checkpoint file"),
-    "empty": (2, "truncated or not a checkpoint file"),
-    "text": (2, "truncated or not a checkpoint file"),
+    "truncated": (2, "truncated or damaged torch archive"),
+    "truncated-legacy": (2, "truncated or damaged torch legacy file"),
+    "empty": (2, "not a checkpoint file: empty (0 bytes)"),
+    "text": (2, 'a text that begins "this is no checkpoint'),
     "pickle-bomb": (2, "refused, the pickle wants to run"),
     "wrong-family": (2, "of no known family: 2 tensors, the first is 'conv1.weight'"),
     "missing-key": (1, "llamagen, but not complete: 1 missing: 'norm.weight' [32]"),
@@ -276,6 +286,19 @@ def test_a_complete_network_is_printed_with_all_that_is_known(llamagen, tmp_path
     assert lines["wrapper"] == "model"
     assert lines["parameters"] == f"{sum(value.numel() for value in llamagen.values()):,}"
     assert lines["classes"] == "3"
+
+
+def test_several_states_in_a_file_are_named(llamagen, tmp_path, capsys):
+    average = {key: value + 1 for key, value in llamagen.items() if key != "norm.weight"}
+    path = store({"model": llamagen, "ema": average}, tmp_path)
+    assert main(["inspect", str(path)]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["weights"] == "'model' of 'model', 'ema' (other values); --weights ema chooses"
+    assert main(["inspect", str(path), "--weights", "ema"]) == 1
+    error = capsys.readouterr().err
+    assert "1 missing: 'norm.weight' [32]; weights: 'ema' of 'ema', 'model' (other values)" in error
+    assert main(["inspect", str(path), "--weights", "emma"]) == 2
+    assert "no weights 'emma': did you mean 'ema'?" in capsys.readouterr().err
 
 
 def test_families_that_fit_equally_are_all_named(llamagen):

@@ -1,16 +1,14 @@
 """The Inception network of the published tier, in torch-fidelity's port: file, download, features."""
 
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Final
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from backbones.checkpoints import UNREADABLE
+from backbones.checkpoints import CheckpointError, read_state_dict
 from harness.quality.sets import Extractor, Network
 from harness.weights.finite import check_finite
 from pardec.errors import UserError
@@ -85,17 +83,9 @@ def fetched(what: str, url: str, path: Path, sha256: str) -> Path:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"Inception weights not found at {path}: get {URL_INCEPTION}")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, *UNREADABLE) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} can't be read as a state dict of tensors: {detail}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} must hold a plain state dict of tensors under torch-fidelity's keys")
+        state = read_state_dict(path)
+    except CheckpointError as error:
+        raise UserError(f"Inception weights {error}; get {URL_INCEPTION}") from error
     check_finite(state, f"{path}: weight")
     return state

@@ -13,14 +13,14 @@ from harness.cell.cell import Cell
 from harness.measure.repeats import Budget, Run, in_turn
 from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
-from results.schema import Paired
+from results.schema import Turns
 
 SECONDS = 4.0
 """Spent on rounds in all, beyond the least number of them."""
 MOST_ROUNDS = 40
 
 
-def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Paired]:
+def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Turns]:
     """Cell key -> seconds of its batches beside those of the first cell, in at least this many rounds."""
     subjects = list(load_all(map(prepare, cells)))
     runs = [timed_batches(subject) for subject in subjects]
@@ -30,7 +30,7 @@ def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Paired]:
     gc.freeze()
     seconds = in_turn(runs, Budget(SECONDS, least=rounds, most=max(rounds, MOST_ROUNDS)))
     return {
-        cell.key: Paired(reference=cells[0].key, batch=cell.batch, seconds=own, reference_seconds=seconds[0])
+        cell.key: Turns(reference=cells[0].key, batch=cell.batch, seconds=own, reference_seconds=seconds[0])
         for cell, own in zip(cells, seconds, strict=True)
     }
 
@@ -62,6 +62,7 @@ def _weights(prepared: Prepared) -> str:
     settings = (
         cell.network,
         cell.checkpoint,
+        cell.weights,
         cell.dtype,
         cell.device,
         cell.zoo,

@@ -1,8 +1,8 @@
 """What a decode does, step by step, without doing it: the public loop on torch's meta device.
 
 The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
-two are run and counted for all. A strategy that reads what it drew (to accept drafts,
-say) can't be traced, since nothing is drawn.
+three are run and counted for all. A strategy that reads what it drew (to accept drafts,
+say) can't be foreseen, since nothing is drawn.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from backbones.tokenizers import Tokenizer
-from backbones.transformer import Network, Trunk, View, attend_by_products
+from backbones.transformer import Network, Trunk
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
@@ -35,12 +35,12 @@ _GATHERS = {"embedding", "index", "index_select", "gather"}
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
-class Untraceable(Exception):
+class Unforeseeable(Exception):
     """A strategy whose course depends on what it draws."""
 
 
 @dataclass(frozen=True)
-class Work:
+class Operations:
     """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written."""
 
     kind: Kind
@@ -65,10 +65,10 @@ class Kernel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Work of each step of one batch; prefill belongs to the first."""
+class DecodeWork:
+    """Operations of each step of one batch; prefill belongs to the first."""
 
-    steps: tuple[tuple[Work, ...], ...]
+    steps: tuple[tuple[Operations, ...], ...]
     cache_bytes: int
     activation_bytes: int
     """Most that lives at once beside weights and caches."""
@@ -100,7 +100,6 @@ class _Recorder(TorchDispatchMode):
         self.cache_sizes: list[int] = []
         self.repeat = self.kept = 1
         self.whole: set[Any] = set()
-        self.in_attention = False
         self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
         self.products: set[Product] = set()
         self.live: dict[int, weakref.ref[Any]] = {}
@@ -149,8 +148,6 @@ class _Recorder(TorchDispatchMode):
             weighs = not sources.isdisjoint(self.weights)
             shapes = tuple(one.shape for one in read)
             self.products.add(Product(name, made[0].dtype, shapes, rows, weighs))
-        if self.in_attention:
-            kind = "attention"
         gathers = name in _GATHERS
         moved = {id(tensor): tensor for tensor in [*([] if gathers else read), *made] if tensor.is_meta}
         self.add(kind, rows, flops, [*moved.values(), *(made if gathers else [])])
@@ -185,8 +182,8 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _AsOnDevice(TorchFunctionMode):
-    """What the meta device would do otherwise than the cell's: float32 attention is two products on a CPU
-    and one kernel elsewhere, RMSNorm six passes on a CPU and one kernel elsewhere; and logits are finite."""
+    """What the meta device would do otherwise than the cell's: attention is one kernel, RMSNorm six passes on
+    a CPU and one kernel elsewhere; and logits are finite."""
 
     def __init__(self, recorder: _Recorder, on_cpu: bool) -> None:
         super().__init__()
@@ -213,12 +210,6 @@ class _AsOnDevice(TorchFunctionMode):
         return out
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any = None, *rest: Any) -> Tensor:
-        if self.on_cpu and mask is None and queries.dtype == torch.float32:
-            self.recorder.in_attention = True
-            try:
-                return attend_by_products(queries, keys, values, View(), 0.0)
-            finally:
-                self.recorder.in_attention = False
         mixed = torch.empty_like(queries)
         flops = 4 * queries.numel() * keys.shape[-2]
         self.recorder.add("attention", queries.shape[-2], flops, [queries, keys, values, mixed])
@@ -231,16 +222,16 @@ class _MetaSampler(StreamSampler):
         return torch.empty(order.shape, device=order.device)
 
 
-def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> Trace:
+def decode_work(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> DecodeWork:
     """The work of decoding one batch (default: the cell's size).
 
     on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device).
     Weights that are read by position (embeddings) count by what is read of them; all other tensors count once
-    for each operation that reads or writes them. Raises Untraceable where a strategy reads what it drew.
+    for each operation that reads or writes them. Raises Unforeseeable where a strategy reads what it drew.
     """
     cell = prepared.cell
     if prepared.strategy.decides_steps:
-        raise Untraceable(f"strategy '{cell.strategy}' decides its steps while decoding")
+        raise Unforeseeable(f"strategy '{cell.strategy}' decides its steps while decoding")
     images = range(batch or cell.batch)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
     blocks = _few_blocks(network)
@@ -263,14 +254,14 @@ def trace(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = No
             except (RuntimeError, NotImplementedError) as error:
                 if "meta" not in str(error).lower():
                     raise
-                raise Untraceable(
+                raise Unforeseeable(
                     f"strategy '{cell.strategy}' depends on what it draws: {' '.join(str(error).split())}"
                 ) from error
     *steps, after = recorder.steps
     merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
     cached = sum(recorder.cache_sizes)
     kernels = _kernels(recorder.products, cell.products == "packed") if on_cpu else {}
-    return Trace(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
+    return DecodeWork(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
 
 
 def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
@@ -279,17 +270,17 @@ def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
     return Counter(kind for kind in kinds if kind.packed or kind.dtype != torch.float32)
 
 
-def trace_tokenizer(tokenizer: Tokenizer, batch: int) -> Trace:
+def tokenizer_work(tokenizer: Tokenizer, batch: int) -> DecodeWork:
     """The work of turning the tokens of one batch into images; ``tokenizer`` is on the meta device."""
     recorder = _Recorder({_storage(tensor) for tensor in tokenizer.state_dict().values()})
     codes = torch.zeros((batch, *tokenizer.grid), dtype=torch.int64, device=META)
     with torch.inference_mode(), recorder:
         tokenizer.decode(codes)
-    return Trace((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
+    return DecodeWork((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
 
 
 def count_launches(work: Callable[[], object], on_cpu: bool) -> int:
-    """Operations of a piece of work on the meta device, as a trace counts them."""
+    """Operations of some work on the meta device, as those of a decode are counted."""
     recorder = _Recorder(set())
     with torch.inference_mode(), _AsOnDevice(recorder, on_cpu), recorder:
         work()
@@ -300,21 +291,22 @@ def unguided(prepared: Prepared) -> Prepared:
     return dataclasses.replace(prepared, guidance=None)
 
 
-def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Work, ...]:
-    return tuple(Work(kind, rows, *numbers) for (kind, rows), numbers in step.items())
+def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
+    return tuple(Operations(kind, rows, *numbers) for (kind, rows), numbers in step.items())
 
 
 def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
-    """Cut every trunk down to two blocks; the kept blocks, and how many each stands for.
+    """Cut every trunk down to three blocks; the kept blocks, and how many each stands for.
 
-    Two, since the first one's input is also the trunk's, and may be a view of a weight.
+    The first one's input is also the trunk's, and may be a view of a weight; the last computes only the rows
+    that are read.
     """
     kept: list[tuple[nn.Module, int]] = []
     for module in network.modules():
-        if type(module) is Trunk and len(module.blocks) > 2:
-            first, second = module.blocks[:2]
-            kept += [(first, 1), (second, len(module.blocks) - 1)]
-            module.blocks = nn.ModuleList([first, second])
+        if type(module) is Trunk and len(module.blocks) > 3:
+            first, second, last = module.blocks[0], module.blocks[1], module.blocks[-1]
+            kept += [(first, 1), (second, len(module.blocks) - 2), (last, 1)]
+            module.blocks = nn.ModuleList([first, second, last])
     return kept
 
 

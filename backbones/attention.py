@@ -1,0 +1,187 @@
+"""Attention: who sees what (``View``), a fused projection, keys and values in the cache, one fused kernel."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.cache import LayerCache
+from backbones.config import TrunkConfig
+from backbones.positions import rotate, rotate_
+
+Runs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """How far the fed rows see, and in decoding which cache slots they are written to.
+
+    Teacher forcing: ``causal``, or a boolean ``mask`` [n, m] or [R, 1, n, m] (True: may attend), or neither
+    (everything).
+
+    Decoding, all images at one pace: the n rows are written to slots from ``start`` on, and the slots up to
+    there are read. Each run (rows, keys) of ``runs`` sees the first ``keys`` slots, or ``mask``, as wide as
+    what is read, says so slot by slot; without both all rows see everything filled.
+
+    Decoding, each image at its own pace: ``start`` is int64 [R], or ``slots``, int64 [R, n] or [1, n], names
+    them one by one. The first ``reach`` slots are read (None: all that there are), a bound known to the host,
+    so that nothing waits for the device. Under ``start`` row i of image r sees slots 0 to start[r] + i, which
+    must be filled; ``mask`` [n, S] or [R, 1, n, S] over the S slots read may say otherwise. ``slots`` always
+    come with a mask, for what is filled the method alone knows: ``up_to(slots, S)`` lets every row see all
+    slots up to its own, unfilled ones, zero in key and value, among them. Slots may be written again, and a
+    cache is cut back by starting earlier.
+    """
+
+    start: int | Tensor = 0
+    causal: bool = False
+    mask: Tensor | None = None
+    runs: Runs | None = None
+    slots: Tensor | None = None
+    reach: int | None = None
+
+    @property
+    def at(self) -> int | Tensor:
+        """Where keys and values go, as ``LayerCache.extend`` takes it."""
+        return self.start if self.slots is None else self.slots
+
+    def placed(self, x: Tensor, slots: int) -> "View":
+        """The same for rows x [R, n, d] and a cache of ``slots``, once for all blocks: slots and mask written
+        out where images have a pace of their own, the mask as attention adds it. ValueError where the view
+        contradicts itself."""
+        view = self
+        if not isinstance(view.start, int) or view.slots is not None:
+            view = view._at_own_pace(x.shape[1], slots)
+        if view.mask is None or view.mask.dtype != torch.bool:
+            return view
+        added = view.mask.new_zeros(view.mask.shape, dtype=x.dtype)
+        return replace(view, mask=added.masked_fill_(~view.mask, float("-inf")))
+
+    def _at_own_pace(self, rows: int, slots: int) -> "View":
+        if self.causal or self.runs is not None:
+            raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
+        at = self.slots
+        if isinstance(self.start, Tensor):
+            if at is not None:
+                raise ValueError("a view takes either start [R] or slots [R, n]")
+            at = self.start[:, None] + torch.arange(rows, device=self.start.device)
+        elif self.mask is None:
+            raise ValueError("a view with slots needs a mask: what else is filled it can't know")
+        assert at is not None
+        mask = up_to(at, self.reach or slots) if self.mask is None else self.mask
+        return View(mask=mask, slots=at, reach=self.reach)
+
+    def of_last(self, asked: int) -> "View":
+        """What the last ``asked`` rows see."""
+        if self.runs is not None:
+            reach = [keys for rows, keys in self.runs for _ in range(rows)][-asked:]
+            return replace(self, runs=tuple((len(list(same)), keys) for keys, same in groupby(reach)))
+        return self if self.mask is None else replace(self, mask=self.mask[..., -asked:, :])
+
+
+def up_to(slots: Tensor, reach: int) -> Tensor:
+    """Mask by which a row at slot s sees slots 0 to s: bool [R, 1, n, reach] for int64 [R, n]."""
+    return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of queries [R, H, n, D] over keys and values [R, Hkv, m, D]; returns [R, n, H, D].
+
+    Runs are attended to one by one, which needs no mask: a run reads just the slots that it may see.
+    """
+    groups = queries.shape[1] // keys.shape[1]
+    if groups > 1:
+        keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+    if view.runs is None:
+        return attend_fused(queries, keys, values, view, dropout)
+    parts, done = [], 0
+    for rows, reach in view.runs:
+        part = queries[:, :, done : done + rows]
+        parts.append(attend_fused(part, keys[:, :, :reach], values[:, :, :reach], view, dropout))
+        done += rows
+    return torch.cat(parts, dim=1)
+
+
+def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
+    """The framework's fused attention; returns [R, n, H, D], as its CPU kernel lays it out."""
+    if not torch.is_grad_enabled():
+        mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
+        return mixed.transpose(1, 2)
+    if keys.requires_grad and keys.device.type == "cpu":
+        # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
+    with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
+        mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
+    return mixed.transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection, or cross-attention that projects only its queries."""
+
+    def __init__(self, config: TrunkConfig, kind: Literal["self", "cross"]) -> None:
+        super().__init__()
+        self.heads, self.shared_heads, self.head_width = config.heads, config.shared_heads, config.head_width
+        if kind == "cross":
+            self.query = nn.Linear(config.width, config.width, bias=config.bias)
+        else:
+            rows = (self.heads + 2 * self.shared_heads) * self.head_width
+            self.qkv = nn.Linear(config.width, rows, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:
+            self.q_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
+            self.k_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
+        self.dropout = config.dropout.attention
+
+    def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of x [R, n, d], normalised and rotated."""
+        qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
+        qk, values = qkv.split([self.heads + self.shared_heads, self.shared_heads], dim=2)
+        if self.qk_norm:
+            qk = torch.cat([self.q_norm(qk[:, :, : self.heads]), self.k_norm(qk[:, :, self.heads :])], dim=2)
+        if phases is not None:
+            qk = rotate(qk, phases)
+        queries, keys = qk.split([self.heads, self.shared_heads], dim=2)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def project_in_place(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same without gradient: queries [R, H, n, D], and keys, then values, [R, 2 Hkv, n, D]."""
+        qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
+        qk = qkv.narrow(2, 0, self.heads + self.shared_heads)
+        if self.qk_norm:
+            queries, keys = qk.split_with_sizes([self.heads, self.shared_heads], dim=2)
+            queries.copy_(self.q_norm(queries))
+            keys.copy_(self.k_norm(keys))
+        if phases is not None:
+            rotate_(qk, phases)
+        queries, pair = qkv.transpose(1, 2).split_with_sizes([self.heads, 2 * self.shared_heads], dim=1)
+        return queries, pair
+
+    def forward(
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: LayerCache | None = None,
+        shared: tuple[Tensor, Tensor] | None = None,
+        asked: int | None = None,
+    ) -> Tensor:
+        """[R, n, d] of x [R, n, d], or of its last ``asked`` rows alone; all keys and values are written."""
+        if shared is not None:
+            queries = self.query(x).unflatten(-1, (-1, self.head_width))  # [R, n, H, D]
+            queries = queries if phases is None else rotate(queries, phases)
+            queries = queries.transpose(1, 2)  # [R, H, n, D]
+            keys, values = shared
+        elif cache is None:
+            queries, keys, values = self.project(x, phases)
+        else:
+            queries, pair = self.project_in_place(x, phases)
+            keys, values = cache.extend(view.at, pair, view.reach)
+        if asked is not None:
+            queries, view = queries[:, :, -asked:], view.of_last(asked)
+        mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
+        return self.out(mixed.flatten(2))

@@ -1,0 +1,53 @@
+"""A sweep on this machine or on others, its table and its report."""
+
+import argparse
+from pathlib import Path
+
+from harness.cell.cell import checked
+from harness.cell.sweep_file import Sweep
+from harness.commands.common import introduce_strategies, overrides
+from harness.commands.report_command import write
+from harness.cost.sweep_hours import predicted_hours
+from harness.sweep.cluster.ray_pool import RayPool
+from harness.sweep.row import Summary
+from harness.sweep.sweep import dry_run, run_sweep, sweep_cells
+from pardec.errors import UserError
+from reports.frame import facets
+from reports.tables import print_tables
+from results.store import RESULTS, ResultStore, load_rows
+
+
+def sweep(options: argparse.Namespace) -> int:
+    if options.address is not None and options.executor != "ray":
+        raise UserError(f"--address '{options.address}': only with --executor ray")
+    most = options.max_images
+    if most is not None:
+        checked("images", most, "--max-images")
+    select = ",".join(options.select) if options.select else None
+    sweep = sweep_cells(options.sweep, select, overrides(options), most)
+    if options.dry_run:
+        dry_run(sweep)
+        print(predicted_hours(sweep.cells, options.device_card))
+        return 0
+    folder = options.results or RESULTS / sweep.name
+    if options.executor == "ray":
+        summary = _run_on_ray(sweep, folder, options.address)
+    else:
+        summary = run_sweep(sweep, folder)
+    print(summary)
+    if not options.no_report and summary.rows:
+        _show(folder)
+    return summary.exit_code
+
+
+def _run_on_ray(sweep: Sweep, folder: Path, address: str | None) -> Summary:
+    with RayPool(address, folder) as pool:
+        ResultStore(folder)  # made once there is a cluster
+        pool.check(sweep.cells)
+        return run_sweep(sweep, folder, pool=pool)
+
+
+def _show(folder: Path) -> None:
+    introduce_strategies()
+    print_tables(facets(load_rows(folder)))
+    print(f"report: {write(folder, None)}")

@@ -1,0 +1,59 @@
+"""The cell that somebody names: by its settings, by a sweep and a key, or by the key of a recorded row."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.cell.cell import RANDOM, Cell, normalised
+from harness.cell.inline import inline_cell
+from harness.cell.recorded import cell_of
+from harness.sweep.sweep import sweep_cells
+from pardec.errors import UserError, visible
+from results.store import RESULTS, recorded_rows
+from strategies.decoding import registry
+
+
+def find_cell(text: str, changes: Mapping[str, Any], results: Path | None) -> Cell:
+    """The cell of an inline setting, of a sweep's key, or of a recorded row's key."""
+    if "=" in text or text in registry.names():
+        return inline_cell(text, changes)
+    sweep_name, colon, key = text.rpartition(":")
+    if not re.fullmatch(r"[0-9a-f]{1,16}", key):
+        raise UserError(f"cell '{text}': expected settings like lpd,steps=10, or a key of hex digits")
+    if colon:
+        found = [
+            cell for cell in sweep_cells(sweep_name, overrides=changes).cells if cell.key.startswith(key)
+        ]
+    else:
+        found = _recorded(key, changes, results)
+    if len(found) != 1:
+        where = f"sweep '{sweep_name}'" if colon else f"the rows under '{results or RESULTS}'"
+        raise UserError(
+            f"cell '{text}': {len(found)} cells of {where} have a key that begins so; expected one"
+        )
+    return found[0]
+
+
+def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> list[Cell]:
+    """The cells of recorded rows."""
+    folders = [results] if results else sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
+    rows = {row.cell: row for folder in folders for row in recorded_rows(folder) if row.cell.startswith(key)}
+    cells = []
+    for row in rows.values():
+        if row.tier == "anchor":
+            raise UserError(f"cell '{row.cell}' is an anchor ({visible(row.label)}): it decodes nothing")
+        cell = cell_of(row)
+        if cell.key != row.cell:
+            print(
+                f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr
+            )
+        cell = dataclasses.replace(cell, **changes)
+        if (
+            cell.is_published and not Path(cell.checkpoint or "").is_file()
+        ):  # the row may be another machine's
+            cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
+        cells.append(normalised(cell))
+    return cells

@@ -1,0 +1,85 @@
+"""The window of drafts that speculative decoders share."""
+
+from itertools import pairwise
+
+import torch
+
+from backbones.config import NetworkConfig, TrunkConfig
+from strategies.decoding.decode import make_rows
+from strategies.decoding.requests import Uniform
+from strategies.decoding.speculation import Guess, Window, residual, until_rejection
+from strategies.decoding.streams import Streams
+from strategies.raster import Raster
+from strategies.sjd import SJD
+
+CODES = 8
+
+
+def window(guess: Guess, known: int, accepted: int) -> Window:
+    """Of two images on a 4 x 4 grid, place p holding code p modulo 8, and 7 - that being the likeliest."""
+    config = NetworkConfig(TrunkConfig(depth=1, width=8, heads=1, mlp_width=8), CODES, 2, (4, 4))
+    strategy = SJD(init=guess, window=6)
+    plan = strategy.plan(config.grid, None, Streams(0, (0, 1)))
+    rows = make_rows(plan, torch.tensor([0, 1]), 2, 1, None)
+    made = Window(strategy, Raster().network(config), plan, rows, guess)
+    made.tokens[:, :known] = torch.arange(known) % CODES
+    made.likely[:, :known] = 7 - torch.arange(known) % CODES
+    made.accepted, made.known = torch.tensor([accepted, 16]), torch.tensor([known, 16])
+    return made
+
+
+def drafts(guess: Guess, known: int, accepted: int, length: int) -> list[int]:
+    """Of the first image, with 0.99 as the random number of every guess."""
+    made = window(guess, known, accepted)
+    laying = made.lay(length)
+    asked = next(laying)
+    assert isinstance(asked, Uniform)
+    try:
+        laying.send(torch.full((2, length - 1), 0.99))
+    except StopIteration as end:
+        at = end.value
+    assert at.tolist()[1] == [-1] * length, "an image that is complete has no place"
+    assert made.drafts.shape == (2, length - 1)
+    return made.drafts[0].tolist()
+
+
+def test_carried_drafts_come_first_and_guesses_after_them():
+    assert drafts("random", known=7, accepted=5, length=5) == [5, 6, 7, 7]
+
+
+def test_a_neighbour_without_a_token_is_the_last_place_that_has_one():
+    # Places 6, 7, 8 and 9; 8 opens a row, so nothing is left of it.
+    assert drafts("repeat_horizon", known=6, accepted=6, length=5) == [5, 5, 7, 5]
+    assert drafts("sample_horizon", known=6, accepted=6, length=5) == [2, 2, 7, 2]
+
+
+def test_vertical_guesses_take_the_place_above():
+    assert drafts("repeat_vertical", known=6, accepted=6, length=6) == [2, 3, 4, 5, 5]
+    assert drafts("sample_vertical", known=6, accepted=6, length=6) == [5, 4, 3, 2, 2]
+    assert drafts("repeat_vertical", known=2, accepted=2, length=4) == [7, 7, 0], (
+        "nothing is above the first row"
+    )
+
+
+def test_the_last_place_of_an_image_has_no_draft():
+    made = window("random", known=14, accepted=14)
+    laying = made.lay(4)
+    asked = next(laying)
+    assert isinstance(asked, Uniform)
+    assert asked.at[0].tolist() == [14, -1, -1], "place 15 is drawn at once"
+    assert made.at[0].tolist() == [14, 15, -1, -1]
+
+
+def test_places_become_final_up_to_the_first_rejection_and_one_more():
+    at = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 6], [3, 4, 5, 6], [14, 15, -1, -1], [-1, -1, -1, -1]])
+    accepted = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]]).bool()
+    final = until_rejection(accepted, at)
+    assert final.int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    for row in final.int().tolist():
+        assert all(before >= after for before, after in pairwise(row))
+
+
+def test_a_residual_that_rounding_leaves_empty_is_the_target():
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0]])
+    assert residual(p, p.clone()).tolist() == p.tolist()
+    torch.testing.assert_close(residual(p[1], p[0]), torch.tensor([0.0, 0.3, 0.0]))
