@@ -108,10 +108,10 @@ def train_tier(
         for name in names:
             with stop_at_next_step() as stop, claimed(runs / zoo.file_stem(name, recipe.seed)) as mine:
                 if mine:
-                    train_network(trainer_of(name, recipe, given, runs), level, given, folder, stop)
+                    train_to_mark(trainer_of(name, recipe, given, runs), level, given, folder, stop)
 
 
-def train_network(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
+def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
     """Train to the mark ``level``, or to the end of learning where that comes first."""
     while True:
         mark = trainer.recipe.next_mark(trainer.reached.marks)

@@ -192,10 +192,8 @@ class ForgetsToAccumulate(Scales):
 @dataclass(frozen=True)
 class ReadsOneHead(TwoHeads):
     def decode(self, network, plan, rows):
-        phases, cache = (
-            network.phases(torch.arange(plan.places)),
-            network.cache(len(rows), network.config.trunk.depth, plan.places),
-        )
+        phases = network.phases(torch.arange(plan.places))
+        cache = network.cache(len(rows), network.config.trunk.depth, plan.places)
         x = network.class_embedding(rows.labels)[:, None]
         for slot, at in enumerate(plan.groups()):
             heads = network(x, phases[slot : slot + 1], View(start=slot), cache)

@@ -20,7 +20,7 @@ from harness.weights.inspection import identify, inspect_file
 from strategies.decoding.presets import preset, preset_info, preset_names
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import published, save_legacy, to_published
-from tests.golden_replay import read_golden
+from tests.replays.common import read_golden
 
 RECORDINGS = [
     path
