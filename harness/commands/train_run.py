@@ -89,7 +89,7 @@ def _targets(options: argparse.Namespace) -> list[str]:
     if options.most is not None and not is_fashion(options.data):
         raise UserError(f"--most: networks on {options.data} have one budget; fashion and idx:DIR have marks")
     if options.all:
-        return [*shared, *(name for name in registry.loadable() if registry.get(name).base is None)]
+        return [*shared, *registry.trained()]
     valid = strategies if options.strategy else [*shared, *strategies]
     if asked[0] not in valid:
         raise unknown("strategy" if options.strategy else "training target", asked[0], valid)

@@ -79,7 +79,7 @@ class Case:
             logits = self.strategy.taught_logits(self.network, tokens.repeat(2, 1), labels, lesson)[:, at]
             conditional, unconditional = logits.chunk(2)
             logits = torch.lerp(unconditional, conditional, self.guidance.scale)
-            tokens = tokens.scatter(1, order[:, at], self.sampler.draw(logits, noise[:, at]))
+            tokens = tokens.scatter(1, order[:, at], self.sampler.draw(logits, noise[:, at])[0])
         return tokens
 
     @cached_property

@@ -14,7 +14,7 @@ import torch
 from backbones.controlled import controlled_network
 from harness.subject import compiled
 from strategies.decoding.presets import preset
-from strategies.decoding.registry import BUILT_IN, get
+from strategies.decoding.registry import get
 from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed
 
 SMALL_STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 10, "arpg": 16, "randar": 20}
@@ -54,7 +54,7 @@ def timed_beside(
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", SMALL_STEPS)
 def test_small_trunk(benchmark, name: str, batch: int) -> None:
     if not benchmark.enabled:
         pytest.skip("measures: run by `make bench`")
@@ -67,7 +67,7 @@ def test_small_trunk(benchmark, name: str, batch: int) -> None:
     note(benchmark, **beside, uncached=uncached_s, limit=[machine_limit(case)])
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", SMALL_STEPS)
 def test_baselines_do_the_same_work(name: str) -> None:
     """The uncached baseline draws the same tokens; the floor holds every linear product of the decode."""
     strategy = get(name)

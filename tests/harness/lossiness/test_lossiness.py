@@ -82,7 +82,7 @@ def test_joints_that_do_not_fit_are_refused(sizes, shape, words) -> None:
         compare_joints(p, p / 2, (2,))
 
 
-TRAINED = [name for name in registry.names() if registry.get(name).base is None]
+TRAINED = registry.trained()
 """Of the others some are their base in so small a world."""
 
 
