@@ -108,25 +108,25 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-    fused = attend_in_training if torch.is_grad_enabled() else F.scaled_dot_product_attention
-    # The CPU's kernel lays out [R, n, H, D].
-    return fused(queries, keys, values, view.mask, dropout, view.causal).transpose(1, 2)
+    if torch.is_grad_enabled():
+        return attend_in_training(queries, keys, values, view, dropout).transpose(1, 2)
+    # Laid out [R, n, H, D] by the CPU's kernel.
+    mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
+    return mixed.transpose(1, 2)
 
 
-def attend_in_training(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, causal: bool
-) -> Tensor:
-    """The fused kernel where a gradient follows; in bfloat16 on the CPU tile by tile."""
+def attend_in_training(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
+    """The same where a gradient follows, in bfloat16 on the CPU tile by tile; returns [R, H, n, D]."""
     if keys.requires_grad and keys.device.type == "cpu":
         plain = queries.dtype == torch.bfloat16 and not dropout
-        tiles = taught_tiles(queries.shape[2], mask, causal) if plain else None
+        tiles = taught_tiles(queries.shape[2], view.mask, view.causal) if plain else None
         if tiles is not None:
             return attend_taught(queries, keys, values, tiles)
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
     casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
     with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
-        return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, causal)
+        return F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
 
 
 def taught_tiles(rows: int, mask: Tensor | None, causal: bool) -> tuple[Tile, ...] | None:
@@ -134,6 +134,16 @@ def taught_tiles(rows: int, mask: Tensor | None, causal: bool) -> tuple[Tile, ..
     if causal:
         return causal_tiles(rows)
     return None if mask is None or mask.ndim != 2 else tiles_of(mask)
+
+
+def turned(heads: Tensor, phases: Tensor | None) -> Tensor:
+    """``heads`` rotated, in place where no gradient follows."""
+    if phases is None:
+        return heads
+    if torch.is_grad_enabled() or is_compiling():
+        return rotate(heads, phases)
+    rotate_(heads, phases)
+    return heads
 
 
 class Attention(nn.Module):
@@ -190,9 +200,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[R, n, d] of x [R, n, d], or of its last ``asked`` rows alone; all keys and values are written."""
         if shared is not None:
-            queries = self.query(x).unflatten(-1, (-1, self.head_width))  # [R, n, H, D]
-            queries = queries if phases is None else rotate(queries, phases)
-            queries = queries.transpose(1, 2)  # [R, H, n, D]
+            images, rows, _ = x.shape
+            queries = self.query(x).view(images, rows, -1, self.head_width)  # [R, n, H, D]
+            queries = turned(queries, phases).transpose(1, 2)  # [R, H, n, D]
             keys, values = shared
         elif cache is None:
             queries, keys, values = self.project(x, phases)

@@ -38,7 +38,7 @@ def called_directly(network: nn.Module) -> Iterator[None]:
 
 
 def _attributes(owner: nn.Module) -> dict[str, object]:
-    """Weights and layers of a module, but not a block's ``modulation``, which the trunk asks for."""
+    """Weights and layers of a module; a block's ``modulation`` the trunk asks of the module itself."""
     layers = {
         name: layer.forward
         for name, layer in owner.named_children()

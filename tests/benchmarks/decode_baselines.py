@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones import transformer
+from backbones import attention
+from backbones.attention import ALL, View
 from backbones.config import NetworkConfig
 from backbones.products import PackedLinear, pack
-from backbones.transformer import Network, View
+from backbones.transformer import Network
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.guidance import Guidance
@@ -24,6 +24,32 @@ from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 
 Linear = nn.Linear | PackedLinear
+
+
+@dataclass(frozen=True)
+class Product:
+    """A linear layer at work on an input of this shape."""
+
+    layer: Linear
+    shape: torch.Size
+
+    @property
+    def rows(self) -> int:
+        return self.shape[:-1].numel()
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Queries [R, H, n, D] attending to so many keys."""
+
+    queries: torch.Size
+    keys: int
+
+    @property
+    def row(self) -> tuple[int, int, int]:
+        """(R, H, D)"""
+        images, heads, _, width = self.queries
+        return images, heads, width
 
 
 @dataclass(frozen=True)
@@ -83,75 +109,68 @@ class Case:
         return tokens
 
     @cached_property
-    def products(self) -> Counter[tuple[int, Linear]]:
-        """Every linear product of one decode: (rows, layer) -> how often. The first use decodes once."""
-        seen: Counter[tuple[int, Linear]] = Counter()
-        hooks = [
-            module.register_forward_pre_hook(
-                lambda layer, args: seen.update([(args[0].shape[:-1].numel(), layer)])
-            )
-            for module in self.network.modules()
-            if isinstance(module, Linear)
-        ]
-        self.run()
-        for hook in hooks:
-            hook.remove()
-        return seen
+    def work(self) -> tuple[Product | Attention, ...]:
+        """Every linear product and attention of one decode, in their order. The first use decodes once."""
+        return work_of(self.network, self.run)
 
-    def attentions(self) -> Counter[tuple[int, int, int, int]]:
-        """Every attention of one decode: (rows x heads, queries, keys, head width) -> how often."""
-        seen: Counter[tuple[int, int, int, int]] = Counter()
+    @property
+    def products(self) -> list[Product]:
+        return [one for one in self.work if isinstance(one, Product)]
 
-        def recorded(
-            product: Callable[..., Tensor],
-        ) -> Callable[..., Tensor]:
-            def run(queries: Tensor, keys: Tensor, *rest: object) -> Tensor:
-                heads, (asked, width) = queries.shape[:2].numel(), queries.shape[2:]
-                seen[heads, asked, keys.shape[2], width] += 1
-                return product(queries, keys, *rest)
-
-            return run
-
-        with (
-            patch.object(transformer, "attend_fused", recorded(transformer.attend_fused)),
-            patch.object(transformer, "attend_by_products", recorded(transformer.attend_by_products)),
-        ):
-            self.run()
-        return seen
+    @property
+    def attentions(self) -> list[Attention]:
+        return [one for one in self.work if isinstance(one, Attention)]
 
 
-def floor_of(case: Case, attention: bool = False) -> Callable[[], None]:
-    """The decode's linear products alone, same weights, shapes and dtype, back to back, step by step.
+def work_of(network: nn.Module, run: Callable[[], object]) -> tuple[Product | Attention, ...]:
+    """The linear products of ``network`` and the attentions of one run, in their order."""
+    seen: list[Product | Attention] = []
+    attend = attention.attend
 
-    attention: with every attention after them, as the decode attends, over as much cache in as many layers.
+    def recorded(queries: Tensor, keys: Tensor, values: Tensor, view: View, *rest: float) -> Tensor:
+        if view.runs is None:  # else each run comes here
+            seen.append(Attention(queries.shape, keys.shape[2]))
+        return attend(queries, keys, values, view, *rest)
+
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, args: seen.append(Product(layer, args[0].shape)))
+        for module in network.modules()
+        if isinstance(module, Linear)
+    ]
+    with patch.object(attention, "attend", recorded):
+        run()
+    for hook in hooks:
+        hook.remove()
+    return tuple(seen)
+
+
+def floor_of(case: Case, attending: bool = False) -> Callable[[], None]:
+    """The decode's linear products alone: the same layers, shapes and dtype, in the decode's order.
+
+    attending: with every attention among them, over as much cache in as many layers.
     """
-    products, dtype = case.products, case.network.dtype
-    inputs = {
-        (rows, layer.in_features): torch.randn(rows, layer.in_features).to(dtype) for rows, layer in products
-    }
-    rounds = max(products.values())
-    attentions = case.attentions() if attention else Counter()
-    queries = {shape: torch.randn(1, *shape[:2], shape[3]).to(dtype) for shape in attentions}
-    longest = max((keys for _, _, keys, _ in attentions), default=0)
-    layers = case.network.config.trunk.depth
+    dtype, layers = case.network.dtype, case.network.config.trunk.depth
+    inputs = {one.shape: torch.randn(one.shape).to(dtype) for one in case.products}
+    attentions = case.attentions if attending else []
+    queries = {one.queries: torch.randn(one.queries).to(dtype) for one in attentions}
+    longest = max((one.keys for one in attentions), default=0)
     caches = {
-        (heads, width): torch.randn(layers, 2, 1, heads, longest, width, dtype=dtype)
-        for heads, _, _, width in attentions
+        one.row: torch.randn(layers, *one.row[:1], 2 * one.row[1], longest, one.row[2]).to(dtype)
+        for one in attentions
     }
 
     @torch.inference_mode()
     def run() -> None:
-        # Turn by turn through the layers, so weights leave the caches between uses as they do in a decode.
-        for turn in range(rounds):
-            for (rows, layer), count in products.items():
-                if turn < count:
-                    layer(inputs[rows, layer.in_features])
-        for shape, count in attentions.items():
-            heads, _, reach, width = shape
-            for use in range(count):
-                keys, values = caches[heads, width][use % layers]
-                transformer.attend(queries[shape], keys[:, :, :reach], values[:, :, :reach], View())
+        attended = 0
+        for one in case.work:
+            if isinstance(one, Product):
+                one.layer(inputs[one.shape])
+            elif attending:
+                keys, values = caches[one.row][attended % layers, :, :, : one.keys].chunk(2, dim=1)
+                attention.attend(queries[one.queries], keys, values, ALL)
+                attended += 1
 
+    run()  # what a first use costs is no part of it
     return run
 
 
@@ -179,11 +198,7 @@ def product_rate(dtype: torch.dtype) -> float:
 
 def machine_limit(case: Case) -> float:
     """Seconds no decode can beat: streaming the weights once a step, or all products at the peak rate."""
-    dtype = case.network.dtype
-    streamed: Counter[str] = Counter()
-    flops = 0
-    for (rows, layer), count in case.products.items():
-        weights = layer.in_features * layer.out_features
-        streamed["bytes"] += weights * dtype.itemsize * count
-        flops += 2 * rows * weights * count
-    return max(streamed["bytes"] / streaming_rate(), flops / product_rate(dtype))
+    weights = [one.layer.in_features * one.layer.out_features for one in case.products]
+    streamed = sum(weights) * case.network.dtype.itemsize
+    flops = sum(2 * one.rows * size for one, size in zip(case.products, weights, strict=True))
+    return max(streamed / streaming_rate(), flops / product_rate(case.network.dtype))

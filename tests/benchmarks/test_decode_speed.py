@@ -15,7 +15,7 @@ from backbones.controlled import controlled_network
 from harness.subject import compiled
 from strategies.decoding.presets import preset
 from strategies.decoding.registry import get
-from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed
+from tests.benchmarks.decode_baselines import Case, floor_of, machine_limit, timed, work_of
 
 SMALL_STEPS = {"raster": 64, "rar": 64, "par": 19, "lpd": 10, "arpg": 16, "randar": 20}
 FULL_SIZE = {
@@ -59,9 +59,7 @@ def test_small_trunk(benchmark, name: str, batch: int) -> None:
     if not benchmark.enabled:
         pytest.skip("measures: run by `make bench`")
     case = Case.build(get(name), controlled_network(64, 10, (8, 8)), SMALL_STEPS[name], batch, torch.float32)
-    floor, products = floor_of(case), floor_of(case, attention=True)
-    for run in (case.run, floor, products):
-        run()
+    floor, products = floor_of(case), floor_of(case, attending=True)
     beside = timed_beside(benchmark, case, 7, floor=floor, products=products)
     uncached_s = timed(case.run_uncached, 1)
     note(benchmark, **beside, uncached=uncached_s, limit=[machine_limit(case)])
@@ -69,19 +67,18 @@ def test_small_trunk(benchmark, name: str, batch: int) -> None:
 
 @pytest.mark.parametrize("name", SMALL_STEPS)
 def test_baselines_do_the_same_work(name: str) -> None:
-    """The uncached baseline draws the same tokens; the floor holds every linear product of the decode."""
+    """The uncached baseline draws the same tokens; the floors do what the decode does, and in its order."""
     strategy = get(name)
     config = controlled_network(64, 10, (4, 4))
     case = Case.build(strategy, config, strategy.allowed_steps((4, 4))[-1], 2, torch.float32)
     decoded = case.run()
     assert torch.equal(decoded.tokens, case.run_uncached())
     head = case.network.head
-    assert sum(count for (_, layer), count in case.products.items() if layer is head) == decoded.forwards
-    floor_of(case)()
-    seen = case.attentions()
-    assert sum(seen.values()) >= decoded.forwards * config.trunk.depth
-    assert max(keys for _, _, keys, _ in seen) <= 1 + 2 * case.plan.places
-    floor_of(case, attention=True)()
+    assert sum(one.layer is head for one in case.products) == decoded.forwards
+    assert len(case.attentions) >= decoded.forwards * config.trunk.depth
+    assert max(one.keys for one in case.attentions) <= 1 + 2 * case.plan.places
+    assert work_of(case.network, floor_of(case)) == tuple(case.products)
+    assert work_of(case.network, floor_of(case, attending=True)) == case.work
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -91,11 +88,9 @@ def test_full_size(benchmark, name: str, dtype: str) -> None:
         pytest.skip("minutes per case: run by `make bench`")
     strategy, config, _ = preset(name)
     case = Case.build(strategy, config, FULL_SIZE[name], 2, DTYPES[dtype], packed=True)
-    floor = floor_of(case)  # its recording decode is the warm-up
-    floor_s = timed(floor, 1)
-    products_s = timed(floor_of(case, attention=True), 1)
-    benchmark.pedantic(case.run, rounds=1)
-    note(benchmark, floor=floor_s, products=products_s, limit=[machine_limit(case)])
+    floor, products = floor_of(case), floor_of(case, attending=True)  # recording a decode warms it up
+    beside = timed_beside(benchmark, case, 1, floor=floor, products=products)
+    note(benchmark, **beside, limit=[machine_limit(case)])
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
@@ -106,7 +101,7 @@ def test_full_size_compiled(benchmark, name: str) -> None:
     strategy, config, _ = preset(name)
     case = Case.build(strategy, config, FULL_SIZE[name], 2, torch.bfloat16, packed=True)
     floor = floor_of(case)
-    products = floor_of(case, attention=True)
+    products = floor_of(case, attending=True)
     eager_s = timed(case.run, 1)
     torch._dynamo.reset()
     compiled.compile_trunks(case.network)
