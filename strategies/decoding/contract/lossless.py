@@ -26,7 +26,7 @@ BRANCHING: tuple[tuple[Grid, int], ...] = (((1, 4), 3), ((1, 5), 2), ((2, 3), 2)
 
 With two codes a residual is certain, so no redraw can be wrong; at four places no draft is old enough to be.
 """
-FEW_BRANCHES, MOST_BRANCHES = 3_000, 200_000
+FEW_BRANCHES, MOST_BRANCHES = 2_000, 200_000
 LEFT_OUT = 1e-3
 """Largest probability of all branches that are left out."""
 SAMPLED_WORLDS: tuple[Grid, ...] = ((2, 3), (1, 5), (3, 3))
