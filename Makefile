@@ -31,8 +31,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# What networks learn from: mnist, fashion (downloaded), or idx:DIR (its files in a folder).
+DATA ?= mnist
+
 train: setup
-	$(BIN)/pardec train --all
+	$(BIN)/pardec train --all --data $(DATA)
 
 bench: setup
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -q

@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from backbones.cache import LayerCache
 from backbones.config import TrunkConfig
 from backbones.positions import rotate, rotate_
+from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
 Runs = tuple[tuple[int, int], ...]
 
@@ -82,6 +84,9 @@ class View:
         return self if self.mask is None else replace(self, mask=self.mask[..., -asked:, :])
 
 
+ALL = View()
+
+
 def up_to(slots: Tensor, reach: int) -> Tensor:
     """Mask by which a row at slot s sees slots 0 to s: bool [R, 1, n, reach] for int64 [R, n]."""
     return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
@@ -90,33 +95,45 @@ def up_to(slots: Tensor, reach: int) -> Tensor:
 def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
     """Softmax attention of queries [R, H, n, D] over keys and values [R, Hkv, m, D]; returns [R, n, H, D].
 
-    Runs are attended to one by one, which needs no mask: a run reads just the slots that it may see.
+    By the framework's fused kernel. Runs are attended to one by one, which needs no mask: a run reads just
+    the slots that it may see.
     """
+    if view.runs is not None:
+        parts, done = [], 0
+        for rows, reach in view.runs:
+            part = queries[:, :, done : done + rows]
+            parts.append(attend(part, keys[:, :, :reach], values[:, :, :reach], ALL, dropout))
+            done += rows
+        return torch.cat(parts, dim=1)
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-    if view.runs is None:
-        return attend_fused(queries, keys, values, view, dropout)
-    parts, done = [], 0
-    for rows, reach in view.runs:
-        part = queries[:, :, done : done + rows]
-        parts.append(attend_fused(part, keys[:, :, :reach], values[:, :, :reach], view, dropout))
-        done += rows
-    return torch.cat(parts, dim=1)
+    fused = attend_in_training if torch.is_grad_enabled() else F.scaled_dot_product_attention
+    # The CPU's kernel lays out [R, n, H, D].
+    return fused(queries, keys, values, view.mask, dropout, view.causal).transpose(1, 2)
 
 
-def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:
-    """The framework's fused attention; returns [R, n, H, D], as its CPU kernel lays it out."""
-    if not torch.is_grad_enabled():
-        mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
-        return mixed.transpose(1, 2)
+def attend_in_training(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, causal: bool
+) -> Tensor:
+    """The fused kernel where a gradient follows; in bfloat16 on the CPU tile by tile."""
     if keys.requires_grad and keys.device.type == "cpu":
+        plain = queries.dtype == torch.bfloat16 and not dropout
+        tiles = taught_tiles(queries.shape[2], mask, causal) if plain else None
+        if tiles is not None:
+            return attend_taught(queries, keys, values, tiles)
         # The CPU's bfloat16 attention gradient takes 3.5 times as long as the float32 one.
         queries, keys, values = queries.float(), keys.float(), values.float()
     casting = not queries.is_meta and torch.is_autocast_enabled(queries.device.type)
     with torch.autocast(queries.device.type, enabled=False) if casting else nullcontext():
-        mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
-    return mixed.transpose(1, 2)
+        return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, causal)
+
+
+def taught_tiles(rows: int, mask: Tensor | None, causal: bool) -> tuple[Tile, ...] | None:
+    """Tiles of one view of all ``rows``; None where it is no plain mask."""
+    if causal:
+        return causal_tiles(rows)
+    return None if mask is None or mask.ndim != 2 else tiles_of(mask)
 
 
 class Attention(nn.Module):
@@ -150,7 +167,8 @@ class Attention(nn.Module):
 
     def project_in_place(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same without gradient: queries [R, H, n, D], and keys, then values, [R, 2 Hkv, n, D]."""
-        qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
+        images, rows, _ = x.shape
+        qkv = self.qkv(x).view(images, rows, -1, self.head_width)  # [R, n, H + 2 Hkv, D]
         qk = qkv.narrow(2, 0, self.heads + self.shared_heads)
         if self.qk_norm:
             queries, keys = qk.split_with_sizes([self.heads, self.shared_heads], dim=2)
@@ -179,7 +197,11 @@ class Attention(nn.Module):
         elif cache is None:
             queries, keys, values = self.project(x, phases)
         else:
-            queries, pair = self.project_in_place(x, phases)
+            if is_compiling():  # the compiler joins kernels itself
+                queries, keys, values = self.project(x, phases)
+                pair = torch.cat([keys, values], dim=1)
+            else:
+                queries, pair = self.project_in_place(x, phases)
             keys, values = cache.extend(view.at, pair, view.reach)
         if asked is not None:
             queries, view = queries[:, :, -asked:], view.of_last(asked)

@@ -64,9 +64,6 @@ def rotate(x: Tensor, phases: Tensor) -> Tensor:
 
 def rotate_(x: Tensor, phases: Tensor) -> None:
     """``rotate`` in place, without gradient."""
-    if torch.compiler.is_compiling():
-        x.copy_(rotate(x, phases))
-        return
     wide = x if x.dtype.itemsize >= torch.float32.itemsize else x.float()
     wide.view(wide.dtype.to_complex()).mul_(phases)
     if wide is not x:

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 DTYPES = (torch.float32, torch.bfloat16)
 KERNEL_BYTES = 600_000
@@ -26,6 +27,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        self.kernel = torch.ops.mkldnn._linear_pointwise.default
         self.bias = bias
         self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
         number = next(_numbers)
@@ -33,12 +35,9 @@ class PackedLinear(nn.Module):
         _layers[number] = self
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return torch.ops.pardec.packed_linear.default(x, self.number, self.out_features)
-        return self.product(x)
-
-    def product(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
+        return self.kernel(x, self.packed, self.bias, "none", [], "")
 
 
 # The compiler knows no tensor of oneDNN's layout: to it a packed product is one opaque operation. Which layer
@@ -51,7 +50,7 @@ _operators.define("packed_linear(Tensor x, Tensor layer, int out_features) -> Te
 
 @torch.library.impl(_operators, "packed_linear", "CPU")
 def _product_of_layer(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
-    return _layers[int(layer)].product(x)
+    return _layers[int(layer)](x)
 
 
 @torch.library.register_fake("pardec::packed_linear", lib=_operators)

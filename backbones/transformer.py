@@ -105,7 +105,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[Callable[..., Tensor]],
     x: Tensor,
     phases: Tensor | None,
     view: View,
@@ -138,6 +138,8 @@ class Trunk(nn.Module):
         self.run: Callable[..., Tensor] = run_blocks
         """Runs up to ``at_once`` consecutive blocks; compiling replaces both."""
         self.at_once = len(self.blocks)
+        self.called: list[Callable[..., Tensor]] | None = None
+        """The blocks as functions, while a decode calls them directly."""
         self.tap: int | None = None
         """After how many blocks another head reads the rows."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 from pardec.errors import UserError
 from results.environments import ENVIRONMENT_KEYS, UNKNOWN, environment_keys
 from results.fields import Measure
+from results.metrics import kind_of
 from results.same_setting import value_of
 from results.schema import FIELDS, Protocol, Reference, Row
 
@@ -41,6 +42,15 @@ KEYS = {
     "counts": ("acceptance",),
 }
 """What a field that declares the name needs in common (``results.fields.Measure.compared``)."""
+
+_NEEDS = {
+    "reference": QUALITY_KEYS,
+    "clean reference": CLEAN_KEYS,
+    # Scores of the images alone need no reference, and accuracy has a judge of its own.
+    "features": (*_IMAGES, "extractor"),
+    "images": _IMAGES,
+}
+"""What a metric that declares the name needs in common (``results.metrics``)."""
 
 Kind = Literal["quality", "speed and memory", "lossiness", "counts"]
 _KINDS: dict[str, Kind] = {
@@ -77,17 +87,12 @@ def quantity(name: str) -> Quantity:
         if one.compared:
             return Quantity(name, _KINDS[one.compared], KEYS[one.compared], falls)
         return Quantity(name, "counts", KEYS["counts"] if one.drawn else (), falls)
-    if name.startswith(("is_", "is@", "accuracy")):
-        # Scores of the images alone: no reference, and accuracy has a judge of its own.
-        return Quantity(name, "quality", (*_IMAGES, "extractor") if name.startswith("is") else _IMAGES, False)
-    if name.startswith("fid_clean@"):
-        return Quantity(name, "quality", CLEAN_KEYS, True)
-    return Quantity(name, "quality", QUALITY_KEYS, lower_is_better(name))
+    return Quantity(name, "quality", _NEEDS[kind_of(name).needs], lower_is_better(name))
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric is a distance; everything else is a score."""
-    return metric.startswith(("fd", "fid", "sfd", "kid", "cmmd", "mind"))
+    return kind_of(metric).better == "lower"
 
 
 def row_keys(row: Row) -> dict[str, str]:

@@ -14,30 +14,12 @@ import pandas as pd
 from reports import style
 from reports.comparability import FACET_KEYS, REFERENCE_KEYS, UNKNOWN, facet_keys, row_keys
 from results.fields import Measure
+from results.metrics import position
 from results.same_setting import joining, value_of
 from results.schema import FIELDS, RANDOM_WEIGHTS, Row
 
 _KNOWN_EARLY = (*(key for key in FACET_KEYS if key not in REFERENCE_KEYS), "n")
 """What a cell knows of itself before it meets a reference."""
-_METRICS = (
-    "fd_mnist",
-    "fd_mnist_inf",
-    "fd_mnist_clean",
-    "fd_inception",
-    "fd_inception_inf",
-    "fd_inception_clean",
-    "sfd_inception",
-    "fid",
-    "fid_inf",
-    "fid_clean",
-    "kid_mnist",
-    "kid_inception",
-    "kid",
-    "is_mnist",
-    "is_inception",
-    "is",
-)
-_LAST_METRICS = ("precision", "recall", "accuracy")
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
@@ -134,7 +116,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 def metrics(rows: Iterable[Row]) -> list[str]:
     """The quality metrics of the rows, with their N: distances first, rates last."""
     names = {name for row in rows for name in row.quality or {}}
-    return sorted(names, key=_metric_position)
+    return sorted(names, key=position)
 
 
 def hardware_notes(rows: Iterable[Row]) -> list[str]:
@@ -180,15 +162,6 @@ def _position(row: Row) -> tuple[Any, ...]:
         row.batch or 0,
         row.cell,
     )
-
-
-def _metric_position(metric: str) -> tuple[int, str]:
-    base = metric.split("@")[0]
-    if base in _METRICS:
-        return _METRICS.index(base), metric
-    if base in _LAST_METRICS:
-        return 100 + _LAST_METRICS.index(base), metric
-    return 50, metric
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from results.schema import FIELDS, Row
 TIMES = {
     name: (one.interval or None, one.samples or None)
     for name, one in FIELDS.items()
-    if isinstance(one, Measure) and one.compared in ("throughput", "latency") and one.gated
+    if isinstance(one, Measure) and one.compared in ("throughput", "latency")
 }
-"""Speeds and memory -> their interval and their repeats, of those that comparisons show."""
+"""Speeds and memory that are compared -> their interval and their repeats."""
 
 
 COUNTS = tuple(name for name, one in FIELDS.items() if isinstance(one, Measure) and one.counted)

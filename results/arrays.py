@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pardec.errors import UserError, one_line
-from pardec.file_forms import mistaken, unopenable
+from pardec.file_forms import mistaken
 
 UNREADABLE = (
     OSError,
@@ -115,7 +115,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 def _mistake(path: Path, error: Exception) -> ArraysError:
     if isinstance(error, OSError) and error.strerror:
-        return ArraysError(path, unopenable(path) or error.strerror)
+        return ArraysError(path, error.strerror)
     if isinstance(error, zipfile.BadZipFile) and (reason := mistaken(path, "zip")):
         return ArraysError(path, reason)
     return ArraysError(path, one_line(error)[:200] or type(error).__name__)

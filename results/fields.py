@@ -83,8 +83,8 @@ class Measure(Field):
     """Whether it is exact, so that any change fails the gate."""
     drawn: bool = False
     """Whether it depends on the tokens where a strategy decides while decoding."""
-    gated: bool = False
-    """Whether its absence fails the gate where the baseline has it."""
+    gated: Literal["", "anywhere", "on one device"] = ""
+    """Where its absence fails the gate if the baseline has it; some counters only some devices have."""
     compared: Literal["", "throughput", "latency", "lossiness"] = ""
     """The keys that have to be equal where it is compared (``reports.comparability``); counts need none."""
     better: Literal["", "lower", "higher"] = ""

@@ -131,7 +131,7 @@ class Row:
     throughput_images_per_s: float | None = measured(
         column=True,
         unit="images/s",
-        gated=True,
+        gated="anywhere",
         compared="throughput",
         better="higher",
         interval="throughput_interval",
@@ -145,7 +145,7 @@ class Row:
     throughput_samples: list[float] | None = measured(unit="images/s")
     """Images/s of every repeat."""
     throughput_best_images_per_s: float | None = measured(
-        column=True, unit="images/s", compared="latency", better="higher", least=0
+        column=True, unit="images/s", better="higher", least=0
     )
     """The best median over batch sizes, reached at ``throughput_best_batch``."""
     throughput_best_batch: int | None = measured(column=True)
@@ -156,7 +156,7 @@ class Row:
     latency_s: float | None = measured(
         column=True,
         unit="s",
-        gated=True,
+        gated="anywhere",
         compared="latency",
         better="lower",
         interval="latency_interval_s",
@@ -175,27 +175,27 @@ class Row:
     stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
     turns: Turns | None = measured(unit="s", since=2)
-    compile_s: float | None = measured(unit="s", since=2, gated=True)
+    compile_s: float | None = measured(unit="s", since=2, gated="anywhere")
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
     """Graphs compiled and passes recorded for the cell; 0 in eager mode."""
-    energy_per_image_j: float | None = measured(unit="J", since=2)
+    energy_per_image_j: float | None = measured(unit="J", since=2, gated="on one device", better="lower")
     """Joules of the device for one image, where its counter is readable."""
-    calibration_s: Numbers | None = measured(unit="s", since=2, gated=True, least=0)
+    calibration_s: Numbers | None = measured(unit="s", since=2, gated="anywhere", least=0)
     """matmul, python: seconds of two fixed workloads beside the cell, to tell machine from code."""
-    phases_s: Numbers | None = measured(unit="s", gated=True, least=0)
+    phases_s: Numbers | None = measured(unit="s", gated="anywhere", least=0)
     """plan, prefill, decode, detokenize, total: median seconds per batch, each measured on its own."""
     weight_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
     cache_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
     """Key/value caches at ``batch``, both halves of guidance."""
     peak_bytes: int | None = measured(
-        column=True, unit="bytes", gated=True, compared="throughput", better="lower", least=0
+        column=True, unit="bytes", gated="anywhere", compared="throughput", better="lower", least=0
     )
     """Peak bytes during decode over the loaded state, at ``batch``."""
     quality: dict[str, Metric] | None = measured()
     """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
     lossiness_bits: Lossiness | None = measured(
-        unit="bits", since=2, gated=True, compared="lossiness", better="lower"
+        unit="bits", since=2, gated="anywhere", compared="lossiness", better="lower"
     )
     """Bits per image that decoding in groups loses, judged by the network's one-at-a-time conditionals."""
     quality_replicates: dict[str, list[float]] | None = annotation(None, since=2)

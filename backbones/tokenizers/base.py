@@ -21,6 +21,11 @@ class Tokenizer(nn.Module, ABC):
     image_size: tuple[int, int]
     """Height and width of the images in pixels."""
 
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Of one image's codes: the grid, where a tokenizer has one map."""
+        return self.grid
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w].

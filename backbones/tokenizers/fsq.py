@@ -7,6 +7,7 @@ gain 4 dB, but the codes come close to noise (5.9 of 6 bits each) and no small n
 
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ from torch.nn import functional as F
 
 from backbones.tokenizers.base import Tokenizer, check_latents
 
-SHRINK = 4  # pixels per code along each axis
-
 
 @dataclass(frozen=True)
 class FSQConfig:
     """``levels`` are the values per channel; their product is the number of codes."""
 
     levels: tuple[int, ...] = (8, 8)
+    patch: Literal[2, 4] = 4
+    """Pixels per code along each axis."""
     image_size: tuple[int, int] = (32, 32)
     encoder_width: int = 128
     decoder_width: int = 32
@@ -30,8 +31,10 @@ class FSQConfig:
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels {self.levels} must be two or more per channel")
-        if any(side % SHRINK for side in self.image_size):
-            raise ValueError(f"image size {self.image_size} is not divisible by {SHRINK}")
+        if self.patch not in (2, 4):
+            raise ValueError(f"patch {self.patch} must be 2 or 4 pixels")
+        if any(side % self.patch for side in self.image_size):
+            raise ValueError(f"image size {self.image_size} is not divisible by {self.patch}")
 
 
 class Quantiser(nn.Module):
@@ -73,18 +76,26 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
+def _doubling(inputs: int, outputs: int, wanted: bool) -> tuple[nn.Module, ...]:
+    """Layers from [B, inputs, h, w] to [B, outputs, 2h, 2w]; none where not ``wanted``."""
+    if not wanted:
+        return ()
+    return (nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2), Residual(outputs), nn.SiLU())
+
+
 class FSQTokenizer(Tokenizer):
-    """Images of 4 h x 4 w pixels to h x w codes and back."""
+    """Images of patch h x patch w pixels to h x w codes and back."""
 
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()
         self.config = config
         self.codes = prod(config.levels)
         self.image_size = config.image_size
-        self.grid = (config.image_size[0] // SHRINK, config.image_size[1] // SHRINK)
+        patch = config.patch
+        self.grid = (config.image_size[0] // patch, config.image_size[1] // patch)
         narrow, wide = config.encoder_width, config.decoder_width
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, narrow, SHRINK, stride=SHRINK),
+            nn.Conv2d(3, narrow, patch, stride=patch),
             nn.SiLU(),
             nn.Conv2d(narrow, narrow, 1),
             nn.SiLU(),
@@ -95,12 +106,9 @@ class FSQTokenizer(Tokenizer):
             nn.Conv2d(len(config.levels), 2 * wide, 3, padding=1),
             *(Residual(2 * wide) for _ in range(config.decoder_blocks)),
             nn.SiLU(),
-            nn.Conv2d(2 * wide, 4 * wide, 1),
-            nn.PixelShuffle(2),  # [B, wide, 2h, 2w]
-            Residual(wide),
-            nn.SiLU(),
-            nn.Conv2d(wide, 4 * 3, 3, padding=1),
-            nn.PixelShuffle(2),  # [B, 3, 4h, 4w]
+            *_doubling(2 * wide, wide, patch == 4),
+            nn.Conv2d(wide if patch == 4 else 2 * wide, 4 * 3, 3, padding=1),
+            nn.PixelShuffle(2),  # [B, 3, H, W]
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

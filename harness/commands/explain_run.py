@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +30,11 @@ def explain(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell, changes, options.results)
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
-    if cell.is_published and cell.checkpoint is None:
-        cell = dataclasses.replace(cell, checkpoint=RANDOM, weights=None)  # a plan needs none
+    by_key = "=" not in options.cell and ":" not in options.cell
+    if cell.is_published and (cell.checkpoint is None or (by_key and not Path(cell.checkpoint).is_file())):
+        # A plan needs no weights, and those of a row may lie on another machine.
+        none: dict[str, Any] = dict.fromkeys(("weights", "tokenizer_checkpoint", "tokenizer_weights"))
+        cell = dataclasses.replace(cell, checkpoint=RANDOM, **none)
     if options.device_card is not None:
         card_named(options.device_card)  # a wrong name is said before anything is computed
     _print(cell, options.image, options.count_flops or not cell.is_published)

@@ -8,7 +8,8 @@ from rich.markup import escape
 
 from harness.cell.cell import Cell
 from harness.commands.common import overrides, share_of
-from harness.images.shards import Shards, check_png, export_adm, export_png, flipped
+from harness.images.pngs import check_png, export_png
+from harness.images.shards import Shards, export_adm, flipped
 from harness.images.stores import ImageStore
 from harness.machine.distributed import local_device, processes
 from harness.machine.terminal import progress_bar

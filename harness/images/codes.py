@@ -52,13 +52,17 @@ class Codes:
 def encode_variants(dataset: Dataset, tokenizer: Tokenizer, variants: int, seed: int) -> Codes:
     """Encode a split ``variants`` times; variant v > 0 is augmented with a stream of (seed, v) alone."""
     device = next(tokenizer.parameters()).device
-    images = to_float(dataset.images)  # [n, 3, H, W]
     rows = []
     for variant in tqdm(
         range(variants), desc="encode", unit="variant", disable=None if variants > 4 else True
     ):
-        source = images if variant == 0 else Augmentation()(images, generator_of(seed, variant))
-        codes = [tokenizer.encode(part.to(device)).flatten(1).cpu() for part in source.split(BATCH)]
+        source = dataset.images  # [n, 3, H, W]
+        if variant:
+            source = Augmentation()(to_float(source), generator_of(seed, variant))
+        codes = [
+            tokenizer.encode((part if variant else to_float(part)).to(device)).flatten(1).cpu()
+            for part in source.split(BATCH)
+        ]
         rows.append(torch.cat(codes))  # [n, h * w]
     stacked = torch.stack(rows).numpy()  # [variants, n, h * w]
     return Codes(stacked.astype(np.uint8) if tokenizer.codes <= 256 else stacked, dataset.labels.numpy())

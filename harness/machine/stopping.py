@@ -1,4 +1,4 @@
-"""How a sweep ends before its time: after the current cell when asked, at once when told."""
+"""How a sweep or a training ends before its time: at the next good moment when asked, at once when told."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ _AT_ONCE = (signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Stop:
-    """Whether the user has asked to stop after the current cell."""
+    """Whether the user has asked to stop."""
 
     requested: bool = False
 
@@ -38,6 +38,26 @@ def stop_on_signals() -> Iterator[Stop]:
     for number in _AT_ONCE:
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, at_once)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_at_next_step() -> Iterator[Stop]:
+    """Inside, SIGINT, SIGTERM and SIGHUP set ``requested``, unless they were ignored (nohup)."""
+    stop = Stop()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+
+    before = {
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, *_AT_ONCE)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield stop
     finally:

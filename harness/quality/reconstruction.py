@@ -11,6 +11,7 @@ from backbones.tokenizers.base import Tokenizer
 from backbones.weights import write_card
 from harness.images.codes import decode_images, encode_variants
 from harness.images.data import Dataset
+from harness.images.names import metric_name
 from harness.quality import Extractor, ReferenceStats, extract
 from harness.quality.classifiers import FeatureNetwork
 from harness.quality.frechet import torch_fidelity_distance
@@ -32,7 +33,7 @@ def reconstruction_distances(
     held-out originals is what is usually called reconstruction FID; it has no sampling noise in common with
     the others and can't be compared with them.
     """
-    name = "mnist" if train.name == "mnist" else "images"
+    name = metric_name(train.name)
     extractor = Extractor.of(name, network, network.sha256)
     rebuilt = extract(reconstruct(held_out, tokenizer), extractor)
     originals = extract(held_out.images, extractor)

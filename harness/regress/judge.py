@@ -22,6 +22,7 @@ from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, g
 from harness.regress.quality import quality
 from reports.measured import counts_of, follows_tokens
 from reports.naming import counted_text, display_name
+from results.environments import environment_keys
 from results.fields import Measure
 from results.same_setting import setting_key
 from results.schema import FIELDS, Row, Turns
@@ -143,14 +144,17 @@ def tokens(old: Row, new: Row) -> Finding:
 def absent(old: Row, new: Row) -> list[Finding]:
     """What else the baseline measured and the new row did not."""
     found = []
+    one_device = environment_keys(old)["hardware"] == environment_keys(new)["hardware"]
     for name, one in FIELDS.items():
         if not (isinstance(one, Measure) and one.gated):
             continue
+        verdict: Verdict = "fail" if one.gated == "anywhere" or one_device else "notice"
         before, now = numbers_of(name, getattr(old, name)), numbers_of(name, getattr(new, name))
         for entry, value in before.items():
             if value is not None and now.get(entry) is None:
                 why = gone(new, entry, new.unmeasured.get(name, "absent"))
-                found.append(Finding(display_name(new), "absent", entry, f"{value:.4g}", "none", "fail", why))
+                had = f"{value:.4g} {one.unit}"
+                found.append(Finding(display_name(new), "absent", entry, had, "none", verdict, why))
     return found
 
 

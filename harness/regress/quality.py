@@ -8,22 +8,10 @@ from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, g
 from reports.comparability import Incomparable, lower_is_better, quantity, require_comparable
 from reports.inference import independent_contrast
 from reports.naming import display_name
+from results.metrics import UNSTATED, kind_of
 from results.schema import Row
 
 QUALITY_LEVEL = 0.99
-MARGINS = {
-    "fd": (0.05, 0.0),
-    "fid": (0.05, 0.0),
-    "sfd": (0.05, 0.0),
-    "kid": (0.05, 0.0005),
-    "is": (0.02, 0.0),
-    "precision": (0.0, 0.01),
-    "recall": (0.0, 0.01),
-    "accuracy": (0.0, 0.01),
-}
-"""Stem of a metric -> (share of the baseline's value, absolute): the larger one is the margin."""
-UNSTATED = (0.05, 0.0)
-"""The margin of any other metric, which warns at most."""
 
 
 def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
@@ -68,7 +56,7 @@ def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding:
         return finding("warn" if worse > allowed else "pass", f"{text}, no interval")
     verdict: Verdict = "pass"
     if not low <= 0 <= high and worse > 0:
-        verdict = "fail" if worse > allowed and _stated(name) else "warn"
+        verdict = "fail" if worse > allowed and kind_of(name).margin else "warn"
     return finding(verdict, f"{text}, interval [{low:.3g}, {high:.3g}]")
 
 
@@ -97,13 +85,5 @@ def difference(name: str, old: Row, new: Row, level: float) -> tuple[float | Non
 
 def margin(name: str, value: float) -> float:
     """How much worse a metric may become before a sure difference fails; where none is stated, it warns."""
-    relative, absolute = MARGINS.get(_stem(name), UNSTATED)
+    relative, absolute = kind_of(name).margin or UNSTATED
     return max(relative * abs(value), absolute)
-
-
-def _stated(name: str) -> bool:
-    return _stem(name) in MARGINS
-
-
-def _stem(name: str) -> str:
-    return name.partition("@")[0].partition("_")[0]

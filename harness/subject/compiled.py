@@ -1,13 +1,16 @@
 """Compiled and recorded decoding: its switches, its graphs, and their time, kept apart from decoding."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from backbones import attention
 from backbones.graphs import CUDAGraphs, Recorder, ReplayedTrunk, replay_trunks
-from backbones.transformer import Network, Trunk, run_blocks
+from backbones.taught_attention import attend_taught
+from backbones.transformer import Block, Network, Trunk, run_blocks
 
 RECOMPILE_LIMIT = 64
 """Graphs of one function before the compiler gives up; it then fails and doesn't go on without compiling."""
@@ -49,6 +52,23 @@ def compile_trunks(network: Network, backend: str = "inductor") -> None:
     for module in network.modules():
         if isinstance(module, Trunk):
             module.run, module.at_once = run, BLOCKS_PER_GRAPH
+
+
+def compile_taught(network: Network) -> bool:
+    """Compile the blocks of a network that is taught on the CPU, around their attention: 1.25 to 1.35 times
+    as fast (AMX, 6 blocks of 128 channels, 256 places). False where there is no compiler for C++."""
+    if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
+        return False
+    from torch._dynamo import config
+
+    config.recompile_limit = RECOMPILE_LIMIT
+    # Marked here and not where they are written: the mark would load the compiler with every import.
+    attention.attend_taught = torch.compiler.disable(attend_taught)
+    attention.taught_tiles = torch.compiler.disable(attention.taught_tiles)
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.compile()
+    return True
 
 
 def record_passes(network: Network, recorder: Recorder | None = None) -> Recorded:

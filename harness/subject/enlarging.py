@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.images.data import to_uint8
+from harness.images.pixels import whole_bytes
 from harness.subject.subject import Subject
 from pardec.errors import UserError
 from strategies.decoding.decode import decode
@@ -55,7 +55,7 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
     enlarged = network.enlarged(settings.boundary)
     large = extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens
     pixels = [
-        to_uint8(tokenizer.decode(tokens.unflatten(1, shape))).cpu()
+        whole_bytes(tokenizer.decode(tokens.unflatten(1, shape))).cpu()
         for tokens, shape in ((small, grid), (large, plan.grid))
     ]
     return pixels[0], pixels[1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import RANDOM, Cell, normalised
+from harness.cell.cell import Cell, normalised
 from harness.cell.inline import inline_cell
 from harness.cell.recorded import cell_of
 from harness.sweep.sweep import sweep_cells
@@ -50,10 +50,5 @@ def _recorded(key: str, changes: Mapping[str, Any], results: Path | None) -> lis
             print(
                 f"cell '{row.cell}': its row is an older one and doesn't tell every setting", file=sys.stderr
             )
-        cell = dataclasses.replace(cell, **changes)
-        if (
-            cell.is_published and not Path(cell.checkpoint or "").is_file()
-        ):  # the row may be another machine's
-            cell = dataclasses.replace(cell, checkpoint=RANDOM, tokenizer_checkpoint=None)
-        cells.append(normalised(cell))
+        cells.append(normalised(dataclasses.replace(cell, **changes)))
     return cells

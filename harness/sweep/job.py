@@ -64,7 +64,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
     lost, why_not = _lossiness(subject, channel)
-    found.row |= lost.row | {"training_seed": training_seed(cell)}
+    found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
     trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
     if subject.tokenizer is None:

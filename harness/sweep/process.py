@@ -29,7 +29,7 @@ from harness.machine.processes import MARK, end_all
 from harness.sweep.messages import Garbled, messages
 from results.schema import Status, Turns
 
-WORKER = (sys.executable, "-P", str(Path(__file__).with_name("start.py")))
+WORKER = (sys.executable, "-P", str(Path(__file__).with_name("start_worker.py")))
 ROOT = Path(__file__).parents[2]
 _GRACE_S = 10.0
 """How long a worker that has said its last word may take to end."""

@@ -1,4 +1,4 @@
-"""The process that measures one cell: ``start.py FD PARENT``, started by ``process``.
+"""The process that measures one cell: ``start_worker.py FD PARENT``, started by ``process``.
 
 It reads one JSON line from its standard input, a cell to measure or cells to time in turn, and writes JSON
 lines to the pipe FD: progress, then one with the status. It ends when its parent is gone: its standard input

@@ -12,9 +12,13 @@ from tqdm import tqdm
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
+from harness.images.names import is_fashion, metric_name
+from harness.quality import Extractor
+from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train.tokenizer import Started, cosine_decay, data_card, run_card
+from harness.train.rates import rate_of_step
+from harness.train.tokenizer import WATCHED, Started, data_card, run_card
 
 Role = Literal["features", "judge"]
 STRONG = Augmentation(degrees=12, shift=2, scale=0.12)
@@ -35,9 +39,7 @@ class ClassifierBudget:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        return self.rate * cosine_decay(step - self.warmup, self.steps - self.warmup)
+        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def classifier_config(role: Role, classes: int) -> ClassifierConfig:
@@ -67,7 +69,9 @@ def train_classifier(
     """
     started = Started.now()
     seed = seed if seed is not None else {"features": 1, "judge": 2}[role]
-    budget = ClassifierBudget(steps=steps, seed=seed)
+    # Clothes keep their scale: a shift and a slight turn are all that varies them.
+    augmentation = Augmentation() if is_fashion(data) else STRONG
+    budget = ClassifierBudget(steps=steps, seed=seed, augmentation=augmentation)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,6 +102,8 @@ def train_classifier(
     tokenizer_card = out_dir / "tokenizer.json"
     if role == "features" and tokenizer is not None and tokenizer_card.is_file():
         record_distances(tokenizer_card, reconstruction_distances(train, held_out, tokenizer, frozen))
+    if role == "features" and is_fashion(data):
+        store_reference(train, Extractor.of(metric_name(data), frozen, frozen.sha256), out_dir)
     return path
 
 
@@ -107,7 +113,7 @@ def _fit(
     """Minimise the cross-entropy; returns about 12 points of the loss curve."""
     generator = torch.Generator().manual_seed(budget.seed)
     device = next(network.parameters()).device
-    images = to_float(train.images)  # [n, 3, H, W]
+    watched = held_out.first(WATCHED)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
     )
@@ -117,7 +123,8 @@ def _fit(
         for group in optimiser.param_groups:
             group["lr"] = budget.rate_at(step)
         chosen = next(rows)
-        batch = budget.augmentation(images[chosen], generator).to(device, memory_format=torch.channels_last)
+        images = to_float(train.images[chosen])  # [B, 3, H, W]
+        batch = budget.augmentation(images, generator).to(device, memory_format=torch.channels_last)
         network.train()
         with torch.autocast(device.type, torch.bfloat16):
             _, logits = network.from_floats(batch)
@@ -129,7 +136,7 @@ def _fit(
         total += loss.item()
         if (step + 1) % every == 0:
             network.eval()
-            right = accuracy(network, held_out.images, held_out.labels)
+            right = accuracy(network, watched.images, watched.labels)
             curve.append({"step": step + 1, "train": total / every, "held_out_accuracy": right})
             tqdm.write(
                 f"{role} step {step + 1}: loss {total / every:.4f}, held-out {right:.4f}", file=sys.stderr

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,12 @@ from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.images.codes import decode_images, encode_variants
-from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
+from harness.images.data import Augmentation, Dataset, augmentation_of, epochs, load_dataset, to_float
+from harness.images.names import is_fashion
+from harness.train.rates import rate_of_step
+
+WATCHED = 1000
+"""Held-out images that the curve is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,11 @@ class TokenizerBudget:
     saturation_weight: float = 0.02
     """Weight of the mean squared excess of the latents' magnitude over 1.5; without it the bounding tanh can
     saturate in the first steps, and a saturated code never learns again."""
+    augmentation: Augmentation | None = None
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        return self.rate * cosine_decay(step - self.warmup, self.steps - self.warmup)
-
-
-def cosine_decay(step: int, steps: int) -> float:
-    """From 1 at step 0 to almost 0 at the last."""
-    return 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
+        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def train_tokenizer(
@@ -65,20 +65,49 @@ def train_tokenizer(
         The path of the weights.
     """
     started = Started.now()
-    budget = TokenizerBudget(steps=steps, seed=seed)
+    budget = TokenizerBudget(steps=steps, seed=seed, augmentation=augmentation_of(data))
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
-    config = config or FSQConfig(image_size=(train.images.shape[2], train.images.shape[3]))
+    config = config or default_config(data, (train.images.shape[2], train.images.shape[3]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
-    curve = _fit(tokenizer, train, held_out, budget)
-    path = out_dir / "tokenizer.safetensors"
-    sha256 = save_half(tokenizer, path, {"kind": "fsq", **asdict(config)})
-    frozen = load_tokenizer(path)
-    card = {
+
+    def loss_of(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            rebuilt, latents = tokenizer(images)
+        return tokenizer_loss(rebuilt, latents, images, budget)
+
+    curve = fit(tokenizer, train, held_out, budget, loss_of)
+    about = {
         "name": "tokenizer",
         "kind": "finite scalar quantisation",
-        "config": asdict(config),
+        "environment": run_card(started, device),
+        "command": f"pardec train tokenizer --data {data} --steps {steps} --seed {seed}",
+    }
+    header = {"kind": "fsq", **asdict(config)}
+    return store_tokenizer(
+        tokenizer, out_dir / "tokenizer.safetensors", header, (train, held_out), budget, curve, about
+    )
+
+
+def store_tokenizer(
+    tokenizer: Tokenizer,
+    path: Path,
+    header: dict[str, Any],
+    data: tuple[Dataset, Dataset],
+    budget: TokenizerBudget,
+    curve: list[dict[str, float]],
+    about: dict[str, Any],
+) -> Path:
+    """Write the weights in half precision and, beside them, a card whose figures are of the file read back.
+
+    header: kind and configuration. data: training and held-out split. about: what else the card says.
+    """
+    sha256 = save_half(tokenizer, path, header)
+    frozen = load_tokenizer(path)
+    card = {
+        **about,
+        "config": {key: value for key, value in header.items() if key != "kind"},
         "codes": frozen.codes,
         "grid": frozen.grid,
         "parameters": count_parameters(frozen),
@@ -88,43 +117,56 @@ def train_tokenizer(
             "bytes": path.stat().st_size,
             "precision": "float16",
         },
-        "data": data_card(train, held_out),
-        "budget": asdict(budget) | {"optimiser": "AdamW", "augmentation": asdict(Augmentation())},
+        "data": data_card(*data),
+        "budget": asdict(budget) | {"optimiser": "AdamW"},
         "losses": curve,
-        "reconstruction": {split.split: reconstruction(frozen, split) for split in (train, held_out)},
-        "environment": run_card(started, device),
-        "command": f"pardec train tokenizer --data {data} --steps {steps} --seed {seed}",
+        "reconstruction": {split.split: reconstruction(frozen, split) for split in data},
     }
     write_card(path.with_suffix(".json"), card)
     return path
 
 
-def _fit(
-    tokenizer: FSQTokenizer, train: Dataset, held_out: Dataset, budget: TokenizerBudget
+def default_config(data: str, image_size: tuple[int, int]) -> FSQConfig:
+    """Clothes get a code for 2 x 2 pixels, so that a grid has the papers' 256 places; 32 codes are few enough
+    for small networks to learn."""
+    if is_fashion(data):
+        return FSQConfig((8, 4), patch=2, image_size=image_size)
+    return FSQConfig(image_size=image_size)
+
+
+def fit(
+    tokenizer: Tokenizer,
+    train: Dataset,
+    held_out: Dataset,
+    budget: TokenizerBudget,
+    loss_of: Callable[[Tensor], Tensor],
 ) -> list[dict[str, float]]:
-    """Minimise the reconstruction error; returns about 24 points of the loss curve."""
+    """Minimise a loss of float images [B, 3, H, W] in [-1, 1] over what of a tokenizer may learn; returns
+    about 24 points of the curve."""
     generator = torch.Generator().manual_seed(budget.seed)
     device = next(tokenizer.parameters()).device
-    images = to_float(train.images)  # [n, 3, H, W]
+    watched = held_out.first(WATCHED)
+    learning = [parameter for parameter in tokenizer.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        tokenizer.parameters(), lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
+        learning, lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
     )
     curve, total, every = [], 0.0, max(1, budget.steps // 24)
     rows = epochs(len(train), budget.batch, generator)
     for step in tqdm(range(budget.steps), desc="tokenizer", unit="step", disable=None):
         for group in optimiser.param_groups:
             group["lr"] = budget.rate_at(step)
-        batch = Augmentation()(images[next(rows)], generator).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            rebuilt, latents = tokenizer(batch)
-        loss = tokenizer_loss(rebuilt, latents, batch, budget)
+        batch = to_float(train.images[next(rows)])  # [B, 3, H, W]
+        if budget.augmentation is not None:
+            batch = budget.augmentation(batch, generator)
+        batch = batch.to(device, memory_format=torch.channels_last)
+        loss = loss_of(batch)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), budget.clip)
+        torch.nn.utils.clip_grad_norm_(learning, budget.clip)
         optimiser.step()
         total += loss.item()
         if (step + 1) % every == 0:
-            error = reconstruction(tokenizer, held_out)
+            error = reconstruction(tokenizer, watched)
             curve.append({"step": step + 1, "train": total / every, "held_out_psnr_db": error["psnr_db"]})
             total = 0.0
             point = f"loss {curve[-1]['train']:.4f}, held-out PSNR {error['psnr_db']:.2f} dB"
@@ -133,10 +175,13 @@ def _fit(
 
 
 def tokenizer_loss(rebuilt: Tensor, latents: Tensor, images: Tensor, budget: TokenizerBudget) -> Tensor:
-    difference = rebuilt - images
     excess = (latents.abs() - 1.5).relu()
-    error = difference.square().mean() + budget.absolute_weight * difference.abs().mean()
-    return error + budget.saturation_weight * excess.square().mean()
+    return pixel_loss(rebuilt, images, budget) + budget.saturation_weight * excess.square().mean()
+
+
+def pixel_loss(rebuilt: Tensor, images: Tensor, budget: TokenizerBudget) -> Tensor:
+    difference = rebuilt - images
+    return difference.square().mean() + budget.absolute_weight * difference.abs().mean()
 
 
 def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> dict[str, float]:

@@ -19,6 +19,8 @@ from strategies.decoding import registry
 SHIPPED = Path(backbones.__file__).parent / "zoo"
 SHARED = ("tokenizer", "features", "judge")
 """Files that every cell of the controlled tier uses."""
+OTHER_TOKENIZERS = ("multiscale", "robust")
+"""Files that cells of some strategies and sweeps use."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def file_stem(strategy: str, training_seed: int) -> str:
 
 def names(zoo: str | Path | None = None) -> list[str]:
     """Networks with a card in a zoo folder."""
-    cards = (path for path in folder_of(zoo).glob("*.json") if path.stem not in SHARED)
+    cards = (path for path in folder_of(zoo).glob("*.json") if path.stem not in (*SHARED, *OTHER_TOKENIZERS))
     return sorted(path.stem for path in cards if path.with_suffix(".safetensors").is_file())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.direct import called_directly
 from backbones.networks import Networks
 from backbones.transformer import Network
 from strategies.decoding.guidance import Guiding
@@ -307,7 +308,7 @@ def decode(
         raise ValueError("guidance needs a network with a null class")
     branches = 1 if guidance is None else 1 + len(guidance.scales(plan.progress, plan.count))
     rows = make_rows(plan, labels, config.classes, branches, known)
-    with Meter(network) as meter:
+    with called_directly(network), Meter(network) as meter:
         loop = Loop(meter, plan, rows, sampler, guidance, observe, keep_drafts)
         asking = strategy.decode(network, plan, rows)
         answer: Any = None

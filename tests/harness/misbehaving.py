@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 
 from strategies.arpg import ARPG, ARPGNetwork
-from strategies.decoding.decode import Ask, Decoding, Rows
+from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Ask, Decoding
 
 
 def _print() -> None:

@@ -23,6 +23,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "strategy": ("par", "strategy par"),
     "options": ({"order": "spiral"}, "order spiral"),
     "network": ("zoo/other", "zoo/other"),
+    "weights": ("ema", "weights ema"),
+    "tokenizer_weights": ("ema", "tokenizer-weights ema"),
     "guidance": (3.5, "guidance 3.5"),
     "guidance_schedule": ("linear", "linear"),
     "guidance_power": (3.0, "guidance-power 3"),

@@ -45,6 +45,10 @@ def test_a_figure_inside_the_interval_is_reproduced(figure):
     assert claim.cell in claim.evidence
 
 
+def test_a_declared_acceptance_is_evidence_of_nothing():
+    assert judged([quality_row(acceptance=0.7, steps_bound=256)], "FID").verdict == "untested"
+
+
 def test_a_figure_outside_is_contradicted():
     row = quality_row(quality={f"fid@{N}": metric(5.9, 0.1, N)})
     claim = judged([row], "FID")

@@ -98,6 +98,9 @@ def test_a_changed_protocol_splits_facets(rows: Sequence[Row]) -> None:
         ("latency_s", {"products": "packed"}, "products"),
         ("lossiness_bits", {"checkpoint": "0" * 64}, "judge"),
         ("lossiness_bits", {"temperature": 0.5}, "temperature"),
+        ("fd_mnist@1000", {"settings": {"evaluation_size": 64}}, "evaluation_size"),
+        ("steps", {"acceptance": 0.7}, "acceptance"),
+        ("draft_tokens", {"acceptance": 0.7}, "acceptance"),
     ],
 )
 def test_every_quantity_declares_what_must_match(name: str, changes: dict[str, Any], key: str) -> None:

@@ -53,7 +53,7 @@ def test_unknown_names_come_with_the_nearest():
     registry.add_plugin(SPIRAL)
     text = refused(lambda: registry.get("spirl"))
     assert f"did you mean 'spiral' ({SPIRAL})" in text
-    assert "arpg, lpd, par" in text
+    assert ": arpg, " in text
     assert f"spiral ({SPIRAL})" in text
     text = refused(lambda: registry.get("lpd", repulsions=2))
     assert "unknown option 'repulsions' in strategy 'lpd': did you mean 'repulsion'?" in text
@@ -234,11 +234,11 @@ BROKEN = {
 def test_a_broken_entry_point_is_listed_with_the_reason_and_harms_nobody(entry_point, capsys, kind):
     value, text, reason = BROKEN[kind]
     entry_point(("mine", value, text), ("outer-spiral", "outer_m:Mine", MINE.replace("mine", "outer-spiral")))
-    assert registry.names()[6:] == ["mine", "outer-spiral"]
+    assert registry.names()[len(registry.BUILT_IN) :] == ["mine", "outer-spiral"]
     assert reason in registry.describe("mine")
     assert "\n" not in registry.describe("mine")
     assert "cannot be imported" in (told := refused(lambda: registry.get("mine"))) or "Nine" in told
-    assert registry.loadable()[6:] == ["outer-spiral"]
+    assert registry.loadable()[len(registry.BUILT_IN) :] == ["outer-spiral"]
     assert registry.get("outer-spiral").name == "outer-spiral"
     assert "llamagen" in registry.families()
     assert preset("arpg-l")[0].name == "arpg"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.cell.cell import Cell
 from harness.images.data import Dataset, load_dataset
+from harness.images.names import is_fashion, metric_name
 from harness.quality import (
     Extractor,
     Features,
@@ -23,6 +24,7 @@ from harness.quality import (
     unmeasured,
 )
 from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
+from harness.quality.assess.stored import stored_reference
 from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
 from harness.weights import zoo
 from pardec.hashing import text_key
@@ -46,8 +48,7 @@ class Assessor:
         """folder: where the features of the reference are kept between cells."""
         network = load_features(zoo.shared_file("features", cell.zoo)).to(cell.device)
         judge = load_judge(zoo.shared_file("judge", cell.zoo)).to(cell.device)
-        name = "mnist" if cell.data == "mnist" else "images"
-        extractor = Extractor.of(name, network, network.sha256)
+        extractor = Extractor.of(metric_name(cell.data), network, network.sha256)
         return cls(cell, extractor, judge, _reference(cell, extractor, folder))
 
     def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
@@ -66,8 +67,12 @@ class Assessor:
 
 
 def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:
-    """Statistics of the training images, from the folder's cache or freshly written to it."""
+    """Statistics of the training images: the zoo's, or from the folder's cache or freshly written to it."""
     named = f"{cell.data}-train"
+    if is_fashion(cell.data):
+        shipped = stored_reference(zoo.folder_of(cell.zoo), extractor, "fashion-train")
+        if shipped is not None:
+            return shipped
     device = torch.device(cell.device).type
     content = [cell.data, cell.pins.get("data"), extractor.sha256, device]
     digest = text_key(json.dumps(content))

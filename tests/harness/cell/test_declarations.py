@@ -21,7 +21,8 @@ SETTING = """
 """
 NUMBER = f"""
     heat_j: float | None = measured(
-        column=True, unit="J", since={SCHEMA + 1}, gated=True, compared="throughput", better="lower", least=0
+        column=True, unit="J", since={SCHEMA + 1}, gated="anywhere", compared="throughput", better="lower",
+        least=0,
     )
     ticks: int | None = measured(since={SCHEMA + 1}, counted=True)
 """

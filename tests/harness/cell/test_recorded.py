@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from harness.cell.cell import ANCHORS, Cell, normalised
 from harness.cell.recorded import cell_of
 from harness.cli import main
+from harness.sweep.find import find_cell
 from harness.sweep.process import Outcome
 from harness.sweep.row import make_row
 from harness.sweep.sweep import sweep_cells
@@ -135,7 +137,7 @@ def test_rows_hold_no_setting_of_another_type(changes: dict[str, Any], message: 
         row_from_json(json.dumps(line), "here")
 
 
-def test_explain_takes_the_key_of_a_row(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_takes_the_key_of_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = sweep_cells("quick", "strategy=lpd,steps=10")
     cell = dataclasses.replace(sweep.cells[0], guidance_interval=2, guidance_schedule="linear", threads=1)
     ResultStore(tmp_path).append(row_of(cell, images=cell.images))
@@ -146,8 +148,19 @@ def test_explain_takes_the_key_of_a_row(tmp_path: Any, capsys: pytest.CaptureFix
         assert not err
 
 
+def test_a_row_of_another_machine_is_explained_without_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"checkpoint": "/nowhere/network.pt", "tokenizer_checkpoint": "/nowhere/vq.pt"}
+    cell = normalised(Cell("raster", network="llamagen-l-256", steps=256, threads=1, **files))
+    ResultStore(tmp_path).append(row_of(cell, images=cell.images))
+    assert find_cell(cell.key, {}, tmp_path) == cell  # whoever decodes it misses them
+    assert main(["explain", cell.key, "--results", str(tmp_path)]) == 0
+    assert "steps        256" in capsys.readouterr().out
+
+
 def test_explain_says_where_an_older_row_does_not_tell_all(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = sweep_cells("quick", "strategy=lpd,steps=10").cells[0]
     values = json.loads(row_to_json(row_of(cell, images=cell.images))) | {"settings": {}}

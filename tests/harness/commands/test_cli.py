@@ -105,6 +105,11 @@ def test_an_unknown_flag_is_one_line(capsys, command):
         (["train", "lpdd"], ["unknown training target 'lpdd'", "did you mean 'lpd'"]),
         (["train", "lpd", "--steps", "0"], ["--steps 0", "at least 1"]),
         (["train", "lpd", "--out", "{tmp}"], ["tokenizer", "pardec train tokenizer"]),
+        (["train", "robust"], ["unknown training target 'robust'"]),
+        (["train", "lpd", "--most", "2"], ["--most", "have marks"]),
+        (["train", "lpd", "--data", "fashion", "--most", "3"], ["--most 3", "1, 2, 4, 8"]),
+        (["train", "lpd", "--data", "fashion", "--steps", "9"], ["--steps", "from mark to mark", "--most"]),
+        (["train", "lpd", "--data", "fashion", "--out", "{tmp}"], ["tokenizer", "pardec train tokenizer"]),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):

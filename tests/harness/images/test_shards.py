@@ -15,7 +15,8 @@ from PIL import Image
 
 from harness.cell.cell import Cell
 from harness.cli import main
-from harness.images.shards import Shards, Share, check_png, flipped
+from harness.images.pngs import check_png
+from harness.images.shards import Shards, Share, flipped
 from harness.quality.adm import read_adm
 from harness.sweep.process import ROOT
 from pardec.errors import UserError
@@ -185,7 +186,7 @@ def test_a_shard_that_holds_something_else_is_made_again(small_zoo, tmp_path, wh
     before = bytes_of(Shards.read(tmp_path))
     harm(tmp_path / "shard-00000008-00000016.npz")
     assert len(Shards.read(tmp_path).files()) == 2
-    with pytest.raises(UserError, match=r"no image 8 of 20 \(shard-00000008-00000016.npz is torn\)"):
+    with pytest.raises(UserError, match=r"no image 8 of 20 \(shard-00000008-00000016.npz: \S"):
         Shards.read(tmp_path).tokens()
     capsys.readouterr()
     run(small_zoo, tmp_path, "--chunk", "4")  # another cut, so the torn one is not written over
@@ -237,7 +238,7 @@ def test_a_folder_of_png_holds_one_run(small_zoo, tmp_path, capsys):
     arguments += ["--zoo", str(small_zoo), "--png", str(png), "--threads", "1"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert f"'{png}' holds images of another run: seed differ" in error
+    assert f"--png '{png}' holds '00000000.png', which is not of this run; expected an empty folder" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "b").exists()  # refused before anything is generated
     assert pngs(png) == before
@@ -254,7 +255,7 @@ def test_a_folder_with_anything_else_takes_no_png(small_zoo, tmp_path, capsys, n
     (tmp_path / "png" / name).mkdir(parents=True)
     arguments = ["generate", CELL, "--images", "4", "--out", str(tmp_path / "out"), "--zoo", str(small_zoo)]
     assert main([*arguments, "--png", str(tmp_path / "png")]) == 2
-    assert f"holds '{name}' and no account of a run; expected an empty folder" in capsys.readouterr().err
+    assert f"holds '{name}', which is not of this run; expected an empty folder" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main([*arguments, "--png", str(tmp_path / "file")]) == 2
     assert "can't be read: Not a directory" in capsys.readouterr().err

@@ -260,12 +260,15 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
     statistics_file(tmp_path / "wide.npz", mu=np.zeros(64))
     (tmp_path / "empty").mkdir()
     torch.save({"x": torch.zeros(3)}, tmp_path / "state.pt")
+    for name in ("pointer.pt", "pointer.npz"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n", encoding="utf-8")
+    (tmp_path / "page.npz").write_text("<!doctype html><title>Sign in</title>", encoding="utf-8")
     torch.jit.script(Layers()).save(str(tmp_path / "bare.pt"))
     broken = Published()
     broken.layers.mix.data[0, 0] = torch.nan
     torch.jit.script(broken.eval()).save(str(tmp_path / "nan.pt"))
     expected = {
-        ("clean_reference", "absent.npz"): "No such file or directory",
+        ("clean_reference", "absent.npz"): "no such file",
         ("clean_reference", "adm.npz"): "is an ADM reference (mu_s)",
         ("clean_reference", "half.npz"): "lacks sigma",
         ("clean_reference", "wide.npz"): "mu must be floats [2048], got float64 [64]",
@@ -274,6 +277,10 @@ def test_wrong_files_are_one_line(network, folder, tmp_path, small_zoo):
         ("clean_inception", "state.pt"): "no TorchScript Inception",
         ("clean_inception", "bare.pt"): "no TorchScript Inception",
         ("clean_inception", "nan.pt"): "mix' is NaN or infinite",
+        ("clean_inception", "pointer.pt"): "a pointer of Git LFS",
+        ("clean_inception", "empty"): "a folder; expected a file",
+        ("clean_reference", "pointer.npz"): "a pointer of Git LFS",
+        ("clean_reference", "page.npz"): "a web page",
     }
     for (key, name), words in expected.items():
         with pytest.raises(UserError) as error:

@@ -324,7 +324,7 @@ def test_wrong_files_are_one_line_before_anything_is_computed(
         'tokenizer_checkpoint = "random"\nimages = 2\nbatch = 2\n'
     )
     expected = {
-        ("--reference", "absent.npz"): "No such file or directory",
+        ("--reference", "absent.npz"): "no such file",
         ("--reference", "wide.npz"): "mu must be floats [2048], got float64 [64]",
         ("--reference", "floats.npz"): "must be uint8",
         ("--reference", "few.npz"): "at least 4 images",

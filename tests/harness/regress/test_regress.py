@@ -334,8 +334,16 @@ def test_any_number_that_the_baseline_has_and_the_row_has_not_fails(name, value,
     found = {one.quantity: one for one in judge.absent(before, lost)}
     assert found[told].verdict == "fail"
     assert found[told].text == "measured in the baseline and not any more: it broke"
+    assert found[told].baseline.endswith((" s", " images/s", " bytes", " bits"))
     assert judge.absent(before, before) == judge.absent(lost, before) == []
     assert worst(judge.judge([before], [lost])) == "fail"
+
+
+def test_what_only_some_devices_count_is_missed_on_the_baseline_s_device():
+    before, lost = row(energy_per_image_j=2.0), row()
+    assert [one.verdict for one in judge.absent(before, lost)] == ["fail"]
+    elsewhere = row(environment=ENVIRONMENT | {"host_cpu": "another"})
+    assert [one.verdict for one in judge.absent(before, elsewhere)] == ["notice"]
 
 
 def test_tokens_without_a_hash_fail_on_any_machine():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.cell.cell import Cell, normalised
-from harness.subject.prepare import finished
+from harness.subject.pins import finished
 from harness.sweep.process import ROOT, WORKER, run_in_worker, worker_environment
-from harness.sweep.start import settled
+from harness.sweep.start_worker import settled
 
 CANARY = "from pathlib import Path\nPath({mark!r}).touch()\nraise ImportError('from the working folder')\n"
 NAMES = (

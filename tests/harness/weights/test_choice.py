@@ -7,13 +7,14 @@ import torch
 
 from backbones.checkpoints import CheckpointError
 from harness.cell.cell import Cell
-from harness.subject.prepare import finished, prepare
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
 from harness.subject.subject import load
 from harness.sweep.find import find_cell
 from pardec.errors import UserError
 from strategies.decoding.registry import by_family
 from tests.backbones.published_files import to_published
-from tests.harness.small_published import cell, small_presets  # noqa: F401
+from tests.harness.small_published import cell, row_of, small_presets  # noqa: F401
 
 OFFSET = 0.25
 
@@ -42,6 +43,11 @@ def test_the_choice_is_loaded_and_told(file, caplog):
     assert all(torch.allclose(average[name], value + OFFSET) for name, value in trained.items())
     (note,) = [record.getMessage() for record in caplog.records]
     assert "'ema' (other values); --weights ema chooses" in note
+
+
+def test_what_was_taken_stands_in_the_row(file, tmp_path, monkeypatch):
+    row = row_of(cell(checkpoint=str(file), tokenizer_checkpoint=None, images=2), tmp_path, monkeypatch)
+    assert (row.weights_taken, row.settings["weights"]) == ("model", None)
 
 
 def test_the_choice_makes_another_result(file):

@@ -1,4 +1,4 @@
-"""Starts the worker of a cell with the modules that are ours: ``python -P start.py FD PARENT``.
+"""Starts the worker of a cell with the modules that are ours: ``python -P start_worker.py FD PARENT``.
 
 A worker runs in the folder in which the sweep was started. Nothing is imported from there, whatever lies in
 it under the name of a module (``-P``, and no empty entry in ``PYTHONPATH``); and the folder that holds our

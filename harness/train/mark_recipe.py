@@ -1,0 +1,77 @@
+"""The recipe of the controlled tier: one run gives a finished network at each mark.
+
+The rate is warmed up, then constant ("warm-up, stable, decay"). Before each mark a branch leaves the
+constant run, lets the rate fall to nothing and ends in the mark's network; then the constant run goes on from
+where the branch began. So marks share their images but for the branches, and a longer budget redoes nothing.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pardec.hashing import text_key
+
+
+@dataclass(frozen=True)
+class MarkRecipe:
+    """The same for every network. Rates are per step."""
+
+    base_images: int = 50_000
+    marks: tuple[int, ...] = (1, 2, 4, 8)
+    """In base budgets, ascending."""
+    least_gain: float = 0.02
+    """Training goes on while the mark before's validation loss fell by more than this share."""
+    batch: int = 16
+    rate: float = 3e-3
+    """Of AdamW: embeddings, norms, head."""
+    matrix_rate: float = 6e-3
+    """Of Muon (Jordan et al. 2024; scale of updates as AdamW's: Liu et al., arXiv 2502.16982): matrices of
+    the blocks."""
+    warmup_steps: int = 200
+    decay_share: float = 0.2
+    """Of a mark's images; linear to zero."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.95
+    weight_decay: float = 0.05
+    """On tensors of two or more dimensions."""
+    clip_norm: float = 1.0
+    label_drop: float = 0.1
+    validation_images: int = 2000
+    seed: int = 0
+
+    def end_of(self, mark: int) -> int:
+        """The step at which a mark's network is finished."""
+        return self.base_images * mark // self.batch
+
+    def branch_of(self, mark: int, alike_until: float = 1.0) -> int:
+        """The step at which a mark's branch leaves: its decay begins, or its lessons begin to change."""
+        return round(self.end_of(mark) * min(1 - self.decay_share, alike_until))
+
+    def rate_share(self, step: int, mark: int | None) -> float:
+        """Share of the full rate: in the constant run (``mark`` None) or on a mark's branch."""
+        share = min(1.0, (step + 1) / self.warmup_steps)
+        if mark is None:
+            return share
+        end = self.end_of(mark)
+        return min(share, (end - step) / (end * self.decay_share))
+
+    def next_mark(self, losses: Mapping[int, float]) -> int | None:
+        """The mark to train to, given the validation losses of those reached; None where learning is over."""
+        missing = [mark for mark in self.marks if mark not in losses]
+        if not missing or (len(losses) > 1 and not still_learning(losses, self.least_gain)):
+            return None
+        return missing[0]
+
+
+def still_learning(losses: Mapping[int, float], least_gain: float) -> bool:
+    """Whether the last mark's loss is below that of the one before by more than the share ``least_gain``."""
+    before, last = (losses[mark] for mark in sorted(losses)[-2:])
+    return last < before * (1 - least_gain)
+
+
+def run_hash(recipe: MarkRecipe, *parts: Mapping[str, Any] | Sequence[str]) -> str:
+    """Names what a run must not change while it goes on: 16 hexadecimal digits."""
+    content = [dataclasses.asdict(recipe), *parts]
+    return text_key(json.dumps(content, sort_keys=True))

@@ -1,0 +1,285 @@
+"""Trains one network of the controlled tier from mark to mark; stopped at any instant, it goes on as if not.
+
+Every draw is a function of (seed, step), so a saved state needs no generator: weights, momenta, step, and
+what was reached so far.
+"""
+
+import math
+import pickle
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoints import UNREADABLE
+from backbones.config import NetworkConfig
+from backbones.transformer import Network, initialise
+from harness.images.codes import generator_of
+from harness.machine.stopping import Stop
+from harness.subject.compiled import compile_taught
+from harness.train.mark_recipe import MarkRecipe, run_hash
+from pardec.errors import UserError, one_line
+from pardec.files import write_whole
+from strategies.decoding.base import Strategy, drop_labels
+
+SAVE_EVERY_S = 180.0
+CURVE_STEPS = 125
+"""Steps whose mean loss makes a point of the curve."""
+VALIDATION_BATCH = 100
+CERTAIN, CERTAIN_IMAGES = 0.99, 200
+ORDER, LESSON = 1, 2
+"""Purposes of random streams."""
+
+
+@dataclass(frozen=True)
+class TaughtImages:
+    """Codes of a split in memory: uint8 or int64 [n, N], labels int64 [n]."""
+
+    codes: Tensor
+    labels: Tensor
+
+
+@dataclass
+class Reached:
+    """What a run has seen; stored with it and copied to the cards."""
+
+    marks: dict[int, float] = field(default_factory=dict)
+    """Validation loss of each mark's network, nats a token."""
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """(images, mean loss of the constant run since the point before)."""
+    branches: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    """The same for each mark's branch."""
+    seconds: float = 0.0
+    """Of computing, branches included."""
+    images: int = 0
+    """Learned from, branches included."""
+
+
+class MarkTrainer:
+    """One network, its two optimisers and its account."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        config: NetworkConfig,
+        recipe: MarkRecipe,
+        folder: Path,
+        made_of: dict[str, str],
+        compiled: bool | None = None,
+    ) -> None:
+        """folder: of the saved states. made_of: hashes of tokenizer and data, which bind the run. compiled:
+        None compiles the blocks where that can be done; results differ by rounding only.
+        """
+        self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
+        self.hash = run_hash(recipe, asdict(config), {"strategy": strategy.name, **asdict(strategy)}, made_of)
+        self.made_of, self.compiled = made_of, compiled
+        self.network: Network = strategy.network(config)
+        initialise(self.network, torch.Generator().manual_seed(recipe.seed))
+        self.optimisers = optimisers_of(self.network, recipe)
+        self.step, self.reached = 0, Reached()
+        self.mark: int | None = None
+        """On whose branch the run is; None on the constant run."""
+        self.sums = [0.0, 0]
+        """Of losses since the last point of the curve, and of steps."""
+
+    # States -------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """Where the run is."""
+        return self.folder / "run.pt"
+
+    @property
+    def fork(self) -> Path:
+        """The constant run where the present branch left it."""
+        return self.folder / "fork.pt"
+
+    def save(self, path: Path | None = None) -> None:
+        state = {
+            "hash": self.hash,
+            "step": self.step,
+            "mark": self.mark,
+            "sums": self.sums,
+            "reached": asdict(self.reached),
+            "network": self.network.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path or self.path, lambda file: torch.save(state, file))
+
+    def resume(self, path: Path | None = None) -> bool:
+        """Take up a saved state; False where there is none, UserError for one of another recipe."""
+        path = path or self.path
+        if not path.is_file():
+            return False
+        try:
+            state = torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, *UNREADABLE) as error:
+            raise UserError(f"'{path}' can't be read as a saved run: {one_line(error)[:120]}") from None
+        if not isinstance(state, dict) or state.get("hash") != self.hash:
+            raise UserError(
+                f"'{path}' is a run of another recipe, trunk, tokenizer or data set; choose another --runs"
+            )
+        self.step, self.mark, self.sums = state["step"], state["mark"], state["sums"]
+        self.reached = Reached(**state["reached"])
+        self.network.load_state_dict(state["network"])
+        for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(stored)
+        return True
+
+    # Learning -----------------------------------------------------------------------------------------
+
+    def train_step(self, data: TaughtImages) -> Tensor:
+        """One step of both optimisers; returns the mean loss."""
+        recipe, step = self.recipe, self.step
+        rows = rows_of(step, recipe, len(data.labels))
+        generator = generator_of(recipe.seed, LESSON, step)
+        labels = drop_labels(data.labels[rows], self.config.classes, recipe.label_drop, generator)
+        # The constant run is the beginning of every longer one: its lessons are those of the first step.
+        progress = 0.0 if self.mark is None else step / recipe.end_of(self.mark)
+        lesson = self.strategy.lesson(recipe.batch, self.config.grid, generator, progress)
+        for optimiser, rate in zip(self.optimisers, (recipe.matrix_rate, recipe.rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * recipe.rate_share(step, self.mark)
+            optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.strategy.loss(self.network, data.codes[rows].long(), labels, lesson)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm, foreach=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def validate(self, data: TaughtImages) -> float:
+        """Mean loss in float32; the same lessons at every call, as at the end of training."""
+        generator = torch.Generator().manual_seed(0)
+        self.network.eval()
+        total, count = 0.0, min(self.recipe.validation_images, len(data.labels))
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            for rows in torch.arange(count).split(VALIDATION_BATCH):
+                lesson = self.strategy.lesson(len(rows), self.config.grid, generator, 1.0)
+                loss = self.strategy.loss(self.network, data.codes[rows].long(), data.labels[rows], lesson)
+                total += loss.item() * len(rows)
+        self.network.train()
+        return total / count
+
+    @torch.no_grad()
+    def near_certain(self, data: TaughtImages) -> float:
+        """Share of taught predictions, given all that the lesson shows, whose likeliest code has at least the
+        probability ``CERTAIN``: what such codes cost, every speculative decoder saves."""
+        rows = torch.arange(min(CERTAIN_IMAGES, len(data.labels)))
+        lesson = self.strategy.lesson(len(rows), self.config.grid, torch.Generator().manual_seed(0), 1.0)
+        self.network.eval()
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            logits = self.strategy.taught_logits(
+                self.network, data.codes[rows].long(), data.labels[rows], lesson
+            )
+        self.network.train()
+        return (logits.softmax(-1).amax(-1) >= CERTAIN).float().mean().item()
+
+    def train_to(
+        self,
+        mark: int,
+        train: TaughtImages,
+        validation: TaughtImages,
+        finished: Callable[[int], None],
+        say: Callable[[str], None] = print,
+        stop: Stop | None = None,
+    ) -> None:
+        """Train to the end of ``mark``, then go back to the constant run.
+
+        finished: called with the mark once its network stands, before the state is saved as past it. stop:
+        when it is requested, the state is saved and SystemExit raised.
+        """
+        torch.set_flush_denormal(True)
+        if self.compiled is None:
+            self.compiled = compile_taught(self.network)
+        self.network.train()
+        leave, end = self.recipe.branch_of(mark, self.strategy.lessons_alike_until), self.recipe.end_of(mark)
+        saved = started = time.monotonic()
+        while self.step < end:
+            if self.mark is None and self.step >= leave:
+                self.mark, self.sums = mark, [0.0, 0]
+                self.save(self.fork)
+            self._note(self.train_step(train).item(), say)
+            now = time.monotonic()
+            self.reached.seconds += now - started
+            started = now
+            if now - saved > SAVE_EVERY_S:
+                self.save()
+                saved = now
+            if stop is not None and stop.requested:
+                self.save()
+                raise SystemExit(f"{self.strategy.name}: stopped at {self.step * self.recipe.batch} images")
+        self.reached.marks[mark] = self.validate(validation)
+        say(f"{self.strategy.name}: {mark}x, validation loss {self.reached.marks[mark]:.4f}")
+        finished(mark)
+        reached = self.reached
+        self.resume(self.fork)
+        self.mark, self.reached = None, reached
+        self.save()
+        self.fork.unlink()
+
+    def _note(self, loss: float, say: Callable[[str], None]) -> None:
+        """Add a step to the account; UserError where training has come to nothing."""
+        self.reached.images += self.recipe.batch
+        self.sums = [self.sums[0] + loss, self.sums[1] + 1]
+        if self.step % CURVE_STEPS:
+            return
+        mean, images = self.sums[0] / self.sums[1], self.step * self.recipe.batch
+        if not math.isfinite(mean):
+            raise UserError(f"{self.folder}: the loss is {mean} at step {self.step}")
+        points = self.reached.curve
+        if self.mark is not None:
+            points = self.reached.branches.setdefault(self.mark, [])
+        points.append((images, mean))
+        self.sums = [0.0, 0]
+        where = "" if self.mark is None else f" (decay of {self.mark}x)"
+        pace = self.reached.images / max(self.reached.seconds, 1e-9)
+        say(f"{self.strategy.name}: {images} images{where}, loss {mean:.4f}, {pace:.1f} images/s")
+
+
+def rows_of(step: int, recipe: MarkRecipe, images: int) -> Tensor:
+    """Images [B] of a step: shuffled passes over the split, a short last batch left out."""
+    steps = images // recipe.batch
+    if not steps:
+        raise UserError(f"batch {recipe.batch} is larger than the training split of {images} images")
+    first = step % steps * recipe.batch
+    return _order(images, recipe.seed, step // steps)[first : first + recipe.batch]
+
+
+@lru_cache(maxsize=2)
+def _order(images: int, seed: int, number: int) -> Tensor:
+    """The order of one pass over the images."""
+    return torch.randperm(images, generator=generator_of(seed, ORDER, number))
+
+
+def optimisers_of(
+    network: Network, recipe: MarkRecipe
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else, vectors without decay."""
+    matrices: list[Tensor] = []
+    tables: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        kind = matrices if ".blocks." in name else tables
+        (vectors if parameter.ndim < 2 else kind).append(parameter)
+    muon = torch.optim.Muon(
+        matrices,
+        lr=recipe.matrix_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    groups = [
+        {"params": tables, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return muon, torch.optim.AdamW(groups, lr=recipe.rate, betas=recipe.betas, fused=True)

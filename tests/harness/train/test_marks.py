@@ -1,0 +1,296 @@
+"""Training from mark to mark: the schedule, the rule of its end, and that stopping changes nothing."""
+
+import dataclasses
+import json
+import signal
+import threading
+from contextlib import suppress
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbones.config import NetworkConfig, TrunkConfig
+from harness.machine.stopping import Stop, stop_at_next_step
+from harness.train.mark_recipe import MarkRecipe, still_learning
+from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
+from harness.train.tier import Material, claimed, train_tier, trainer_of
+from harness.weights import zoo
+from pardec.errors import UserError
+from strategies.decoding import registry
+
+RECIPE = MarkRecipe(base_images=40, marks=(1, 2, 4), batch=4, warmup_steps=3, validation_images=8)
+CONFIG = NetworkConfig(TrunkConfig(2, 16, 2, 32), codes=8, classes=3, grid=(3, 3))
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return TaughtImages(
+        torch.randint(0, 8, (48, 9), generator=generator, dtype=torch.uint8),
+        torch.randint(0, 3, (48,), generator=generator),
+    )
+
+
+def trainer(folder, strategy="raster", recipe=RECIPE, made_of=None):
+    return MarkTrainer(registry.get(strategy), CONFIG, recipe, folder, made_of or {}, compiled=False)
+
+
+def train(run, images, mark, finished=lambda mark: None):
+    run.train_to(mark, images, images, finished, say=lambda line: None)
+
+
+def state(run):
+    return {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Schedule ---------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from((1, 2, 4, 8)), st.integers(1, 400), st.floats(0.05, 0.9))
+def test_the_rate_is_warmed_up_then_constant_then_falls_to_nothing(mark, warmup, share):
+    recipe = MarkRecipe(warmup_steps=warmup, decay_share=share)
+    end, leave = recipe.end_of(mark), recipe.branch_of(mark)
+    constant = [recipe.rate_share(step, None) for step in range(0, end, 50)]
+    assert constant == sorted(constant)
+    assert recipe.rate_share(warmup, None) == 1
+    branch = [recipe.rate_share(step, mark) for step in range(leave, end)]
+    assert branch == sorted(branch, reverse=True) or leave < warmup
+    assert 0 < branch[-1] <= 1 / ((end - leave) * 0.98)
+    assert branch[0] >= 0.99 or leave < warmup
+
+
+def test_marks_are_those_of_the_tier():
+    recipe = MarkRecipe()
+    assert [recipe.end_of(mark) * recipe.batch for mark in recipe.marks] == [
+        50_000,
+        100_000,
+        200_000,
+        400_000,
+    ]
+    assert recipe.branch_of(1) == 2500
+    assert recipe.branch_of(1, alike_until=0.5) == 1562
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({}, 1),
+        ({1: 1.0}, 2),
+        ({1: 1.0, 2: 0.97}, 4),
+        ({1: 1.0, 2: 0.985}, None),
+        ({1: 1.0, 2: 1.1}, None),
+        ({1: 1.0, 2: 0.9, 4: 0.8}, None),
+    ],
+)
+def test_training_goes_on_while_the_last_doubling_taught_enough(losses, expected):
+    assert RECIPE.next_mark(losses) == expected
+
+
+def test_two_percent_are_of_the_loss_before():
+    assert still_learning({1: 0.5, 2: 0.4899}, 0.02)
+    assert not still_learning({2: 0.4901, 1: 0.5}, 0.02)
+
+
+def test_every_pass_shows_every_image_once():
+    recipe = dataclasses.replace(RECIPE, batch=5)
+    for first in (0, 9):
+        seen = torch.cat([rows_of(step, recipe, 48) for step in range(first, first + 9)])
+        assert len(seen.unique()) == 45
+    assert not torch.equal(rows_of(0, recipe, 48), rows_of(9, recipe, 48))
+    with pytest.raises(UserError, match="larger than the training split"):
+        rows_of(0, recipe, 4)
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
+    network = registry.get("arpg").network(CONFIG)
+    muon, rest = optimisers_of(network, RECIPE)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    matrices = {names[id(parameter)] for parameter in muon.param_groups[0]["params"]}
+    assert len(matrices) == 2 * 4
+    assert all(".blocks." in name and name.endswith("weight") for name in matrices)
+    others = {names[id(parameter)] for group in rest.param_groups for parameter in group["params"]}
+    assert matrices | others == set(names.values())
+    assert not matrices & others
+    assert all(parameter.ndim < 2 for parameter in rest.param_groups[1]["params"])
+
+
+# Runs -------------------------------------------------------------------------------------------------
+
+
+def test_a_branch_leaves_the_constant_run_as_it_was(tmp_path, images):
+    branched, plain = trainer(tmp_path / "branched"), trainer(tmp_path / "plain")
+    ends = {}
+    train(branched, images, 1, lambda mark: ends.update({mark: state(branched)}))
+    assert branched.step == RECIPE.branch_of(1) == 8
+    for _ in range(8):
+        plain.train_step(images)
+    assert same(state(plain), state(branched))
+    assert not same(ends[1], state(branched))
+    plain.train_step(images)
+    branched.train_step(images)
+    assert same(state(plain), state(branched))
+
+
+@pytest.mark.parametrize("stop", [3, 9, 13])
+def test_a_killed_run_goes_on_as_if_not(tmp_path, images, stop, monkeypatch):
+    whole = trainer(tmp_path / "whole")
+    for mark in (1, 2):
+        train(whole, images, mark)
+
+    class Killed(Exception):
+        pass
+
+    killed, steps = trainer(tmp_path / "killed"), []
+    monkeypatch.setattr("harness.train.mark_trainer.SAVE_EVERY_S", 0.0)
+
+    def step_or_die(data, step=killed.train_step):
+        if len(steps) == stop:
+            raise Killed
+        steps.append(killed.step)
+        return step(data)
+
+    killed.train_step = step_or_die
+    with suppress(Killed):
+        for mark in (1, 2):
+            train(killed, images, mark)
+    assert len(steps) == stop
+    again = trainer(tmp_path / "killed")
+    assert again.resume()
+    while (mark := RECIPE.next_mark(again.reached.marks)) is not None and mark <= 2:
+        train(again, images, mark)
+    assert same(state(whole), state(again))
+    assert again.reached.marks == whole.reached.marks
+    assert again.reached.images == whole.reached.images
+    assert not again.fork.exists()
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_ends(tmp_path, images):
+    run, whole = trainer(tmp_path / "stopped"), trainer(tmp_path / "whole")
+    stop = Stop()
+    step = run.train_step
+
+    def step_and_ask(data):
+        stop.requested = run.step == 4
+        return step(data)
+
+    run.train_step = step_and_ask
+    with pytest.raises(SystemExit, match="stopped at 20 images"):
+        run.train_to(1, images, images, lambda mark: None, say=lambda line: None, stop=stop)
+    again = trainer(tmp_path / "stopped")
+    assert again.resume()
+    assert again.step == 5
+    for _ in range(5):
+        whole.train_step(images)
+    assert same(state(whole), state(again))
+
+
+def test_signals_ask_and_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_at_next_step() as stop:
+        assert not stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_refuses_another_recipe_and_what_is_no_run(tmp_path, images):
+    run = trainer(tmp_path)
+    run.save()
+    assert trainer(tmp_path).resume()
+    others = (
+        trainer(tmp_path, recipe=dataclasses.replace(RECIPE, matrix_rate=1e-3)),
+        trainer(tmp_path, strategy="par"),
+        trainer(tmp_path, made_of={"tokenizer_sha256": "another"}),
+    )
+    for other in others:
+        with pytest.raises(UserError, match="another recipe, trunk, tokenizer or data set"):
+            other.resume()
+    run.path.write_bytes(run.path.read_bytes()[:100])
+    with pytest.raises(UserError, match="can't be read as a saved run"):
+        trainer(tmp_path).resume()
+
+
+def test_learning_that_comes_to_nothing_is_told(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.CURVE_STEPS", 1)
+    run = trainer(tmp_path)
+    with torch.no_grad():
+        run.network.head.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss is nan at step 1"):
+        train(run, images, 1)
+
+
+def test_a_network_learns(tmp_path):
+    """Images that are one code each, by their class: the loss falls to nearly nothing."""
+    labels = torch.arange(48) % 3
+    images = TaughtImages(labels[:, None].expand(48, 9).to(torch.uint8).contiguous(), labels)
+    run = trainer(tmp_path, recipe=dataclasses.replace(RECIPE, base_images=400, label_drop=0.0))
+    train(run, images, 1)
+    assert run.reached.marks[1] < 0.1
+
+
+# The tier ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def material(images):
+    return Material(images, images, CONFIG, {"tokenizer_sha256": "t" * 64}, {"name": "small"})
+
+
+def test_all_networks_reach_a_level_before_one_goes_on(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    monkeypatch.setattr(
+        MarkRecipe,
+        "next_mark",
+        lambda recipe, losses: next((mark for mark in recipe.marks if mark not in losses), None),
+    )
+    stored = []
+    monkeypatch.setattr(
+        "harness.train.tier.store_mark", lambda run, mark, *_: stored.append((run.strategy.name, mark))
+    )
+    train_tier(("raster", "lpd"), RECIPE, material, tmp_path / "zoo", tmp_path / "runs")
+    assert stored == [
+        ("raster", 1), ("raster", 2), ("lpd", 1), ("lpd", 2), ("raster", 4), ("lpd", 4)
+    ]  # fmt: skip
+
+
+def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    folder, runs = tmp_path / "zoo", tmp_path / "runs"
+    train_tier(("raster",), RECIPE, material, folder, runs, most=2)
+    for name in ("raster", "marks/raster-1x", "marks/raster-2x"):
+        assert (folder / f"{name}.safetensors").is_file()
+    assert (folder / "raster.safetensors").read_bytes() == (
+        folder / "marks/raster-2x.safetensors"
+    ).read_bytes()
+    card = zoo.read_card("zoo/raster-1x", folder / "marks")
+    assert card.strategy == "raster"
+    assert card.network == CONFIG
+    last = json.loads((folder / "raster.json").read_text())
+    assert [row["mark"] for row in last["marks"]] == [1, 2]
+    assert last["marks"][1]["images"] == last["images_trained"] == 80
+    assert last["weights"]["file"] == "raster.safetensors"
+    assert 0 <= last["near_certain"] <= 1
+    assert last["run_hash"] == trainer_of("raster", RECIPE, material, runs).hash
+
+
+def test_a_run_is_one_process_s_at_a_time(tmp_path):
+    found = []
+    with claimed(tmp_path / "raster") as mine:
+        assert mine
+
+        def ask():
+            with claimed(tmp_path / "raster") as theirs:
+                found.append(theirs)
+
+        other = threading.Thread(target=ask)
+        other.start()
+        other.join()
+    assert found == [False]
+    with claimed(tmp_path / "raster") as mine:
+        assert mine
