@@ -221,10 +221,11 @@ class AttendsUnfilledSlots(Staggered):
 
 
 @dataclass(frozen=True)
-class InheritsLossless(Raster):
-    """A plug-in of the kind that derives from the method whose network it decodes, and from its claim."""
+class ClaimsThatStaggeredIsLossless(Raster):
+    """A plug-in of the kind that derives from the method whose network it decodes, and repeats its claim."""
 
     base: ClassVar[str | None] = "raster"
+    lossless: ClassVar[bool] = True
 
     def sizes(self, grid, steps, given=0):
         return Staggered().sizes(grid, steps, given)
@@ -241,6 +242,7 @@ class SeesItsOwnRowOnly(Raster):
     """Changes both passes alike, so that they agree."""
 
     base: ClassVar[str | None] = "raster"
+    lossless: ClassVar[bool] = True
 
     def taught_logits(self, network, tokens, labels, lesson):
         x = torch.cat([network.class_embedding(labels)[:, None], network.token_embedding(tokens[:, :-1])], 1)
@@ -362,8 +364,8 @@ MUTANTS = [
         "declare empty_context = True",
     ),
     Mutant(
-        "inherits the claim to be lossless from raster",
-        InheritsLossless(),
+        "claims to be lossless as its base is, and starts rows early",
+        ClaimsThatStaggeredIsLossless(),
         ("lossless", "cached_equals_taught"),
         "the judge is its base, 'raster'",
     ),
