@@ -26,11 +26,13 @@ BRANCHING: tuple[tuple[Grid, int], ...] = (((1, 4), 3), ((1, 5), 2), ((2, 3), 2)
 
 With two codes a residual is certain, so no redraw can be wrong; at four places no draft is old enough to be.
 """
-FEW_BRANCHES, MOST_BRANCHES = 3_000, 200_000
+FEW_BRANCHES, MOST_BRANCHES = 2_000, 200_000
 LEFT_OUT = 1e-3
 """Largest probability of all branches that are left out."""
 SAMPLED_WORLDS: tuple[Grid, ...] = ((2, 3), (1, 5), (3, 3))
 SAMPLED = 2048
+SMALL_BATCH = 16
+"""Images of a batch that is not its images one by one."""
 QUANTILE = 4.7534
 """Of the normal distribution: a sampled check fails a lossless method once in a million."""
 
@@ -151,7 +153,7 @@ def check_lossless_in_a_batch(subject: Subject) -> None:
     are fixed, so a method that passes does so every time.
     """
     small = world(subject, first_plannable(subject, SAMPLED_WORLDS))
-    batch = SAMPLED if subject.strategy.batch_exact else 4
+    batch = SAMPLED if subject.strategy.batch_exact else SMALL_BATCH
     statistic, threshold, paces = sampled(small, SAMPLED, batch)
     require(paces > 1, "all images of the batch end after the same number of steps: nothing is tried")
     require(
