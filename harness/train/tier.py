@@ -25,7 +25,7 @@ from backbones.transformer import parameter_count
 from backbones.weights import save_half, write_card
 from harness.images.codes import Codes, encode_variants
 from harness.images.data import Dataset, load_dataset
-from harness.machine.environment import command, environment
+from harness.machine.environment import environment
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import MarkTrainer, TaughtImages
@@ -181,7 +181,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         },
         "environment": environment(),
         "date": datetime.now(UTC).date().isoformat(),
-        "command": command(),
+        "command": f"pardec train {trainer.strategy.name} --data fashion --seed {recipe.seed}",
     }
     write_card(path.with_suffix(".json"), card)
     kept = folder / MARKS / f"{stem}-{mark}x.safetensors"

@@ -203,7 +203,7 @@ def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> dict[str, float]:
 
 def data_card(train: Dataset, held_out: Dataset) -> dict[str, Any]:
     return {
-        "name": train.name,
+        "name": "fashion" if is_fashion(train.name) else train.name,
         "classes": list(train.classes),
         train.split: {"images": len(train), "sha256": train.sha256},
         held_out.split: {"images": len(held_out), "sha256": held_out.sha256},
