@@ -44,6 +44,8 @@ class View:
     runs: Runs | None = None
     slots: Tensor | None = None
     reach: int | None = None
+    asked: int | None = None
+    """Only the last rows are computed, and ``runs`` and ``mask`` are theirs; the others are just seen."""
 
     @property
     def at(self) -> int | Tensor:
@@ -77,11 +79,14 @@ class View:
         return View(mask=mask, slots=at, reach=self.reach)
 
     def of_last(self, asked: int) -> "View":
-        """What the last ``asked`` rows see."""
-        if self.runs is not None:
-            reach = [keys for rows, keys in self.runs for _ in range(rows)][-asked:]
-            return replace(self, runs=tuple((len(list(same)), keys) for keys, same in groupby(reach)))
-        return self if self.mask is None else replace(self, mask=self.mask[..., -asked:, :])
+        """The same where only the last ``asked`` rows are computed."""
+        runs, mask = self.runs, self.mask
+        if runs is not None:
+            reach = [keys for rows, keys in runs for _ in range(rows)][-asked:]
+            runs = tuple((len(list(same)), keys) for keys, same in groupby(reach))
+        if mask is not None:
+            mask = mask[..., -asked:, :]
+        return replace(self, runs=runs, mask=mask, asked=asked)
 
 
 ALL = View()
@@ -196,9 +201,8 @@ class Attention(nn.Module):
         view: View,
         cache: LayerCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        asked: int | None = None,
     ) -> Tensor:
-        """[R, n, d] of x [R, n, d], or of its last ``asked`` rows alone; all keys and values are written."""
+        """[R, n, d] of x [R, n, d], or of the rows that the view asks for; all keys are written."""
         if shared is not None:
             images, rows, _ = x.shape
             queries = self.query(x).view(images, rows, -1, self.head_width)  # [R, n, H, D]
@@ -213,7 +217,7 @@ class Attention(nn.Module):
             else:
                 queries, pair = self.project_in_place(x, phases)
             keys, values = cache.extend(view.at, pair, view.reach)
-        if asked is not None:
-            queries, view = queries[:, :, -asked:], view.of_last(asked)
+        if view.asked is not None:
+            queries = queries[:, :, -view.asked :]
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
         return self.out(mixed.flatten(2))

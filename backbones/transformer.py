@@ -77,18 +77,17 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
         modulation: Tensor | None = None,
-        asked: int | None = None,
     ) -> Tensor:
-        """[R, n, d] of x [R, n, d]; of its last ``asked`` rows alone where the others are only seen."""
+        """[R, n, d] of x [R, n, d], or of the rows that the view asks for."""
         if modulation is None:
-            attended = self.attention(self.norm1(x), phases, view, cache, shared, asked)
-            x = of_last(x, asked) + self.drop(attended)
+            attended = self.attention(self.norm1(x), phases, view, cache, shared)
+            x = of_last(x, view.asked) + self.drop(attended)
             return x + self.drop(self.mlp(self.norm2(x)))
         # Order of the six parts as published: shift, scale, gate of attention, then of the MLP.
         shift, scale = modulation.chunk(6, dim=-1)[:2]
-        attended = self.attention(modulate(self.norm1(x), shift, scale), phases, view, cache, shared, asked)
-        gate_a, shift, scale, gate_m = of_last(modulation, asked).chunk(6, dim=-1)[2:]
-        x = of_last(x, asked) + gate_a * self.drop(attended)
+        attended = self.attention(modulate(self.norm1(x), shift, scale), phases, view, cache, shared)
+        gate_a, shift, scale, gate_m = of_last(modulation, view.asked).chunk(6, dim=-1)[2:]
+        x = of_last(x, view.asked) + gate_a * self.drop(attended)
         return x + gate_m * self.drop(self.mlp(modulate(self.norm2(x), shift, scale)))
 
     def drop(self, x: Tensor) -> Tensor:
@@ -112,17 +111,18 @@ def run_blocks(
     caches: Sequence[LayerCache] | None = None,
     shared: tuple[Tensor, Tensor] | None = None,
     modulations: Sequence[Tensor] | None = None,
-    asked: int | None = None,
+    last: View | None = None,
 ) -> Tensor:
     """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``.
 
-    asked: how many rows the last of them is asked for.
+    last: what the last of them sees, where that is not what the others do.
     """
     for at, block in enumerate(blocks):
         cache = None if caches is None else caches[at]
         modulation = None if modulations is None else modulations[at]
-        rows = asked if at == len(blocks) - 1 else None
-        x = block(x, phases, view, cache, shared, modulation, rows)
+        if last is not None and at == len(blocks) - 1:
+            view = last
+        x = block(x, phases, view, cache, shared, modulation)
     return x
 
 
@@ -154,24 +154,27 @@ class Trunk(nn.Module):
         asked: int | None = None,
     ) -> Tensor:
         """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read; of a
-        trunk with a tap [R, n, 2d]: the rows after block ``tap``, then the last ones.
+        trunk with a tap [R, .., 2d]: the rows after block ``tap``, then the last ones.
 
         phases: complex64 [n, 1, D/2] or [R, n, 1, D/2]. cache: written where the view says. shared: keys and
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         if cache is not None:
             view = view.placed(x, cache.slots)
-        # The last block computes no others. The fused kernel's causal mask has as many rows as keys.
-        few = None if asked == x.shape[1] or view.causal else asked
-        blocks, tapped = list(self.blocks), x
+        last: View | None = None
+        # The fused kernel's causal mask has as many rows as keys.
+        if asked is not None and asked != x.shape[1] and not view.causal:
+            last = view.of_last(asked)
+        blocks, tapped = self.called or list(self.blocks), x
         for part in self.parts():
             caches = None if cache is None else cache.layers[part]
             modulated = None if modulations is None else modulations[part]
-            rows = few if part.stop == len(blocks) else None
-            x = self.run(blocks[part], x, phases, view, caches, shared, modulated, rows)
+            at_end = last if part.stop == len(blocks) else None
+            x = self.run(blocks[part], x, phases, view, caches, shared, modulated, at_end)
             if part.stop == self.tap:
                 tapped = x
-        return of_last(x, asked) if self.tap is None else torch.cat([tapped, x], dim=-1)
+        x = of_last(x, asked)
+        return x if self.tap is None else torch.cat([of_last(tapped, asked), x], dim=-1)
 
     def parts(self) -> list[slice]:
         """Which blocks are run in one go; a tap ends one."""
