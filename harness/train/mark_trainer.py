@@ -56,7 +56,7 @@ class Reached:
     branches: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     """The same for each mark's branch."""
     seconds: float = 0.0
-    """Of computing, branches included."""
+    """By the clock, branches, pauses and waits for a core included."""
     images: int = 0
     """Learned from, branches included."""
 
