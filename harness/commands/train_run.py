@@ -58,7 +58,7 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
     files = [target for target in targets if target in FILES]
     if options.all and not options.again:
         files = [target for target in files if not (folder / f"{target}.json").is_file()]
-    names = sorted(set(targets) - set(FILES), key=lambda name: (*ORDER, name).index(name))
+    names = sorted(set(targets) - set(FILES), key=lambda name: ((*ORDER, name).index(name), name))
     recipe = _tier_recipe(options) if names else None
     for target in [target for target in files if target == "tokenizer"]:
         print(f"{target}: {_train(target, folder, options)}")

@@ -7,6 +7,7 @@ compares networks of one budget.
 
 import dataclasses
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,7 +159,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "parameters": parameter_count(trainer.network),
         "trunk_hash": trunk,
         "recipe": asdict(recipe),
-        "run_hash": trainer.hash,
+        "run_key": text_key(json.dumps(trainer.content, sort_keys=True)),
         "mark": mark,
         "images_trained": recipe.end_of(mark) * recipe.batch,
         "steps_trained": recipe.end_of(mark),
