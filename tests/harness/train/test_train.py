@@ -73,7 +73,8 @@ def test_every_strategy_learns_what_labels_tell(tmp_path, name):
     run = trainer(tmp_path, name, steps=80, batch=16, rate=5e-3, warmup_steps=5, validate_every=40)
     before = run.validate(codes(60))
     run.run(codes(60), codes(60, seed=1), quiet=True)
-    assert before == pytest.approx(math.log(8), abs=1e-3)  # a zero head knows nothing
+    # A zero head knows nothing; NAR's second one is not zeroed.
+    assert before == pytest.approx(math.log(8), abs=1e-3 if name != "nar" else 0.02)
     assert run.log.validation[-1][1] < 1.2
 
 
@@ -178,7 +179,7 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
 
 
 def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12$"):
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12 --out "):
         zoo.read_card("zoo/lpd-seed12", tmp_path)
-    with pytest.raises(UserError, match=r"make it with: pardec train lpd-seedling$"):
+    with pytest.raises(UserError, match="no file .*; valid: none$"):
         zoo.read_card("zoo/lpd-seedling", tmp_path)
