@@ -181,5 +181,5 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
 def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12 --out "):
         zoo.read_card("zoo/lpd-seed12", tmp_path)
-    with pytest.raises(UserError, match="no file .*; valid: none$"):
+    with pytest.raises(UserError, match=r"no file .*; valid: none$"):
         zoo.read_card("zoo/lpd-seedling", tmp_path)
