@@ -243,6 +243,8 @@ def _unpickled(error: pickle.UnpicklingError, form: str) -> str:
 
 
 def _read_torch(path: Path, form: str, with_values: bool) -> object:
+    if form == "torch archive" and not path.name.endswith(".safetensors"):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if form == "torch archive":
         # torch chooses its reader by the name's end, and maps only what has a name.
         with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ PUBLISHED_NOTE = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CheckedPrediction:
     """Predicted over measured, by quantity."""
 
     row: Row
@@ -49,16 +49,16 @@ class Comparison:
         return found
 
 
-def comparisons(rows: Iterable[Row], costs: Costs) -> list[Comparison]:
+def checked_predictions(rows: Iterable[Row], costs: Costs) -> list[CheckedPrediction]:
     """The rows that were measured and predicted."""
     return [
-        Comparison(row, costs[result_key(row)])
+        CheckedPrediction(row, costs[result_key(row)])
         for row in rows
         if row.status == "ok" and result_key(row) in costs
     ]
 
 
-def error_line(compared: Sequence[Comparison]) -> str:
+def error_line(compared: Sequence[CheckedPrediction]) -> str:
     """Median and worst ratio of predicted to measured, for each quantity."""
     parts = []
     for name in ("throughput", "latency", "peak memory"):
@@ -71,7 +71,7 @@ def error_line(compared: Sequence[Comparison]) -> str:
 
 def prediction_table(facet: Facet, costs: Costs) -> ReportTable | None:
     """Predicted, measured and their ratio; None where nothing was predicted."""
-    compared = {result_key(one.row): one for one in comparisons(facet.rows, costs)}
+    compared = {result_key(one.row): one for one in checked_predictions(facet.rows, costs)}
     if not compared:
         return None
     rows = tuple(row for row in facet.rows if result_key(row) in compared)
@@ -100,7 +100,7 @@ def prediction_table(facet: Facet, costs: Costs) -> ReportTable | None:
     return ReportTable(title, tuple(columns), rows, entries)
 
 
-def _quantity(one: Comparison, name: str) -> float | None:
+def _quantity(one: CheckedPrediction, name: str) -> float | None:
     row, cost = one.row, one.cost
     peak = None
     if row.peak_bytes is not None and row.weight_bytes is not None:
@@ -145,7 +145,7 @@ def waterfall_table(facet: Facet, costs: Costs) -> ReportTable | None:
 
 def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
     """Predicted over measured images/s of every cell, with the line on which they are equal."""
-    compared = [one for one in comparisons(facet.cells, costs) if "throughput" in one.ratios]
+    compared = [one for one in checked_predictions(facet.cells, costs) if "throughput" in one.ratios]
     if not compared:
         return None
     with plt.rc_context(style.RC):

@@ -145,7 +145,7 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Co
         yield f"{stem}-against-steps", f"{against} steps", partial(over_steps, facet, metric)
     yield "memory-against-batch", "Memory against batch", partial(plots.memory_against_batch, facet)
     yield "lossiness-against-steps", "Bits lost", partial(lossiness.curves, facet, artifacts)
-    if predicted.comparisons(facet.cells, costs):
+    if predicted.checked_predictions(facet.cells, costs):
         draw_prediction, draw_waterfall = predicted.predicted_against_measured, predicted.waterfall_figure
         yield (
             "predicted-against-measured",

@@ -114,6 +114,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 
 def _mistake(path: Path, error: Exception) -> ArraysError:
+    if isinstance(error, FileNotFoundError):
+        return ArraysError(path, "no such file")
     if isinstance(error, OSError) and error.strerror:
         return ArraysError(path, error.strerror)
     if isinstance(error, zipfile.BadZipFile) and (reason := mistaken(path, "zip")):

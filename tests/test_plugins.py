@@ -1,6 +1,7 @@
 """The example of the README as a user meets it: a file, or an entry point of an installed package."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def test_an_entry_point_is_listed_and_explained(tmp_path: Path) -> None:
     installed(tmp_path)
     listed = pardec("list", path=tmp_path)
     assert listed.returncode == 0, listed.stderr
-    assert "spiral  Spiral: ARPG's network decodes from the centre outwards" in listed.stdout
+    assert re.search(r"spiral +Spiral: ARPG's network decodes from the centre outwards", listed.stdout)
     explained = pardec("explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random", path=tmp_path)
     assert explained.returncode == 0, explained.stderr
     assert "16" in explained.stdout

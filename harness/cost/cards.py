@@ -35,14 +35,14 @@ _OPTIONAL = {
 
 
 @dataclass(frozen=True)
-class Curve:
+class RateCurve:
     """Between measured points the straight line on logarithmic axes, outside them the nearest one's value."""
 
     xs: tuple[float, ...]
     ys: tuple[float, ...]
 
     @classmethod
-    def through(cls, measured: Mapping[int, float]) -> "Curve":
+    def through(cls, measured: Mapping[int, float]) -> "RateCurve":
         points = sorted(measured)
         return cls(tuple(map(math.log, points)), tuple(math.log(measured[at]) for at in points))
 
@@ -80,7 +80,7 @@ class DeviceCard:
     """Whether the host runs ahead of the device, so that launching hides behind working (GPUs)."""
     kernel_bytes: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Precision -> rows of a product -> what a CPU's product library keeps for each shape that it has met."""
-    _curves: dict[str, Curve] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _curves: dict[str, RateCurve] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def product_rate(self, precision: str, rows: int) -> float:
         """FLOP/s of a matrix product of ``rows`` rows; UserError for a precision without a rate."""
@@ -103,7 +103,7 @@ class DeviceCard:
 
     def _read(self, name: str, measured: Mapping[int, float], at: float) -> float:
         if name not in self._curves:
-            self._curves[name] = Curve.through(measured)
+            self._curves[name] = RateCurve.through(measured)
         return self._curves[name].at(at)
 
     def is_of(self, hardware: str | None, threads: int | None) -> bool:

@@ -41,7 +41,7 @@ ASSUMED_PRECISION = "bfloat16"
 
 
 @dataclass(frozen=True)
-class Claim:
+class StatedSpeed:
     """One published speed and the cell that it is about."""
 
     strategy: str
@@ -80,7 +80,7 @@ def _options(network: str, steps: int) -> dict[str, object]:
     return next((dict(run.options) for run in presets.preset_info(network).runs if run.steps == steps), {})
 
 
-def claims() -> Iterator[Claim]:
+def stated_speeds() -> Iterator[StatedSpeed]:
     """The lines of published.csv that say what was run, and on what."""
     networks = _networks()
     with (resources.files("results") / "published.csv").open(encoding="utf-8") as file:
@@ -100,7 +100,7 @@ def claims() -> Iterator[Claim]:
                 ("latency s", "latency_s", min(batches)),
             ):
                 if line[column]:
-                    yield Claim(
+                    yield StatedSpeed(
                         info.strategy,
                         line["model"],
                         network,
@@ -126,7 +126,7 @@ def table() -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for claim in claims():
+    for claim in stated_speeds():
         try:
             value = claim.predicted()
         except UserError as error:

@@ -31,7 +31,7 @@ BATCH = 50
 
 
 @dataclass(frozen=True)
-class Lossiness:
+class LostBits:
     """bits: float32 [n, K], lost by each image at each step; sizes: tokens of the steps [K]."""
 
     bits: np.ndarray
@@ -45,7 +45,7 @@ class Lossiness:
 
 def estimate(
     subject: Subject, images: int, rule: str = OWN, report: Callable[[float], None] = lambda share: None
-) -> Lossiness:
+) -> LostBits:
     """The loss of the first ``images`` images of the run, at the cell's steps, guidance and temperature.
 
     rule: another order for the same groups (``worlds.RULES``). report: called with the share done.
@@ -76,4 +76,4 @@ def estimate(
         sizes = tuple(at.stop - at.start for at in plan.groups())
         parts.append(torch.stack(by_step, dim=1).float().cpu().numpy())
         report(indices.stop / images)
-    return Lossiness(np.concatenate(parts), sizes)
+    return LostBits(np.concatenate(parts), sizes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.lossiness.branches import CODES, Sampled
 from harness.lossiness.conditionals import Undefined
-from harness.lossiness.estimate import Lossiness
+from harness.lossiness.estimate import LostBits
 from harness.lossiness.exact import Loss
 from harness.lossiness.worlds import OWN, RULES, World, variants
 from pardec.errors import UserError
@@ -199,7 +199,7 @@ def _line(
     )
 
 
-def estimate_cells(order: str, found: Lossiness, first: Lossiness) -> list[str]:
+def estimate_cells(order: str, found: LostBits, first: LostBits) -> list[str]:
     """A line of a trained network's table; the difference is paired over images."""
     against = DASH
     if found is not first and len(found.bits) > 1:

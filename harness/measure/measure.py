@@ -240,8 +240,9 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         "stopped_by": repeats.stopped_by,
         "phases_s": phases,
     }
-    wasted, flops = counts.wasted_share, found.row["flops_per_image"]
+    wasted = counts.wasted_share
     if wasted is not None:
+        flops = found.row["flops_per_image"]
         found.note("wasted_flops", None if flops is None else wasted * flops, "FLOPs are not counted")
     return repeats.seconds
 

@@ -22,7 +22,7 @@ from harness.sweep.cluster.driver import Pool, run_on
 from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
 from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
-from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_in_turn, waiting
+from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_group, waiting
 from pardec.errors import UserError
 from pardec.files import remove_partials
 from reports.escape import terminal
@@ -152,7 +152,7 @@ def _time_in_turn(
                 continue
             task = bar.add_task(f"{len(cells)} cells in turn", total=None)
             timed = TurnGroup(cells, sweep.rounds, sweep.processes)
-            for row in time_in_turn(timed, rows, store, lambda share, doing: None, command):
+            for row in time_group(timed, rows, store, lambda share, doing: None, command):
                 rows[row.cell] = row
             bar.remove_task(task)
             tell_of_turns(cells, rows[cells[0].key], bar)

@@ -53,7 +53,7 @@ def _done(cells: Sequence[Cell], rows: Mapping[str, Row]) -> bool:
     return all(pair is not None and pair["reference"] == cells[0].key for pair in pairs)
 
 
-def time_in_turn(
+def time_group(
     group: TurnGroup,
     rows: Mapping[str, Row],
     store: ResultStore,

@@ -17,7 +17,8 @@ from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train.tokenizer import WATCHED, Started, cosine_decay, data_card, run_card
+from harness.train.rates import rate_of_step
+from harness.train.tokenizer import WATCHED, Started, data_card, run_card
 
 Role = Literal["features", "judge"]
 STRONG = Augmentation(degrees=12, shift=2, scale=0.12)
@@ -38,9 +39,7 @@ class ClassifierBudget:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        return self.rate * cosine_decay(step - self.warmup, self.steps - self.warmup)
+        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def classifier_config(role: Role, classes: int) -> ClassifierConfig:

@@ -5,13 +5,10 @@ constant run, lets the rate fall to nothing and ends in the mark's network; then
 where the branch began. So marks share their images but for the branches, and a longer budget redoes nothing.
 """
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pardec.hashing import text_key
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,19 @@ def still_learning(losses: Mapping[int, float], least_gain: float) -> bool:
     return last < before * (1 - least_gain)
 
 
-def run_hash(recipe: MarkRecipe, *parts: Mapping[str, Any] | Sequence[str]) -> str:
-    """Names what a run must not change while it goes on: 16 hexadecimal digits."""
-    content = [dataclasses.asdict(recipe), *parts]
-    return text_key(json.dumps(content, sort_keys=True))
+def plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content as it is read back from JSON."""
+    read: dict[str, Any] = json.loads(json.dumps(content, sort_keys=True))
+    return read
+
+
+def goes_on(stored: Any, own: Any) -> bool:
+    """Whether a run made of ``stored`` may go on as one made of ``own``: all that was stored is the same.
+
+    Settings that were unknown when it was stored don't count; they come with defaults that change nothing.
+    """
+    if isinstance(stored, dict):
+        return isinstance(own, dict) and all(
+            key in own and goes_on(value, own[key]) for key, value in stored.items()
+        )
+    return bool(stored == own)

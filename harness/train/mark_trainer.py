@@ -4,6 +4,7 @@ Every draw is a function of (seed, step), so a saved state needs no generator: w
 what was reached so far.
 """
 
+import json
 import math
 import pickle
 import time
@@ -22,7 +23,7 @@ from backbones.transformer import Network, initialise
 from harness.images.codes import generator_of
 from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
-from harness.train.mark_recipe import MarkRecipe, run_hash
+from harness.train.mark_recipe import MarkRecipe, goes_on, plain
 from pardec.errors import UserError, one_line
 from pardec.files import write_whole
 from strategies.decoding.base import Strategy, drop_labels
@@ -55,7 +56,7 @@ class Reached:
     branches: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     """The same for each mark's branch."""
     seconds: float = 0.0
-    """Of computing, branches included."""
+    """By the clock, branches, pauses and waits for a core included."""
     images: int = 0
     """Learned from, branches included."""
 
@@ -76,7 +77,14 @@ class MarkTrainer:
         None compiles the blocks where that can be done; results differ by rounding only.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
-        self.hash = run_hash(recipe, asdict(config), {"strategy": strategy.name, **asdict(strategy)}, made_of)
+        self.content = plain(
+            {
+                "recipe": asdict(recipe),
+                "network": asdict(config),
+                "strategy": {"name": strategy.name, **asdict(strategy)},
+                **made_of,
+            }
+        )
         self.made_of, self.compiled = made_of, compiled
         self.network: Network = strategy.network(config)
         initialise(self.network, torch.Generator().manual_seed(recipe.seed))
@@ -101,7 +109,7 @@ class MarkTrainer:
 
     def save(self, path: Path | None = None) -> None:
         state = {
-            "hash": self.hash,
+            "content": json.dumps(self.content, sort_keys=True),
             "step": self.step,
             "mark": self.mark,
             "sums": self.sums,
@@ -121,7 +129,7 @@ class MarkTrainer:
             state = torch.load(path, weights_only=True)
         except (pickle.UnpicklingError, *UNREADABLE) as error:
             raise UserError(f"'{path}' can't be read as a saved run: {one_line(error)[:120]}") from None
-        if not isinstance(state, dict) or state.get("hash") != self.hash:
+        if not isinstance(state, dict) or not self._goes_on(state.get("content")):
             raise UserError(
                 f"'{path}' is a run of another recipe, trunk, tokenizer or data set; choose another --runs"
             )
@@ -131,6 +139,9 @@ class MarkTrainer:
         for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(stored)
         return True
+
+    def _goes_on(self, stored: object) -> bool:
+        return isinstance(stored, str) and goes_on(json.loads(stored), self.content)
 
     # Learning -----------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.config import Dropout
+from harness.train.rates import rate_of_step
 from pardec.errors import unknown
 
 RECIPES = Path(__file__).parent / "recipes.toml"
@@ -54,14 +54,9 @@ class Recipe:
     """Steps whose mean loss makes one entry of the log."""
 
     def rate_at(self, step: int) -> float:
-        """Linear warm-up, the full rate, then a half cosine to the least rate."""
-        if step < self.warmup_steps:
-            return self.rate * (step + 1) / self.warmup_steps
-        start = self.warmup_steps + self.hold_steps
-        if self.decay == "none" or step < start:
-            return self.rate
-        done = (step - start) / max(1, self.steps - start)
-        return self.least_rate + (self.rate - self.least_rate) * 0.5 * (1 + math.cos(math.pi * done))
+        """By ``rates``; without decay the least rate is the full one."""
+        least = self.rate if self.decay == "none" else self.least_rate
+        return rate_of_step(step, self.rate, self.steps, self.warmup_steps, self.hold_steps, least)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

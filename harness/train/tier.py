@@ -7,6 +7,7 @@ compares networks of one budget.
 
 import dataclasses
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from backbones.transformer import parameter_count
 from backbones.weights import save_half, write_card
 from harness.images.codes import Codes, encode_variants
 from harness.images.data import Dataset, load_dataset
-from harness.machine.environment import command, environment
+from harness.machine.environment import environment
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import MarkTrainer, TaughtImages
@@ -108,10 +109,10 @@ def train_tier(
         for name in names:
             with stop_at_next_step() as stop, claimed(runs / zoo.file_stem(name, recipe.seed)) as mine:
                 if mine:
-                    train_network(trainer_of(name, recipe, given, runs), level, given, folder, stop)
+                    train_to_mark(trainer_of(name, recipe, given, runs), level, given, folder, stop)
 
 
-def train_network(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
+def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
     """Train to the mark ``level``, or to the end of learning where that comes first."""
     while True:
         mark = trainer.recipe.next_mark(trainer.reached.marks)
@@ -158,7 +159,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "parameters": parameter_count(trainer.network),
         "trunk_hash": trunk,
         "recipe": asdict(recipe),
-        "run_hash": trainer.hash,
+        "run_key": text_key(json.dumps(trainer.content, sort_keys=True)),
         "mark": mark,
         "images_trained": recipe.end_of(mark) * recipe.batch,
         "steps_trained": recipe.end_of(mark),
@@ -181,7 +182,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         },
         "environment": environment(),
         "date": datetime.now(UTC).date().isoformat(),
-        "command": command(),
+        "command": f"pardec train {trainer.strategy.name} --data fashion --seed {recipe.seed}",
     }
     write_card(path.with_suffix(".json"), card)
     kept = folder / MARKS / f"{stem}-{mark}x.safetensors"

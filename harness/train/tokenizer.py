@@ -20,6 +20,7 @@ from backbones.weights import count_parameters, save_half, write_card
 from harness.images.codes import decode_images, encode_variants
 from harness.images.data import Augmentation, Dataset, augmentation_of, epochs, load_dataset, to_float
 from harness.images.names import is_fashion
+from harness.train.rates import rate_of_step
 
 WATCHED = 1000
 """Held-out images that the curve is drawn from."""
@@ -45,14 +46,7 @@ class TokenizerBudget:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        return self.rate * cosine_decay(step - self.warmup, self.steps - self.warmup)
-
-
-def cosine_decay(step: int, steps: int) -> float:
-    """From 1 at step 0 to almost 0 at the last."""
-    return 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
+        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def train_tokenizer(
@@ -209,7 +203,7 @@ def reconstruction(tokenizer: Tokenizer, dataset: Dataset) -> dict[str, float]:
 
 def data_card(train: Dataset, held_out: Dataset) -> dict[str, Any]:
     return {
-        "name": train.name,
+        "name": "fashion" if is_fashion(train.name) else train.name,
         "classes": list(train.classes),
         train.split: {"images": len(train), "sha256": train.sha256},
         held_out.split: {"images": len(held_out), "sha256": held_out.sha256},

@@ -41,6 +41,20 @@ class Lesson:
         return Lesson(self.order[part], self.sizes)
 
 
+TRAITS = (
+    "any_order",
+    "revises",
+    "decides_steps",
+    "tests_drafts",
+    "lossless",
+    "batch_exact",
+    "empty_context",
+    "gradient_exceptions",
+    "expected_failures",
+)
+"""What a strategy promises beyond the contract's core, each held to by a check of its own."""
+
+
 @dataclass(frozen=True)
 class Strategy(ABC, Generic[N]):
     """One paper, for networks of type N; the fields of its frozen dataclass are the method's options."""
@@ -78,6 +92,14 @@ class Strategy(ABC, Generic[N]):
     """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of the contract that this strategy cannot pass, with the reason; they must fail."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What decodes the networks of a base promises for itself: traits are not inherited with the code."""
+        super().__init_subclass__(**options)
+        if cls.base is not None:
+            for trait in TRAITS:
+                if trait not in vars(cls):
+                    setattr(cls, trait, getattr(Strategy, trait))
 
     @abstractmethod
     def network(self, config: NetworkConfig) -> N:
@@ -187,14 +209,8 @@ class Strategy(ABC, Generic[N]):
 class TrainingFree(Strategy[N]):
     """A method that decodes the trained networks of ``base``, of type N: a plan and ``decode``, nothing else.
 
-    Its traits are its own: what the base's class declares is not inherited, whatever class it derives from.
+    A class that derives from its base's instead takes over lesson, plan or decode, but none of its traits.
     """
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        for trait in TRAITS:
-            if trait not in vars(cls):
-                setattr(cls, trait, getattr(Strategy, trait))
 
     def network(self, config: NetworkConfig) -> N:
         raise TypeError(f"strategy '{self.name}' decodes networks of '{self.base}' and has none of its own")
@@ -206,20 +222,6 @@ class TrainingFree(Strategy[N]):
 
     def taught_logits(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         raise TypeError(f"strategy '{self.name}' learns nothing; '{self.base}' does")
-
-
-TRAITS = (
-    "any_order",
-    "revises",
-    "decides_steps",
-    "tests_drafts",
-    "lossless",
-    "batch_exact",
-    "empty_context",
-    "gradient_exceptions",
-    "expected_failures",
-)
-"""What a strategy promises beyond the contract's core, each held to by a check of its own."""
 
 
 def raster_lesson(batch: int, grid: tuple[int, int]) -> Lesson:

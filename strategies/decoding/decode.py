@@ -17,6 +17,7 @@ from torch import Tensor
 from backbones.direct import called_directly
 from backbones.networks import Networks
 from backbones.transformer import Network
+from pardec.errors import NotFinite
 from strategies.decoding.guidance import Guiding
 from strategies.decoding.meter import Meter
 from strategies.decoding.noise import Numbers
@@ -242,9 +243,9 @@ class Loop:
             )
 
     def finish(self, strategy: Strategy) -> Decoded:
-        """What the decode gave; FloatingPointError, or OffPlan where the canvas is not as promised."""
+        """What the decode gave; NotFinite, or OffPlan where the canvas is not as promised."""
         if not self.soundness.isfinite():
-            raise FloatingPointError("the guided logits are not finite")
+            raise NotFinite("the guided logits are not finite")
         self.numbers.require_enough()
         if self.groups is not None:
             left = next(self.groups, None)
@@ -301,7 +302,7 @@ def decode(
     commit (film strips, phase times). keep_drafts: keep what was drawn, not only what was committed.
 
     Raises ValueError where guidance meets a network without a null class, OffPlan (a ValueError) where a
-    strategy leaves its plan, FloatingPointError for guided logits that are NaN or infinite.
+    strategy leaves its plan, NotFinite for guided logits that are NaN or infinite.
     """
     config = network.config
     if guidance is not None and not config.null_class:

@@ -48,6 +48,11 @@ def loadable() -> list[str]:
     return [*BUILT_IN, *(name for name, _ in _foreign())]
 
 
+def trained() -> list[str]:
+    """Names of the loadable strategies that have networks of their own."""
+    return [name for name in loadable() if get(name).base is None]
+
+
 def faults() -> list[tuple[str, str]]:
     """What packages declare in vain, and why. Names that ``names`` holds say themselves what is wrong."""
     points, unread = _read_entry_points()

@@ -11,7 +11,7 @@ from harness.cell.cell import Cell
 from harness.subject.prepare import prepare
 from strategies.decoding.decode import decode
 from strategies.decoding.guidance import Guidance
-from strategies.decoding.registry import BUILT_IN, get
+from strategies.decoding.registry import get, trained
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 
@@ -40,7 +40,7 @@ def test_a_packed_product_is_the_plain_one(dtype, shape, bias):
     assert torch.allclose(found.float(), layer(x).float(), atol=1e-5 if dtype == torch.float32 else 0.05)
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if get(name).base is None])
+@pytest.mark.parametrize("name", trained())
 def test_a_packed_network_decodes_to_the_same_logits(name):
     strategy, network = get(name), filled(name, torch.float32)
     plan = strategy.plan(CONFIG.grid, None, Streams(0, (0, 1)))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backbones import attention
 from backbones.attention import View, attend
 from backbones.taught_attention import TILE, attend_taught, causal_tiles, tiles_of
 from strategies.lpd import teaching_mask
@@ -70,8 +71,6 @@ def test_causal_tiles_read_no_column_behind_their_rows():
 
 @pytest.mark.parametrize("view", [View(causal=True), View(mask=torch.ones(40, 40).tril().bool())])
 def test_a_pass_that_is_taught_in_bfloat16_goes_by_tiles(view, monkeypatch):
-    import backbones.attention as attention
-
     calls = []
     monkeypatch.setattr(attention, "attend_taught", lambda *parts: calls.append(1) or attend_taught(*parts))
     parts = [torch.randn(1, 2, 40, 8).bfloat16().requires_grad_() for _ in range(3)]

@@ -22,7 +22,7 @@ HEAVY = (
     "harness.commands.lossiness_run.load",
     "harness.commands.sample_run.load",
     "harness.cost.calibrate.calibrate",
-    "harness.commands.train_command._train",
+    "harness.commands.train_run._train",
     "harness.train.at_scale.train_at_scale",
     "harness.weights.download._download",
     "harness.regress.gate.compare",

@@ -1,12 +1,12 @@
 """All mutants, and what kills them."""
 
-from strategies.decoding.contract import CHECKS, Outcome, judge
+from strategies.decoding.contract import CHECKS, Checked, judge
 from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, speculation
 
 MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS, *speculation.MUTANTS]
 
 
-def verdict(mutant: Mutant, check: str) -> Outcome:
+def verdict(mutant: Mutant, check: str) -> Checked:
     getattr(mutant.strategy, "memory", {}).clear()  # what an earlier check left in its memory
     return judge(CHECKS[check], mutant.strategy, parts=mutant.parts)
 

@@ -42,7 +42,7 @@ class Dressed:
     def __call__(self, *args):
         return self.network(*args)
 
-    def cache(self, rows: int, slots: int, layers: int | None = None) -> KVCache:
+    def cache(self, rows: int, layers: int, slots: int) -> KVCache:
         network = self.network
         return self.cache_type(network.config.trunk, rows, slots, network.dtype, network.device, layers)
 

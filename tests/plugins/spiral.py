@@ -15,6 +15,7 @@ class Spiral(ARPG):
     title: ClassVar[str] = "Spiral"
     paper: ClassVar[str] = "none"
     base: ClassVar[str | None] = "arpg"
+    any_order: ClassVar[bool] = True
 
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray

@@ -21,7 +21,7 @@ from strategies.decoding.speculation import Guess, Window
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
 from strategies.sjd import SJD
-from tests.golden_replay import Golden, difference
+from tests.replays.common import Golden, difference
 
 UNUSED = -1
 

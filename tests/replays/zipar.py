@@ -8,7 +8,7 @@ from strategies.decoding.decode import decode
 from strategies.decoding.registry import by_family
 from strategies.decoding.streams import Streams
 from strategies.zipar import ZipAR, inputs, step_of
-from tests.golden_replay import Golden, RecordingSampler, difference
+from tests.replays.common import Golden, RecordingSampler, difference
 
 
 def replay_decode(golden: Golden) -> float:

@@ -11,7 +11,7 @@ from synthetic_rows import cell_row, sweep_rows, write_sweep
 from reports.artifacts import load_cost
 from reports.frame import facets
 from reports.predicted import (
-    Comparison,
+    CheckedPrediction,
     error_line,
     prediction_table,
     published_predictions,
@@ -100,7 +100,10 @@ def test_nothing_is_drawn_where_a_part_is_missing():
 
 def test_ratios_and_their_worst():
     slow, fast = pair()
-    compared = [Comparison(slow, cost(slow)), Comparison(fast, cost(fast, latency_s=0.1 * fast.latency_s))]
+    compared = [
+        CheckedPrediction(slow, cost(slow)),
+        CheckedPrediction(fast, cost(fast, latency_s=0.1 * fast.latency_s)),
+    ]
     assert compared[0].ratios["throughput"] == pytest.approx(2)
     assert compared[0].ratios["latency"] == pytest.approx(2)
     predicted = slow.weight_bytes + slow.cache_bytes + 1_000_000

@@ -22,7 +22,7 @@ def count(name: str, config: NetworkConfig) -> int:
 def counts():
     config = controlled_network(CODES, CLASSES, (8, 8))
     assert (config.trunk.width, config.trunk.depth) == (WIDTH, DEPTH)
-    return {name: count(name, config) for name in registry.BUILT_IN}
+    return {name: count(name, config) for name in registry.trained()}
 
 
 def test_raster_by_formula(counts):

@@ -95,10 +95,10 @@ def test_windows_write_over_what_they_fed_wrong(monkeypatch: pytest.MonkeyPatch)
     written: list[Tensor] = []
     extend = LayerCache.extend
 
-    def noted(cache, at, keys, values, reach=None):
+    def noted(cache, at, *rest):
         if isinstance(at, Tensor):
             written.append(at)
-        return extend(cache, at, keys, values, reach)
+        return extend(cache, at, *rest)
 
     monkeypatch.setattr(LayerCache, "extend", noted)
     decoded(Jacobi(window=4), network(torch.float64), 3)

@@ -200,6 +200,11 @@ def test_traits_are_not_inherited_from_a_base_silently():
     for trait in set(TRAITS) - {"empty_context"}:
         assert getattr(Derived, trait) == getattr(Strategy, trait)
 
+    class Plugin(Raster):
+        base = "raster"
+
+    assert not Plugin.lossless
+
 
 def test_a_training_free_method_needs_neither_lesson_nor_taught_logits():
     assert "taught_logits" not in {name for kind in (ByTest, Staggered) for name in vars(kind)}

@@ -13,7 +13,9 @@ from strategies.decoding.contract.card import CHECKS
 from strategies.decoding.contract.recording import subject
 from strategies.decoding.contract.requirements import Broken
 from strategies.decoding.contract.worlds import owner_of, world
+from strategies.jacobi import Jacobi
 from strategies.raster import Raster
+from strategies.sjd import SJD
 from tests.mutants.speculation import AdvancesByTheSlowestWithOldLaws, KeepsAStaleLaw
 from tests.strategies.kinds import ByEquality, ByTest, Staggered
 
@@ -137,12 +139,23 @@ def test_the_quantile_of_chi_square():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [ByTest(), SJD(window=3), Jacobi(), Jacobi(init="repeat_horizon")])
+def test_the_branches_of_two_rows(kind):
+    small, joint, _, masses = branches_of(kind, (2, 3), 2)
+    assert float(masses.sum()) == pytest.approx(1, abs=1e-4)
+    assert float((joint - small.joint(small.sampler((0,)))).abs().max()) < 2 - 2 * float(masses.sum()) + 1e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "images", "batch", "exact"),
     [
         (ByTest(), 150_000, 1000, True),
         (ByEquality(), 150_000, 1000, True),
+        (SJD(), 150_000, 1000, True),
+        (Jacobi(), 150_000, 1000, True),
         (ByTest(), 12_000, 4, True),
+        (SJD(), 12_000, 4, True),
         (AdvancesByTheSlowestWithOldLaws(), 12_000, 4, False),
     ],
 )

@@ -1,13 +1,20 @@
 """The window of drafts that speculative decoders share."""
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar
 
+import pytest
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
-from strategies.decoding.decode import make_rows
-from strategies.decoding.requests import Uniform
-from strategies.decoding.speculation import Guess, Window, residual, until_rejection
+from backbones.transformer import Network
+from strategies.decoding.contract.recording import CONTROLLED, randomise
+from strategies.decoding.decode import Decoded, decode, make_rows
+from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Commit, Draft, Uniform
+from strategies.decoding.sampling import StreamSampler
+from strategies.decoding.speculation import Guess, Speculative, Window, residual, until_rejection
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
 from strategies.sjd import SJD
@@ -83,3 +90,51 @@ def test_a_residual_that_rounding_leaves_empty_is_the_target():
     p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0]])
     assert residual(p, p.clone()).tolist() == p.tolist()
     torch.testing.assert_close(residual(p[1], p[0]), torch.tensor([0.0, 0.3, 0.0]))
+
+
+# What the loop does for them --------------------------------------------------------------------------------
+
+
+def sjd_with(most_visits: int | None) -> Decoded:
+    """Four images by SJD with windows of 4, whose plan says this of visits."""
+    network, method, streams = Raster().network(CONTROLLED).eval(), SJD(window=4), Streams(0, (0, 1, 2, 3))
+    randomise(network)
+    plan = replace(method.plan(CONTROLLED.grid, None, streams), most_visits=most_visits)
+    return decode(network, method, plan, torch.zeros(4, dtype=torch.int64), StreamSampler(streams))
+
+
+def test_numbers_do_not_depend_on_how_many_visits_are_expected():
+    assert torch.equal(sjd_with(4).tokens, sjd_with(None).tokens)
+
+
+def test_a_number_is_not_handed_out_twice():
+    with pytest.raises(ValueError, match=r"visited [234] times for '(token|accept)', its plan says 1"):
+        sjd_with(1)
+
+
+@dataclass(frozen=True)
+class Certain(Speculative[Network]):
+    """Draws a window's places from a law of its own, and keeps what stands at even places."""
+
+    decides_steps: ClassVar[bool] = True
+    base: ClassVar[str] = "raster"
+
+    def decode(self, network, plan: Plan, rows):
+        window = Window(self, network, plan, rows, "random")
+        yield from window.prefill()
+        at = yield from window.lay(15)
+        law = torch.zeros(2, 15, CONTROLLED.codes)
+        law[..., 3] = 2.0
+        drawn = yield Draft(window.forward(), at, law=lambda logits, sampler: law)
+        assert drawn.probs is law
+        yield Commit(at, drawn.tokens, where=at % 2 == 0)
+        yield Commit(at, drawn.tokens + 1, where=at % 2 == 1)
+
+
+def test_a_draft_may_bring_the_law_that_it_is_drawn_from():
+    network, method, streams = Raster().network(CONTROLLED).eval(), Certain(), Streams(0, (0, 1))
+    randomise(network)
+    plan = method.plan(CONTROLLED.grid, None, streams)
+    found = decode(network, method, plan, torch.zeros(2, dtype=torch.int64), StreamSampler(streams))
+    assert found.tokens[:, 1:].tolist() == [[4, 3] * 7 + [4]] * 2
+    assert found.drafted.tolist() == found.kept.tolist() == [15, 15]

@@ -4,16 +4,16 @@
 """
 
 from strategies.decoding.contract.card import CHECKS, Check, Checked, ScoreCard, check_strategy, judge
-from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, run, subject
+from strategies.decoding.contract.recording import CONTROLLED, Case, Parts, run, subject
 
 __all__ = [
     "CHECKS",
     "CONTROLLED",
+    "Case",
     "Check",
     "Checked",
     "Parts",
     "ScoreCard",
-    "Subject",
     "check_strategy",
     "judge",
     "run",

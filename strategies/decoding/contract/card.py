@@ -18,7 +18,7 @@ from strategies.decoding.contract import (
     sampling,
     work,
 )
-from strategies.decoding.contract.recording import CONTROLLED, Parts, Subject, subject
+from strategies.decoding.contract.recording import CONTROLLED, Case, Parts, subject
 from strategies.decoding.contract.requirements import Broken, require
 
 Status = Literal["pass", "fail", "expected failure", "not applicable"]
@@ -32,7 +32,7 @@ class Check:
     applies to strategies that say what their network is taught, as a training-free one need not.
     """
 
-    run: Callable[[Subject], None]
+    run: Callable[[Case], None]
     trait: str | None = None
     value: Any = True
     also: str | None = None
@@ -103,7 +103,7 @@ class ScoreCard:
         return [*lines, f"{self.strategy}: " + ", ".join(f"{n} {status}" for status, n in counts.items())]
 
 
-def check_expected_failures_are_declared(subject: Subject) -> None:
+def check_expected_failures_are_declared(subject: Case) -> None:
     """Every expected failure names a check that applies, and has a reason."""
     for name, reason in subject.strategy.expected_failures.items():
         require(name in WAIVABLE, f"expected failure '{name}' is no such check: {nearest(name, WAIVABLE)}")

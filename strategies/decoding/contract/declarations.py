@@ -10,7 +10,7 @@ import numpy as np
 
 from pardec.errors import UserError
 from strategies.decoding.base import Strategy
-from strategies.decoding.contract.recording import Subject
+from strategies.decoding.contract.recording import Case
 from strategies.decoding.contract.requirements import refused, require, require_equal
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
@@ -20,7 +20,7 @@ FOREIGN = frozenset({"harness", "reports", "results", "time", "os", "random", "s
 """Modules that a strategy has no business with: devices, timers, files and seeds are the harness's."""
 
 
-def check_declares_itself(subject: Subject) -> None:
+def check_declares_itself(subject: Case) -> None:
     """Name, title and paper are texts; options are frozen fields with defaults; exceptions have reasons."""
     strategy = subject.strategy
     for attribute in ("name", "title", "paper"):
@@ -35,7 +35,7 @@ def check_declares_itself(subject: Subject) -> None:
     require("" not in exceptions.values(), f"gradient exceptions without a reason: {dict(exceptions)}")
 
 
-def check_imports_nothing_foreign(subject: Subject) -> None:
+def check_imports_nothing_foreign(subject: Case) -> None:
     """A strategy knows no harness, no clock, no file system."""
     source = Path(inspect.getfile(type(subject.strategy)))
     foreign = {name.split(".")[0] for name in imports_of(source)} & FOREIGN
@@ -53,7 +53,7 @@ def imports_of(source: Path) -> set[str]:
     return found
 
 
-def check_plans_are_valid(subject: Subject) -> None:
+def check_plans_are_valid(subject: Case) -> None:
     """Every allowed step count on several grids gives a whole plan; what is not allowed is a UserError."""
     strategy = subject.strategy
     tried = [grid for grid in GRIDS if _plannable(strategy, grid)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pardec.errors import UserError
 from strategies.decoding.base import Lesson
-from strategies.decoding.contract.recording import Event, Run, Subject, run
+from strategies.decoding.contract.recording import Case, Event, Run, run
 from strategies.decoding.contract.recording import subject as make_subject
 from strategies.decoding.contract.requirements import TOLERANCE, Broken, close, require, require_equal
 from strategies.decoding.guidance import Guidance
@@ -18,7 +18,7 @@ from strategies.decoding.streams import Streams
 from strategies.decoding.trace import Committed, Drafted, places_of, step_of_position
 
 
-def check_every_position_once(subject: Subject) -> None:
+def check_every_position_once(subject: Case) -> None:
     """Every position is written in its step, once unless ``revises`` is declared, as it comes out.
 
     Read off the trace: what a plan decides beforehand, the trace shows.
@@ -59,7 +59,7 @@ def _require_written_once(found: Run, revises: bool) -> None:
         require(torch.equal(by_position, planned), "the trace says other steps than the plan")
 
 
-def check_causal(subject: Subject) -> None:
+def check_causal(subject: Case) -> None:
     """A token is drawn from logits that no token had a part in which was not written before.
 
     Changing a token leaves all logits exactly as they were until the trace has written it. Where the steps
@@ -112,7 +112,7 @@ def _first_changed_place(base: Run, other: Run, place: int) -> int | None:
     return int(steps[differs].min()) if differs.any() else None
 
 
-def check_cached_equals_taught(subject: Subject) -> None:
+def check_cached_equals_taught(subject: Case) -> None:
     """Cached, unguided decoding gives the logits of one teacher-forced pass over the plan's groups."""
     images = (0, 1, 2, 3)
     labels, tokens = subject.labels(images), subject.tokens(4)
@@ -133,7 +133,7 @@ def check_cached_equals_taught(subject: Subject) -> None:
         close(found.logits, expected, what=what, remedy=remedy)
 
 
-def check_guidance(subject: Subject) -> None:
+def check_guidance(subject: Case) -> None:
     """Scale 1 is the conditional branch exactly; other scales are u + s (c - u) with s by place."""
     images = (0, 1, 2)
     plan, labels, tokens = subject.plan(images), subject.labels(images), subject.tokens(3)
@@ -205,7 +205,7 @@ def _scales(event: Event, guidance: Guidance, plan: Plan) -> Tensor:
     return (by_place[at] if isinstance(at, slice) else by_place[at.clamp(min=0)]).unsqueeze(-1)
 
 
-def check_needs_a_null_class_for_guidance(subject: Subject) -> None:
+def check_needs_a_null_class_for_guidance(subject: Case) -> None:
     """A network without a null class decodes, and refuses guidance."""
     config = replace(subject.config, null_class=False)
     bare = make_subject(subject.strategy, config, parts=subject.parts)
@@ -221,7 +221,7 @@ def check_needs_a_null_class_for_guidance(subject: Subject) -> None:
     raise Broken("guidance without a null class is accepted")
 
 
-def check_given_tokens(subject: Subject) -> None:
+def check_given_tokens(subject: Case) -> None:
     """The trait ``any_order``: given tokens stand unchanged, and equal an ordinary first group forced."""
     strategy, grid, places = subject.strategy, subject.config.grid, subject.places
     images, known = (0, 1), np.array([1, 6, 2, places - 1])
@@ -245,7 +245,7 @@ def check_given_tokens(subject: Subject) -> None:
             close(given.logits, whole.logits[:, len(known) :], what=what)
 
 
-def check_everything_given(subject: Subject) -> None:
+def check_everything_given(subject: Case) -> None:
     """Nothing to generate: the given tokens come back."""
     tokens, images = subject.tokens(2), (0, 1)
     known = np.arange(subject.places)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from backbones.cache import KVCache
-from strategies.decoding.contract.recording import Run, Subject, randomise, run
+from strategies.decoding.contract.recording import Case, Run, randomise, run
 from strategies.decoding.contract.recording import subject as make_subject
 from strategies.decoding.contract.requirements import close, require, require_equal
 from strategies.decoding.sampling import ForcedSampler
@@ -20,7 +20,7 @@ from strategies.decoding.streams import Streams
 from strategies.decoding.trace import Drafted, places_of
 
 
-def check_batch_equals_singles(subject: Subject) -> None:
+def check_batch_equals_singles(subject: Case) -> None:
     """The trait ``batch_exact``: an image's logits and tokens do not depend on its batch."""
     images = (3, 0, 7, 12)
     steps = subject.plan(images).steps
@@ -46,7 +46,7 @@ def check_batch_equals_singles(subject: Subject) -> None:
             require(same, f"tokens of image {images[row]} are others in a batch than alone")
 
 
-def check_noise_belongs_to_images(subject: Subject) -> None:
+def check_noise_belongs_to_images(subject: Case) -> None:
     """Every number is u(seed, image, position, purpose, visit), as ``Streams`` defines it.
 
     A place's own number is that of visit 0; fresh ones count the visits of an image to a place for a purpose.
@@ -96,7 +96,7 @@ def _require_own_numbers(found: Run, streams: Streams, where: str) -> None:
             visited.scatter_add_(1, at, torch.ones_like(at))
 
 
-def check_deterministic(subject: Subject) -> None:
+def check_deterministic(subject: Case) -> None:
     """One seed, one result, without touching any global random state; another seed, another result."""
     images = tuple(range(4))
     labels = subject.labels(images)
@@ -122,13 +122,13 @@ def _global_random_state_untouched() -> Iterator[None]:
     require(np.array_equal(now, numpy_state), "NumPy's global generator was drawn from")
 
 
-def check_uses_the_network_it_is_given(subject: Subject) -> None:
+def check_uses_the_network_it_is_given(subject: Case) -> None:
     """Other weights, in another network or in the same one, give other logits, and both give the same."""
     images = (0, 1)
     labels, forced = subject.labels(images), ForcedSampler(subject.tokens(2))
     guidance = subject.guidance(2.0)
 
-    def logits(of: Subject) -> Tensor:
+    def logits(of: Case) -> Tensor:
         return run(of, of.plan(images), labels, forced, guidance).logits
 
     before = logits(subject)
@@ -140,7 +140,7 @@ def check_uses_the_network_it_is_given(subject: Subject) -> None:
     close(logits(subject), another, what="logits of two networks with the same new weights")
 
 
-def check_leaves_its_inputs_alone(subject: Subject) -> None:
+def check_leaves_its_inputs_alone(subject: Case) -> None:
     """Labels, plan, given tokens, lessons and the tokens it is sent are read, not written."""
     strategy, images = subject.strategy, (0, 1)
     known = np.array([3, 1]) if strategy.any_order else None
@@ -167,7 +167,7 @@ def _unwritten(inputs: dict[str, Any]) -> Iterator[None]:
         require(bool((before[name] == value).all()), f"writes into {name}")
 
 
-def check_reads_only_filled_slots(subject: Subject) -> None:
+def check_reads_only_filled_slots(subject: Case) -> None:
     """Unless ``empty_context`` is declared, what a cache holds before it is written has no effect."""
     images = (0, 1, 2)
     labels, forced = subject.labels(images), ForcedSampler(subject.tokens(3))

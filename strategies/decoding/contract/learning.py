@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import torch
 
-from strategies.decoding.contract.recording import Subject
+from strategies.decoding.contract.recording import Case
 from strategies.decoding.contract.requirements import close, require, require_equal
 
 
-def check_lessons(subject: Subject) -> None:
+def check_lessons(subject: Case) -> None:
     """A lesson is a permutation per row (and group sizes that fill it), the same for one generator state."""
     strategy, config = subject.strategy, subject.config
     for progress in (0.0, 0.6, 1.0):
@@ -25,7 +25,7 @@ def check_lessons(subject: Subject) -> None:
         require(fills, f"group sizes {sizes} of a lesson do not fill {subject.places} places")
 
 
-def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
+def check_loss_is_mean_cross_entropy(subject: Case) -> None:
     """The loss is the mean cross-entropy of the taught logits, [B, N, V] in float32."""
     strategy, config = subject.strategy, subject.config
     tokens, labels = subject.tokens(4), torch.tensor([0, 1, 2, config.classes])
@@ -40,7 +40,7 @@ def check_loss_is_mean_cross_entropy(subject: Subject) -> None:
     close(loss, expected, 1e-5, "loss and mean cross-entropy")
 
 
-def check_every_parameter_learns(subject: Subject) -> None:
+def check_every_parameter_learns(subject: Case) -> None:
     """Every parameter gets gradient but declared exceptions, and those have a part that truly cannot."""
     strategy, config, network = subject.strategy, subject.config, subject.network
     tokens, labels = subject.tokens(8), torch.arange(8) % (config.classes + 1)
@@ -58,7 +58,7 @@ def check_every_parameter_learns(subject: Subject) -> None:
     network.zero_grad(set_to_none=True)
 
 
-def check_lessons_leak_nothing(subject: Subject) -> None:
+def check_lessons_leak_nothing(subject: Case) -> None:
     """In training, the logits of a group do not depend on its own or any later token."""
     strategy, config = subject.strategy, subject.config
     tokens = subject.tokens(1).repeat(subject.places + 1, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.branching import Silent, all_branches
-from strategies.decoding.contract.recording import Subject, run
+from strategies.decoding.contract.recording import Case, run
 from strategies.decoding.contract.requirements import close, require
 from strategies.decoding.contract.worlds import Grid, World, first_plannable, is_plannable, one_by_one, world
 from strategies.decoding.decode import Decoded
@@ -26,16 +26,18 @@ BRANCHING: tuple[tuple[Grid, int], ...] = (((1, 4), 3), ((1, 5), 2), ((2, 3), 2)
 
 With two codes a residual is certain, so no redraw can be wrong; at four places no draft is old enough to be.
 """
-FEW_BRANCHES, MOST_BRANCHES = 3_000, 200_000
+FEW_BRANCHES, MOST_BRANCHES = 2_000, 200_000
 LEFT_OUT = 1e-3
 """Largest probability of all branches that are left out."""
 SAMPLED_WORLDS: tuple[Grid, ...] = ((2, 3), (1, 5), (3, 3))
 SAMPLED = 2048
+SMALL_BATCH = 16
+"""Images of a batch that is not its images one by one."""
 QUANTILE = 4.7534
 """Of the normal distribution: a sampled check fails a lossless method once in a million."""
 
 
-def check_lossless(subject: Subject) -> None:
+def check_lossless(subject: Case) -> None:
     """The joint distribution of the decode is that of the network decoded one token at a time.
 
     Where the plan says who draws when: on an enumerable world of 3 x 3 positions and 2 codes, whatever the
@@ -49,7 +51,7 @@ def check_lossless(subject: Subject) -> None:
     _require_lossless_conditionals(subject)
 
 
-def _require_lossless_joint(subject: Subject) -> None:
+def _require_lossless_joint(subject: Case) -> None:
     grid = first_plannable(subject, WORLDS)
     for steps in world(subject, grid).subject.step_counts():
         small = world(subject, grid, steps=steps)
@@ -68,7 +70,7 @@ def _require_lossless_joint(subject: Subject) -> None:
         _require_equal_joints(decoded, expected, 0.0, f"{steps} steps: ", subject)
 
 
-def _require_lossless_conditionals(subject: Subject) -> None:
+def _require_lossless_conditionals(subject: Case) -> None:
     grid = first_plannable(subject, LARGE)
     large = world(subject, grid, codes=5)
     for steps in large.subject.step_counts()[:2]:
@@ -80,13 +82,13 @@ def _require_lossless_conditionals(subject: Subject) -> None:
         close(found.logits.log_softmax(-1), taught.float().log_softmax(-1), 2e-4, what, _remedy(subject))
 
 
-def _remedy(subject: Subject) -> str:
+def _remedy(subject: Case) -> str:
     base = subject.strategy.base
     judge = "" if base is None else f" (the judge is its base, '{base}')"
     return f"{judge}; a method that is not exact declares lossless = False"
 
 
-def _require_lossless_branches(subject: Subject) -> None:
+def _require_lossless_branches(subject: Case) -> None:
     if not subject.strategy.batch_exact:
         return  # branches are rows of one batch; the sampled check tries what a batch does
     tried: dict[str, float] = {}
@@ -122,7 +124,7 @@ def _require_lossless_world(small: World, tokens: Tensor, steps: Tensor, masses:
 
 
 def _require_equal_joints(
-    decoded: Tensor, expected: Tensor, left_out: float, where: str, subject: Subject
+    decoded: Tensor, expected: Tensor, left_out: float, where: str, subject: Case
 ) -> None:
     worst = float((decoded - expected).abs().max())
     distance = float((decoded - expected).abs().sum()) / 2
@@ -144,14 +146,14 @@ def branches_of(small: World) -> tuple[Tensor, Tensor, Tensor]:
     return all_branches(small.subject.strategy, decode_rows, MOST_BRANCHES)
 
 
-def check_lossless_in_a_batch(subject: Subject) -> None:
+def check_lossless_in_a_batch(subject: Case) -> None:
     """Images sampled in a batch, each at its own pace, come as often as one token at a time makes them.
 
     Guided, by a chi-square test whose threshold a lossless method passes but once in a million. The numbers
     are fixed, so a method that passes does so every time.
     """
     small = world(subject, first_plannable(subject, SAMPLED_WORLDS))
-    batch = SAMPLED if subject.strategy.batch_exact else 4
+    batch = SAMPLED if subject.strategy.batch_exact else SMALL_BATCH
     statistic, threshold, paces = sampled(small, SAMPLED, batch)
     require(paces > 1, "all images of the batch end after the same number of steps: nothing is tried")
     require(

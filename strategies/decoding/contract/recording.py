@@ -40,7 +40,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Case:
     """What a check is about: a strategy, a network of it whose parameters are all random, and the parts.
 
     (Published initialisations zero whole heads, which would make most checks empty.)
@@ -93,12 +93,12 @@ class Subject:
 
 def subject(
     strategy: Strategy, config: NetworkConfig = CONTROLLED, seed: int = 0, parts: Parts | None = None
-) -> Subject:
+) -> Case:
     """A strategy and a network of it (or of its base) in which no parameter is at a special value."""
     owner = strategy if strategy.base is None else registry.get(strategy.base)
     network = owner.network(config).eval()
     randomise(network, seed)
-    return Subject(strategy, network, parts or Parts())
+    return Case(strategy, network, parts or Parts())
 
 
 def randomise(network: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
@@ -297,7 +297,7 @@ class Run:
 
 
 def run(
-    subject: Subject,
+    subject: Case,
     plan: Plan,
     labels: Tensor,
     sampler: Sampler,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strategies.decoding.contract.recording import Subject
+from strategies.decoding.contract.recording import Case
 from strategies.decoding.contract.requirements import close, require
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -24,7 +24,7 @@ NUMBERS = 4096
 """Evenly spaced uniform numbers that a distribution is probed with."""
 
 
-def check_sampler_draws_the_filtered_softmax(subject: Subject) -> None:
+def check_sampler_draws_the_filtered_softmax(subject: Case) -> None:
     """Over all uniform numbers, tokens come as often as softmax(logits / temperature), top-k, top-p say."""
     codes = subject.config.codes
     generator = torch.Generator().manual_seed(3)
@@ -59,7 +59,7 @@ def filtered_softmax(logits: Tensor, temperature: float = 1.0, top_k: int = 0, t
     return found
 
 
-def check_guidance_scales(subject: Subject) -> None:
+def check_guidance_scales(subject: Case) -> None:
     """By place: s, or 1 + (s - 1) ramp(progress); 1 where an interval of prediction counts has ended."""
     plan = subject.plan((0,))
     progress, count = torch.as_tensor(plan.progress), torch.as_tensor(plan.count)

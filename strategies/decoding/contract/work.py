@@ -10,7 +10,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from backbones.networks import Networks
 from backbones.transformer import Network, Trunk
-from strategies.decoding.contract.recording import Run, Subject, run
+from strategies.decoding.contract.recording import Case, Run, run
 from strategies.decoding.contract.requirements import require, require_equal
 from strategies.decoding.meter import by_role
 
@@ -109,7 +109,7 @@ class Counter:
         return Work(self.forwards, self.rows, total, total - self.flops_inside, self.most_calls)
 
 
-def work_of_a_decode(subject: Subject, images: tuple[int, ...], steps: int | None) -> Work:
+def work_of_a_decode(subject: Case, images: tuple[int, ...], steps: int | None) -> Work:
     """The work of one guided decode."""
     plan, labels = subject.plan(images, steps), subject.labels(images)
     with Products() as products:
@@ -121,7 +121,7 @@ def work_of_a_decode(subject: Subject, images: tuple[int, ...], steps: int | Non
     return work
 
 
-def check_used_through_the_loop_only(subject: Subject) -> None:
+def check_used_through_the_loop_only(subject: Case) -> None:
     """One forward of each network per step, and no mode, gradient or parameter of a network is changed."""
     images, network = (0, 1), subject.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -165,7 +165,7 @@ def _require_forwards(found: Run) -> None:
     require(within, f"images end after {paces.tolist()} steps, the decode after {decoded.steps}")
 
 
-def check_hides_no_work(subject: Subject) -> None:
+def check_hides_no_work(subject: Case) -> None:
     """All matrix products happen in the forward calls that count as steps, one pass through a trunk each."""
     for steps in subject.step_counts():
         work = work_of_a_decode(subject, (0, 1), steps)
@@ -176,7 +176,7 @@ def check_hides_no_work(subject: Subject) -> None:
         require(calls <= 1, f"{steps} steps: one counted forward call runs a trunk {calls} times")
 
 
-def check_repeats_its_work(subject: Subject) -> None:
+def check_repeats_its_work(subject: Case) -> None:
     """A decode does all its work each time: nothing is kept from an earlier one, as in a warm-up."""
     images = (1009, 1010, 1011, 1012, 1013)  # of no other check: their first decode is really the first
     steps = subject.plan(images).steps

@@ -9,7 +9,7 @@ from torch import Tensor
 from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Lesson, Strategy
-from strategies.decoding.contract.recording import Subject, randomise
+from strategies.decoding.contract.recording import Case, randomise
 from strategies.decoding.contract.recording import subject as make_subject
 from strategies.decoding.contract.requirements import Broken, require
 from strategies.decoding.decode import Decoded, OffPlan, decode
@@ -25,7 +25,7 @@ Grid = tuple[int, int]
 class World:
     """A strategy with a random network of few codes on a small grid."""
 
-    subject: Subject
+    subject: Case
     plan: Plan
     label: int = 1
 
@@ -73,7 +73,7 @@ def owner_of(strategy: Strategy) -> Strategy:
 
 
 def one_by_one(
-    subject: Subject, images: Tensor, label: int, order: Tensor, plan: Plan, guidance: Guidance | None = None
+    subject: Case, images: Tensor, label: int, order: Tensor, plan: Plan, guidance: Guidance | None = None
 ) -> Tensor:
     """The owner's logits of each token given those before it in ``order`` [M, N]: float64 [M, N, V]."""
     lesson = Lesson(order, (1,) * plan.places)
@@ -88,7 +88,7 @@ def one_by_one(
     return null + torch.as_tensor(guidance.weights(plan))[:, None] * (logits - null)
 
 
-def world(subject: Subject, grid: Grid, codes: int = 2, steps: int | None = None) -> World:
+def world(subject: Case, grid: Grid, codes: int = 2, steps: int | None = None) -> World:
     """The strategy on a small grid, with weights that make tokens depend on each other."""
     config = replace(subject.config, codes=codes, grid=grid)
     small = make_subject(subject.strategy, config, parts=subject.parts)
@@ -96,7 +96,7 @@ def world(subject: Subject, grid: Grid, codes: int = 2, steps: int | None = None
     return World(small, small.plan((0,), steps))
 
 
-def is_plannable(subject: Subject, grid: Grid) -> bool:
+def is_plannable(subject: Case, grid: Grid) -> bool:
     """Whether the strategy has a plan for the grid."""
     try:
         subject.strategy.plan(grid, None, Streams(0, (0,)))
@@ -105,7 +105,7 @@ def is_plannable(subject: Subject, grid: Grid) -> bool:
     return True
 
 
-def first_plannable(subject: Subject, grids: tuple[Grid, ...]) -> Grid:
+def first_plannable(subject: Case, grids: tuple[Grid, ...]) -> Grid:
     """The first of the grids that the strategy has a plan for; Broken if there is none."""
     found = [grid for grid in grids if is_plannable(subject, grid)]
     require(found, f"no plan on any of the grids {grids}")

@@ -9,6 +9,7 @@ import torch
 
 from harness.cell.cell import Cell, normalised
 from harness.cli import main
+from harness.lossiness import branches
 from harness.lossiness.conditionals import Undefined, sequential_log_probabilities
 from harness.lossiness.estimate import estimate
 from harness.lossiness.exact import compare_joints, joints
@@ -17,6 +18,7 @@ from harness.lossiness.worlds import OWN, RULES, World, ordered_plan, variants
 from harness.subject.prepare import prepare
 from harness.subject.subject import load
 from pardec.errors import UserError
+from strategies import sjd
 from strategies.decoding import registry
 from strategies.decoding.base import Lesson
 from strategies.decoding.guidance import Guidance
@@ -80,7 +82,11 @@ def test_joints_that_do_not_fit_are_refused(sizes, shape, words) -> None:
         compare_joints(p, p / 2, (2,))
 
 
-@pytest.mark.parametrize("name", registry.names())
+TRAINED = registry.trained()
+"""Of the others some are their base in so small a world."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("guidance", [None, Guidance(2.0)])
 def test_what_claims_to_be_lossless_is(name: str, guidance: Guidance | None) -> None:
     strategy = registry.get(name)
@@ -98,6 +104,42 @@ def test_what_claims_to_be_lossless_is(name: str, guidance: Guidance | None) -> 
     steps = strategy.allowed_steps(SQUARE.grid)[-1]
     _, single = SQUARE.loss(strategy, OWN, 1, steps, guidance)
     assert single.total_variation < 1e-5
+
+
+@pytest.mark.parametrize("guidance", [None, Guidance(2.0)])
+def test_a_decoder_that_decides_its_steps_is_judged_by_every_branch(guidance: Guidance | None) -> None:
+    world = World((2, 2), 2)
+    for name in ("jacobi", "sjd"):
+        plan, found = world.loss(registry.get(name, window=3), OWN, 1, None, guidance)
+        assert plan.opened
+        assert found.total_variation < 1e-5
+        assert abs(found.kl_bits) < 1e-6
+    with pytest.raises(UserError, match="decides its steps while decoding"):
+        world.loss(registry.get("sjd"), OWN, 0, 4, None)
+
+
+def test_a_world_of_too_many_branches_is_not_half_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branches, "MOST_BRANCHES", 500)
+    with pytest.raises(Undefined, match="more than 500 branches"):
+        World((2, 2), 3).loss(registry.get("sjd"), OWN, 0, None, None)
+
+
+def test_sampled_images_show_what_a_wrong_test_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World((2, 2), 3)
+    honest = world.sampled(registry.get("sjd"), 3, Guidance(2.0))
+    assert honest.as_expected
+    assert honest.total_variation < 2 * honest.chance
+    # Every draft that is carried on counts as drawn from the distribution of now.
+    monkeypatch.setattr(sjd, "of_tokens", lambda law, tokens: torch.ones_like(tokens, dtype=torch.float32))
+    assert not world.sampled(registry.get("sjd"), 3, Guidance(2.0)).as_expected
+
+
+def test_the_command_lists_branches_and_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lossiness", "--strategies", "jacobi", "--grid", "2x2", "--networks", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("every branch") == 2  # without guidance and with it
+    assert out.count("4096 images in batches of 4096") == 2
+    assert out.count("lossless: holds") == 4
 
 
 def test_a_false_claim_fails_the_command(monkeypatch, capsys) -> None:
@@ -129,7 +171,7 @@ def test_a_decode_that_ignores_its_tokens_is_found() -> None:
     assert found.total_variation > 0.01
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_trait_sequential_conditionals(name: str) -> None:
     """Each place's distribution hears the place just before it, exactly where the strategy says so."""
     strategy = registry.get(name)

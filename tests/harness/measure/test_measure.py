@@ -46,13 +46,20 @@ def linear(rows: int, inputs: int, outputs: int) -> int:
     return 2 * rows * inputs * outputs
 
 
-def block(config: NetworkConfig, rows: int, runs: list[tuple[int, int]], cross: bool = False) -> int:
-    """One block over ``rows``, of which each run (rows, keys) attends to so many keys."""
-    trunk = config.trunk
+def block(
+    config: NetworkConfig,
+    rows: int,
+    runs: list[tuple[int, int]],
+    cross: bool = False,
+    read: int | None = None,
+) -> int:
+    """One block over ``rows``, of which each run (rows, keys) attends to so many keys, and ``read`` go on."""
+    trunk, fed = config.trunk, rows
+    rows = rows if read is None else read
     projected = trunk.width if cross else trunk.width + 2 * trunk.shared_heads * trunk.head_width
     mlp = linear(rows, trunk.width, 2 * trunk.mlp_width) + linear(rows, trunk.mlp_width, trunk.width)
     attention = sum(2 * 2 * queries * keys * trunk.width for queries, keys in runs)
-    return linear(rows, trunk.width, projected) + attention + linear(rows, trunk.width, trunk.width) + mlp
+    return linear(fed, trunk.width, projected) + attention + linear(rows, trunk.width, trunk.width) + mlp
 
 
 def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
@@ -73,11 +80,15 @@ def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
         elif strategy == "randar":
             # An instruction beside every token; the first of a group is in the cache already.
             rows, keys = 2 * fed - 1 + asked, 2 * filled - 1 + asked
-            total += trunk.depth * block(config, rows, [(rows, keys)])
+            total += (trunk.depth - 1) * block(config, rows, [(rows, keys)])
+            total += block(config, rows, [(asked, keys)], read=asked)
             total += linear(asked, trunk.width, config.codes)
         elif strategy == "lpd":
             runs = [(fed, filled), (asked, filled + asked)]
-            total += trunk.depth * block(config, fed + asked, runs) + linear(asked, trunk.width, config.codes)
+            total += (trunk.depth - 1) * block(config, fed + asked, runs)
+            total += block(config, fed + asked, runs[1:], read=asked) + linear(
+                asked, trunk.width, config.codes
+            )
         else:
             total += trunk.depth * block(config, fed, [(fed, filled)]) + linear(
                 fed, trunk.width, config.codes

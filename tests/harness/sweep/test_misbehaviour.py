@@ -60,7 +60,7 @@ def check(rows: dict[str, Row], expected: dict[str, tuple[str, str | None]]) -> 
 def test_not_a_number_and_an_early_exit(tmp_path, small_zoo, capsys):
     status, rows = swept(tmp_path, small_zoo, {"nan": "", "exit 0": ""})
     expected = {
-        "nan": ("invalid", "FloatingPointError: the network's logits are not finite"),
+        "nan": ("invalid", "NotFinite: the guided logits are not finite"),
         "exit 0": ("error", "the worker ended with 0 and no result"),
     }
     check(rows, expected)

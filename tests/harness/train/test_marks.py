@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backbones.config import NetworkConfig, TrunkConfig
 from harness.machine.stopping import Stop, stop_at_next_step
-from harness.train.mark_recipe import MarkRecipe, still_learning
+from harness.train.mark_recipe import MarkRecipe, goes_on, still_learning
 from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
 from harness.train.tier import Material, claimed, train_tier, trainer_of
 from harness.weights import zoo
@@ -120,6 +120,15 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
     assert all(parameter.ndim < 2 for parameter in rest.param_groups[1]["params"])
 
 
+def test_a_run_goes_on_where_all_that_was_stored_is_the_same():
+    stored = {"recipe": {"rate": 1.0, "marks": [1, 2]}, "network": {"codes": 8}}
+    assert goes_on(stored, stored)
+    assert goes_on(stored, {**stored, "later": 1, "network": {"codes": 8, "later": None}})
+    assert not goes_on(stored, {**stored, "network": {"codes": 9}})
+    assert not goes_on(stored, {"recipe": stored["recipe"]})
+    assert not goes_on(stored, {**stored, "recipe": 1.0})
+
+
 # Runs -------------------------------------------------------------------------------------------------
 
 
@@ -200,12 +209,12 @@ def test_signals_ask_and_are_given_back():
 
 
 def test_a_run_refuses_another_recipe_and_what_is_no_run(tmp_path, images):
-    run = trainer(tmp_path)
+    run = trainer(tmp_path, made_of={"tokenizer_sha256": "one"})
     run.save()
-    assert trainer(tmp_path).resume()
+    assert trainer(tmp_path, made_of={"tokenizer_sha256": "one"}).resume()
     others = (
-        trainer(tmp_path, recipe=dataclasses.replace(RECIPE, matrix_rate=1e-3)),
-        trainer(tmp_path, strategy="par"),
+        trainer(tmp_path, recipe=dataclasses.replace(RECIPE, matrix_rate=1e-3), made_of=run.made_of),
+        trainer(tmp_path, strategy="par", made_of=run.made_of),
         trainer(tmp_path, made_of={"tokenizer_sha256": "another"}),
     )
     for other in others:
@@ -276,7 +285,7 @@ def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material,
     assert last["marks"][1]["images"] == last["images_trained"] == 80
     assert last["weights"]["file"] == "raster.safetensors"
     assert 0 <= last["near_certain"] <= 1
-    assert last["run_hash"] == trainer_of("raster", RECIPE, material, runs).hash
+    assert trainer_of("raster", RECIPE, material, runs).reached.marks.keys() == {1, 2}
 
 
 def test_a_run_is_one_process_s_at_a_time(tmp_path):

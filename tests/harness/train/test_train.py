@@ -17,7 +17,6 @@ from harness.train.trainer import CodesInMemory, Recipe, Trainer, card
 from harness.weights import zoo
 from pardec.errors import UserError
 from strategies.decoding import registry
-from strategies.decoding.registry import BUILT_IN
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64, dropout=Dropout(residual=0.1))
 CONFIG = NetworkConfig(TRUNK, 8, 3, (4, 4))
@@ -43,7 +42,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", registry.trained())
 def test_a_run_that_was_cut_equals_an_undisturbed_one(tmp_path, name):
     whole = trainer(tmp_path / "whole", name)
     whole.run(codes(), codes(seed=1), quiet=True)
@@ -68,13 +67,14 @@ def test_seeds_decide_everything(tmp_path):
     assert not equal(made[0], made[2])
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", registry.trained())
 def test_every_strategy_learns_what_labels_tell(tmp_path, name):
     """Two codes of eight are possible once the label is known: the loss falls from log 8 towards log 2."""
     run = trainer(tmp_path, name, steps=80, batch=16, rate=5e-3, warmup_steps=5, validate_every=40)
     before = run.validate(codes(60))
     run.run(codes(60), codes(60, seed=1), quiet=True)
-    assert before == pytest.approx(math.log(8), abs=1e-3)  # a zero head knows nothing
+    # A zero head knows nothing; NAR's second one is not zeroed.
+    assert before == pytest.approx(math.log(8), abs=1e-3 if name != "nar" else 0.02)
     assert run.log.validation[-1][1] < 1.2
 
 
@@ -179,7 +179,7 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
 
 
 def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12$"):
+    with pytest.raises(UserError, match=r"make it with: pardec train lpd --seed 12 --out "):
         zoo.read_card("zoo/lpd-seed12", tmp_path)
-    with pytest.raises(UserError, match=r"make it with: pardec train lpd-seedling$"):
+    with pytest.raises(UserError, match=r"no file .*; valid: none$"):
         zoo.read_card("zoo/lpd-seedling", tmp_path)

@@ -22,7 +22,6 @@ from harness.train import recipes
 from harness.train.log import LogFile, Speed
 from harness.train.trainer import Trainer, parts_of
 from strategies.decoding import registry
-from strategies.decoding.registry import BUILT_IN
 from tests.harness.small_codes import INFO, write_codes
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64, dropout=Dropout(residual=0.1))
@@ -88,7 +87,7 @@ def test_an_epoch_visits_every_image_once_and_the_next_in_another_order(folder):
     assert not torch.equal(other, visits[:30])
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", registry.trained())
 def test_what_a_step_teaches_depends_on_seed_and_step_alone(tmp_path, folder, name):
     codes, run, late = CodeShards.open(folder), trainer(tmp_path, name), trainer(tmp_path, name)
     for _ in range(3):
@@ -107,7 +106,7 @@ def test_processes_deal_the_rows_of_a_batch_among_them():
     assert sorted(row for part in dealt for row in part) == list(range(24))
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", registry.trained())
 def test_accumulated_micro_batches_equal_one_batch(tmp_path, folder, name):
     codes = CodeShards.open(folder)
     config = dataclasses.replace(CONFIG, trunk=TRUNK.with_dropout(Dropout()))
@@ -334,7 +333,7 @@ def test_recipes_are_the_papers_own():
     assert raster.rate_at(0) == raster.rate_at(raster.steps - 1) == 1e-4
     assert made["par"].rate_at(made["par"].steps - 1) < 1e-8
     assert all(recipe.streams == "by_step" and recipe.averaging == 0 for recipe in made.values())
-    assert set(recipes.presets()) >= {"common", *BUILT_IN}
+    assert set(recipes.presets()) >= {"common", *registry.FIRST}
 
 
 def test_another_batch_scales_the_rate_and_other_steps_the_warm_up():

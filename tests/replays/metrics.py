@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from harness import quality as q
 from harness.quality import diversity, frechet, kernel, neighbours
+from tests.replays.common import Golden
 
 Recorded = Mapping[str, NDArray[np.float32]]
 
@@ -58,3 +59,10 @@ def _kernel_distances(fake: NDArray[np.float32], real: NDArray[np.float32]) -> l
     n = min(len(fake), len(real))
     whole = kernel.torch_fidelity_distance(fake[:n], real[:n], subset_size=n, subsets=1)
     return [kernel.distance(fake[:n], real[:n]), whole]
+
+
+def replay_other(golden: Golden) -> float:
+    return replay_metrics(golden.config, {name: value.numpy() for name, value in golden.io.items()})
+
+
+REPLAYS = {"other": replay_other}

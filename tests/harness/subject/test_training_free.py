@@ -1,0 +1,95 @@
+"""A training-free method decodes its base's weights, wherever a cell can ask for it."""
+
+import pytest
+
+from harness.cell.cell import RANDOM, Cell, normalised
+from harness.cli import main
+from harness.cost.work import Unforeseeable, decode_work
+from harness.subject.pins import finished
+from harness.subject.prepare import prepare
+from harness.subject.subject import load, run_batch
+from pardec.errors import UserError
+
+
+def cell(strategy: str, zoo, **changes) -> Cell:
+    return normalised(Cell(strategy, zoo=str(zoo), threads=1, batch=4, images=4, **changes))
+
+
+def test_jacobi_decodes_the_base_s_weights_to_the_base_s_images(small_zoo):
+    images = []
+    for strategy in ("raster", "jacobi"):
+        prepared = prepare(cell(strategy, small_zoo, guidance=2.0))
+        assert prepared.cell.network == "zoo/raster"
+        images.append(run_batch(load(prepared), range(4)))
+    # On so few tokens no rounding is met at an edge.
+    assert (images[0].decoded.tokens == images[1].decoded.tokens).all()
+    assert images[1].plan.steps is None
+
+
+def test_options_and_base_stand_in_the_label(small_zoo):
+    assert prepare(cell("sjd", small_zoo, options={"window": 4})).cell.label == "SJD (window 4)"
+    known = Cell("sjd", network="llamagen-l-256", checkpoint=RANDOM, acceptance=0.7)
+    prepared = prepare(normalised(known))
+    assert prepared.cell.label == "LlamaGen-L, SJD"
+    assert prepared.cell.steps is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "remedy"),
+    [("sjd", "trained weights or a declared share"), ("jacobi", "it needs trained weights")],
+)
+def test_random_weights_give_no_steps_that_count(strategy, remedy, small_zoo):
+    with pytest.raises(UserError, match=remedy):
+        finished(cell(strategy, small_zoo, checkpoint=RANDOM))
+    prepare(cell(strategy, small_zoo, checkpoint=RANDOM))  # a plan needs no weights
+
+
+def test_a_declared_acceptance_is_no_measured_one(small_zoo):
+    declared = finished(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=0.5))
+    assert declared.acceptance == 0.5
+    made = load(prepare(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=1.0, options={"window": 8})))
+    fast = run_batch(made, range(4)).decoded.steps_of_image
+    made = load(prepare(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=0.0, options={"window": 8})))
+    slow = run_batch(made, range(4)).decoded.steps_of_image
+    assert (slow == made.prepared.config.places).all()
+    assert (fast < slow).all()
+    with pytest.raises(UserError, match="tests no drafts against random numbers"):
+        prepare(cell("jacobi", small_zoo, acceptance=0.5))
+
+
+def test_its_cost_is_decided_while_decoding(small_zoo, capsys):
+    with pytest.raises(Unforeseeable, match="decides its steps while decoding"):
+        decode_work(prepare(cell("sjd", small_zoo)))
+    flags = ["--zoo", str(small_zoo), "--threads", "1", "--batch", "4"]
+    assert main(["explain", "sjd,window=4", *flags, "--device-card", "h100-sxm"]) == 2
+    told = capsys.readouterr()
+    assert "decided while decoding" in told.out
+    assert "no cost is predicted, for strategy 'sjd' decides its steps while decoding" in told.err
+
+
+def test_a_training_free_method_is_not_trained(capsys):
+    assert main(["train", "jacobi"]) == 2
+    assert "strategy 'jacobi' trains no network; train its base 'raster'" in capsys.readouterr().err
+
+
+def test_a_cell_may_open_with_the_strategy_s_name(small_zoo, capsys, tmp_path):
+    flags = [
+        "--zoo",
+        str(small_zoo),
+        "--threads",
+        "1",
+        "--batch",
+        "4",
+        "--per-class",
+        "1",
+        "--classes",
+        "0,1",
+    ]
+    pictures = [tmp_path / "named.png", tmp_path / "keyed.png"]
+    for text, out in zip(
+        ("sjd,guidance=2,window=4", "strategy=sjd,guidance=2,window=4"), pictures, strict=True
+    ):
+        assert main(["sample", text, *flags, "--out", str(out)]) == 0
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert main(["explain", "window=4"]) == 2
+    assert "no strategy; valid: raster" in capsys.readouterr().err
