@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -26,8 +26,9 @@ class View:
     (everything).
 
     Decoding, all images at one pace: the n rows are written to slots from ``start`` on, and the slots up to
-    there are read. Each run (rows, keys) of ``runs`` sees the first ``keys`` slots, or ``mask``, as wide as
-    what is read, says so slot by slot; without both all rows see everything filled.
+    there are read. Under ``causal`` each row sees the slots up to its own; each run (rows, keys) of ``runs``
+    sees the first ``keys`` slots; ``mask``, as wide as what is read, says so slot by slot; without any of
+    them all rows see everything filled.
 
     Decoding, each image at its own pace: ``start`` is int64 [R], or ``slots``, int64 [R, n] or [1, n], names
     them one by one. The first ``reach`` slots are read (None: all that there are), a bound known to the host,
@@ -45,7 +46,7 @@ class View:
     slots: Tensor | None = None
     reach: int | None = None
     asked: int | None = None
-    """Only the last rows are computed, and ``runs`` and ``mask`` are theirs; the others are just seen."""
+    """Only the last rows are computed, and ``mask`` is theirs; the others are just seen."""
 
     @property
     def at(self) -> int | Tensor:
@@ -53,18 +54,26 @@ class View:
         return self.start if self.slots is None else self.slots
 
     def placed(self, x: Tensor, slots: int) -> "View":
-        """The same for rows x [R, n, d] and a cache of ``slots``, once for all blocks: slots and mask written
-        out where images have a pace of their own, the mask as attention adds it. ValueError where the view
-        contradicts itself."""
-        view = self
-        if not isinstance(view.start, int) or view.slots is not None:
-            view = view._at_own_pace(x.shape[1], slots)
-        if view.mask is None or view.mask.dtype != torch.bool:
-            return view
-        added = view.mask.new_zeros(view.mask.shape, dtype=x.dtype)
-        return replace(view, mask=added.masked_fill_(~view.mask, float("-inf")))
+        """The same for rows x [R, n, d] and a cache of ``slots``, once for all blocks: the slots written out
+        where images have a pace of their own, and what rows see as a mask that attention adds to its scores,
+        or as none where that is all. ValueError where the view contradicts itself."""
+        rows = x.shape[1]
+        if not isinstance(self.start, int) or self.slots is not None:
+            at, seen = self._at_own_pace(rows, slots)
+        elif self.mask is not None:
+            at, seen = None, self.mask
+        else:
+            runs = self.runs
+            if self.causal and rows > 1:
+                runs = tuple((1, keys) for keys in range(self.start + 1, self.start + rows + 1))
+            mask = None if runs is None else hidden(runs, self.start + rows, x.dtype, x.device)
+            return View(self.start, mask=mask)
+        if seen.dtype == torch.bool:
+            seen = seen.new_zeros(seen.shape, dtype=x.dtype).masked_fill_(~seen, float("-inf"))
+        return View(0 if at is not None else self.start, mask=seen, slots=at, reach=self.reach)
 
-    def _at_own_pace(self, rows: int, slots: int) -> "View":
+    def _at_own_pace(self, rows: int, slots: int) -> tuple[Tensor, Tensor]:
+        """Slots [R, n] and the mask."""
         if self.causal or self.runs is not None:
             raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
         at = self.slots
@@ -75,21 +84,11 @@ class View:
         elif self.mask is None:
             raise ValueError("a view with slots needs a mask: what else is filled it can't know")
         assert at is not None
-        mask = up_to(at, self.reach or slots) if self.mask is None else self.mask
-        return View(mask=mask, slots=at, reach=self.reach)
+        return at, up_to(at, self.reach or slots) if self.mask is None else self.mask
 
     def of_last(self, asked: int) -> "View":
         """The same where only the last ``asked`` rows are computed."""
-        runs, mask = self.runs, self.mask
-        if runs is not None:
-            reach = [keys for rows, keys in runs for _ in range(rows)][-asked:]
-            runs = tuple((len(list(same)), keys) for keys, same in groupby(reach))
-        if mask is not None:
-            mask = mask[..., -asked:, :]
-        return replace(self, runs=runs, mask=mask, asked=asked)
-
-
-ALL = View()
+        return replace(self, mask=None if self.mask is None else self.mask[..., -asked:, :], asked=asked)
 
 
 def up_to(slots: Tensor, reach: int) -> Tensor:
@@ -97,19 +96,23 @@ def up_to(slots: Tensor, reach: int) -> Tensor:
     return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
 
 
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept beyond the decode that first asks for it
+def hidden(runs: Runs, read: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """What runs (rows, keys) add to their scores over ``read`` slots, [n, read]: -inf behind a row's keys;
+    None where all see everything."""
+    keys = torch.tensor([keys for rows, keys in runs for _ in range(rows)])
+    behind = torch.arange(read) >= keys[:, None]
+    if not behind.any():
+        return None
+    return torch.zeros(behind.shape, dtype=dtype).masked_fill_(behind, float("-inf")).to(device)
+
+
 def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float = 0.0) -> Tensor:
     """Softmax attention of queries [R, H, n, D] over keys and values [R, Hkv, m, D]; returns [R, n, H, D].
 
-    By the framework's fused kernel. Runs are attended to one by one, which needs no mask: a run reads just
-    the slots that it may see.
+    By the framework's fused kernel.
     """
-    if view.runs is not None:
-        parts, done = [], 0
-        for rows, reach in view.runs:
-            part = queries[:, :, done : done + rows]
-            parts.append(attend(part, keys[:, :, :reach], values[:, :, :reach], ALL, dropout))
-            done += rows
-        return torch.cat(parts, dim=1)
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)

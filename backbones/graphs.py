@@ -84,6 +84,8 @@ class ReplayedTrunk:
         asked: int | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
+        if cache is not None and isinstance(view.start, int) and view.slots is None:
+            view = view.placed(x, cache.slots)  # its mask is an input
         seen = {name: getattr(view, name) for name in VIEW_FIELDS}
         fed = (x, phases, *map(_tensor, seen.values()), *(modulations or ()))
         resident = () if shared is None else shared

@@ -72,13 +72,6 @@ def layout_rows(order: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(order[..., :1]), (1 + order).repeat_interleave(2, dim=-1)], dim=-1)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def causal_mask(rows: int, keys: int, device: torch.device) -> Tensor:
-    """Boolean [rows, keys] where the rows are the last of the keys and each sees up to itself."""
-    return torch.ones(rows, keys, dtype=torch.bool, device=device).tril(keys - rows)
-
-
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept beyond the decode that first asks for it
 def reading_mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
@@ -95,7 +88,7 @@ def reading_mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
         ends - torch.tensor(sizes, device=device), torch.tensor(sizes, device=device)
     )
     mask = torch.zeros(context + places, context + places, dtype=torch.bool, device=device)
-    mask[:context, :context] = causal_mask(context, context, device)
+    mask[:context, :context] = torch.ones(context, context, dtype=torch.bool, device=device).tril()
     mask[context:, :context] = torch.arange(context, device=device)[None, :] <= 2 * start[:, None]
     mask[context:, context:] = (place[None, :] <= place[:, None]) & (place[None, :] >= start[:, None])
     return mask
@@ -171,11 +164,11 @@ class RandAR(Strategy[RandARNetwork]):
             known = self.embed_known(network, rows.known)  # [R, given, d]
             x = torch.cat([x, interleave(instructions[:, : plan.given], known)], dim=1)
         for at in plan.groups():
-            fed, end = x.shape[1], start + x.shape[1] + at.stop - at.start
+            fed = x.shape[1]
             x = torch.cat([x, instructions[:, at].expand(len(rows), -1, -1)], dim=1)
             phases = torch.cat([layout[:, start : start + fed], asked[:, at]], dim=1)
-            view = View(start, mask=causal_mask(x.shape[1], end, x.device))
-            tokens = yield Ask(network(x, phases, view, cache, at.stop - at.start), at)
+            logits = network(x, phases, View(start, causal=True), cache, asked=at.stop - at.start)
+            tokens = yield Ask(logits, at)
             # The group's first instruction keeps its slot. The others were fed only to be read: their slots
             # are written over by the training layout, in which they see the tokens before them.
             x = interleave(instructions[:, at], network.token_embedding(tokens))[:, 1:]

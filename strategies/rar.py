@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.config import NetworkConfig
-from backbones.transformer import Network, Trunk, View, make_norm, modulate
+from backbones.transformer import Network, Trunk, View, make_norm, modulate, of_last
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
@@ -88,18 +88,24 @@ class RARNetwork(Network):
         return [*self.trunk.modulations(condition), self.final_modulation(condition)]
 
     def forward(
-        self, x: Tensor, phases: Tensor | None, view: View, cache: Any, modulations: "Modulations"
+        self,
+        x: Tensor,
+        phases: Tensor | None,
+        view: View,
+        cache: Any,
+        modulations: "Modulations",
+        asked: int | None = None,
     ) -> Tensor:
-        """Logits [R, n, V] of embedded rows x [R, n, d]."""
+        """Logits [R, n, V] of embedded rows x [R, n, d], or of the last ``asked`` of them."""
         if not self.adaln:
-            return self.head(self.norm(self.trunk(x, phases, view, cache))).float()
+            return self.head(self.norm(self.trunk(x, phases, view, cache, asked=asked))).float()
         start = view.start
         if not isinstance(start, int):
             raise ValueError("adaLN's parts are made for slots that all images share")
         *of_blocks, final = modulations.between(self, start, start + x.shape[1])
         # The reverse of the blocks' order: scale, then shift.
-        scale, shift = final.chunk(2, dim=-1)
-        x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks))
+        scale, shift = of_last(final, asked).chunk(2, dim=-1)
+        x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks, asked=asked))
         return self.head(modulate(x, shift, scale)).float()
 
 
@@ -177,8 +183,7 @@ class RAR(Strategy[RARNetwork]):
             if place == 0:
                 x = network.with_start(x)
             end = start + x.shape[1]
-            view = View(start=start, runs=tuple((1, slot + 1) for slot in range(start, end)))
             here = None if phases is None else phases[:, at]
-            logits = network(x, here, view, cache, modulations)
-            ids = yield Ask(logits[:, -1:], at)
+            logits = network(x, here, View(start=start, causal=True), cache, modulations, asked=1)
+            ids = yield Ask(logits, at)
             start = end

@@ -60,22 +60,78 @@ def qkv(rows=3, slots=6, heads=4, shared=4, seed=0):
 
 @pytest.mark.parametrize("shared", [4, 2, 1])
 @pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
-@pytest.mark.parametrize("view", ["all", "causal", "mask", "runs"])
+@pytest.mark.parametrize("view", ["all", "causal", "mask"])
 def test_attention_by_definition(shared, grad, view):
     rows = 6 if view == "causal" else 3
     q, k, v = qkv(rows, shared=shared)
     mask = torch.tensor([[1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    staircase = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 0]], dtype=torch.bool)
     cases = {
         "all": (View(), torch.ones(rows, 6, dtype=torch.bool)),
         "causal": (View(causal=True), torch.ones(6, 6, dtype=torch.bool).tril()),
         "mask": (View(mask=mask), mask),
-        "runs": (View(runs=((1, 2), (2, 5))), staircase),
     }
     seen, allowed = cases[view]
     with torch.set_grad_enabled(grad):
         found = attend(q, k, v, seen)
     assert torch.allclose(found, plain_attention(q, k, v, allowed), atol=1e-5)
+
+
+DECODING = {
+    "all": (View(start=2), [[1, 1, 1, 1, 1, 1]] * 4),
+    "causal": (
+        View(start=2, causal=True),
+        [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]],
+    ),
+    "runs": (View(start=2, runs=((1, 3), (3, 6))), [[1, 1, 1, 0, 0, 0], *[[1, 1, 1, 1, 1, 1]] * 3]),
+    "one run": (View(start=2, runs=((4, 5),)), [[1, 1, 1, 1, 1, 0]] * 4),
+    "mask": (
+        View(start=2, mask=torch.tensor([[1, 0, 1, 0, 0, 0], *[[0, 1, 0, 1, 1, 1]] * 3]).bool()),
+        [[1, 0, 1, 0, 0, 0], *[[0, 1, 0, 1, 1, 1]] * 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", [4, 2, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", DECODING)
+def test_what_a_view_lets_fed_rows_see_is_added_to_their_scores(name, dtype, asked):
+    view, allowed = DECODING[name]
+    placed = view.placed(torch.zeros(1, 4, 8, dtype=dtype), 9).of_last(asked)
+    seen = torch.zeros(4, 6) if placed.mask is None else placed.mask.float()
+    assert placed.mask is None or placed.mask.dtype == dtype
+    assert torch.equal(seen[-asked:].exp(), torch.tensor(allowed).float()[-asked:])
+    assert (placed.at, placed.asked) == (2, asked)
+    assert placed.mask is not None or name == "all"
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+@pytest.mark.parametrize("dressing", ["plain", "adaln"])
+@pytest.mark.parametrize("name", DECODING)
+def test_the_last_block_computes_only_what_is_asked_for_and_caches_all(name, dressing, asked):
+    config = TRUNK if dressing == "plain" else ADALN.trunk
+    trunk, x = random(Trunk(config)), X[:, :4]
+    adaln = trunk.modulations(X[:, 1:]) if dressing == "adaln" else None
+    here = phases(torch.arange(4)) if dressing == "plain" else None
+    caches = [KVCache(config, 2, 9, torch.float32, X.device) for _ in range(2)]
+    for cache in caches:
+        cache.store[:, :, :, :2] = 0.5
+    sizes = []
+    trunk.blocks[-1].mlp.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[1]))
+    with torch.inference_mode():
+        whole = trunk(x, here, DECODING[name][0], caches[0], modulations=adaln)
+        last = trunk(x, here, DECODING[name][0], caches[1], modulations=adaln, asked=asked)
+    assert torch.allclose(last, whole[:, -asked:], atol=1e-5)
+    assert torch.allclose(caches[0].store, caches[1].store, atol=1e-6)
+    assert sizes == [4, asked]
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("view", [View(causal=True), View(mask=torch.ones(5, 5).tril(2).bool()), View()])
+def test_rows_asked_for_without_a_cache(view, grad):
+    trunk = random(Trunk(TRUNK))
+    with torch.set_grad_enabled(grad):
+        whole = trunk(X, phases(torch.arange(5)), view)
+        assert torch.allclose(trunk(X, phases(torch.arange(5)), view, asked=2), whole[:, -2:], atol=1e-5)
 
 
 def test_rows_at_their_own_pace_equal_rows_alone():
