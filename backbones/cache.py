@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from backbones.config import TrunkConfig
+from backbones.pages import before_use
 
 
 class LayerCache:
@@ -57,7 +58,7 @@ class KVCache:
     ) -> None:
         layers = config.depth if layers is None else layers
         shape = (layers, rows, 2 * config.shared_heads, slots, config.head_width)
-        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self.store = before_use(torch.empty(shape, dtype=dtype, device=device)).zero_()
         self.layers = [self.layer_type(layer) for layer in self.store]
 
     @property

@@ -5,9 +5,6 @@ product reads them in the order of the file, at a fraction of the memory's bandw
 layout is read at nearly all of it. The plain product stays the reference.
 """
 
-import ctypes
-import mmap
-import sys
 from itertools import count
 from weakref import WeakValueDictionary
 
@@ -15,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from backbones.pages import in_use
+
 DTYPES = (torch.float32, torch.bfloat16)
 KERNEL_BYTES = 600_000
 """What oneDNN keeps for every shape of product that it has met: 0.55 to 0.66 MB measured (oneDNN as in torch
 2.14, AVX-512); with AMX 0.66 to 1.5 in bfloat16, the more the more rows, as ``pardec calibrate`` measures. It
 forgets the oldest beyond ``KERNELS_KEPT``."""
 KERNELS_KEPT = 1024
-MADV_COLLAPSE = 25
-"""Of Linux 6.1 and later; the standard library does not name it yet."""
 
 
 class PackedLinear(nn.Module):
@@ -32,7 +29,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-        _hold_in_huge_pages(self.packed)
+        in_use(torch.ops.mkldnn.data_ptr(self.packed), torch.ops.mkldnn._nbytes(self.packed))
         self.kernel = torch.ops.mkldnn._linear_pointwise.default
         self.bias = bias
         self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
@@ -44,18 +41,6 @@ class PackedLinear(nn.Module):
         if is_compiling():
             return torch.ops.pardec.packed_linear.default(x, self.number, self.out_features)
         return self.kernel(x, self.packed, self.bias, "none", [], "")
-
-
-def _hold_in_huge_pages(packed: Tensor) -> None:
-    """Ask Linux to move a packed weight to pages of 2 MB, as far as it fills any; the kernel may decline.
-
-    A step reads every weight once. With pages of 4 kB a tenth to a fifth of its time goes to finding them
-    (11 MB weights, 4 rows, Xeon with AMX).
-    """
-    if sys.platform == "linux":
-        address, page = torch.ops.mkldnn.data_ptr(packed), mmap.PAGESIZE
-        first, last = address // page * page, address + torch.ops.mkldnn._nbytes(packed)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_COLLAPSE)
 
 
 # The compiler knows no tensor of oneDNN's layout: to it a packed product is one opaque operation. Which layer

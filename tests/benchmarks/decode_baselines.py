@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import attention
-from backbones.attention import ALL, View
+from backbones.attention import View
 from backbones.config import NetworkConfig
 from backbones.products import PackedLinear, pack
 from backbones.transformer import Network
@@ -127,10 +128,9 @@ def work_of(network: nn.Module, run: Callable[[], object]) -> tuple[Product | At
     seen: list[Product | Attention] = []
     attend = attention.attend
 
-    def recorded(queries: Tensor, keys: Tensor, values: Tensor, view: View, *rest: float) -> Tensor:
-        if view.runs is None:  # else each run comes here
-            seen.append(Attention(queries.shape, keys.shape[2]))
-        return attend(queries, keys, values, view, *rest)
+    def recorded(queries: Tensor, keys: Tensor, *rest: Any) -> Tensor:
+        seen.append(Attention(queries.shape, keys.shape[2]))
+        return attend(queries, keys, *rest)
 
     hooks = [
         module.register_forward_pre_hook(lambda layer, args: seen.append(Product(layer, args[0].shape)))
@@ -167,7 +167,7 @@ def floor_of(case: Case, attending: bool = False) -> Callable[[], None]:
                 one.layer(inputs[one.shape])
             elif attending:
                 keys, values = caches[one.row][attended % layers, :, :, : one.keys].chunk(2, dim=1)
-                attention.attend(queries[one.queries], keys, values, ALL)
+                attention.attend(queries[one.queries], keys, values, View())
                 attended += 1
 
     run()  # what a first use costs is no part of it
