@@ -96,7 +96,8 @@ def disturbed(
 def kill_often(
     command: Callable[[Path], list[str]], folder: Path, count: int, seed: int = 0
 ) -> tuple[float, list[Kill]]:
-    """Seconds of the undisturbed sweep, and ``count`` kills at instants spread evenly over it."""
+    """Seconds of the undisturbed sweep, and at least ``count`` kills at instants spread evenly over it, until
+    both sweep and worker were hit: a victim that had ended does not count."""
     started = time.monotonic()
     with running(command(folder / "calm"), f"{folder}-calm") as run:
         calm_exit = run.ended()[0]
@@ -104,7 +105,7 @@ def kill_often(
     calm_s = time.monotonic() - started
     calm = content_of(folder / "calm")
     choice, kills = random.Random(seed), []
-    while len(kills) < count:
+    while len(kills) < count or len({kill.victim for kill in kills}) < 2:
         kill = Kill(choice.choice(("sweep", "worker")), choice.uniform(0.0, calm_s), 0, 0, 0)
         name = f"{len(kills)}-{kill.after_s:.3f}"
         found = disturbed(command, folder / name, calm, calm_exit, kill)
@@ -117,7 +118,7 @@ def kill_often(
 def test_a_few_kills_of_a_sweep_of_stand_ins(tmp_path):
     labels = ["ok 0.3", "fail", "ok 0.3", "ok 0.3"]
     _, kills = kill_often(lambda folder: stand_in_sweep(labels, folder), tmp_path, 3, seed=3)
-    assert {kill.victim for kill in kills} == {"sweep", "worker"}
+    assert len(kills) >= 3
 
 
 SMALL = """
