@@ -84,11 +84,10 @@ def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
             total += block(config, rows, [(asked, keys)], read=asked)
             total += linear(asked, trunk.width, config.codes)
         elif strategy == "lpd":
-            runs = [(fed, filled), (asked, filled + asked)]
-            total += (trunk.depth - 1) * block(config, fed + asked, runs)
-            total += block(config, fed + asked, runs[1:], read=asked) + linear(
-                asked, trunk.width, config.codes
-            )
+            rows, keys = fed + asked, filled + asked
+            total += (trunk.depth - 1) * block(config, rows, [(rows, keys)])
+            total += block(config, rows, [(asked, keys)], read=asked)
+            total += linear(asked, trunk.width, config.codes)
         else:
             total += trunk.depth * block(config, fed, [(fed, filled)]) + linear(
                 fed, trunk.width, config.codes
