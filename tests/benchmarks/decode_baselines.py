@@ -150,13 +150,13 @@ def floor_of(case: Case, attending: bool = False) -> Callable[[], None]:
     attending: with every attention among them, over as much cache in as many layers.
     """
     dtype, layers = case.network.dtype, case.network.config.trunk.depth
-    inputs = {one.shape: torch.randn(one.shape).to(dtype) for one in case.products}
+    inputs = {shape: torch.randn(shape).to(dtype) for shape in {one.shape for one in case.products}}
     attentions = case.attentions if attending else []
-    queries = {one.queries: torch.randn(one.queries).to(dtype) for one in attentions}
+    queries = {shape: torch.randn(shape).to(dtype) for shape in {one.queries for one in attentions}}
     longest = max((one.keys for one in attentions), default=0)
     caches = {
-        one.row: torch.randn(layers, *one.row[:1], 2 * one.row[1], longest, one.row[2]).to(dtype)
-        for one in attentions
+        row: torch.randn(layers, row[0], 2 * row[1], longest, row[2]).to(dtype)
+        for row in {one.row for one in attentions}
     }
 
     @torch.inference_mode()
