@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strategies.decoding.streams import Streams
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -109,9 +107,8 @@ def before_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:
     return np.concatenate([np.zeros(given), np.repeat(starts / sum(sizes), sizes) if sizes else []])
 
 
-def random_orders_after(known: np.ndarray, grid: tuple[int, int], streams: Streams) -> np.ndarray:
-    """Known positions [M], then a uniform permutation of the others per image: int64 [B, N]."""
-    orders = streams.permutations(grid[0] * grid[1])
+def known_before(orders: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Known positions [M] as they come, then the others of orders [B, N] in their order: int64 [B, N]."""
     free = ~np.isin(orders, known)
     others = orders[free].reshape(len(orders), -1)
     return np.concatenate([np.broadcast_to(known, (len(orders), len(known))), others], axis=1)
