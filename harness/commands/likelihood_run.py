@@ -32,6 +32,8 @@ _NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guida
 def likelihood(options: argparse.Namespace) -> int:
     if options.images < 1:
         raise UserError(f"--images {options.images}: expected at least 1")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise UserError(f"--out '{options.out}': no folder '{options.out.parent}'")
     for rule in options.orders or ():
         if rule not in (OWN, *RULES):
             raise unknown("order", rule, (OWN, *RULES), "--orders")

@@ -214,7 +214,7 @@ def test_steps_of_a_cell_are_those_judged(capsys, small_zoo) -> None:
     assert main(["likelihood", "arpg,steps=9", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "undefined: order 'locality': the first group" in printed
-    assert "ensemble" not in printed
+    assert "ensemble of" not in printed
     assert "(n=1)" in printed
 
 
@@ -230,7 +230,7 @@ def test_steps_of_a_cell_are_those_judged(capsys, small_zoo) -> None:
         (["arpg,temperature=0.5"], ["temperature = 0.5"]),
         (["arpg,top_k=3"], ["top_k = 3"]),
         (["arpg,steps=9", "--orders", "locality"], ["the first group of a locality order"]),
-        (["raster", "--out", "/no/such/folder/x.jsonl"], ["/no/such/folder", "can't be written"]),
+        (["raster", "--out", "/no/such/folder/x.jsonl"], ["--out '/no/such/folder/x.jsonl'", "no folder"]),
     ],
 )
 def test_mistakes_are_one_line(capsys, small_zoo, arguments, words) -> None:
