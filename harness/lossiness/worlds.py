@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
+from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.branches import Sampled, branch_joints, sampled
 from harness.lossiness.exact import Loss, compare_joints, joints
@@ -16,6 +17,7 @@ from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
+from strategies.decoding.networks import network_of
 from strategies.decoding.orders import OrderRule, ruled_orders
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
@@ -99,13 +101,13 @@ class World:
     grid: tuple[int, int]
     codes: int
 
-    def network(self, strategy: Strategy, seed: int) -> Network:
+    def network(self, strategy: Strategy, seed: int) -> Network | Networks:
         """The strategy's network with every weight N(0, 0.3^2), around 1 for the scales of norms.
 
         Published initialisations zero whole heads, which would make every distribution uniform.
         """
         config = NetworkConfig(TRUNK, self.codes, CLASSES, self.grid)
-        network = registry.owner(strategy).network(config).eval().requires_grad_(False)
+        network = network_of(strategy, config).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * WEIGHT_STD)

@@ -65,6 +65,11 @@ class Strategy(ABC, Generic[N]):
     """arXiv id."""
     base: ClassVar[str | None] = None
     """A training-free strategy names the one whose trained network it decodes."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """Of a training-free strategy that decodes several networks of its base together: the role of each -> the
+    zoo's network that plays it where a cell names no other. The last one's grid and codes are the image's."""
+    tokenizer: ClassVar[str] = "tokenizer"
+    """The tokenizer of the zoo whose codes its networks speak."""
     published: ClassVar[Published | None] = None
     """The authors' files, where a plug-in knows some; built-in families are in ``strategies.published``."""
     any_order: ClassVar[bool] = False
@@ -204,6 +209,10 @@ class Strategy(ABC, Generic[N]):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         """(layers, slots) of the key/value cache of one row."""
         return config.trunk.depth, 1 + config.places
+
+    def cache_shapes(self, config: NetworkConfig) -> Mapping[str, tuple[int, int]]:
+        """The same by role, where there are several networks."""
+        return {"network": self.cache_shape(config)}
 
 
 class TrainingFree(Strategy[N]):
