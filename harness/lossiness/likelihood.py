@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.images.data import Dataset, load_dataset, to_float
 from harness.lossiness.conditionals import Undefined, log_probabilities
@@ -75,7 +76,7 @@ def why_undefined(strategy: Strategy) -> str | None:
 
 @torch.inference_mode()
 def image_log_probabilities(
-    network: Network, strategy: Strategy, plan: Plan, labels: Tensor, tokens: Tensor
+    network: Network | Networks, strategy: Strategy, plan: Plan, labels: Tensor, tokens: Tensor
 ) -> Tensor:
     """log q of tokens [B, N] (raster) of classes [B], in nats, as the plan decodes them: float64 [B].
 

@@ -16,6 +16,7 @@ class Plan:
     count: what a guidance interval reads, int64 [N], by place.
     maps: the maps of the canvas, whose positions follow one another; one, the grid, unless said otherwise
     (scales of next-scale prediction, coarse and fine codes).
+    codes_from: position of the canvas from which on its tokens are the codes of the image; labels before it.
     opened: the places of a step are chosen while decoding; ``order`` then only numbers them.
     most_steps: a bound; the number of steps where it is known.
     most_visits: how often a place takes fresh numbers at most, where that is known: so many are made.
@@ -28,6 +29,7 @@ class Plan:
     progress: np.ndarray = None  # type: ignore[assignment]
     count: np.ndarray = None  # type: ignore[assignment]
     maps: tuple[tuple[int, int], ...] = ()
+    codes_from: int = 0
     opened: bool = False
     most_steps: int = 0
     most_visits: int | None = None
