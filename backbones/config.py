@@ -85,6 +85,12 @@ class NetworkConfig:
     grid: tuple[int, int]
     null_class: bool = True
     """Whether a label "no class" (id ``classes``) exists, as guidance needs."""
+    others: tuple[tuple[str, "NetworkConfig"], ...] = ()
+    """Networks that decode together with this one, by role."""
+
+    def of(self, role: str) -> "NetworkConfig":
+        """The configuration of the network of a role: another's, or this one's where none is said."""
+        return dict(self.others).get(role) or replace(self, others=())
 
     @property
     def places(self) -> int:

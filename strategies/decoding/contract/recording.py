@@ -11,12 +11,12 @@ from torch import Tensor
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
-from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.requirements import Broken
 from strategies.decoding.decode import Decoded, OffPlan, Rows, decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.meter import by_role
+from strategies.decoding.networks import network_of
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Ask, Commit, Decoding, Draft, Redraw, Request, Uniform
 from strategies.decoding.sampling import Sampler, StreamSampler
@@ -95,8 +95,7 @@ def subject(
     strategy: Strategy, config: NetworkConfig = CONTROLLED, seed: int = 0, parts: Parts | None = None
 ) -> Case:
     """A strategy and a network of it (or of its base) in which no parameter is at a special value."""
-    owner = strategy if strategy.base is None else registry.get(strategy.base)
-    network = owner.network(config).eval()
+    network = network_of(strategy, config).eval()
     randomise(network, seed)
     return Case(strategy, network, parts or Parts())
 
