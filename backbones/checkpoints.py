@@ -61,11 +61,12 @@ class KeyMap:
     of a name. The first entry that fits counts.
 
     A tuple of names is stacked along the first axis: equal parts, but for ``KeyRows``. ``ignored`` are
-    published keys (regular expressions) that carry nothing.
+    published keys (regular expressions) that carry nothing, ``tied`` those that repeat another's tensor.
     """
 
     names: Mapping[str, str | tuple[str | KeyRows, ...]]
     ignored: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def sources(self, ours: str) -> tuple[str | KeyRows, ...]:
         """Published tensors that make up our parameter."""
@@ -281,8 +282,8 @@ def _storages(content: object) -> dict[int, int]:
 def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> None:
     """Fill a network from a published state dict, strictly.
 
-    ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape or
-    key that belongs to nothing.
+    ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape, tied
+    tensor with values of its own or key that belongs to nothing.
     """
     used: set[str] = set()
     for name, parameter in network.state_dict().items():
@@ -301,11 +302,14 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap
             with torch.no_grad():
                 parameter[part.start : part.start + part.shape[0]].copy_(tensor)
             used.add(part.key)
+    for key, original in keys.tied.items():
+        if key in state and not torch.equal(state[key], state[original]):
+            raise CheckpointError(f"{source}: key '{key}' is not equal to '{original}'; expected one tensor")
     extra = [key for key in state if key not in used and not ignored(key, keys)]
     if extra:
         raise CheckpointError(f"{source}: key '{extra[0]}' belongs to nothing ({len(extra)} extra in all)")
 
 
 def ignored(key: str, keys: KeyMap) -> bool:
-    """Whether a published key carries nothing."""
-    return any(re.fullmatch(pattern, key) for pattern in keys.ignored)
+    """Whether a published key carries nothing of its own."""
+    return key in keys.tied or any(re.fullmatch(pattern, key) for pattern in keys.ignored)
