@@ -1,16 +1,18 @@
-"""CoDe: a large network drafts the small maps, a small one refines the large ones (Chen et al., arXiv 2411.17787)."""
+"""CoDe: a large network drafts small maps, a small one refines large maps (Chen et al., arXiv 2411.17787)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from backbones.config import NetworkConfig
 from backbones.networks import Networks
 from backbones.transformer import View
 from pardec.errors import UserError
-from strategies.decoding.base import TrainingFree
+from strategies.decoding.base import Lesson, TrainingFree
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Decoding
@@ -27,6 +29,16 @@ class CoDe(TrainingFree[VARNetwork], VAR):
 
     refined: int = 2
     """How many of the largest maps the refiner draws; the paper's N is the number of the others."""
+
+    def taught_logits(  # type: ignore[override]
+        self, network: Networks, tokens: Tensor, labels: Tensor, lesson: Lesson
+    ) -> Tensor:
+        drafts, refined = (
+            VAR.taught_logits(self, network[role], tokens, labels, lesson)  # type: ignore[arg-type]
+            for role in self.roles
+        )
+        drafted = sum(lesson.sizes[: -self.refined]) if lesson.sizes else 0
+        return torch.cat([drafts[:, :drafted], refined[:, drafted:]], dim=1)
 
     def arrange(
         self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0

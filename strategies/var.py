@@ -1,4 +1,4 @@
-"""VAR: maps from small to large, one a step, from the sum of all smaller ones (Tian et al., arXiv 2404.02905)."""
+"""VAR: map after map, small to large, each from the sum of smaller ones (Tian et al., arXiv 2404.02905)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from strategies.decoding.sampling import Sampler, filter_logits
 from strategies.decoding.streams import Streams
 
 PARTS = [4, 2, 0, 5, 3, 1]
-"""The published order is gates, scales, shifts, of attention and MLP each; a block's is shift, scale, gate."""
+"""The published order is gates, scales, shifts, two of each; a block's is shift, scale, gate, twice."""
 
 
 class Sums:
@@ -187,8 +187,8 @@ class VAR(Strategy[VARNetwork]):
         sides = tuple(int(word) for word in words if word.isdecimal())
         if len(sides) < len(words) or list(sides) != sorted({*sides} - {0}) or sides[-1] != grid[0]:
             raise UserError(
-                f"option 'scales' of strategy '{self.name}' is '{self.scales}'; expected ascending sides that "
-                f"end with {grid[0]}, e.g. '{' '.join(map(str, sides_for(grid[0])))}'"
+                f"option 'scales' of strategy '{self.name}' is '{self.scales}'; expected ascending sides "
+                f"that end with {grid[0]}, e.g. '{' '.join(map(str, sides_for(grid[0])))}'"
             )
         return sides
 

@@ -122,7 +122,7 @@ def get(name: str, **options: Any) -> Strategy:
 
 
 def owner(strategy: Strategy) -> Strategy:
-    """The strategy whose trained networks this one decodes: itself, or its base with what options they share."""
+    """The strategy whose trained networks this one decodes: itself, or its base, with common options."""
     if strategy.base is None:
         return strategy
     valid = {field.name for field in dataclasses.fields(_load(strategy.base))}
