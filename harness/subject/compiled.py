@@ -56,7 +56,7 @@ def compile_trunks(network: nn.Module, backend: str = "inductor") -> None:
             module.run, module.at_once = run, BLOCKS_PER_GRAPH
 
 
-def compile_taught(network: Network) -> bool:
+def compile_taught(network: Network | Networks) -> bool:
     """Compile the blocks of a network that is taught on the CPU, around their attention: 1.25 to 1.35 times
     as fast (AMX, 6 blocks of 128 channels, 256 places). False where there is no compiler for C++."""
     if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):

@@ -72,6 +72,11 @@ class Batch:
     decoded: Decoded
     seconds: dict[str, float]
 
+    @property
+    def codes(self) -> Tensor:
+        """Of the images, int64 [B, N]."""
+        return self.decoded.tokens[:, self.plan.codes_from :]
+
 
 def load(prepared: Prepared) -> Subject:
     """Read the weights; CheckpointError where they don't fit, UserError where they are missing."""
@@ -185,7 +190,7 @@ def run_batch(
         pixels = (
             None
             if subject.tokenizer is None
-            else detokenize(subject.tokenizer, decoded.tokens, cell.evaluation_size)
+            else detokenize(subject.tokenizer, decoded.tokens[:, plan.codes_from :], cell.evaluation_size)
         )
         finished = clock.now()
     first = first_commit[0]
@@ -231,16 +236,20 @@ class Gallery:
 
     def add(self, subject: Subject, batch: Batch) -> None:
         if self.store is None:
-            self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
+            self._digest.update(batch.codes.cpu().numpy().astype("<i8").tobytes())
         else:
             images = range(batch.images[0], batch.images[-1] + 1)
-            self.store.add(images, batch.decoded.tokens, batch.pixels)
+            self.store.add(images, batch.codes, batch.pixels)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
-            self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+            # Labels are decoded in an order of their own; the codes follow all at once.
+            first = steps[:, : batch.plan.codes_from or None]
+            self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
         if self.film is None:
-            self.film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)
+            self.film = film_of(
+                subject.tokenizer, batch.decoded.order, batch.decoded.trace, batch.plan.codes_from
+            )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.config import NetworkConfig
+from backbones.networks import Networks
 from backbones.transformer import Network
 from pardec.errors import UserError
 from strategies.decoding.decode import Rows
@@ -23,7 +24,7 @@ from strategies.decoding.schedules import one_per_step
 from strategies.decoding.streams import Streams
 from strategies.published.naming import Published
 
-N = TypeVar("N", bound=Network)
+N = TypeVar("N", bound=Network | Networks)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Strategy(ABC, Generic[N]):
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
     """A batch equals its images one by one."""
+    learns_from_code_vectors: ClassVar[bool] = False
+    """Its networks are told the vectors that the tokenizer gives codes before they learn: ``meet_codes``."""
     sequential_conditionals: ClassVar[bool] = True
     """Its network also gives the distribution of each place given all places before it."""
     empty_context: ClassVar[bool] = False
@@ -111,6 +114,11 @@ class Strategy(ABC, Generic[N]):
         """The trunk dressed for this method, on the current default device."""
 
     # Learning ------------------------------------------------------------------------------------------
+
+    def meet_codes(self, network: N, vectors: Tensor) -> None:
+        """Take from the vectors of all codes [V, c] what the network keeps of them; called once, before it
+        learns, where the method ``learns_from_code_vectors``."""
+        raise TypeError(f"strategy '{self.name}' takes nothing from the vectors of codes")
 
     @abstractmethod
     def lesson(
@@ -183,7 +191,8 @@ class Strategy(ABC, Generic[N]):
         if sizes is None:
             self.check_steps(grid, steps, len(known))
             steps = self.allowed_steps(grid, len(known))[-1] if steps is None else steps
-            sizes = self.sizes(grid, min(steps, unknown), len(known)) if unknown else ()
+            steps = min(steps, unknown) if len(known) else steps
+            sizes = self.sizes(grid, steps, len(known)) if unknown else ()
         elif not self.any_order:
             self.check_steps(grid, len(sizes))
             if tuple(sizes) != self.sizes(grid, len(sizes)):
