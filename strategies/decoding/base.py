@@ -151,6 +151,10 @@ class Strategy(ABC, Generic[N]):
         steps = len(self.sizes(grid, 0, given))
         return range(steps, steps + 1)
 
+    def places(self, grid: tuple[int, int]) -> int:
+        """Tokens of an image: of all maps of the canvas."""
+        return grid[0] * grid[1]
+
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         """Group sizes of ``steps`` steps over the places that are not given; here one token a step."""
         return one_per_step(grid[0] * grid[1] - given)
