@@ -28,6 +28,7 @@ from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
+from harness.subject.race import Race
 from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
@@ -140,6 +141,7 @@ def run_batch(
     images: Sequence[int],
     given: Given | None = None,
     after_step: Callable[[], None] | None = None,
+    keep_drafts: bool = False,
 ) -> Batch:
     """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
@@ -164,6 +166,7 @@ def run_batch(
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
+            keep_drafts=keep_drafts,
         )
         ended = clock.now()
         pixels = (
@@ -187,6 +190,7 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    race: Race = field(default_factory=Race)
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -222,6 +226,7 @@ class Gallery:
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
             self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+        self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
