@@ -42,9 +42,9 @@ def answer(facet: Facet, cells: Sequence[Row], iso: Iso | None, against: Against
         _at_points(against, cells, metric),
         _lossless(against, cells),
         _worse(against, cells, metric),
-        _unsaid(iso, facet),
     ]
-    return [one for one in found if one is not None][:MOST]
+    told = [one for one in found if one is not None]
+    return [*told, *_unsaid(None if any(one.command for one in told) else iso, facet)][:MOST]
 
 
 def _equal_quality(iso: Iso | None) -> Sentence | None:
@@ -55,8 +55,8 @@ def _equal_quality(iso: Iso | None) -> Sentence | None:
     base = iso.pairs[0].a.label
     defined = [pair for pair in iso.pairs if pair.a.label == base and pair.faster is not None]
     if not defined:
-        sizes = {len(one.quality) for pair in iso.pairs for one in (pair.a, pair.b)}
-        why = "each strategy has a single setting" if sizes == {1} else "their ranges of quality don't meet"
+        most = max(len(one.quality) for pair in iso.pairs for one in (pair.a, pair.b))
+        why = "with so few settings each, no two curves meet" if most < 4 else "no curve reaches its range"
         text = f"Nothing can be said at equal {iso.metric} against {base} yet: {why}. Curves come from"
         return Sentence(text, "iso", CURVES)
     sure = [pair for pair, (shown, _) in zip(iso.pairs, iso.shown, strict=True) if shown and pair in defined]
@@ -138,7 +138,11 @@ def _lossless(against: Against | None, cells: Sequence[Row]) -> Sentence | None:
     if not fewer:
         return None
     least, largest = (f(fewer, key=lambda row: _bits(row) or 0.0) for f in (min, max))
-    spans = [f"{_lost_text(row)} ({display_name(row, cells)})" for row in dict.fromkeys((least.cell, largest.cell)) for row in [next(one for one in fewer if one.cell == row)]]
+    spans = [
+        f"{_lost_text(row)} ({display_name(row, cells)})"
+        for row in dict.fromkeys((least.cell, largest.cell))
+        for row in [next(one for one in fewer if one.cell == row)]
+    ]
     return Sentence(
         f"Nothing that saves steps is lossless here: bits lost per image go from {' to '.join(spans)}, each "
         "judged by its own network.",
@@ -146,8 +150,8 @@ def _lossless(against: Against | None, cells: Sequence[Row]) -> Sentence | None:
     )
 
 
-def _unsaid(iso: Iso | None, facet: Facet) -> Sentence | None:
-    """Pairs without a figure, failures, times without an interval."""
+def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:
+    """Pairs without a figure, failures, times without an interval; ``iso``: unless that was said before."""
     parts: list[str] = []
     command = None
     if iso is not None:
@@ -162,9 +166,10 @@ def _unsaid(iso: Iso | None, facet: Facet) -> Sentence | None:
     if once:
         parts.append(f"{once} cells were timed once, so their speeds have no interval")
     if not parts:
-        return None
-    ending = " Missing pairs need curves over more settings:" if command else "."
-    return Sentence(f"What can't be said: {'; '.join(parts)}{'.' if command else ''}{ending}", "iso", command)
+        return []
+    ending = " More settings give curves that meet:" if command else ""
+    text = f"What can't be said: {'; '.join(parts)}.{ending}"
+    return [Sentence(text, "iso" if command else "numbers", command)]
 
 
 def _speed_alone(cells: Sequence[Row], against: Against | None) -> list[Sentence]:
@@ -184,18 +189,16 @@ def _no_quality(cells: Sequence[Row]) -> Sentence:
         why = "the weights are random"
     else:
         why = "no images were judged"
-    return Sentence(f"Nothing can be said about quality, for {why}. With weights and a reference:", "quality", SCORED)
+    return Sentence(
+        f"Nothing can be said about quality, for {why}. With weights and a reference:", "quality", SCORED
+    )
 
 
 def _faster(against: Against | None) -> list[tuple[Row, dict[str, Difference]]]:
     """Cells whose speed is shown to be above the first one's."""
     if against is None:
         return []
-    return [
-        (row, named)
-        for row, named in against.found
-        if TIME in named and named[TIME].verdict == "better"
-    ]
+    return [(row, named) for row, named in against.found if TIME in named and named[TIME].verdict == "better"]
 
 
 def _ratio(named: Mapping[str, Difference]) -> float:

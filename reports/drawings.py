@@ -25,9 +25,7 @@ class Drawing:
     """Whether the page shows it; all are files beside it."""
 
 
-def drawings(
-    facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.Costs
-) -> Iterator[Drawing]:
+def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.Costs) -> Iterator[Drawing]:
     """All pictures of a facet, those of most interest first."""
     yield Drawing(
         "samples",

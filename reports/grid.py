@@ -1,10 +1,15 @@
 """Tables as the page shows them: lines of texts with the numbers that they sort by, and who they belong to."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.contests import TextTable
+from reports.differences import ONE_NETWORK
+from reports.fitting import DASH
 from reports.tables import Entry, ReportTable
+
+_NUMBER = re.compile(r"[±<]?\s*[-+−]?[\d.]+(?![\w-]*[a-z]{2})")
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,18 @@ def of_texts(
     lines: Sequence[Sequence[str]],
     note: str = "",
     strategies: Sequence[str | None] = (),
-    numeric: Sequence[str] = (),
 ) -> Grid:
     """A table of finished texts, whose numbers sort by what they begin with."""
     owners = strategies or [None] * len(lines)
-    filled = [
-        Line(tuple(map(Entry, line)), owner) for line, owner in zip(lines, owners, strict=True)
-    ]
-    return Grid(title, tuple(headings), tuple(name in numeric for name in headings), tuple(filled), note)
+    filled = [Line(tuple(map(Entry, line)), owner) for line, owner in zip(lines, owners, strict=True)]
+    columns = list(zip(*lines, strict=True)) or [() for _ in headings]
+    return Grid(title, tuple(headings), tuple(map(_numeric, columns)), tuple(filled), note)
+
+
+def _numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, but for what is missing."""
+    told = [cell for cell in cells if cell not in (DASH, "undefined", ONE_NETWORK)]
+    return all(_NUMBER.match(cell) for cell in told)
 
 
 def of_contest(table: TextTable, strategies: Sequence[str | None] = ()) -> Grid:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,11 +25,18 @@ def sprite(samples: np.ndarray) -> str:
     row = Image.new("RGB", (size[0] * len(images), size[1]))
     for at, image in enumerate(images):
         row.paste(image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS), (at * size[0], 0))
-    out = io.BytesIO()
     if max(size) <= _SMALL:
-        row.save(out, "png", optimize=True)
-        kind = "png"
-    else:
-        row.save(out, "webp", quality=80)
-        kind = "webp"
+        return _data_uri(row, "png", optimize=True)
+    return _data_uri(row, "webp", quality=80)
+
+
+def figure(png: Path) -> str:
+    """A figure's file as a data URI, in 256 colours, which its few inks and small images need no more than."""
+    with Image.open(png) as image:
+        return _data_uri(image.convert("RGB").quantize(256, dither=Image.Dither.NONE), "png", optimize=True)
+
+
+def _data_uri(image: Image.Image, kind: str, **how: Any) -> str:
+    out = io.BytesIO()
+    image.save(out, kind, **how)
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports import style
-from reports.naming import counted_text
+from reports.naming import display_name
 from reports.tables import ROUNDING_BITS, printed_bits
 from results.environments import result_key
 from results.schema import Row
@@ -15,7 +15,6 @@ _MOST = 200
 _TRAITS = {
     "any_order": "decodes any order, so it takes given tokens",
     "revises": "may overwrite a token",
-    "batch_exact": "a batch equals its images one by one",
     "empty_context": "attends to cache slots not yet filled",
 }
 
@@ -39,21 +38,36 @@ def cards(rows: Iterable[Row], stored: Mapping[str, Mapping[str, Any]]) -> list[
     found = []
     for strategy, own in sorted(of_strategy.items(), key=lambda item: style.rank(item[0])):
         card = next((stored[key] for row in own if (key := result_key(row)) in stored), {})
-        idea = _text(card, "idea").partition(": ")[2] or _text(card, "idea")
-        found.append(Card(strategy, style.title(strategy), idea, tuple(_facts(card, own))))
+        idea, paper = _idea(card)
+        found.append(Card(strategy, style.title(strategy), idea, tuple(_facts(card, own, paper))))
     return found
 
 
-def _facts(card: Mapping[str, Any], rows: list[Row]) -> Iterable[tuple[str, str]]:
+def _idea(card: Mapping[str, Any]) -> tuple[str, str]:
+    """The one-sentence idea, and the paper: "NAME: idea (authors, arXiv id)." """
+    said, paper = _text(card, "idea"), _text(card, "paper")
+    idea = said.partition(": ")[2] or said
+    head, _, tail = idea.rstrip(".").rpartition(" (")
+    if head and paper and paper in tail:
+        idea, paper = f"{head}.", tail.rstrip(")")
+    elif paper:
+        paper = f"arXiv {paper}"
+    return idea[:1].upper() + idea[1:], paper
+
+
+def _facts(card: Mapping[str, Any], rows: list[Row], paper: str) -> Iterable[tuple[str, str]]:
     if not card:
         yield "card", "not stored with these rows; a sweep of this version stores one"
-    if paper := _text(card, "paper"):
-        yield "paper", f"arXiv {paper}"
+    if paper:
+        yield "paper", paper
     if kind := _text(card, "kind"):
         yield "kind", kind
     if card:
         base = _text(card, "base")
-        yield "training", f"none: decodes the network of {style.title(base)}" if base else "a network of its own"
+        yield (
+            "training",
+            f"none: decodes the network of {style.title(base)}" if base else "a network of its own",
+        )
     yield "lossless", _lossless(card, rows)
     yield "networks", _networks(rows)
     yield "cache", _cache(card, rows)
@@ -63,11 +77,15 @@ def _facts(card: Mapping[str, Any], rows: list[Row]) -> Iterable[tuple[str, str]
             yield "decided by", decides
         if traits := [words for name, words in _TRAITS.items() if _traits(card).get(name) is True]:
             yield "traits", "; ".join(traits)
+        if "batch_exact" not in _traits(card):
+            yield "batches", "differ from their images one by one"
 
 
 def _lossless(card: Mapping[str, Any], rows: list[Row]) -> str:
     """Declared, measured, or neither."""
-    judged = [row for row in rows if row.lossiness_bits is not None and row.lossiness_bits["value"] is not None]
+    judged = [
+        row for row in rows if row.lossiness_bits is not None and row.lossiness_bits["value"] is not None
+    ]
     bits = sorted(judged, key=lambda row: abs(_bits(row)))
     if _traits(card).get("lossless") is True:
         measured = f"; measured {_printed(bits[-1])} bits an image" if bits else ""
@@ -76,8 +94,8 @@ def _lossless(card: Mapping[str, Any], rows: list[Row]) -> str:
         return "lossy or not: not measured here" if not card else "not declared, not measured here"
     if abs(_bits(bits[-1])) <= ROUNDING_BITS:
         return f"measured: {_printed(bits[-1])} bits an image"
-    ends = dict.fromkeys((f"{_printed(row)} at {_step_words(row)}" for row in (bits[0], bits[-1])))
-    return f"lossy: {' to '.join(ends)} bits an image"
+    ends = dict.fromkeys((f"{_printed(row)} ({display_name(row, rows)})" for row in (bits[0], bits[-1])))
+    return f"lossy, bits an image: {' to '.join(ends)}"
 
 
 def _networks(rows: list[Row]) -> str:
@@ -102,11 +120,9 @@ def _steps(card: Mapping[str, Any]) -> Iterable[str]:
     for grid, span in (steps if isinstance(steps, dict) else {}).items():
         if isinstance(span, list) and len(span) == 2 and all(isinstance(one, int) for one in span):
             low, high = span
-            yield f"{str(grid)[:12].replace('x', ' × ')}: " + (f"{low}" if low == high else f"{low} to {high}")
-
-
-def _step_words(row: Row) -> str:
-    return f"{counted_text(row.steps)} steps" if row.steps is not None else "unknown steps"
+            yield f"{str(grid)[:12].replace('x', ' × ')}: " + (
+                f"{low}" if low == high else f"{low} to {high}"
+            )
 
 
 def _bits(row: Row) -> float:

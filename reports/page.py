@@ -21,10 +21,12 @@ from reports.claim_tables import summary as claim_summary
 from reports.claims import claims
 from reports.fitting import DASH
 from reports.frame import hardware_notes
+from reports.images import sprite
 from reports.matrix import Matrix, matrix
 from reports.naming import namer
 from reports.sections import Part, Section
 from reports.words import GATE, TRAPS, summary
+from results.environments import result_key
 from results.schema import Row
 
 _SCRIPTS = ("vendor/d3.min.js", "vendor/plot.min.js")
@@ -83,7 +85,8 @@ def _data(sections: Sequence[Section], owners: list[str]) -> str:
     """JSON for a script element, whose end no text can bring about."""
     found = {
         "axes": points.axes(),
-        "symbols": [style.SYMBOLS[style.marker(name)] for name in owners],
+        "markers": [style.marker(name) for name in owners],
+        "sprites": _sprites(sections),
         "facets": [
             [
                 {
@@ -97,6 +100,16 @@ def _data(sections: Sequence[Section], owners: list[str]) -> str:
         ],
     }
     return json.dumps(found, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _sprites(sections: Sequence[Section]) -> dict[str, str]:
+    """Samples by the key of their cell."""
+    return {
+        row.cell: sprite(found.samples)
+        for section in sections
+        for row in section.facet.cells
+        if (found := section.artifacts[result_key(row)]).samples is not None
+    }
 
 
 def _facet(section: Section) -> dict[str, Any]:

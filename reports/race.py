@@ -5,33 +5,61 @@ share of the time measured for one image; that of planning and of detokenizing, 
 lies before the first and behind the last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from reports.artifacts import Artifacts
-from reports.frame import Facet
-from reports.images import SHOWN, sprite
+from reports.comparability import lower_is_better
+from reports.frame import Facet, metrics
+from reports.images import SHOWN
+from reports.measured import measured
 from reports.naming import display_name
 from results.environments import result_key
 from results.schema import Row
 
+_MOST_LANES = 12
+"""Beyond so many cells one of each label races first."""
 _MOST_LOST = 6_000
 """Lost draws of a lane that the page holds."""
 
 
 def lanes(facet: Facet, beside: Mapping[str, Artifacts], owners: list[str]) -> list[dict[str, Any]]:
     """A lane for every cell with a time, samples and at least one image's order."""
-    found = []
+    found: list[tuple[Row, dict[str, Any]]] = []
     for row in facet.cells:
         stored = beside.get(result_key(row))
         if row.status == "ok" and stored is not None and row.throughput_images_per_s:
             lane = _lane(row, stored)
             if lane is not None:
-                name = display_name(row, facet.rows)
-                found.append({"name": name, "owner": owners.index(row.strategy), **lane})
-    return found
+                found.append((row, lane))
+    first = _best([row for row, _ in found])
+    return [
+        {
+            "name": row.label,
+            "setting": display_name(row, facet.cells).removeprefix(f"{row.label}, "),
+            "owner": owners.index(row.strategy),
+            "first": row.cell in first,
+            **lane,
+        }
+        for row, lane in found
+    ]
+
+
+def _best(rows: Sequence[Row]) -> set[str]:
+    """Keys of the cells that race first: of each label that of the best quality, by the first metric."""
+    if len(rows) <= _MOST_LANES:
+        return {row.cell for row in rows}
+    metric = next(iter(metrics(rows)), None)
+    sign = 1 if metric is None or lower_is_better(metric) else -1
+    best: dict[str, Row] = {}
+    for row in rows:
+        rival = best.setdefault(row.label, row)
+        value, other = (None if metric is None else measured(one, metric) for one in (row, rival))
+        if value is not None and (other is None or sign * value < sign * other):
+            best[row.label] = row
+    return {row.cell for row in best.values()}
 
 
 def lanes_exist(facet: Facet, beside: Mapping[str, Artifacts]) -> bool:
@@ -57,7 +85,7 @@ def _lane(row: Row, stored: Artifacts) -> dict[str, Any] | None:
         "count": [int(one.max()) + 1 for one in steps],
         "seconds": _seconds(row),
         "share": _shares(row),
-        "sprite": sprite(stored.samples),
+        "sprite": row.cell,
         "columns": min(len(stored.samples), SHOWN),
     }
 

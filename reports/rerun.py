@@ -7,8 +7,8 @@ from typing import Any
 from results.schema import Row
 from results.settings import Settings
 
-_BESIDES = ("pins", "options", "plugin", "checkpoints", "zoo")
-"""Settings that are no KEY=VALUE: hashes, options with keys of their own, and what has a flag."""
+_BESIDES = ("pins", "options", "plugin", "checkpoints", "zoo", "size", "label")
+"""Settings that are no KEY=VALUE: hashes, options with keys of their own, what has a flag or a mere name."""
 
 
 def command(row: Row) -> str | None:
@@ -22,6 +22,8 @@ def command(row: Row) -> str | None:
         for name, default in _defaults().items()
         if name in stored and name not in _BESIDES and stored[name] != default
     }
+    if told.get("network") in ("none", f"zoo/{stored['strategy']}"):
+        del told["network"]
     told |= dict(stored.get("options") or {})
     parts = [_part(name, value) for name, value in told.items()]
     if None in parts:

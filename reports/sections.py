@@ -1,11 +1,10 @@
 """What a report is made of: a section for every facet, in parts of one batch size each."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reports import tables
+from reports import images, tables
 from reports.answer import Sentence
 from reports.artifacts import Artifacts
 from reports.contests import Against, Iso, TextTable, against_text, iso_text
@@ -28,7 +27,7 @@ class Picture:
     @property
     def data_uri(self) -> str:
         """The picture itself, so that the page needs no other file."""
-        return "data:image/png;base64," + base64.b64encode(self.png.read_bytes()).decode()
+        return images.figure(self.png)
 
 
 @dataclass(frozen=True)

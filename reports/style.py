@@ -37,22 +37,6 @@ DARK = (
     "#d98fdb",
 )
 """The same colours on a dark page: the hue stays, the contrast is that of the light ones on white."""
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "D": "diamond",
-    "^": "triangle",
-    "v": "wye",
-    "P": "cross",
-    "X": "star",
-    "<": "hexagon",
-    ">": "diamond2",
-    "p": "square2",
-    "h": "triangle2",
-    "*": "asterisk",
-    "d": "diamond2",
-}
-"""matplotlib's markers -> the page's."""
 ANCHORS = {"real": ("Real images", "#6b7280"), "reconstruction": ("Reconstructions", "#9ca3af")}
 """Titles and colours of the rows that decode nothing."""
 INK = "#1f2328"
@@ -90,6 +74,7 @@ RC: Any = {
     "lines.markersize": 6.5,
     "image.composite_image": False,  # an SVG then keeps each small image as it is
     "svg.hashsalt": "pardec",
+    "pdf.fonttype": 42,  # text stays text
     "text.parse_math": False,  # a label's dollar signs are no formula
 }
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""

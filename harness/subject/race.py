@@ -64,7 +64,9 @@ def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _touched(entries: Sequence[Committed] | Sequence[Drafted], step: int, batch: int, places: int) -> torch.Tensor:
+def _touched(
+    entries: Sequence[Committed] | Sequence[Drafted], step: int, batch: int, places: int
+) -> torch.Tensor:
     """bool [B, N + 1]: the places of the entries of a step; the last column is no place."""
     device = entries[0].tokens.device
     touched = torch.zeros(batch, places + 1, dtype=torch.bool, device=device)

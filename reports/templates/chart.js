@@ -1,6 +1,22 @@
 // The interactive picture: a metric against what it costs. A point shows its card; a click keeps the card.
 "use strict";
 
+// matplotlib's markers. Polygons of n corners point at an angle; d3 has the others.
+const polygon = (corners, angle) => ({
+  draw(pen, size) {
+    const radius = Math.sqrt(size / Math.PI) * (corners === 3 ? 1.45 : 1.15);
+    for (let at = 0; at < corners; at++) {
+      const turn = (angle / 180 + (2 * at) / corners) * Math.PI;
+      pen[at ? "lineTo" : "moveTo"](radius * Math.cos(turn), radius * Math.sin(turn));
+    }
+    pen.closePath();
+  },
+});
+const MARKERS = {
+  o: "circle", s: "square", D: "diamond", P: "cross", X: "wye", "*": "star", d: "diamond2",
+  "^": polygon(3, -90), v: polygon(3, 90), "<": polygon(3, 180), ">": polygon(3, 0), p: polygon(5, -90), h: polygon(6, -90),
+};
+const MOST_LABELS = 24;
 const LABEL_SIZE = { width: 6.6, height: 15 };
 
 class Chart {
@@ -47,14 +63,14 @@ class Chart {
     const metric = this.data.metrics.find((one) => one.name === fields.metric.value);
     const points = metric ? this.points(axis, metric.name) : [];
     if (!points.length) {
-      this.box.replaceChildren(make("p", { class: "empty" }, metric ? `No cell has ${axis.name}.` : "No cell has a quality."));
+      this.box.replaceChildren(make("p", { class: "empty" }, metric ? `No cell has a figure for ${axis.title}.` : "No cell has a quality."));
       return;
     }
     const printed = fields.published.checked
       ? this.data.published.filter((one) => one.metric === metric.name && one.axis === axis.id) : [];
     const anchors = this.data.anchors.filter((one) => one.y[metric.name]);
     const svg = Plot.plot(this.options(axis, metric, points, printed, anchors, fields));
-    svg.setAttribute("aria-label", `${metric.name} against ${axis.name}`);
+    svg.setAttribute("aria-label", `${metric.name} against ${axis.title}`);
     this.box.replaceChildren(svg);
     this.enliven(svg, points, axis, metric);
     placeLabels(svg, points.map((point) => this.labelOf(point, points)));
@@ -71,9 +87,9 @@ class Chart {
     return {
       width: this.width,
       height: narrow ? 380 : 480,
-      marginLeft: 52, marginRight: narrow ? 16 : 120, marginBottom: 44, marginTop: 28,
+      marginLeft: 52, marginRight: narrow ? 16 : 120, marginBottom: 50, marginTop: 28,
       style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit", overflow: "visible" },
-      x: { type: "log", domain: [Math.min(...xs) / room, Math.max(...xs) * room], grid: true, ticks: narrow ? 4 : 8, tickFormat: plain, label: `${axis.name}${axis.unit ? `, ${axis.unit}` : ""} (log scale${axis.more ? "" : ", less is better"})`, labelArrow: "none", labelAnchor: "center" },
+      x: { type: "log", domain: [Math.min(...xs) / room, Math.max(...xs) * room], grid: true, ticks: narrow ? 4 : 8, tickFormat: plain, label: `${axis.title}${axis.unit ? `, ${axis.unit}` : ""} (log scale${axis.more ? "" : ", less is better"})`, labelArrow: "none", labelAnchor: "center", labelOffset: 40 },
       y: { type: tall ? "log" : "linear", nice: !tall, grid: true, ticks: 6, tickFormat: plain, label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" },
       marks: [
         ...anchors.map((one) => Plot.ruleY([one.y[metric.name][0]], { stroke: "var(--soft)", strokeDasharray: "5 4" })),
@@ -81,22 +97,23 @@ class Chart {
         fields.front.checked ? Plot.line(frontOf(points, axis.more, !metric.lower), { x: "x", y: "y", curve: axis.more ? "step-before" : "step-after", stroke: "var(--front)", strokeWidth: 5, strokeLinejoin: "round", className: "front" }) : null,
         Plot.line(lines, { x: "x", y: "y", z: (one) => one.cell.series, stroke: colour, strokeOpacity: 0.55, strokeDasharray: (one) => (one.cell.variant ? "4 3" : null), className: "series" }),
         ...(fields.bars.checked ? [
-          Plot.ruleX(points.filter((one) => one.y1 !== null), { x: "x", y1: "y1", y2: "y2", stroke: colour, className: "bar" }),
-          Plot.ruleY(points.filter((one) => one.x1 !== null && one.x1 !== undefined), { y: "y", x1: "x1", x2: "x2", stroke: colour, className: "bar" }),
+          Plot.ruleX(points.filter((one) => one.y1 !== null), { x: "x", y1: "y1", y2: "y2", stroke: colour, strokeOpacity: 0.8, clip: true, className: "bar" }),
+          Plot.ruleY(points.filter((one) => one.x1 !== null && one.x1 !== undefined), { y: "y", x1: "x1", x2: "x2", stroke: colour, strokeOpacity: 0.8, clip: true, className: "bar" }),
         ] : []),
         Plot.dot(printed, { x: "x", y: "y", symbol: "star", r: 7, stroke: colour, fill: "var(--paper)", title: (one) => `${one.name}, as printed`, className: "printed" }),
-        Plot.dot(points, { x: "x", y: "y", r: 5.5, symbol: (one) => DATA.symbols[one.owner], stroke: colour, strokeWidth: 1.8, fill: (one) => (one.cell.variant ? "var(--paper)" : colour(one)), className: "points" }),
+        Plot.dot(points, { x: "x", y: "y", r: 5.5, symbol: (one) => MARKERS[DATA.markers[one.owner]], stroke: colour, strokeWidth: 1.8, fill: (one) => (one.cell.variant ? "var(--paper)" : colour(one)), className: "points" }),
       ],
       symbol: { type: "identity" },
     };
   }
 
+  // A family's name at its worst point, and the steps of its others where there is room for so many.
   labelOf(point, points) {
-    const alone = points.filter((one) => one.cell.series === point.cell.series).length === 1;
-    const worst = d3.greatest(points.filter((one) => one.cell.series === point.cell.series), (one) => Math.abs(one.y));
-    const steps = point.cell.x.steps ? plain(point.cell.x.steps[0]) : "";
-    const named = alone || worst === point;
-    return { point, text: named ? point.cell.series + (steps && !alone ? `, ${steps}` : "") : steps, bold: named };
+    const kin = points.filter((one) => one.cell.family === point.cell.family);
+    const named = d3.greatest(kin, (one) => Math.abs(one.y)) === point;
+    const steps = points.length <= MOST_LABELS && kin.length > 1 && point.cell.x.steps ? plain(point.cell.x.steps[0]) : "";
+    const parts = named ? [point.cell.family, steps && `${steps} steps`] : [steps];
+    return { point, text: parts.filter(Boolean).join(", "), bold: named };
   }
 
   // Points take focus, show their card and are kept by click or Enter.
@@ -124,7 +141,7 @@ class Chart {
   card(cell) {
     const rows = cell.texts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
     const card = make("div", { class: `card-of k${cell.owner}` }, make("strong", {}, cell.name), make("dl", {}, ...rows));
-    if (cell.sprite) card.append(make("img", { src: cell.sprite, alt: `Samples of classes ${cell.classes.join(", ")}` }));
+    if (cell.sprite) card.append(make("img", { src: DATA.sprites[cell.sprite], alt: `Samples of classes ${cell.classes.join(", ")}` }));
     return card;
   }
 
@@ -166,7 +183,7 @@ function placeLabels(svg, labels) {
     .sort((a, b) => b.bold - a.bold)
     .forEach(({ at: [x, y], text, bold, point }) => {
       const width = text.length * LABEL_SIZE.width * (bold ? 1.06 : 1), height = LABEL_SIZE.height;
-      const places = [10, 18, 28].flatMap((far) => [[far, -height / 2], [-far - width, -height / 2], [-width / 2, -far - height + 2], [-width / 2, far - 2], [far, -far - 4], [far, far - 8], [-far - width, -far - 4], [-far - width, far - 8]]);
+      const places = [10, 18, 28].flatMap((far) => [[far - 2, -far - 7], [-far - width + 2, -far - 7], [far - 2, far - 8], [-far - width + 2, far - 8], [far, -height / 2], [-far - width, -height / 2], [-width / 2, -far - height + 2], [-width / 2, far - 2]]);
       const free = places.map(([dx, dy]) => [x + dx, y + dy, x + dx + width, y + dy + height])
         .find((box) => box[0] > 0 && box[2] < frame.width && box[1] > 0 && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]));
       if (!free) return;

@@ -7,12 +7,12 @@ const FLASH = 0.02; // how long a lost draw glows, as a share of the slowest lan
 class Lane {
   constructor(data) {
     this.data = data;
-    this.canvas = make("canvas", { role: "img", "aria-label": data.name });
+    this.canvas = make("canvas", { role: "img", "aria-label": `${data.name}, ${data.setting}` });
     this.steps = make("span", { class: "steps" });
     this.time = make("span", { class: "time" });
-    this.element = make("div", { class: `lane k${data.owner}` }, make("strong", {}, data.name), this.canvas, make("p", {}, this.steps, this.time));
+    this.element = make("div", { class: `lane k${data.owner}` }, make("strong", {}, data.name), make("small", {}, data.setting), this.canvas, make("p", {}, this.time, this.steps));
     this.image = new Image();
-    this.image.src = data.sprite;
+    this.image.src = DATA.sprites[data.sprite];
   }
 
   choose(image, timed) {
@@ -78,15 +78,17 @@ class Race {
       this.pause();
       this.show();
     });
-    for (const one of [classes, timed]) one.addEventListener("change", () => this.line());
+    const { every } = this.form.elements;
+    every.closest("label").hidden = lanes.every((lane) => lane.data.first);
+    for (const one of [classes, timed, every]) one.addEventListener("change", () => this.line());
     for (const lane of lanes) lane.image.decode().then(() => this.show(), () => {});
     this.line();
   }
 
   // The lanes that have the class and the time, fastest first.
   line() {
-    const { class: classes, timed } = this.form.elements;
-    this.lanes = this.all.filter((lane) => lane.data.classes.includes(Number(classes.value)) && lane.data.seconds[timed.value]);
+    const { class: classes, timed, every } = this.form.elements;
+    this.lanes = this.all.filter((lane) => (every.checked || lane.data.first) && lane.data.classes.includes(Number(classes.value)) && lane.data.seconds[timed.value]);
     for (const lane of this.lanes) lane.choose(lane.data.classes.indexOf(Number(classes.value)), timed.value);
     this.lanes.sort((a, b) => a.seconds - b.seconds);
     this.longest = Math.max(...this.lanes.map((lane) => lane.seconds));

@@ -2,7 +2,6 @@
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -18,12 +17,21 @@ function make(tag, attributes = {}, ...children) {
 const note = make("div", { class: "tip", role: "tooltip", id: "tip", hidden: true });
 document.body.append(note);
 
+let noted = null;
+
 // Shows content beside an element, inside the window.
 function showNote(beside, ...content) {
   note.replaceChildren(...content);
   note.hidden = false;
-  const box = beside.getBoundingClientRect(), own = note.getBoundingClientRect();
+  noted = beside;
+  placeNote();
+}
+
+function placeNote() {
+  if (!noted) return;
+  const box = noted.getBoundingClientRect(), own = note.getBoundingClientRect();
   const wide = document.documentElement.clientWidth, tall = document.documentElement.clientHeight;
+  if (box.bottom < 0 || box.top > tall) return hideNote();
   const right = box.right + 14 + own.width < wide;
   const x = right ? box.right + 14 : Math.max(8, Math.min(box.left - own.width - 14, wide - own.width - 8));
   const y = Math.max(8, Math.min(box.top - 20, tall - own.height - 8));
@@ -32,6 +40,7 @@ function showNote(beside, ...content) {
 
 function hideNote() {
   note.hidden = true;
+  noted = null;
 }
 
 for (const type of ["pointerover", "focusin"]) {
@@ -42,7 +51,7 @@ for (const type of ["pointerover", "focusin"]) {
   });
 }
 document.addEventListener("keydown", (event) => event.key === "Escape" && hideNote());
-addEventListener("scroll", hideNote, { passive: true });
+addEventListener("scroll", placeNote, { passive: true, capture: true });
 
 async function copy(text, button) {
   try {
