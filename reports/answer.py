@@ -1,4 +1,4 @@
-"""The answer in sentences: what the rows of a facet say about speed at equal quality, and what they can't say.
+"""The answer in sentences: what a facet's rows say about speed at equal quality, and what they can't say.
 
 At most five sentences, each with a link to what it rests on; where something is missing, with the command
 that gives it.
@@ -60,15 +60,13 @@ def _equal_quality(iso: Iso | None) -> Sentence | None:
         text = f"Nothing can be said at equal {iso.metric} against {base} yet: {why}. Curves come from"
         return Sentence(text, "iso", CURVES)
     sure = [pair for pair, (shown, _) in zip(iso.pairs, iso.shown, strict=True) if shown and pair in defined]
-    best = max(sure or defined, key=_speed_up)
-    times = _times(best)
-    if sure and _speed_up(best) > 1:
-        return Sentence(f"At equal {iso.metric}, {best.b.label} is {times} times as fast as {base}.", "iso")
-    if sure:
-        text = f"At equal {iso.metric} nothing is faster than {base}; the nearest, {best.b.label}, has {times} of its speed."
+    best = max((pair for pair in sure if _speed_up(pair) > 1), key=_speed_up, default=None)
+    if best is not None:
+        text = f"At equal {iso.metric}, {best.b.label} is {_times(best)} times as fast as {base}."
         return Sentence(text, "iso")
-    text = f"At equal {iso.metric} no strategy is shown to be faster than {base}: {best.b.label} comes to {times} times its speed."
-    return Sentence(text, "iso")
+    best = max(defined, key=_speed_up)
+    text = f"At equal {iso.metric} no strategy is shown to be faster than {base}: "
+    return Sentence(f"{text}{best.b.label} comes to {_times(best)} times its speed.", "iso")
 
 
 def _speed_up(pair: Advantage) -> float:
@@ -137,12 +135,8 @@ def _lossless(against: Against | None, cells: Sequence[Row]) -> Sentence | None:
         return Sentence(f"Lossless: {'; '.join(parts)}.", "quality")
     if not fewer:
         return None
-    least, largest = (f(fewer, key=lambda row: _bits(row) or 0.0) for f in (min, max))
-    spans = [
-        f"{_lost_text(row)} ({display_name(row, cells)})"
-        for row in dict.fromkeys((least.cell, largest.cell))
-        for row in [next(one for one in fewer if one.cell == row)]
-    ]
+    ends = {row.cell: row for row in (min(fewer, key=_lost_bits), max(fewer, key=_lost_bits))}
+    spans = [f"{_lost_text(row)} ({display_name(row, cells)})" for row in ends.values()]
     return Sentence(
         f"Nothing that saves steps is lossless here: bits lost per image go from {' to '.join(spans)}, each "
         "judged by its own network.",
@@ -221,7 +215,12 @@ def _bits(row: Row) -> float | None:
     return None if row.lossiness_bits is None else row.lossiness_bits["value"]
 
 
+def _lost_bits(row: Row) -> float:
+    return _bits(row) or 0.0
+
+
 def _lost_text(row: Row) -> str:
     lost = row.lossiness_bits
-    assert lost is not None and lost["value"] is not None
+    assert lost is not None
+    assert lost["value"] is not None
     return printed_bits(lost["value"], lost["low"], lost["high"])

@@ -64,7 +64,7 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
         yield Drawing(
             "predicted-against-measured",
             "Predicted cost",
-            "What counted work and the machine's card predict, against the clock. On the diagonal both agree.",
+            "What counted work and the machine's card predict, against the clock: equal on the diagonal.",
             partial(predicted.predicted_against_measured, facet, costs),
         )
         yield Drawing(

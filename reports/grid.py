@@ -1,4 +1,4 @@
-"""Tables as the page shows them: lines of texts with the numbers that they sort by, and who they belong to."""
+"""Tables as the page shows them: texts, the numbers that they sort by, and whose they are."""
 
 import re
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ def sprite(samples: np.ndarray) -> str:
 
 
 def figure(png: Path) -> str:
-    """A figure's file as a data URI, in 256 colours, which its few inks and small images need no more than."""
+    """A figure's file as a data URI, in 256 colours: its few inks and small images need no more."""
     with Image.open(png) as image:
         return _data_uri(image.convert("RGB").quantize(256, dither=Image.Dither.NONE), "png", optimize=True)
 

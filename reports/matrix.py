@@ -70,5 +70,5 @@ def _sides(pair: Advantage) -> str:
 def _inverse(one: Contrast | None) -> Contrast | None:
     if one is None:
         return None
-    bounds = (None, None) if one.low is None or one.high is None else (1 / one.high, 1 / one.low)
-    return Contrast(1 / one.value, *bounds, one.p)
+    low, high = (None if bound is None else 1 / bound for bound in (one.high, one.low))
+    return Contrast(1 / one.value, low, high, one.p)

@@ -30,7 +30,7 @@ class Card:
 
 
 def cards(rows: Iterable[Row], stored: Mapping[str, Mapping[str, Any]]) -> list[Card]:
-    """A card per strategy of the rows; ``stored``: by ``result_key``, as ``artifacts.load_method`` reads it."""
+    """A card per strategy of the rows; ``stored``: by ``result_key``, as ``load_method`` reads it."""
     of_strategy: dict[str, list[Row]] = {}
     for row in rows:
         if row.tier != "anchor":
@@ -94,7 +94,7 @@ def _lossless(card: Mapping[str, Any], rows: list[Row]) -> str:
         return "lossy or not: not measured here" if not card else "not declared, not measured here"
     if abs(_bits(bits[-1])) <= ROUNDING_BITS:
         return f"measured: {_printed(bits[-1])} bits an image"
-    ends = dict.fromkeys((f"{_printed(row)} ({display_name(row, rows)})" for row in (bits[0], bits[-1])))
+    ends = dict.fromkeys(f"{_printed(row)} ({display_name(row, rows)})" for row in (bits[0], bits[-1]))
     return f"lossy, bits an image: {' to '.join(ends)}"
 
 

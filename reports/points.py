@@ -91,7 +91,7 @@ def _point(
 
 
 def _reading(row: Row, axis: str) -> Numbers | None:
-    """[value, low, high] in the axis's unit; None where it is unknown, or follows from declared acceptance."""
+    """[value, low, high] in the axis's unit; None where unknown, or from declared acceptance."""
     one = AXES[axis]
     if one.counted:
         value = getattr(row, one.field) if row.acceptance is None else None

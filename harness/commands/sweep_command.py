@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+
 from harness.commands.common import add_machine_flags, add_scoring_flags
 from results.store import RESULTS
 

@@ -48,7 +48,7 @@ class Race:
 
 
 def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
-    """Draws of the first ``count`` images that their step did not write: int16 [m, 3], (image, step, position).
+    """Draws of ``count`` images that their step did not write: (image, step, position), int16 [m, 3].
 
     Drafts that were rejected are among them, and so is what a masked decoder drew and covered again.
     """

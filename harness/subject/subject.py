@@ -22,13 +22,13 @@ from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
 from harness.subject.prepare import Prepared, dtype_of
+from harness.subject.race import Race
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
-from harness.subject.race import Race
 from strategies.decoding.trace import Committed, of_image, step_of_position
 
 PHASES = ("plan", "prefill", "decode", "detokenize", "total")
