@@ -169,7 +169,7 @@ def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:
     assert "LPD" in page.locator("#numbers-0").text_content()
 
 
-# The picture -------------------------------------------------------------------------------------------------
+# The picture ------------------------------------------------------------------------------------------------
 
 
 def label(page: Any, axis: str) -> str:
