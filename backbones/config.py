@@ -35,18 +35,23 @@ class TrunkConfig:
     mlp_width: int
     kv_heads: int | None = None
     """Key/value heads; each serves heads / kv_heads consecutive query heads. None: as many as heads."""
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms", "layer", "plain"] = "rms"
+    """``plain``: a LayerNorm without weight and bias."""
     norm_eps: float = 1e-5
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp: Literal["swiglu", "gelu", "gelu-tanh"] = "swiglu"
     bias: bool = False
     """Biases in attention and MLP products."""
     qk_norm: bool | Literal["rms"] = False
     """True: LayerNorm over the head dimension of queries and keys, shared by the heads. ``rms``: RMSNorm over
     the queries of all heads together, and over the keys, without weights."""
+    cosine: bool = False
+    """Queries and keys of unit length, their product times a learned factor of each head (VAR); of ``bias``
+    the keys then have none."""
     positions: Literal["rotary", "learned"] = "rotary"
     rotary_base: float = 10_000.0
-    conditioning: Literal["prefix", "adaln"] = "prefix"
-    """``adaln``: every block is modulated by a per-position vector, beside the prefix."""
+    conditioning: Literal["prefix", "adaln", "shared-adaln"] = "prefix"
+    """``adaln``: every block is modulated by a per-position vector, beside the prefix. ``shared-adaln``: by
+    one that the network makes for all blocks."""
     dropout: Dropout = Dropout()
     head_size: int | None = None
     """Channels of a head. None: the width, divided evenly."""
@@ -92,6 +97,12 @@ class NetworkConfig:
     """Whether a label "no class" (id ``classes``) exists, as guidance needs."""
     registers: int = 0
     """Learned vectors beside the tokens, which attend and are attended to but predict nothing."""
+    others: tuple[tuple[str, "NetworkConfig"], ...] = ()
+    """Networks that decode together with this one, by role."""
+
+    def of(self, role: str) -> "NetworkConfig":
+        """The configuration of the network of a role: another's, or this one's where none is said."""
+        return dict(self.others).get(role) or replace(self, others=())
 
     @property
     def places(self) -> int:

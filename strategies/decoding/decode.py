@@ -157,7 +157,7 @@ class Loop:
 
     def answer(self, request: Request) -> Any:
         if isinstance(request, Ask):
-            drawn = self.draw(Draft(request.logits, request.at, "place"))
+            drawn = self.draw(Draft(request.logits, request.at, "place", law=request.law))
             self.commit(request.at, drawn.tokens, None)
             return self.rows.repeat(drawn.tokens)
         if isinstance(request, Draft):
