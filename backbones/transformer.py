@@ -54,8 +54,10 @@ class MLP(nn.Module):
         up = self.up(x)
         if self.gated:
             gate, value = up.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * value)
-        return self.down(F.dropout(F.gelu(up, approximate=self.approximate), self.dropout, self.training))
+            hidden = F.silu(gate) * value
+        else:
+            hidden = F.gelu(up, approximate=self.approximate)
+        return self.down(F.dropout(hidden, self.dropout) if self.training and self.dropout else hidden)
 
 
 class Block(nn.Module):
@@ -194,8 +196,12 @@ class Trunk(nn.Module):
 class Network(nn.Module):
     """What the networks of all strategies share: the phase table, caches, initial weights."""
 
+    takes_registers: ClassVar[bool] = False
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        if config.registers and not self.takes_registers:
+            raise ValueError(f"{type(self).__name__} has no registers, asked for {config.registers}")
         self.config = config
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
 

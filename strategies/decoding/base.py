@@ -29,17 +29,22 @@ N = TypeVar("N", bound=Network | Networks)
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes."""
+    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes.
+
+    shown: bool [B, N] by position, the tokens that a masked network sees while it is asked for the others.
+    """
 
     order: Tensor
     sizes: tuple[int, ...] | None = None
+    shown: Tensor | None = None
 
     def to(self, device: torch.device) -> Lesson:
-        return Lesson(self.order.to(device), self.sizes)
+        shown = None if self.shown is None else self.shown.to(device)
+        return Lesson(self.order.to(device), self.sizes, shown)
 
     def rows(self, part: slice) -> Lesson:
         """What these rows of the batch are taught."""
-        return Lesson(self.order[part], self.sizes)
+        return Lesson(self.order[part], self.sizes, None if self.shown is None else self.shown[part])
 
 
 TRAITS = (
