@@ -22,7 +22,11 @@ PALETTE = (
 )
 """Colours and markers of the strategies in their order: six that stay apart under deuteranopia and protanopia
 (after Okabe and Ito), then Tol's muted set."""
-ANCHORS = {"real": ("Real images", "#6b7280"), "reconstruction": ("Reconstructions", "#9ca3af")}
+ANCHORS = {
+    "real": ("Real images", "#6b7280"),
+    "reconstruction": ("Reconstructions", "#9ca3af"),
+    "reconstruction-multiscale": ("Reconstructions, multi-scale", "#c0c4cc"),
+}
 """Titles and colours of the rows that decode nothing."""
 INK = "#1f2328"
 MUTED = "#6b7280"
