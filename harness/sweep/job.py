@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from backbones.tokenizers import load_tokenizer
-from harness.cell.cell import RANDOM, Cell, unscored
+from harness.cell.cell import RANDOM, RECONSTRUCTING, Cell, unscored
 from harness.cost.model import predict_cost
 from harness.cost.sweep_hours import card_for
 from harness.cost.work import Unforeseeable
@@ -129,8 +129,9 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     """The held-out images, or their reconstructions: what quality is at best."""
     channel.progress(0.0, "images")
     pixels, labels = balanced(load_dataset(cell.data, "held-out"), cell.images)
-    if cell.strategy == "reconstruction":
-        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo)).to(cell.device)
+    if cell.strategy in RECONSTRUCTING:
+        file = zoo.shared_file(RECONSTRUCTING[cell.strategy], cell.zoo)
+        tokenizer = load_tokenizer(file).to(cell.device)
         with torch.inference_mode():
             parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
         pixels = decode_images(torch.cat(parts), tokenizer)
