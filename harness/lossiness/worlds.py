@@ -12,6 +12,7 @@ from backbones.config import NetworkConfig, TrunkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.branches import Sampled, branch_joints, sampled
+from harness.lossiness.conditionals import Undefined
 from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -137,10 +138,22 @@ class World:
             found = branch_joints(network, strategy, plan, seed % CLASSES, guidance)
             return plan, compare_joints(*found, (1,) * plan.places)
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
+        if plan.opened:
+            raise Undefined(
+                f"strategy '{strategy.name}' orders places by what it draws, and each order has another "
+                "one-at-a-time distribution"
+            )
         plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
         sizes = tuple(at.stop - at.start for at in plan.groups())
         return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), sizes)
+
+    def leaves_open(self, strategy: Strategy) -> bool:
+        """Whether the strategy chooses its places while decoding, whatever order it is given."""
+        try:
+            return strategy.plan(self.grid, self.steps(strategy, None), Streams(0, (0,))).opened
+        except UserError:
+            return False
 
     def sampled(self, strategy: Strategy, seed: int, guidance: Guidance | None) -> Sampled:
         """What images sampled in batches show, with the random network of ``seed``."""

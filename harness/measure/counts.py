@@ -38,7 +38,10 @@ class Counts:
 
     @property
     def wasted_share(self) -> float | None:
-        """Share of the drafted places whose draws were not kept; None without drafts."""
+        """Share of the drafted places whose draws were not kept; None without drafts, and where a plan says
+        the steps: a masked network draws every place at every step, and no forward the less for it."""
+        if self.plan is not None and self.plan.steps is not None:
+            return None
         drafted, kept = (torch.cat(one).sum().item() for one in (self.drafted, self.kept))
         return 1 - kept / drafted if drafted else None
 

@@ -23,6 +23,7 @@ from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
 from harness.subject.prepare import Prepared, dtype_of
+from harness.subject.race import Race
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
@@ -161,6 +162,7 @@ def run_batch(
     images: Sequence[int],
     given: Given | None = None,
     after_step: Callable[[], None] | None = None,
+    keep_drafts: bool = False,
 ) -> Batch:
     """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
@@ -185,6 +187,7 @@ def run_batch(
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
+            keep_drafts=keep_drafts,
         )
         ended = clock.now()
         pixels = (
@@ -208,6 +211,7 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    race: Race = field(default_factory=Race)
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -245,6 +249,7 @@ class Gallery:
             # Labels are decoded in an order of their own; the codes follow all at once.
             first = steps[:, : batch.plan.codes_from or None]
             self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+        self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:

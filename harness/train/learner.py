@@ -45,9 +45,16 @@ class Learner(nn.Module):
         super().__init__()
         self.strategy, self.network = strategy, network
 
-    def forward(self, tokens: Tensor, labels: Tensor, order: Tensor, sizes: tuple[int, ...] | None) -> Tensor:
-        """Mean loss of tokens [B, N] (raster), labels [B], in the order [B, N]."""
-        return self.strategy.loss(self.network, tokens, labels, Lesson(order, sizes))
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        sizes: tuple[int, ...] | None,
+        shown: Tensor | None,
+    ) -> Tensor:
+        """Mean loss of tokens [B, N] (raster), labels [B], by the parts of a lesson."""
+        return self.strategy.loss(self.network, tokens, labels, Lesson(order, sizes, shown))
 
 
 class SharedLearner:
@@ -66,7 +73,7 @@ class SharedLearner:
         self.run: Any = torch.compile(module) if compiled else module
 
     def loss(self, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        return self.run(tokens, labels, lesson.order, lesson.sizes)
+        return self.run(tokens, labels, lesson.order, lesson.sizes, lesson.shown)
 
     def accumulating(self, more: bool) -> AbstractContextManager[None]:
         """While ``more`` micro-batches of the step follow, gradients stay in this process."""

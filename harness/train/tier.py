@@ -36,7 +36,7 @@ from harness.weights import zoo
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
-ORDER = ("raster", "lpd", "arpg", "masked", "nar", "par", "rar", "randar")
+ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
 FIRST_LEVEL = 2
 """The mark that all networks reach before one goes on."""

@@ -29,17 +29,22 @@ N = TypeVar("N", bound=Network | Networks)
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes."""
+    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes.
+
+    shown: bool [B, N] by position, the tokens that a masked network sees while it is asked for the others.
+    """
 
     order: Tensor
     sizes: tuple[int, ...] | None = None
+    shown: Tensor | None = None
 
     def to(self, device: torch.device) -> Lesson:
-        return Lesson(self.order.to(device), self.sizes)
+        shown = None if self.shown is None else self.shown.to(device)
+        return Lesson(self.order.to(device), self.sizes, shown)
 
     def rows(self, part: slice) -> Lesson:
         """What these rows of the batch are taught."""
-        return Lesson(self.order[part], self.sizes)
+        return Lesson(self.order[part], self.sizes, None if self.shown is None else self.shown[part])
 
 
 TRAITS = (
@@ -151,6 +156,10 @@ class Strategy(ABC, Generic[N]):
         """
         steps = len(self.sizes(grid, 0, given))
         return range(steps, steps + 1)
+
+    def places(self, grid: tuple[int, int]) -> int:
+        """Tokens of an image: of all maps of the canvas."""
+        return grid[0] * grid[1]
 
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         """Group sizes of ``steps`` steps over the places that are not given; here one token a step."""

@@ -27,11 +27,13 @@ class PublishedRun:
     """One setting with which the authors drew samples.
 
     options: of our strategy. sampling: the authors' arguments under their names, for ``Published.setting``.
+    strategy: a training-free one, where samples were drawn by that.
     """
 
     steps: int
     options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str | None = None
 
 
 @dataclass(frozen=True)

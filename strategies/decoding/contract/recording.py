@@ -1,7 +1,7 @@
 """A strategy with a tiny random network, and recordings of how it decodes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -150,6 +150,15 @@ class Listening:
         self.consumed = self.noises[-1]
         return self.sampler.draw(logits, noise)
 
+    def hearing(self, law: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+        """The same law, whose logits are kept as those of a plain draw."""
+
+        def heard(logits: Tensor, sampler: Any) -> Tensor:
+            self.combined.append(logits.clone())
+            return law(logits, sampler)
+
+        return heard
+
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         self.consumed = noise.clone()
         return self.sampler.draw_from(probs, noise)
@@ -178,6 +187,8 @@ class Overheard:
                 request = inner.send(answer)
             except StopIteration:
                 return
+            if isinstance(request, Ask) and request.law is not None:
+                request = replace(request, law=self.sampler.hearing(request.law))
             if isinstance(request, Ask | Draft):
                 self.asked.append(request.logits.clone())
                 self.step += bool(self.calls and self.calls[-1] != DRAW)
