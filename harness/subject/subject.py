@@ -27,6 +27,7 @@ from harness.subject.race import Race
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
+from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.meter import by_role
@@ -85,11 +86,12 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     weights_taken = _fill(network, prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config, prepared.strategy.tokenizer)
+    _lend(tokenizer, network, cell)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
-        places = prepared.config.places
+        places = prepared.strategy.places(prepared.config.grid)
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
@@ -105,7 +107,10 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networ
     Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
     """
     network = on_meta(prepared.strategy, prepared.config)
-    if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
+    own = (one for one in by_role(network).values() if not one.reads_tokenizer)
+    if any(
+        True for one in own for _ in one.buffers()
+    ):  # computed at construction, so they can't be left empty
         network = network_of(prepared.strategy, prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
@@ -146,6 +151,19 @@ def _fill_from(network: nn.Module, source: str, cell: Cell, preset: str) -> str 
     except RuntimeError as error:
         raise CheckpointError(f"network '{source}': {' '.join(str(error).split())}") from None
     return None
+
+
+def _lend(tokenizer: Tokenizer | None, network: Network | Networks, cell: Cell) -> None:
+    """Give the networks what decoding reads of the tokenizer; UserError where trained ones have none."""
+    for one in by_role(network).values():
+        if one.reads_tokenizer and tokenizer is None and cell.checkpoint != RANDOM:
+            raise UserError(
+                f"network '{cell.network}' decodes through its tokenizer: it needs tokenizer_checkpoint"
+            )
+        try:
+            one.borrow(tokenizer)
+        except ValueError as error:
+            raise CheckpointError(f"network '{cell.network}' and its tokenizer: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -246,9 +264,8 @@ class Gallery:
             self.store.add(images, batch.codes, batch.pixels)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
-            # Labels are decoded in an order of their own; the codes follow all at once.
-            first = steps[:, : batch.plan.codes_from or None]
-            self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+            # Of two maps: labels are decoded in an order of their own; the codes follow all at once.
+            self.step_of_position = batch.plan.picture(steps[0].cpu().numpy()).astype(np.int16)
         self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return

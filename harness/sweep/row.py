@@ -16,7 +16,7 @@ from pardec.errors import one_line
 from results.schema import FIELDS, Attempt, Row, may_be_null, reasons
 from results.settings import DECLARED
 from results.store import ResultStore
-from strategies.decoding import presets
+from strategies.decoding import presets, registry
 
 
 @dataclass
@@ -131,7 +131,7 @@ def as_they_apply(cell: Cell) -> dict[str, Any]:
 def tokenizer_name(cell: Cell) -> str:
     """The tokenizer as a row names it; ``none`` where tokens stay tokens."""
     if not cell.is_published:
-        return "zoo/tokenizer"
+        return f"zoo/{'tokenizer' if cell.is_anchor else registry.get(cell.strategy).tokenizer}"
     if cell.tokenizer_checkpoint is None:
         return "none"
     name = presets.preset_info(cell.network).tokenizer
