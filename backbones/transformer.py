@@ -196,6 +196,9 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.code_vectors: Tensor | None = None
+        """What the tokenizer decodes each code to, float32 [V, c]; handed over by whoever has both, to
+        strategies that read it."""
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
     @property

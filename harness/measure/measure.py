@@ -16,7 +16,7 @@ from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
 from harness.machine.memory import PeakMemory
-from harness.measure.counts import Counts
+from harness.measure.counts import OF_IMAGES, OF_POSITIONS, Counters, Counts, counters_of
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
@@ -209,11 +209,11 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
     seconds: list[dict[str, float]] = []
-    counts = Counts()
+    counted: list[Counters] = []
     for images in found.gallery.batches(cell):
         batch = run_batch(subject, images)
-        found.gallery.add(subject, batch)
-        counts.add(batch.plan, batch.decoded)
+        counted.append(counters_of(batch.decoded))
+        found.gallery.add(subject, batch, counted[-1])
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
             seconds.append(batch.seconds)
@@ -222,6 +222,10 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         seconds.append(run_batch(subject, range(cell.batch)).seconds)
         return seconds[-1]["total"]
 
+    counts = Counts(batch.plan, counted)
+    if found.gallery.store is not None:  # also those of images that another process made
+        counts.parts = list(found.gallery.store.shards.counters(OF_IMAGES, OF_POSITIONS))
+    found.gallery.by_position = counts.by_position
     repeats = repeat(again, budget, [one["total"] for one in seconds])
     samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from harness.subject.prepare import Prepared, dtype_of
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
+from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.plan import Plan
@@ -84,6 +85,8 @@ def load(prepared: Prepared) -> Subject:
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
+    if prepared.strategy.reads_code_vectors:
+        network.code_vectors = _code_vectors(cell, tokenizer)
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
@@ -102,6 +105,16 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network:
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _code_vectors(cell: Cell, tokenizer: Tokenizer | None) -> Tensor:
+    found = None if tokenizer is None else tokenizer.vectors()
+    if found is None:
+        raise UserError(
+            f"strategy '{cell.strategy}' compares the vectors of codes, and the cell's tokenizer has none"
+        )
+    return found.float()
 
 
 def _fill(network: Network, prepared: Prepared) -> str | None:
@@ -187,6 +200,8 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    by_position: dict[str, np.ndarray] = field(default_factory=dict)
+    """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -213,12 +228,13 @@ class Gallery:
         yield first
         yield from (images for images in self.store.batches() if images != first)
 
-    def add(self, subject: Subject, batch: Batch) -> None:
+    def add(self, subject: Subject, batch: Batch, counters: Mapping[str, np.ndarray] | None = None) -> None:
+        """counters: of the batch's images, to stand beside them."""
         if self.store is None:
             self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
         else:
             images = range(batch.images[0], batch.images[-1] + 1)
-            self.store.add(images, batch.decoded.tokens, batch.pixels)
+            self.store.add(images, batch.decoded.tokens, batch.pixels, counters)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
             self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)

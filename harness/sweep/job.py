@@ -66,7 +66,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
-    trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
+    trace = {"step_of_position": gallery.step_of_position, **gallery.by_position, **lost.arrays}
     if subject.tokenizer is None:
         predicted, unpredicted = store_prediction(subject, folder)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
@@ -190,5 +190,6 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
         "trace": "step_of_position",
         "samples": "samples",
         "lossiness": "lossiness_bits",
+        "acceptance": "drafts_tested",
     }
     return {kind: name for kind, array in kinds.items() if array in arrays}
