@@ -135,17 +135,17 @@ class Shards:
                 f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
             )
 
-    def counters(self, names: Sequence[str], sometimes: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
-        """What was counted of the images of each shard, each image once; ``sometimes``: where it was.
+    def counters(self, required: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """What was counted of the images of each shard, each image once, by name.
 
-        Raises UserError where a shard holds none.
+        Raises UserError where a shard doesn't hold what is required.
         """
         done = 0
         for images, path in self.files():
             if images.stop <= done:
                 continue
-            found = read_arrays(path, (*names, *sometimes))
-            lacking = [name for name in names if name not in found]
+            found = read_arrays(path, array_headers(path).keys() - {"tokens", "images"})
+            lacking = [name for name in required if name not in found]
             if lacking:
                 raise UserError(
                     f"'{path}' holds no {lacking[0]} of its images: remove it to have them made anew"
