@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 
 from pardec.errors import UserError
 from pardec.files import write_whole
-from reports import lossiness, pictures, plots, predicted, published, selftest, style, tables, waterfall
+from reports import (
+    lossiness,
+    pictures,
+    plots,
+    predicted,
+    published,
+    selftest,
+    style,
+    tables,
+    waterfall,
+    windows,
+)
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits
 from reports.contests import TextTable, contests
 from reports.escape import file_stem, markdown
@@ -155,6 +166,10 @@ def _drawings(facet: Facet, artifacts: dict[str, Artifacts], costs: predicted.Co
         yield "speed-up", "From ideal to real speed-up", partial(draw_waterfall, facet, costs)
     yield "samples", "Samples", partial(pictures.sample_grid, facet, artifacts)
     yield "order", "Order of generation", partial(pictures.order_maps, facet, artifacts)
+    if windows.families(facet):
+        yield "windows", "Against the window of drafts", partial(windows.against_window, facet)
+    if windows.maps_of(facet, artifacts):
+        yield "acceptance", "Where drafts are accepted", partial(windows.acceptance_maps, facet, artifacts)
     yield "film", "One image appearing", partial(pictures.film_strip, facet, artifacts)
 
 
