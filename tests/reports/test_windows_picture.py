@@ -18,7 +18,7 @@ from tests.reports.synthetic_rows import cell_row
 def speculative(
     index: int, strategy: str, window: int, steps: float, speeds: dict[str, float], **more
 ) -> Row:
-    made = cell_row(index, strategy, 64, f"{strategy} (window {window})", {}, 0.1, 50.0)
+    made = cell_row(index, strategy, f"{strategy} (window {window})", 64, {}, 0.1, 50.0)
     values = {"options": {"window": window}, "throughput_by_batch": speeds, "steps": steps, "steps_bound": 64}
     return dataclasses.replace(made, **{**values, **more})
 
