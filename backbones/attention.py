@@ -1,5 +1,6 @@
 """Attention: who sees what (``View``), a fused projection, keys and values in the cache, one fused kernel."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,8 @@ from backbones.config import TrunkConfig
 from backbones.positions import rotate, rotate_
 from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
+LOG_MOST = math.log(100)
+"""Bound of what cosine attention learns."""
 Runs = tuple[tuple[int, int], ...]
 
 
@@ -161,37 +164,70 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.shared_heads, self.head_width = config.heads, config.shared_heads, config.head_width
         if kind == "cross":
-            self.query = nn.Linear(config.width, config.width, bias=config.bias)
+            self.query = nn.Linear(config.width, self.heads * self.head_width, bias=config.bias)
         else:
             rows = (self.heads + 2 * self.shared_heads) * self.head_width
-            self.qkv = nn.Linear(config.width, rows, bias=config.bias)
-        self.out = nn.Linear(config.width, config.width, bias=config.bias)
-        self.qk_norm = config.qk_norm
-        if config.qk_norm:
+            self.qkv = nn.Linear(config.width, rows, bias=config.bias and not config.cosine)
+        self.out = nn.Linear(self.heads * self.head_width, config.width, bias=config.bias)
+        self.cosine = config.cosine
+        if config.cosine:
+            if kind == "cross" or self.shared_heads != self.heads or not config.bias:
+                raise ValueError(
+                    "cosine attention is self-attention with biases, and as many keys as queries"
+                )
+            self.log_factor = nn.Parameter(torch.full((1, self.heads, 1, 1), math.log(4.0)))
+            self.query_value_bias = nn.Parameter(torch.zeros(2 * config.width))
+        self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
+        if config.qk_norm is True:
             self.q_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
             self.k_norm = nn.LayerNorm(self.head_width, eps=config.norm_eps)
-        self.dropout = config.dropout.attention
+        self.dropout, self.dropout_after = config.dropout.attention, config.dropout.attended
 
     def project(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [R, H, n, D], keys and values [R, Hkv, n, D] of x [R, n, d], normalised and rotated."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_width))  # [R, n, H + 2 Hkv, D]
+        if self.cosine:
+            return self.of_unit_length(qkv)
         qk, values = qkv.split([self.heads + self.shared_heads, self.shared_heads], dim=2)
         if self.qk_norm:
-            qk = torch.cat([self.q_norm(qk[:, :, : self.heads]), self.k_norm(qk[:, :, self.heads :])], dim=2)
+            parts = qk[:, :, : self.heads], qk[:, :, self.heads :]
+            qk = torch.cat(self.normalised(*parts), dim=2)
         if phases is not None:
             qk = rotate(qk, phases)
         queries, keys = qk.split([self.heads, self.shared_heads], dim=2)
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
+    def normalised(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [R, n, H, D] and keys [R, n, Hkv, D], as ``qk_norm`` says."""
+        if self.qk_norm is True:
+            return self.q_norm(queries), self.k_norm(keys)
+        return self.rms(queries), self.rms(keys)
+
+    def rms(self, heads: Tensor) -> Tensor:
+        whole = heads.flatten(2)  # [R, n, H * D]
+        return F.rms_norm(whole, whole.shape[-1:], None, self.norm_eps).view_as(heads)
+
+    def of_unit_length(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of cosine attention, [R, H, n, D] each, from qkv [R, n, 3 H, D]."""
+        queries, keys, values = (part.transpose(1, 2) for part in qkv.chunk(3, dim=2))
+        of_query, of_value = self.query_value_bias.view(2, self.heads, 1, self.head_width)
+        # The kernel divides by the root of the head width.
+        factor = self.log_factor.clamp(max=LOG_MOST).exp() * self.head_width**0.5
+        queries = F.normalize(queries + of_query, dim=-1) * factor
+        return queries, F.normalize(keys, dim=-1), values + of_value
+
     def project_in_place(self, x: Tensor, phases: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same without gradient: queries [R, H, n, D], and keys, then values, [R, 2 Hkv, n, D]."""
+        if self.cosine:
+            queries, keys, values = self.project(x, phases)
+            return queries, torch.cat([keys, values], dim=1)
         images, rows, _ = x.shape
         qkv = self.qkv(x).view(images, rows, -1, self.head_width)  # [R, n, H + 2 Hkv, D]
         qk = qkv.narrow(2, 0, self.heads + self.shared_heads)
         if self.qk_norm:
-            queries, keys = qk.split_with_sizes([self.heads, self.shared_heads], dim=2)
-            queries.copy_(self.q_norm(queries))
-            keys.copy_(self.k_norm(keys))
+            parts = qk.split_with_sizes([self.heads, self.shared_heads], dim=2)
+            for part, normalised in zip(parts, self.normalised(*parts), strict=True):
+                part.copy_(normalised)
         if phases is not None:
             rotate_(qk, phases)
         queries, pair = qkv.transpose(1, 2).split_with_sizes([self.heads, 2 * self.shared_heads], dim=1)
@@ -223,4 +259,5 @@ class Attention(nn.Module):
         if view.asked is not None:
             queries = queries[:, :, -view.asked :]
         mixed = attend(queries, keys, values, view, self.dropout if self.training else 0.0)
-        return self.out(mixed.flatten(2))
+        x = self.out(mixed.flatten(2))
+        return F.dropout(x, self.dropout_after) if self.training and self.dropout_after else x

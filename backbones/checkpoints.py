@@ -61,11 +61,12 @@ class KeyMap:
     of a name. The first entry that fits counts.
 
     A tuple of names is stacked along the first axis: equal parts, but for ``KeyRows``. ``ignored`` are
-    published keys (regular expressions) that carry nothing.
+    published keys (regular expressions) that carry nothing, ``tied`` those that repeat another's tensor.
     """
 
     names: Mapping[str, str | tuple[str | KeyRows, ...]]
     ignored: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def sources(self, ours: str) -> tuple[str | KeyRows, ...]:
         """Published tensors that make up our parameter."""
@@ -278,29 +279,42 @@ def _storages(content: object) -> dict[int, int]:
     return found
 
 
+def needed(network: nn.Module, keys: KeyMap) -> list[tuple[Tensor | None, Part]]:
+    """Every published tensor that a network needs, with the parameter it fills; None where it is tied."""
+    found: list[tuple[Tensor | None, Part]] = [
+        (parameter, part)
+        for name, parameter in network.state_dict().items()
+        for part in parts_of(name, parameter.shape, keys)
+    ]
+    shapes = {part.key: part.shape for _, part in found}
+    return found + [(None, Part(key, 0, shapes[original])) for key, original in keys.tied.items()]
+
+
 def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> None:
     """Fill a network from a published state dict, strictly.
 
-    ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape or
-    key that belongs to nothing.
+    ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape, tied
+    tensor with values of its own or key that belongs to nothing.
     """
     used: set[str] = set()
-    for name, parameter in network.state_dict().items():
-        for part in parts_of(name, parameter.shape, keys):
-            tensor = state.get(part.key)
-            if tensor is None:
-                raise CheckpointError(f"{source}: key '{part.key}' is missing; expected shape {part.shape}")
-            if tuple(tensor.shape) != part.shape:
-                raise CheckpointError(
-                    f"{source}: key '{part.key}' has shape {tuple(tensor.shape)}; expected {part.shape}"
-                )
-            if not tensor.is_floating_point():
-                raise CheckpointError(
-                    f"{source}: key '{part.key}' has type {tensor.dtype}; expected a float type"
-                )
+    for parameter, part in needed(network, keys):
+        tensor = state.get(part.key)
+        if tensor is None:
+            raise CheckpointError(f"{source}: key '{part.key}' is missing; expected shape {part.shape}")
+        if tuple(tensor.shape) != part.shape:
+            raise CheckpointError(
+                f"{source}: key '{part.key}' has shape {tuple(tensor.shape)}; expected {part.shape}"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: key '{part.key}' has type {tensor.dtype}; expected a float type"
+            )
+        if parameter is not None:
             with torch.no_grad():
                 parameter[part.start : part.start + part.shape[0]].copy_(tensor)
-            used.add(part.key)
+        elif not torch.equal(tensor, state[keys.tied[part.key]]):
+            raise CheckpointError(f"{source}: key '{part.key}' is not equal to '{keys.tied[part.key]}'")
+        used.add(part.key)
     extra = [key for key in state if key not in used and not ignored(key, keys)]
     if extra:
         raise CheckpointError(f"{source}: key '{extra[0]}' belongs to nothing ({len(extra)} extra in all)")

@@ -20,7 +20,9 @@ class Dropout:
     residual: float = 0.0
     """After the output projection of attention and after the last MLP product."""
     hidden: float = 0.0
-    """After the activation of a GELU MLP."""
+    """On the hidden vector of an MLP, before its last product."""
+    attended: float = 0.0
+    """After the output projection of attention, beside ``residual``."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,29 @@ class TrunkConfig:
     mlp_width: int
     kv_heads: int | None = None
     """Key/value heads; each serves heads / kv_heads consecutive query heads. None: as many as heads."""
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms", "layer", "plain"] = "rms"
+    """``plain``: a LayerNorm without weight and bias."""
     norm_eps: float = 1e-5
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp: Literal["swiglu", "gelu", "gelu-tanh"] = "swiglu"
     bias: bool = False
     """Biases in attention and MLP products."""
-    qk_norm: bool = False
-    """LayerNorm over the head dimension of queries and keys, shared by the heads."""
+    qk_norm: bool | Literal["rms"] = False
+    """True: LayerNorm over the head dimension of queries and keys, shared by the heads. ``rms``: RMSNorm over
+    the queries of all heads together, and over the keys, without weights."""
+    cosine: bool = False
+    """Queries and keys of unit length, their product times a learned factor of each head (VAR); of ``bias``
+    the keys then have none."""
     positions: Literal["rotary", "learned"] = "rotary"
     rotary_base: float = 10_000.0
-    conditioning: Literal["prefix", "adaln"] = "prefix"
-    """``adaln``: every block is modulated by a per-position vector, beside the prefix."""
+    conditioning: Literal["prefix", "adaln", "shared-adaln"] = "prefix"
+    """``adaln``: every block is modulated by a per-position vector, beside the prefix. ``shared-adaln``: by
+    one that the network makes for all blocks."""
     dropout: Dropout = Dropout()
+    head_size: int | None = None
+    """Channels of a head. None: the width, divided evenly."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.head_size is None and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
         if self.heads % self.shared_heads:
             raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
@@ -56,7 +66,7 @@ class TrunkConfig:
 
     @property
     def head_width(self) -> int:
-        return self.width // self.heads
+        return self.head_size or self.width // self.heads
 
     @property
     def shared_heads(self) -> int:
@@ -85,6 +95,14 @@ class NetworkConfig:
     grid: tuple[int, int]
     null_class: bool = True
     """Whether a label "no class" (id ``classes``) exists, as guidance needs."""
+    registers: int = 0
+    """Learned vectors beside the tokens, which attend and are attended to but predict nothing."""
+    others: tuple[tuple[str, "NetworkConfig"], ...] = ()
+    """Networks that decode together with this one, by role."""
+
+    def of(self, role: str) -> "NetworkConfig":
+        """The configuration of the network of a role: another's, or this one's where none is said."""
+        return dict(self.others).get(role) or replace(self, others=())
 
     @property
     def places(self) -> int:

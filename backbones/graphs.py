@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from backbones.cache import KVCache
+from backbones.networks import Networks
 from backbones.transformer import Network, Trunk, View
 
 Run = Callable[[], Tensor]
@@ -148,7 +149,7 @@ def _copy(fed: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:
         target.copy_(source)
 
 
-def replay_trunks(network: Network, recorder: Recorder) -> list[ReplayedTrunk]:
+def replay_trunks(network: Network | Networks, recorder: Recorder) -> list[ReplayedTrunk]:
     """Make every trunk of ``network`` record and replay its passes; for decoding, not for learning.
 
     Hooks of the trunks go on counting: they are called before a pass, replayed or not.

@@ -87,7 +87,8 @@ def likeness(shapes: Shapes, keys: KeyMap) -> float:
 
 def _published(keys: KeyMap) -> set[str]:
     entries = ([entry] if isinstance(entry, str) else entry for entry in keys.names.values())
-    return {source.key if isinstance(source, KeyRows) else source for entry in entries for source in entry}
+    named = {source.key if isinstance(source, KeyRows) else source for entry in entries for source in entry}
+    return named | keys.tied.keys()
 
 
 def _unnumbered(key: str) -> str:

@@ -15,7 +15,7 @@ from pardec.errors import nearest
 State = dict[str, Tensor]
 Path = tuple[str, ...]
 
-WRAPPERS = ("model", "module", "state_dict")
+WRAPPERS = ("model", "module", "state_dict", "model_state_dict")
 """Under which a state dict is taken unasked, the first that leads to one."""
 _BEFORE = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_forward_module.", "ema_model.")
 """What stands before every name: of compiled, distributed and averaged modules."""

@@ -6,7 +6,7 @@ it is told is which rows to process, with which phases, and how far each row see
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +35,11 @@ class RMSNorm(nn.Module):
 def make_norm(config: TrunkConfig) -> nn.Module:
     if config.norm == "rms":
         return RMSNorm(config.width, config.norm_eps)
-    return nn.LayerNorm(config.width, eps=config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps, elementwise_affine=config.norm == "layer")
 
 
 class MLP(nn.Module):
-    """SwiGLU with gate and value in one product, or GELU (erf)."""
+    """SwiGLU with gate and value in one product, or GELU (erf, or its tanh form)."""
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
@@ -48,13 +48,16 @@ class MLP(nn.Module):
         self.up = nn.Linear(config.width, 2 * hidden if self.gated else hidden, bias=config.bias)
         self.down = nn.Linear(hidden, config.width, bias=config.bias)
         self.dropout = config.dropout.hidden
+        self.approximate = "tanh" if config.mlp == "gelu-tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)
         if self.gated:
             gate, value = up.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * value)
-        return self.down(F.dropout(F.gelu(up), self.dropout, self.training))
+            hidden = F.silu(gate) * value
+        else:
+            hidden = F.gelu(up, approximate=self.approximate)
+        return self.down(F.dropout(hidden, self.dropout) if self.training and self.dropout else hidden)
 
 
 class Block(nn.Module):
@@ -193,8 +196,12 @@ class Trunk(nn.Module):
 class Network(nn.Module):
     """What the networks of all strategies share: the phase table, caches, initial weights."""
 
+    takes_registers: ClassVar[bool] = False
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        if config.registers and not self.takes_registers:
+            raise ValueError(f"{type(self).__name__} has no registers, asked for {config.registers}")
         self.config = config
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
@@ -224,6 +231,12 @@ class Network(nn.Module):
         if self._kept is not None:
             self._kept[rows, layers, slots] = made
         return made
+
+    reads_tokenizer: ClassVar[bool] = False
+    """Whether decoding reads weights of the tokenizer: they are buffers here, neither counted nor stored."""
+
+    def borrow(self, tokenizer: nn.Module | None) -> None:
+        """Take those weights from the tokenizer, or fixed values where there is none; here there are none."""
 
     def keep_caches(self) -> None:
         """Give every later decode of one shape the same cache: its address is fixed, and one decode runs at a

@@ -27,6 +27,7 @@ COMMANDS = (
     "compare",
     "merge",
     "lossiness",
+    "likelihood",
     "check",
     "new-strategy",
     "inspect",

@@ -20,6 +20,8 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "not comparable",
 N = 50_000
 """Images behind every published quality figure (evaluation by the ADM protocol)."""
 PROTOCOL = "ADM"
+PROTOCOLS = {"Halton-MaskGIT README": "clean-fid, against the training images"}
+"""Sources whose FID is of another protocol."""
 EXTRACTORS = ("inception", "inception-v3-compat")
 """Feature networks of that protocol, as a row's protocol names them."""
 REFERENCES = {"256": "VIRTUAL_imagenet256_labeled", "512": "VIRTUAL_imagenet512"}
@@ -159,7 +161,7 @@ def _quality_expected(line: Mapping[str, str]) -> Keys:
         "options": line["options"] or "defaults",
         "n": str(N),
         "reference": REFERENCES.get(line["resolution"], NOT_STATED),
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOLS.get(line["source"], PROTOCOL),
     }
 
 

@@ -74,7 +74,8 @@ class NetworkUse(TypedDict):
     """What it does there: drafter, refiner, ..."""
     parameters: int
     sha256: str | None
-    """Of its weights; null for random ones."""
+    """Of the file of its weights; null for random ones."""
+    weight_bytes: int
     cache_bytes: int
     forwards: float
     """As ``Row.forwards``, of this network alone."""

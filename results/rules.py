@@ -56,6 +56,15 @@ def options() -> Rule:
     return Rule("a table of strategy options: numbers, texts, true or false", fits)
 
 
+def texts(expectation: str) -> Rule:
+    def fits(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            isinstance(one, str) and one.isprintable() for one in value.values()
+        )
+
+    return Rule(expectation, fits)
+
+
 def guidance_scale() -> Rule:
     """A scale; ``false`` for none, and ``tuned`` for the one that the network's card records."""
 

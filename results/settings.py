@@ -7,7 +7,7 @@ from typing import Any
 
 from results.annotations import fault
 from results.fields import Setting, declared, setting
-from results.rules import guidance_scale, number, options, switch, text, whole
+from results.rules import guidance_scale, number, options, switch, text, texts, whole
 
 SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -38,6 +38,18 @@ class Settings:
         pin="network",
     )
     """None for the zoo's weights, the path of a published file, or ``random``."""
+    roles: Mapping[str, str] = setting(
+        factory=dict,
+        before={},
+        rule=texts("a table of roles: zoo/NAME, or the path of a published file"),
+        late=True,
+        applies="decoding",
+        joins=True,
+        draws=True,
+        shared="network",
+    )
+    """Of a strategy that decodes several networks: role -> ``zoo/NAME``, or of a published preset the path of
+    its file. Roles that are missing are filled in."""
     tokenizer_checkpoint: str | None = setting(
         None,
         rule=text("the path of a published tokenizer's file, or random"),

@@ -13,7 +13,8 @@ from backbones.positions import rotate
 from backbones.transformer import Network, Trunk, View, make_norm
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Rows
-from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.orders import OrderRule, ruled_orders
+from strategies.decoding.plan import Plan, after_step_progress, known_before
 from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import arpg_sizes
 from strategies.decoding.streams import Streams
@@ -96,6 +97,8 @@ class ARPG(Strategy[ARPGNetwork]):
     paper: ClassVar[str] = "2503.10568"
     any_order: ClassVar[bool] = True
 
+    order: OrderRule = "random"
+    """In decoding; it learns random ones."""
     schedule: Literal["arccos", "cosine"] = "arccos"
     """Group sizes: arccos keeps steps steady and ends with a large one, cosine starts with single tokens."""
     prefill: Literal["split", "joint"] = "split"
@@ -129,7 +132,7 @@ class ARPG(Strategy[ARPGNetwork]):
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        return random_orders_after(known, grid, streams)
+        return known_before(ruled_orders(self.order, grid, streams), known)
 
     def arrange(
         self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0

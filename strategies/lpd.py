@@ -15,8 +15,8 @@ from backbones.transformer import Network, Trunk, View, make_norm
 from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy, random_orders
 from strategies.decoding.decode import Rows
-from strategies.decoding.orders import LocalityDraws, locality_orders
-from strategies.decoding.plan import Plan, random_orders_after
+from strategies.decoding.orders import LocalityDraws, OrderRule, locality_orders, ruled_orders
+from strategies.decoding.plan import Plan, known_before
 from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import lpd_published_steps, lpd_sizes
 from strategies.decoding.streams import Streams
@@ -82,7 +82,8 @@ class LPD(Strategy[LPDNetwork]):
         "qkv.bias": "its key third shifts all scores of a query equally",
     }
 
-    order: Literal["locality", "random"] = "locality"
+    order: Literal["locality", OrderRule] = "locality"
+    """In decoding; it learns random ones."""
     proximity: float = 1.0
     """Score from which a free position counts as near what is known."""
     repulsion: float = 2.0
@@ -133,8 +134,8 @@ class LPD(Strategy[LPDNetwork]):
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        if self.order == "random":
-            return random_orders_after(known, grid, streams)
+        if self.order != "locality":
+            return known_before(ruled_orders(self.order, grid, streams), known)
         if grid[0] != grid[1]:
             raise UserError(f"LPD's locality order is defined on square grids, not {grid[0]}x{grid[1]}")
         draws = LocalityDraws.from_streams(streams, grid[0] * grid[1], len(sizes))

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from backbones.positions import rotary_table, rotate
 from backbones.transformer import View
 from strategies.decoding.base import Lesson, Strategy, random_orders, raster_lesson
 from strategies.decoding.decode import Rows
+from strategies.decoding.orders import OrderRule, ruled_orders
 from strategies.decoding.plan import Plan, before_step_progress, known_first
 from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import randar_sizes
@@ -101,8 +102,8 @@ class RandAR(Strategy[RandARNetwork]):
     paper: ClassVar[str] = "2412.01827"
     any_order: ClassVar[bool] = True
 
-    order: Literal["random", "raster"] = "random"
-    """In training and decoding; raster is the paper's control."""
+    order: OrderRule = "random"
+    """In decoding; in training too where it is raster, the paper's control, and random ones otherwise."""
 
     def network(self, config: NetworkConfig) -> RandARNetwork:
         return RandARNetwork(config)
@@ -140,10 +141,8 @@ class RandAR(Strategy[RandARNetwork]):
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        # The context is causal, so the order of the known tokens matters: it is random like the others'.
-        if self.order == "raster":
-            return known_first(np.arange(grid[0] * grid[1])[None], known)[0]
-        return known_first(streams.permutations(grid[0] * grid[1]), known)
+        # The context is causal, so the order of the known tokens matters: it is by the rule like the others'.
+        return known_first(ruled_orders(self.order, grid, streams), known)
 
     def arrange(
         self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0

@@ -26,6 +26,10 @@ class Tokenizer(nn.Module, ABC):
         """Of one image's codes: the grid, where a tokenizer has one map."""
         return self.grid
 
+    def vectors(self) -> Tensor | None:
+        """What stands for each code where it is decoded, [K, c]; None where no one vector does."""
+        return None
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w].

@@ -117,6 +117,10 @@ class FSQTokenizer(Tokenizer):
         latents = self.encoder(images).float()
         return self.decoder(self.quantiser(latents)[0]).float(), latents
 
+    def vectors(self) -> Tensor:
+        codes = torch.arange(self.codes, device=self.quantiser.levels.device)
+        return self.quantiser.values(codes[None, None])[0, :, 0].T.contiguous()  # [K, c]
+
     def encode(self, images: Tensor) -> Tensor:
         latents = self.encoder(images).float()
         check_latents(latents)

@@ -17,6 +17,17 @@ from backbones.tokenizers.fsq import Residual
 from backbones.tokenizers.vq import code_vectors, conv3, nearest_codes
 
 SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+_SIDES = {
+    16: SIDES,
+    32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+    64: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
+}
+"""As published for 256, 512 and 1024 pixels."""
+
+
+def sides_for(last: int) -> tuple[int, ...]:
+    """The published sides whose last one is ``last``, else those for 16 that are smaller, and ``last``."""
+    return _SIDES.get(last) or (*(side for side in SIDES if side < last), last)
 
 
 def filter_of(scale: int, scales: int, filters: int) -> int:
@@ -99,6 +110,29 @@ class MultiScaleQuantiser(nn.Module):
             total = total + self.enlarged(code_vectors(part, self.codebook.weight), scale)
             fed.append(self.shrunk(total, scale + 1).flatten(2).transpose(1, 2))
         return torch.cat(fed, dim=1)
+
+
+def lend(quantiser: MultiScaleQuantiser, source: MultiScaleQuantiser | None) -> None:
+    """Make the weights of ``quantiser`` float32 buffers that no state dict holds, with the values of a
+    tokenizer's, or fixed ones. ValueError where those are of other shapes."""
+    generator = torch.Generator().manual_seed(0)
+    values = {} if source is None else source.state_dict()
+    for prefix, owner in quantiser.named_modules():
+        for name in ("weight", "bias"):
+            held = getattr(owner, name, None)
+            if held is None:
+                continue
+            key = f"{prefix}.{name}"
+            new = torch.empty(held.shape, dtype=torch.float32, device=held.device)
+            if key in values:
+                if values[key].shape != held.shape:
+                    raise ValueError(f"'{key}' is {list(values[key].shape)}, expected {list(held.shape)}")
+                new.copy_(values[key])
+            elif not held.is_meta:
+                spread = 1.0 if prefix == "codebook" else 0.2
+                new.copy_(torch.randn(held.shape, generator=generator) * spread)
+            owner._parameters.pop(name, None)
+            owner.register_buffer(name, new, persistent=False)
 
 
 @dataclass(frozen=True)

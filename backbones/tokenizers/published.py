@@ -7,11 +7,13 @@ import torch
 from backbones.checkpoints import load_published, read_state_dict
 from backbones.empty import with_memory, without_memory
 from backbones.published_tokenizers import tokenizer_info
-from backbones.tokenizers import vq_llamagen, vq_maskgit
+from backbones.tokenizers import vq_llamagen, vq_maskgit, vq_var
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.vq import PublishedTokenizer, initialise_tokenizer
 
-_FAMILIES = {family.family: family for family in (vq_llamagen.PUBLISHED, vq_maskgit.PUBLISHED)}
+_FAMILIES = {
+    family.family: family for family in (vq_llamagen.PUBLISHED, vq_maskgit.PUBLISHED, vq_var.PUBLISHED)
+}
 
 
 def tokenizer_families() -> list[str]:

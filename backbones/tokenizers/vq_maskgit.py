@@ -144,6 +144,9 @@ class VQMaskGIT(Tokenizer):
         self.codebook = nn.Embedding(config.codes, config.code_width)
         self.decoder = Decoder(config)
 
+    def vectors(self) -> Tensor:
+        return self.codebook.weight
+
     def encode(self, images: Tensor) -> Tensor:
         return nearest_codes(self.encoder((images + 1) / 2), self.codebook.weight)
 

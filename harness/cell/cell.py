@@ -24,6 +24,7 @@ SCORING = tuple(name for name, one in DECLARED.items() if one.scores)
 """Fields that only judge images, and the roles of their hashes."""
 DOWNLOAD = "download"
 """The ``inception`` or ``clean_inception`` that is fetched from its authors if it isn't there."""
+NETWORK_PIN = "network"
 _KEY_VERSION = 3
 """Raised where equal settings no longer give equal results, so that a sweep runs them again."""
 
@@ -63,6 +64,8 @@ class Cell(Settings):
                 del content[name]
             elif one.pin in self.pins and content[name] not in (None, RANDOM):
                 content[name] = "file"
+        if self.is_published and self.roles:
+            content["roles"] = dict.fromkeys(self.roles, "file")
         return content
 
     def to_json(self) -> str:
@@ -95,6 +98,11 @@ class Cell(Settings):
             if one.joins and setting not in told and getattr(self, setting) != defaults[setting]
         ]
         return ", ".join([name, *parts])
+
+
+def network_pin(role: str) -> str:
+    """What the hash of one of several networks is called."""
+    return f"{NETWORK_PIN} {role}"
 
 
 def default_values() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import argparse
 
 from harness.commands.common import add_checkpoints_flag, existing_folder
-from harness.weights.fetch import locate, published_files
+from harness.weights.fetch import file_names, locate, published_files
 
 SUMMARY = "download the published file of a network or tokenizer, and verify it"
 
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     if options.names:
         from harness.weights.download import fetch
 
-        for name in options.names:
+        for name in [one for asked in options.names for one in file_names(asked)]:
             print(fetch(name, first))
     else:
         files = published_files()

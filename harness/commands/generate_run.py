@@ -61,7 +61,7 @@ def _generate(cell: Cell, store: ImageStore) -> None:
         task = bar.add_task(escape(cell.describe()), total=store.images_missing)
         for images in store.batches():
             batch = run_batch(subject, images)
-            store.add(images, batch.decoded.tokens, batch.pixels)
+            store.add(images, batch.codes, batch.pixels)
             bar.advance(task, len(images))
 
 

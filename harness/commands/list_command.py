@@ -60,7 +60,7 @@ def _published(name: str) -> str:
     info = presets.preset_info(name)
     return (
         f"{info.title}, {info.strategy}, {info.parameters / 1e6:,.0f} M parameters, {info.image_size} px, "
-        f"file {info.file or 'not published'}"
+        f"file {' and '.join(file or 'not published' for _, file in info.parts().values())}"
     )
 
 

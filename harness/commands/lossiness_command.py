@@ -17,7 +17,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--strategies", nargs="+", metavar="NAME", help="enumerated ones (default: all)")
     command.add_argument(
-        "--orders", nargs="*", metavar="RULE", help="raster, random, locality, halton (default: all that fit)"
+        "--orders",
+        nargs="*",
+        metavar="RULE",
+        help="random, raster, halton, s-curve, hilbert, spiral, subsample, locality (default: all that fit)",
     )
     command.add_argument(
         "--grid", nargs="+", metavar="HxW", default=["2x2", "2x3"], help="enumerated grids (default: 2x2 2x3)"

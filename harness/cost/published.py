@@ -76,8 +76,9 @@ class StatedSpeed:
 
 
 def _options(network: str, steps: int) -> dict[str, object]:
-    """The strategy options of the published run with so many steps."""
-    return next((dict(run.options) for run in presets.preset_info(network).runs if run.steps == steps), {})
+    """The options of the network's own strategy in the published run with so many steps."""
+    own = (run for run in presets.preset_info(network).runs if run.strategy is None)
+    return next((dict(run.options) for run in own if run.steps == steps), {})
 
 
 def stated_speeds() -> Iterator[StatedSpeed]:

@@ -21,11 +21,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from backbones.networks import Networks
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
+from strategies.decoding.meter import by_role
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.trace import Committed
 
@@ -273,7 +275,7 @@ def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
 def tokenizer_work(tokenizer: Tokenizer, batch: int) -> DecodeWork:
     """The work of turning the tokens of one batch into images; ``tokenizer`` is on the meta device."""
     recorder = _Recorder({_storage(tensor) for tensor in tokenizer.state_dict().values()})
-    codes = torch.zeros((batch, *tokenizer.grid), dtype=torch.int64, device=META)
+    codes = torch.zeros((batch, *tokenizer.code_shape), dtype=torch.int64, device=META)
     with torch.inference_mode(), recorder:
         tokenizer.decode(codes)
     return DecodeWork((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
@@ -295,7 +297,7 @@ def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
     return tuple(Operations(kind, rows, *numbers) for (kind, rows), numbers in step.items())
 
 
-def _few_blocks(network: Network) -> list[tuple[nn.Module, int]]:
+def _few_blocks(network: Network | Networks) -> list[tuple[nn.Module, int]]:
     """Cut every trunk down to three blocks; the kept blocks, and how many each stands for.
 
     The first one's input is also the trunk's, and may be a view of a weight; the last computes only the rows
@@ -342,15 +344,18 @@ def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: _Recorder) -
 
 
 @contextmanager
-def _caches_noted(network: Network, recorder: _Recorder) -> Iterator[None]:
+def _caches_noted(network: Network | Networks, recorder: _Recorder) -> Iterator[None]:
     """Tell the recorder which memory is key/value cache."""
-    make = network.cache
 
-    def noted(*args: Any, **named: Any) -> Any:
-        cache = make(*args, **named)
-        recorder.caches.add(_storage(cache.store))
-        recorder.cache_sizes.append(cache.nbytes)
-        return cache
+    def noting(make: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **named: Any) -> Any:
+            cache = make(*args, **named)
+            recorder.caches.add(_storage(cache.store))
+            recorder.cache_sizes.append(cache.nbytes)
+            return cache
 
-    network.cache = noted  # type: ignore[method-assign]
+        return noted
+
+    for one in by_role(network).values():
+        one.cache = noting(one.cache)  # type: ignore[method-assign]
     yield

@@ -83,23 +83,37 @@ def whole_bytes(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def film_of(tokenizer: Tokenizer, order: Tensor, trace: Sequence[Committed]) -> np.ndarray:
+def film_of(
+    tokenizer: Tokenizer, order: Tensor, trace: Sequence[Committed], codes_from: int = 0
+) -> np.ndarray:
     """The first image of a batch as it appears: uint8 [frames, H, W, 3], unwritten positions grey.
 
     order: position at each place [B, N]. There is a frame before the first step and one after each of the K;
     of large images there are only as many as are decoded at a time, and frame i follows step
     round((i + 1) K / frames).
+
+    codes_from: positions of the canvas before it hold labels, each a code that stands for it until the
+    position's own is written.
     """
     device = trace[0].tokens.device
     height, width = tokenizer.image_size
     black = tokenizer.encode(-torch.ones(1, 3, height, width, device=device))
-    states = states_after(of_image(trace, 0), order[:1], black.flatten(1))
+    start = torch.cat([black.flatten(1)[:, :codes_from], black.flatten(1)], dim=1)
+    states = [_seen(state, codes_from) for state in states_after(of_image(trace, 0), order[:1], start)]
     kept = shown_steps(len(states) - 1, max(FEWEST_FRAMES, images_at_a_time(tokenizer)))
     frames = detokenize(tokenizer, torch.cat([states[k][0] for k in kept]))  # [F, 3, H, W]
     grid = torch.cat([states[k][1] for k in kept]).unflatten(1, tokenizer.grid)  # [F, h, w]
     rows, columns = height // grid.shape[1], width // grid.shape[2]
     shown = grid.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2).unsqueeze(1)  # [F, 1, H, W]
     return torch.where(shown, frames, torch.full_like(frames, GREY)).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _seen(state: tuple[Tensor, Tensor], codes_from: int) -> tuple[Tensor, Tensor]:
+    """Codes [B, N] of a canvas and which are known, those that stand for labels where no others are."""
+    if not codes_from:
+        return state
+    (labels, codes), (labelled, written) = (one.split(codes_from, dim=1) for one in state)
+    return torch.where(written | ~labelled, codes, labels), labelled | written
 
 
 def shown_steps(steps: int, frames: int) -> list[int]:

@@ -1,4 +1,5 @@
-"""What parallel decoding loses, in bits: the decoded joint distribution against the network's own.
+"""What parallel decoding loses, in bits: the decoded joint distribution against the network's own. And what
+held-out images cost a network, by order (``likelihood``).
 
 The reference p is the network decoded one token at a time in the plan's order; q is the joint distribution
 of the decode loop with the plan's groups. ``exact`` enumerates both on a tiny world, ``estimate`` draws

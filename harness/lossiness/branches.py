@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.exact import MASS, sequential_joint
@@ -27,7 +28,7 @@ IN_STEP = 4
 
 
 def branch_joints(
-    network: Network, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
+    network: Network | Networks, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
 ) -> tuple[Tensor, Tensor]:
     """(one at a time, as decoded at batch 1): float64 [V, ..., V] with an axis per place.
 
@@ -68,7 +69,7 @@ class Sampled:
 
 
 def sampled(
-    network: Network, strategy: Strategy, label: int, seed: int, guidance: Guidance | None = None
+    network: Network | Networks, strategy: Strategy, label: int, seed: int, guidance: Guidance | None = None
 ) -> Sampled:
     """What ``IMAGES`` images of a run with this seed show."""
     batch = IMAGES if strategy.batch_exact else IN_STEP

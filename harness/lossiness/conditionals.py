@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.networks import Networks
 from backbones.transformer import Network
 from strategies.decoding import registry
 from strategies.decoding.base import Lesson, Strategy
@@ -58,7 +59,7 @@ def log_probabilities(logits: Tensor, tokens: Tensor, temperature: float = 1.0) 
 
 
 def decoded_log_probabilities(
-    network: Network,
+    network: Network | Networks,
     strategy: Strategy,
     plan: Plan,
     labels: Tensor,
@@ -86,7 +87,7 @@ def decoded_log_probabilities(
 
 @torch.inference_mode()
 def sequential_log_probabilities(
-    network: Network,
+    network: Network | Networks,
     strategy: Strategy,
     plan: Plan,
     labels: Tensor,

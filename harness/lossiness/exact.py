@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.conditionals import decoded_log_probabilities, sequential_log_probabilities
 from strategies.decoding.base import Strategy
@@ -75,7 +76,7 @@ def compare_joints(sequential: Tensor, decoded: Tensor, sizes: tuple[int, ...]) 
 
 
 def joints(
-    network: Network,
+    network: Network | Networks,
     strategy: Strategy,
     plan: Plan,
     label: int,
@@ -98,7 +99,7 @@ def joints(
 
 
 def sequential_joint(
-    network: Network, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
+    network: Network | Networks, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
 ) -> Tensor:
     """The joint of one token at a time, as ``joints`` gives it."""
     parts = []
@@ -109,7 +110,7 @@ def sequential_joint(
     return torch.cat(parts).reshape((network.config.codes,) * plan.places)
 
 
-def _all_images(network: Network, plan: Plan) -> Tensor:
+def _all_images(network: Network | Networks, plan: Plan) -> Tensor:
     """Tokens [V^N, N] by position, the last place of the plan's order running fastest."""
     codes, places = network.config.codes, plan.places
     if len(plan.order) != 1:

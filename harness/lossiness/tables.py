@@ -137,6 +137,10 @@ def exact_lines(
                 if strategy.decides_steps:
                     lines += _deciding(world, label, strategy, (None, guidance), steps, networks)
                     continue
+                if world.leaves_open(strategy):
+                    if number == 0:
+                        lines.append(_line(world, label, strategy, OWN, None, steps, networks))
+                    continue
                 rules = [OWN]
                 if strategy.any_order and number == 0:
                     rules += list(RULES) if orders is None else list(orders)

@@ -9,15 +9,18 @@ import numpy as np
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
+from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.branches import Sampled, branch_joints, sampled
+from harness.lossiness.conditionals import Undefined
 from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
-from strategies.decoding.orders import halton, raster
-from strategies.decoding.plan import Plan, random_orders_after
+from strategies.decoding.networks import network_of
+from strategies.decoding.orders import OrderRule, ruled_orders
+from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
 
 TRUNK = TrunkConfig(depth=2, width=16, heads=2, mlp_width=32)
@@ -36,12 +39,11 @@ def _locality(grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams) -
     return registry.get("lpd").orders(grid, sizes, streams, _NOTHING)
 
 
-RULES: dict[str, Rule] = {
-    "raster": lambda grid, sizes, streams: raster(grid),
-    "random": lambda grid, sizes, streams: random_orders_after(_NOTHING, grid, streams),
-    "locality": _locality,
-    "halton": lambda grid, sizes, streams: halton(grid),
-}
+def _by_rule(rule: OrderRule) -> Rule:
+    return lambda grid, sizes, streams: ruled_orders(rule, grid, streams)
+
+
+RULES: dict[str, Rule] = {rule: _by_rule(rule) for rule in get_args(OrderRule)} | {"locality": _locality}
 """Orders that every network which decodes any order can be given, with its own group sizes."""
 
 
@@ -65,7 +67,10 @@ def ordered_plan(
 
 
 def variants(name: str) -> Iterator[tuple[str, Strategy]]:
-    """(label, strategy): the defaults, then every choice of an option that changes its plans."""
+    """(label, strategy): the defaults, then every choice of an option that changes its plans.
+
+    An order that any network decoding any order can be given is no variant of one of them.
+    """
     default = registry.get(name)
     yield default.title, default
     plans = [_plan_of(default)]
@@ -74,6 +79,8 @@ def variants(name: str) -> Iterator[tuple[str, Strategy]]:
         if get_origin(hints[field.name]) is not Literal:
             continue
         for choice in get_args(hints[field.name]):
+            if default.any_order and choice in RULES:
+                continue
             changed = registry.get(name, **{field.name: choice})
             plan = _plan_of(changed)
             if plan not in plans:
@@ -95,13 +102,13 @@ class World:
     grid: tuple[int, int]
     codes: int
 
-    def network(self, strategy: Strategy, seed: int) -> Network:
+    def network(self, strategy: Strategy, seed: int) -> Network | Networks:
         """The strategy's network with every weight N(0, 0.3^2), around 1 for the scales of norms.
 
         Published initialisations zero whole heads, which would make every distribution uniform.
         """
         config = NetworkConfig(TRUNK, self.codes, CLASSES, self.grid)
-        network = registry.owner(strategy).network(config).eval().requires_grad_(False)
+        network = network_of(strategy, config).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * WEIGHT_STD)
@@ -131,10 +138,22 @@ class World:
             found = branch_joints(network, strategy, plan, seed % CLASSES, guidance)
             return plan, compare_joints(*found, (1,) * plan.places)
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
+        if plan.opened:
+            raise Undefined(
+                f"strategy '{strategy.name}' orders places by what it draws, and each order has another "
+                "one-at-a-time distribution"
+            )
         plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
         sizes = tuple(at.stop - at.start for at in plan.groups())
         return plan, compare_joints(*joints(network, strategy, plan, seed % CLASSES, guidance), sizes)
+
+    def leaves_open(self, strategy: Strategy) -> bool:
+        """Whether the strategy chooses its places while decoding, whatever order it is given."""
+        try:
+            return strategy.plan(self.grid, self.steps(strategy, None), Streams(0, (0,))).opened
+        except UserError:
+            return False
 
     def sampled(self, strategy: Strategy, seed: int, guidance: Guidance | None) -> Sampled:
         """What images sampled in batches show, with the random network of ``seed``."""

@@ -1,12 +1,13 @@
 """What the decodes of a cell amounted to, image by image, where images go at their own pace."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from strategies.decoding.decode import Decoded
+from strategies.decoding.decode import Count, Decoded
 from strategies.decoding.plan import Plan
 
 
@@ -22,6 +23,8 @@ class Counts:
     """(images, forward calls) of each batch."""
     tokens: list[tuple[int, int]] = field(default_factory=list)
     """(images, tokens through the networks per image) of each batch."""
+    roles: list[tuple[int, Mapping[str, Count]]] = field(default_factory=list)
+    """(images, counts of every network by its role) of each batch."""
 
     def add(self, plan: Plan, decoded: Decoded) -> None:
         images = len(decoded.tokens)
@@ -31,12 +34,20 @@ class Counts:
         self.kept.append(decoded.kept)
         self.forwards.append((images, decoded.forwards))
         self.tokens.append((images, decoded.tokens_processed))
+        self.roles.append((images, decoded.counts))
 
     @property
     def wasted_share(self) -> float | None:
-        """Share of the drafted places whose draws were not kept; None without drafts."""
+        """Share of the drafted places whose draws were not kept; None without drafts, and where a plan says
+        the steps: a masked network draws every place at every step, and no forward the less for it."""
+        if self.plan is not None and self.plan.steps is not None:
+            return None
         drafted, kept = (torch.cat(one).sum().item() for one in (self.drafted, self.kept))
         return 1 - kept / drafted if drafted else None
+
+    def of_role(self, role: str, name: Literal["forwards", "tokens_processed"]) -> float:
+        """A count of one network, the mean as that of all."""
+        return _mean([(images, getattr(counts[role], name)) for images, counts in self.roles])
 
     def fields(self) -> dict[str, Any]:
         """Those of the row: means over images, their least and most steps, and what bounds these."""

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from backbones.networks import Networks
 from backbones.products import weight_bytes
 from backbones.transformer import parameter_count
+from harness.cell.cell import NETWORK_PIN, RANDOM, network_pin
 from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
@@ -24,7 +26,9 @@ from harness.subject import compiled
 from harness.subject.prepare import predict
 from harness.subject.subject import PHASES, Gallery, Subject, run_batch
 from harness.weights.empty import on_meta
+from results.parts import NetworkUse
 from strategies.decoding.decode import decode
+from strategies.decoding.meter import by_role
 
 BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory every cell measures, besides its own."""
@@ -49,6 +53,7 @@ class Measurements:
     """Fields of the row, why some are null, and the images and artifacts of one cell."""
 
     row: dict[str, Any] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
     unmeasured: dict[str, str] = field(default_factory=dict)
     gallery: Gallery = field(default_factory=Gallery)
     speeds: dict[str, float | None] = field(default_factory=dict)
@@ -99,6 +104,7 @@ def measure(
         "throughput_best_batch": int(best),
         "weight_bytes": weight_bytes(subject.network),
         "cache_bytes": predict(subject.prepared).cache_bytes,
+        "networks": network_uses(subject, found.counts),
         "peak_bytes_by_batch": found.peaks,
         "calibration_s": workloads.medians(),
         "graphs": compiled.graphs(subject.recorded),
@@ -108,6 +114,28 @@ def measure(
     found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
     found.note("compile_s", compiled.compile_s(subject.recorded), "eager mode: nothing is compiled")
     return found
+
+
+def network_uses(subject: Subject, counts: Counts) -> list[NetworkUse] | None:
+    """Each network of a decode that has several, by its role."""
+    if not isinstance(subject.network, Networks):
+        return None
+    prepared, cell = subject.prepared, subject.prepared.cell
+    pins = {} if cell.checkpoint == RANDOM else cell.pins
+    caches = predict(prepared).cache_by_role
+    empty = by_role(on_meta(prepared.strategy, prepared.config))
+    return [
+        NetworkUse(
+            role=role,
+            parameters=parameter_count(empty[role]),
+            sha256=pins.get(network_pin(role), pins.get(NETWORK_PIN)),
+            weight_bytes=weight_bytes(network),
+            cache_bytes=caches[role],
+            forwards=counts.of_role(role, "forwards"),
+            tokens_processed=counts.of_role(role, "tokens_processed"),
+        )
+        for role, network in subject.network.roles.items()
+    ]
 
 
 def _measure_once(subject: Subject, found: Measurements, report: Report, budgets: Budgets) -> None:
@@ -209,7 +237,7 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
     cell = subject.prepared.cell
     seconds: list[dict[str, float]] = []
-    counts = Counts()
+    counts = found.counts
     for images in found.gallery.batches(cell):
         batch = run_batch(subject, images, keep_drafts=found.gallery.race.wants(images))
         found.gallery.add(subject, batch)

@@ -61,6 +61,7 @@ def _weights(prepared: Prepared) -> str:
     dressing = repr(prepared.strategy)
     settings = (
         cell.network,
+        dict(cell.roles),
         cell.checkpoint,
         cell.weights,
         cell.dtype,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones import attention
 from backbones.graphs import CUDAGraphs, Recorder, ReplayedTrunk, replay_trunks
+from backbones.networks import Networks
 from backbones.taught_attention import attend_taught
 from backbones.transformer import Block, Network, Trunk, run_blocks
 
@@ -39,7 +41,7 @@ BLOCKS_PER_GRAPH = 6
 takes the host a tenth of the time of a block of 1024 channels; all together, compiling takes minutes."""
 
 
-def compile_trunks(network: Network, backend: str = "inductor") -> None:
+def compile_trunks(network: nn.Module, backend: str = "inductor") -> None:
     """Compile the trunks' blocks, a few at a time, their sizes and slots left open.
 
     Hooks on trunks stay outside of the graphs, and go on counting.
@@ -54,7 +56,7 @@ def compile_trunks(network: Network, backend: str = "inductor") -> None:
             module.run, module.at_once = run, BLOCKS_PER_GRAPH
 
 
-def compile_taught(network: Network) -> bool:
+def compile_taught(network: Network | Networks) -> bool:
     """Compile the blocks of a network that is taught on the CPU, around their attention: 1.25 to 1.35 times
     as fast (AMX, 6 blocks of 128 channels, 256 places). False where there is no compiler for C++."""
     if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
@@ -71,7 +73,7 @@ def compile_taught(network: Network) -> bool:
     return True
 
 
-def record_passes(network: Network, recorder: Recorder | None = None) -> Recorded:
+def record_passes(network: Network | Networks, recorder: Recorder | None = None) -> Recorded:
     """Record every pass of the trunks when it first occurs, by default as CUDA graphs."""
     return Recorded(tuple(replay_trunks(network, recorder or CUDAGraphs())))
 

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell
+from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell, network_pin
 from harness.images.data import folder_of
 from harness.images.folders import class_folders, clean_files, content_hash
 from harness.quality.assess.adm import with_scoring
@@ -41,13 +41,12 @@ def pins(cell: Cell) -> dict[str, str]:
     found: dict[str, str] = {}
     if not cell.is_published:
         found = {role: file_sha256(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
-    if cell.is_published and cell.checkpoint not in (None, RANDOM):
+    if cell.roles:
+        found |= {network_pin(role): _weights_hash(cell, name) for role, name in cell.roles.items()}
+    elif cell.is_published and cell.checkpoint not in (None, RANDOM):
         found["network"] = file_sha256(Path(str(cell.checkpoint)))
     elif not cell.is_anchor and not cell.is_published:
-        card = zoo.read_card(cell.network, cell.zoo)
-        found["card" if cell.checkpoint == RANDOM else "network"] = file_sha256(
-            card.weights.with_suffix(".json") if cell.checkpoint == RANDOM else card.weights
-        )
+        found["card" if cell.checkpoint == RANDOM else "network"] = _weights_hash(cell, cell.network)
     if cell.tokenizer_checkpoint not in (None, RANDOM):
         found["tokenizer"] = file_sha256(Path(str(cell.tokenizer_checkpoint)))
     for role in SCORING:
@@ -62,3 +61,11 @@ def pins(cell: Cell) -> dict[str, str]:
     for plugin in cell.plugin:
         found[f"plugin {Path(plugin).stem}"] = file_sha256(Path(plugin))
     return found
+
+
+def _weights_hash(cell: Cell, name: str) -> str:
+    """Of a published file, of the zoo's weights, or of their card alone where they are left at random."""
+    if cell.is_published:
+        return file_sha256(Path(name))
+    weights = zoo.read_card(name, cell.zoo).weights
+    return file_sha256(weights.with_suffix(".json") if cell.checkpoint == RANDOM else weights)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.cell.cell import RANDOM, ZOO_PREFIX, Cell
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
-from pardec.errors import UserError
+from pardec.errors import UserError, unknown
 from pardec.file_forms import unopenable
 from results.rules import TUNED, is_number
 from results.settings import SCHEDULES
@@ -75,6 +75,8 @@ class Source:
     parameters: int
     """As its card or its publication says."""
     title: str
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Of several networks: as ``Cell.roles``."""
 
 
 def prepare(cell: Cell, around_given: bool = False) -> Prepared:
@@ -126,7 +128,9 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
             f"'{source.network}' has {source.parameters:,}"
         )
     label = cell.label or default_label(source.title, cell)
-    whole = dataclasses.replace(cell, network=source.network, steps=plan.steps, label=label)
+    whole = dataclasses.replace(
+        cell, network=source.network, roles=dict(source.roles), steps=plan.steps, label=label
+    )
     return dataclasses.replace(prepared, cell=whole)
 
 
@@ -140,20 +144,18 @@ def check_takes_given(strategy: Strategy) -> None:
 
 
 def _own_network(strategy: str) -> str:
-    """The zoo's network of a strategy: of a training-free one, its base's."""
+    """The zoo's network of a strategy: of a training-free one, its base's; of several, the last one's."""
     own = registry.get(strategy)
-    return ZOO_PREFIX + (own.base or own.name)
+    return ZOO_PREFIX + ([own.base or own.name, *own.roles.values()][-1])
 
 
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
     own = registry.get(cell.strategy)
-    network = cell.network or _own_network(cell.strategy)
-    card = zoo.read_card(network, cell.zoo)
-    if card.strategy not in (own.name, own.base):
-        raise UserError(
-            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
-        )
+    roles = _role_networks(cell, own)
+    network = [cell.network or _own_network(cell.strategy), *roles.values()][-1]
+    cards = {role: _card(cell, own, name) for role, name in (roles or {"network": network}).items()}
+    card = list(cards.values())[-1]
     if cell.checkpoint not in (None, RANDOM):
         raise UserError(
             f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
@@ -167,7 +169,44 @@ def _stored(cell: Cell) -> Source:
             f"'{cell.tokenizer_checkpoint}'"
         )
     strategy = registry.get(cell.strategy, **{**_known(own, card.options), **cell.options})
-    return Source(network, strategy, card.network, card.content["parameters"], strategy.title)
+    config = (
+        _joined(card.network, {role: one.network for role, one in cards.items()}) if roles else card.network
+    )
+    parameters = sum(one.content["parameters"] for one in cards.values())
+    return Source(network, strategy, config, parameters, strategy.title, roles)
+
+
+def _role_networks(cell: Cell, own: Strategy) -> dict[str, str]:
+    """The network of every role, as the cell or the strategy says; UserError for a role that it hasn't."""
+    for role in cell.roles:
+        if not own.roles:
+            raise UserError(f"roles: strategy '{own.name}' decodes one network; expected network = ...")
+        if role not in own.roles:
+            raise unknown("role", role, own.roles, f"strategy '{own.name}'")
+    found = {role: ZOO_PREFIX + name for role, name in own.roles.items()} | dict(cell.roles)
+    if found and cell.network not in ("", [*found.values()][-1]):
+        raise UserError(f"network '{cell.network}': strategy '{own.name}' takes roles = ..., one of each")
+    return found
+
+
+def _card(cell: Cell, own: Strategy, network: str) -> zoo.Card:
+    card = zoo.read_card(network, cell.zoo)
+    if card.strategy not in (own.name, own.base):
+        raise UserError(
+            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
+        )
+    return card
+
+
+def _joined(last: NetworkConfig, configs: Mapping[str, NetworkConfig]) -> NetworkConfig:
+    """The last network's configuration with those of the others; UserError where they differ in the image."""
+    for role, config in configs.items():
+        for key in ("codes", "classes", "grid", "null_class"):
+            if getattr(config, key) != getattr(last, key):
+                raise UserError(
+                    f"role '{role}' has {key} = {getattr(config, key)}, the last network {getattr(last, key)}"
+                )
+    return dataclasses.replace(last, others=tuple(configs.items())[:-1])
 
 
 def _tuned(cell: Cell) -> Cell:
@@ -205,17 +244,27 @@ def with_files(cell: Cell) -> Cell:
     Raises UserError where the network's own is not found.
     """
     info = presets.preset_info(cell.network)
-    searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
-    found = None if info.file is None else locate(info.file, cell.checkpoints)
-    if found is None:
-        missing = f"no {info.file} in {searched}; get it with: pardec fetch {info.name}"
-        why = "its authors published no file" if info.file is None else missing
-        raise UserError(f"network '{cell.network}': {why}; or set checkpoint = '{RANDOM}' or a path")
+    roles = dict(cell.roles)
+    for role, (_, file) in info.parts().items():
+        if role not in roles:
+            roles[role] = str(_located(cell, info, file))
+    own = {"roles": roles} if info.networks else {"checkpoint": roles["network"]}
     tokenizer = cell.tokenizer_checkpoint
     if tokenizer is None:
-        own = locate(tokenizer_info(info.tokenizer).file, cell.checkpoints)
-        tokenizer = None if own is None else str(own)
-    return dataclasses.replace(cell, checkpoint=str(found), tokenizer_checkpoint=tokenizer)
+        speaks = locate(tokenizer_info(info.tokenizer).file, cell.checkpoints)
+        tokenizer = None if speaks is None else str(speaks)
+    return dataclasses.replace(cell, **own, tokenizer_checkpoint=tokenizer)
+
+
+def _located(cell: Cell, info: presets.PresetInfo, file: str | None) -> Path:
+    searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
+    found = None if file is None else locate(file, cell.checkpoints)
+    if found is None:
+        missing = f"no {file} in {searched}; get it with: pardec fetch {info.name}"
+        why = "its authors published no file" if file is None else missing
+        paths = "roles = paths" if info.networks else "a path"
+        raise UserError(f"network '{cell.network}': {why}; or set checkpoint = '{RANDOM}' or {paths}")
+    return found
 
 
 def _published(cell: Cell) -> Source:
@@ -224,15 +273,22 @@ def _published(cell: Cell) -> Source:
     own = registry.get(cell.strategy)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
+    roles = {} if cell.checkpoint == RANDOM else dict(cell.roles)
+    for role in cell.roles:
+        if role not in info.networks:
+            raise unknown("role", role, info.networks, f"network '{cell.network}'")
+    if info.networks and cell.checkpoint not in (None, RANDOM):
+        raise UserError(f"network '{cell.network}' is several: expected roles = ..., not checkpoint")
     for path, weights in (
-        (cell.checkpoint, cell.weights),
+        (cell.checkpoint, None if roles else cell.weights),
+        *((path, cell.weights) for path in roles.values()),
         (cell.tokenizer_checkpoint, cell.tokenizer_weights),
     ):
         _check_file(path, weights, f"network '{cell.network}'")
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
     strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
     title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
-    return Source(cell.network, strategy, config, info.parameters, title)
+    return Source(cell.network, strategy, config, info.parameters, title, roles)
 
 
 def _known(strategy: Strategy, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,20 +358,21 @@ class Prediction:
     parameters: int
     weight_bytes: int
     cache_bytes: int
+    cache_by_role: Mapping[str, int]
 
 
 def predict(prepared: Prepared, batch: int | None = None) -> Prediction:
     """Bytes of the weights, and of the key/value cache at ``batch`` (default: the cell's)."""
     dtype = dtype_of(prepared.cell)
     network = on_meta(prepared.strategy, prepared.config)
-    layers, slots = prepared.strategy.cache_shape(prepared.config)
+    shapes = prepared.strategy.cache_shapes(prepared.config)
     rows = prepared.rows(batch or prepared.cell.batch)
     parameters = parameter_count(network)
-    return Prediction(
-        parameters,
-        parameters * dtype.itemsize,
-        cache_bytes(prepared.config.trunk, layers, rows, slots, dtype),
-    )
+    caches = {
+        role: cache_bytes(prepared.config.of(role).trunk, layers, rows, slots, dtype)
+        for role, (layers, slots) in shapes.items()
+    }
+    return Prediction(parameters, parameters * dtype.itemsize, sum(caches.values()), caches)
 
 
 def dtype_of(cell: Cell) -> torch.dtype:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
+from backbones.networks import Networks
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, initialise
@@ -28,6 +29,8 @@ from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
+from strategies.decoding.meter import by_role
+from strategies.decoding.networks import network_of
 from strategies.decoding.plan import Plan
 from strategies.decoding.trace import Committed, of_image, step_of_position
 
@@ -39,7 +42,7 @@ class Subject:
     """What is measured: a prepared cell with its network and tokenizer on their device."""
 
     prepared: Prepared
-    network: Network
+    network: Network | Networks
     tokenizer: Tokenizer | None
     """None for a published network without one: its tokens stay tokens."""
     device: torch.device
@@ -70,6 +73,11 @@ class Batch:
     decoded: Decoded
     seconds: dict[str, float]
 
+    @property
+    def codes(self) -> Tensor:
+        """Of the images, int64 [B, N]."""
+        return self.decoded.tokens[:, self.plan.codes_from :]
+
 
 def load(prepared: Prepared) -> Subject:
     """Read the weights; CheckpointError where they don't fit, UserError where they are missing."""
@@ -91,39 +99,52 @@ def load(prepared: Prepared) -> Subject:
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
 
 
-def _empty_network(prepared: Prepared, device: torch.device) -> Network:
+def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networks:
     """The network in its final precision, its parameters still to be filled.
 
     Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
     """
     network = on_meta(prepared.strategy, prepared.config)
     if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
-        owner = registry.owner(prepared.strategy)
-        network = owner.network(prepared.config).to(device, dtype_of(prepared.cell))
+        network = network_of(prepared.strategy, prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
 
 
-def _fill(network: Network, prepared: Prepared) -> str | None:
-    """Give a network its weights; the name of those that were taken from a file of several."""
+def _fill(network: Network | Networks, prepared: Prepared) -> str | None:
+    """Give the networks their weights; the names of those that were taken from files of several."""
     cell = prepared.cell
     if cell.checkpoint == RANDOM:
-        initialise(network, torch.Generator().manual_seed(cell.seed))
-    elif cell.is_published:
-        path = Path(str(cell.checkpoint))
-        keys = registry.by_family(presets.preset_info(cell.network).family).keys
+        generator = torch.Generator().manual_seed(cell.seed)
+        for one in by_role(network).values():
+            initialise(one, generator)
+        return None
+    if not cell.roles:
+        return _fill_from(network, cell.checkpoint or cell.network, cell, cell.network)
+    of_preset = presets.preset_info(cell.network).networks if cell.is_published else {}
+    taken = {
+        role: _fill_from(one, cell.roles[role], cell, of_preset.get(role, ""))
+        for role, one in by_role(network).items()
+    }
+    return ", ".join(f"{role}: {name}" for role, name in taken.items() if name) or None
+
+
+def _fill_from(network: nn.Module, source: str, cell: Cell, preset: str) -> str | None:
+    """source: a published file of the shapes of ``preset``, or a network of the zoo."""
+    if cell.is_published:
+        path = Path(source)
+        keys = registry.by_family(presets.preset_info(preset).family).keys
         found = read_checkpoint(path, weights=cell.weights)
         if cell.weights is None:
             tell_choice(found, path)
         load_published(network, found.tensors, keys, str(path))
         return found.taken
-    else:
-        state = load_half(zoo.read_card(cell.network, cell.zoo).weights).tensors
-        try:
-            network.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"network '{cell.network}': {' '.join(str(error).split())}") from None
+    state = load_half(zoo.read_card(source, cell.zoo).weights).tensors
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"network '{source}': {' '.join(str(error).split())}") from None
     return None
 
 
@@ -172,7 +193,7 @@ def run_batch(
         pixels = (
             None
             if subject.tokenizer is None
-            else detokenize(subject.tokenizer, decoded.tokens, cell.evaluation_size)
+            else detokenize(subject.tokenizer, decoded.tokens[:, plan.codes_from :], cell.evaluation_size)
         )
         finished = clock.now()
     first = first_commit[0]
@@ -219,17 +240,21 @@ class Gallery:
 
     def add(self, subject: Subject, batch: Batch) -> None:
         if self.store is None:
-            self._digest.update(batch.decoded.tokens.cpu().numpy().astype("<i8").tobytes())
+            self._digest.update(batch.codes.cpu().numpy().astype("<i8").tobytes())
         else:
             images = range(batch.images[0], batch.images[-1] + 1)
-            self.store.add(images, batch.decoded.tokens, batch.pixels)
+            self.store.add(images, batch.codes, batch.pixels)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
-            self.step_of_position = steps.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+            # Labels are decoded in an order of their own; the codes follow all at once.
+            first = steps[:, : batch.plan.codes_from or None]
+            self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
         self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
         if self.film is None:
-            self.film = film_of(subject.tokenizer, batch.decoded.order, batch.decoded.trace)
+            self.film = film_of(
+                subject.tokenizer, batch.decoded.order, batch.decoded.trace, batch.plan.codes_from
+            )

@@ -1,23 +1,22 @@
 """Train the feature network and the judge on real images and write them to the zoo with their cards."""
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from backbones.tokenizers.base import Tokenizer
 from backbones.weights import count_parameters, save_half, write_card
-from harness.images.data import Augmentation, Dataset, epochs, load_dataset, to_float
+from harness.images.data import Augmentation, Dataset, load_dataset
 from harness.images.names import is_fashion, metric_name
 from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train.rates import rate_of_step
+from harness.train.fitting import Budget, fit
 from harness.train.tokenizer import WATCHED, Started, data_card, run_card
 
 Role = Literal["features", "judge"]
@@ -25,21 +24,15 @@ STRONG = Augmentation(degrees=12, shift=2, scale=0.12)
 
 
 @dataclass(frozen=True)
-class ClassifierBudget:
-    """AdamW, linear warm-up, then cosine to almost zero; augmentation stronger than the networks' own."""
+class ClassifierBudget(Budget):
+    """Augmentation is stronger than the networks' own."""
 
     steps: int = 3000
     batch: int = 64
-    rate: float = 2e-3
     warmup: int = 200
     weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.99)
     label_smoothing: float = 0.05
-    augmentation: Augmentation = STRONG
-    seed: int = 0
-
-    def rate_at(self, step: int) -> float:
-        return rate_of_step(step, self.rate, self.steps, self.warmup)
+    augmentation: Augmentation | None = STRONG
 
 
 def classifier_config(role: Role, classes: int) -> ClassifierConfig:
@@ -111,37 +104,19 @@ def _fit(
     network: FeatureNetwork, train: Dataset, held_out: Dataset, budget: ClassifierBudget, role: Role
 ) -> list[dict[str, float]]:
     """Minimise the cross-entropy; returns about 12 points of the loss curve."""
-    generator = torch.Generator().manual_seed(budget.seed)
-    device = next(network.parameters()).device
     watched = held_out.first(WATCHED)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
-    )
-    curve, total, every = [], 0.0, max(1, budget.steps // 12)
-    rows = epochs(len(train), budget.batch, generator)
-    for step in tqdm(range(budget.steps), desc=role, unit="step", disable=None):
-        for group in optimiser.param_groups:
-            group["lr"] = budget.rate_at(step)
-        chosen = next(rows)
-        images = to_float(train.images[chosen])  # [B, 3, H, W]
-        batch = budget.augmentation(images, generator).to(device, memory_format=torch.channels_last)
+
+    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         network.train()
-        with torch.autocast(device.type, torch.bfloat16):
-            _, logits = network.from_floats(batch)
-        targets = train.labels[chosen].to(device)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=budget.label_smoothing)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        total += loss.item()
-        if (step + 1) % every == 0:
-            network.eval()
-            right = accuracy(network, watched.images, watched.labels)
-            curve.append({"step": step + 1, "train": total / every, "held_out_accuracy": right})
-            tqdm.write(
-                f"{role} step {step + 1}: loss {total / every:.4f}, held-out {right:.4f}", file=sys.stderr
-            )
-            total = 0.0
+        with torch.autocast(images.device.type, torch.bfloat16):
+            _, logits = network.from_floats(images)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=budget.label_smoothing)
+
+    def watch() -> dict[str, float]:
+        network.eval()
+        return {"held_out_accuracy": accuracy(network, watched.images, watched.labels)}
+
+    curve = fit(role, list(network.parameters()), train, budget, loss_of, watch, points=12)
     network.eval()
     return curve
 

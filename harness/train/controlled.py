@@ -41,7 +41,9 @@ def train_network(
     recipe = Recipe(steps=Recipe.steps if steps is None else steps, seed=seed or 0)
     stem = zoo.file_stem(name, recipe.seed)
     config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid)
-    trainer = Trainer(registry.get(name), config, recipe, runs / stem, device)
+    trainer = Trainer(
+        registry.get(name), config, recipe, runs / stem, device, code_vectors=tokenizer.vectors()
+    )
     try:
         trainer.resume()
     except ValueError as error:

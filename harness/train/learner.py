@@ -9,22 +9,52 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones.config import NetworkConfig
-from backbones.transformer import Network
+from backbones.networks import Networks
+from backbones.transformer import Network, initialise
 from harness.machine.distributed import Group
 from harness.measure.measure import flop_counter
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson, Strategy
+from strategies.decoding.meter import by_role
+
+
+def new_network(
+    strategy: Strategy, config: NetworkConfig, seed: int, code_vectors: Tensor | None
+) -> Network | Networks:
+    """What a strategy trains, with initial weights, and told the vectors of codes [V, c] where it learns from
+    them.
+
+    UserError where it does and the tokenizer has none.
+    """
+    network, generator = strategy.network(config), torch.Generator().manual_seed(seed)
+    for one in by_role(network).values():
+        initialise(one, generator)
+    if strategy.learns_from_code_vectors:
+        if code_vectors is None:
+            raise UserError(
+                f"strategy '{strategy.name}' learns from vectors of codes, and none are known here"
+            )
+        strategy.meet_codes(network, code_vectors)
+    return network
 
 
 class Learner(nn.Module):
     """Its forward pass is the strategy's loss; DDP and the compiler see nothing but that."""
 
-    def __init__(self, strategy: Strategy, network: Network) -> None:
+    def __init__(self, strategy: Strategy, network: Network | Networks) -> None:
         super().__init__()
         self.strategy, self.network = strategy, network
 
-    def forward(self, tokens: Tensor, labels: Tensor, order: Tensor, sizes: tuple[int, ...] | None) -> Tensor:
-        """Mean loss of tokens [B, N] (raster), labels [B], in the order [B, N]."""
-        return self.strategy.loss(self.network, tokens, labels, Lesson(order, sizes))
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        sizes: tuple[int, ...] | None,
+        shown: Tensor | None,
+    ) -> Tensor:
+        """Mean loss of tokens [B, N] (raster), labels [B], by the parts of a lesson."""
+        return self.strategy.loss(self.network, tokens, labels, Lesson(order, sizes, shown))
 
 
 class SharedLearner:
@@ -43,7 +73,7 @@ class SharedLearner:
         self.run: Any = torch.compile(module) if compiled else module
 
     def loss(self, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        return self.run(tokens, labels, lesson.order, lesson.sizes)
+        return self.run(tokens, labels, lesson.order, lesson.sizes, lesson.shown)
 
     def accumulating(self, more: bool) -> AbstractContextManager[None]:
         """While ``more`` micro-batches of the step follow, gradients stay in this process."""
@@ -56,7 +86,7 @@ class SharedLearner:
         return value
 
 
-def forward_flops(strategy: Strategy, network: Network, config: NetworkConfig) -> int:
+def forward_flops(strategy: Strategy, network: Network | Networks, config: NetworkConfig) -> int:
     """Floating-point operations of one image's teacher-forced pass; masked attention counts in full.
 
     With gradients recorded, as the counter asks of parameters that need them."""

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
-from backbones.transformer import Network, initialise
+from backbones.networks import Networks
+from backbones.transformer import Network
 from harness.images.codes import generator_of
 from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
+from harness.train.learner import new_network
 from harness.train.mark_recipe import MarkRecipe, goes_on, plain
 from pardec.errors import UserError, one_line
 from pardec.files import write_whole
@@ -72,9 +74,11 @@ class MarkTrainer:
         folder: Path,
         made_of: dict[str, str],
         compiled: bool | None = None,
+        code_vectors: Tensor | None = None,
     ) -> None:
         """folder: of the saved states. made_of: hashes of tokenizer and data, which bind the run. compiled:
-        None compiles the blocks where that can be done; results differ by rounding only.
+        None compiles the blocks where that can be done; results differ by rounding only. code_vectors: of
+        the tokenizer, float [V, c], for methods that learn from them.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.content = plain(
@@ -86,8 +90,7 @@ class MarkTrainer:
             }
         )
         self.made_of, self.compiled = made_of, compiled
-        self.network: Network = strategy.network(config)
-        initialise(self.network, torch.Generator().manual_seed(recipe.seed))
+        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors)
         self.optimisers = optimisers_of(self.network, recipe)
         self.step, self.reached = 0, Reached()
         self.mark: int | None = None
@@ -273,7 +276,7 @@ def _order(images: int, seed: int, number: int) -> Tensor:
 
 
 def optimisers_of(
-    network: Network, recipe: MarkRecipe
+    network: Network | Networks, recipe: MarkRecipe
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for everything else, vectors without decay."""
     matrices: list[Tensor] = []

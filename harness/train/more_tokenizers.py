@@ -12,7 +12,14 @@ from backbones.tokenizers.fsq import FSQTokenizer, Quantiser
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleQuantiser, MultiScaleTokenizer
 from harness.images.codes import generator_of
 from harness.images.data import load_dataset
-from harness.train.tokenizer import Started, TokenizerBudget, fit, pixel_loss, run_card, store_tokenizer
+from harness.train.tokenizer import (
+    Started,
+    TokenizerBudget,
+    fit_tokenizer,
+    pixel_loss,
+    run_card,
+    store_tokenizer,
+)
 from pardec.hashing import file_sha256
 
 MULTISCALE, ROBUST = "multiscale", "robust"
@@ -45,7 +52,7 @@ def train_multiscale(
             rebuilt, distance = tokenizer.taught(features.float())
         return pixel_loss(rebuilt, images, budget) + distance
 
-    curve = fit(tokenizer, train, held_out, budget, loss_of)
+    curve = fit_tokenizer(tokenizer, train, held_out, budget, loss_of)
     about = {
         "name": MULTISCALE,
         "kind": "multi-scale residual quantisation",
@@ -108,7 +115,7 @@ def train_robust(out_dir: Path, tokenizer_file: Path, data: str, steps: int = 40
             rebuilt = tokenizer.decoder(values)
         return pixel_loss(rebuilt.float(), images, budget)
 
-    curve = fit(tokenizer, train, held_out, budget, loss_of)
+    curve = fit_tokenizer(tokenizer, train, held_out, budget, loss_of)
     about = {
         "name": ROBUST,
         "kind": "finite scalar quantisation, decoder taught on codes of which some are wrong",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from backbones.config import Dropout, NetworkConfig
 from backbones.controlled import controlled_network
@@ -35,7 +36,7 @@ from harness.weights import zoo
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
-ORDER = ("raster", "lpd", "arpg", "masked", "nar", "par", "rar", "randar")
+ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
 FIRST_LEVEL = 2
 """The mark that all networks reach before one goes on."""
@@ -53,6 +54,8 @@ class Material:
     made_of: dict[str, str]
     card: dict[str, Any]
     """Of the data, for cards."""
+    code_vectors: Tensor | None = None
+    """Of the tokenizer, [V, c]."""
 
 
 def material(data: str, folder: Path, runs: Path) -> Material:
@@ -70,7 +73,7 @@ def material(data: str, folder: Path, runs: Path) -> Material:
     taught, held = (
         _codes(split, tokenizer, made_of["tokenizer_sha256"], runs) for split in (train, held_out)
     )
-    return Material(taught, held, config, made_of, data_card(train, held_out))
+    return Material(taught, held, config, made_of, data_card(train, held_out), tokenizer.vectors())
 
 
 def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: Path) -> TaughtImages:
@@ -85,7 +88,9 @@ def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: 
 def trainer_of(name: str, recipe: MarkRecipe, given: Material, runs: Path) -> MarkTrainer:
     """The run of one network, taken up where it was left."""
     stem = zoo.file_stem(name, recipe.seed)
-    trainer = MarkTrainer(registry.get(name), given.config, recipe, runs / stem, given.made_of)
+    trainer = MarkTrainer(
+        registry.get(name), given.config, recipe, runs / stem, given.made_of, code_vectors=given.code_vectors
+    )
     trainer.resume()
     return trainer
 

@@ -11,42 +11,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import count_parameters, save_half, write_card
 from harness.images.codes import decode_images, encode_variants
-from harness.images.data import Augmentation, Dataset, augmentation_of, epochs, load_dataset, to_float
+from harness.images.data import Dataset, augmentation_of, load_dataset
 from harness.images.names import is_fashion
-from harness.train.rates import rate_of_step
+from harness.train.fitting import Budget, fit
 
 WATCHED = 1000
 """Held-out images that the curve is drawn from."""
 
 
 @dataclass(frozen=True)
-class TokenizerBudget:
-    """AdamW over a one-cycle rate: linear warm-up, then cosine to almost zero."""
+class TokenizerBudget(Budget):
+    """Of all kinds of tokenizers."""
 
     steps: int = 5000
     batch: int = 32
-    rate: float = 2e-3
-    warmup: int = 300
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
+    clip: float | None = 1.0
     absolute_weight: float = 0.3
     """Weight of the mean absolute error beside the mean squared error; it keeps strokes sharp."""
     saturation_weight: float = 0.02
     """Weight of the mean squared excess of the latents' magnitude over 1.5; without it the bounding tanh can
     saturate in the first steps, and a saturated code never learns again."""
-    augmentation: Augmentation | None = None
-    seed: int = 0
-
-    def rate_at(self, step: int) -> float:
-        return rate_of_step(step, self.rate, self.steps, self.warmup)
 
 
 def train_tokenizer(
@@ -77,7 +67,7 @@ def train_tokenizer(
             rebuilt, latents = tokenizer(images)
         return tokenizer_loss(rebuilt, latents, images, budget)
 
-    curve = fit(tokenizer, train, held_out, budget, loss_of)
+    curve = fit_tokenizer(tokenizer, train, held_out, budget, loss_of)
     about = {
         "name": "tokenizer",
         "kind": "finite scalar quantisation",
@@ -134,7 +124,7 @@ def default_config(data: str, image_size: tuple[int, int]) -> FSQConfig:
     return FSQConfig(image_size=image_size)
 
 
-def fit(
+def fit_tokenizer(
     tokenizer: Tokenizer,
     train: Dataset,
     held_out: Dataset,
@@ -143,35 +133,16 @@ def fit(
 ) -> list[dict[str, float]]:
     """Minimise a loss of float images [B, 3, H, W] in [-1, 1] over what of a tokenizer may learn; returns
     about 24 points of the curve."""
-    generator = torch.Generator().manual_seed(budget.seed)
-    device = next(tokenizer.parameters()).device
     watched = held_out.first(WATCHED)
     learning = [parameter for parameter in tokenizer.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        learning, lr=budget.rate, betas=budget.betas, weight_decay=budget.weight_decay
+    return fit(
+        "tokenizer",
+        learning,
+        train,
+        budget,
+        lambda images, labels: loss_of(images),
+        lambda: {"held_out_psnr_db": reconstruction(tokenizer, watched)["psnr_db"]},
     )
-    curve, total, every = [], 0.0, max(1, budget.steps // 24)
-    rows = epochs(len(train), budget.batch, generator)
-    for step in tqdm(range(budget.steps), desc="tokenizer", unit="step", disable=None):
-        for group in optimiser.param_groups:
-            group["lr"] = budget.rate_at(step)
-        batch = to_float(train.images[next(rows)])  # [B, 3, H, W]
-        if budget.augmentation is not None:
-            batch = budget.augmentation(batch, generator)
-        batch = batch.to(device, memory_format=torch.channels_last)
-        loss = loss_of(batch)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, budget.clip)
-        optimiser.step()
-        total += loss.item()
-        if (step + 1) % every == 0:
-            error = reconstruction(tokenizer, watched)
-            curve.append({"step": step + 1, "train": total / every, "held_out_psnr_db": error["psnr_db"]})
-            total = 0.0
-            point = f"loss {curve[-1]['train']:.4f}, held-out PSNR {error['psnr_db']:.2f} dB"
-            tqdm.write(f"tokenizer step {step + 1}: {point}", file=sys.stderr)
-    return curve
 
 
 def tokenizer_loss(rebuilt: Tensor, latents: Tensor, images: Tensor, budget: TokenizerBudget) -> Tensor:

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
-from backbones.transformer import Network, initialise, parameter_count
+from backbones.networks import Networks
+from backbones.transformer import Network, parameter_count
 from harness.images.codes import Codes, generator_of
 from harness.machine.distributed import Group
-from harness.train.learner import Learner, SharedLearner, forward_flops
+from harness.train.learner import Learner, SharedLearner, forward_flops, new_network
 from harness.train.log import Log, LogFile, Speed, Window
 from harness.train.recipes import Recipe
 from pardec.errors import UserError, one_line
@@ -102,22 +103,21 @@ class Trainer:
         group: Group = ALONE,
         accumulation: int = 1,
         compiled: bool = False,
+        code_vectors: Tensor | None = None,
     ) -> None:
         """group: the processes that share a step. accumulation: micro-batches of a process and step.
+        code_vectors: of the tokenizer, float [V, c], for methods that learn from them.
 
-        UserError where the batch can't be dealt evenly.
+        UserError where the batch can't be dealt evenly, or vectors are needed and missing.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.device, self.group = torch.device(device), group
         self.parts = parts_of(recipe.batch, group, accumulation)
-        self.network: Network = strategy.network(config)
-        initialise(self.network, torch.Generator().manual_seed(recipe.seed))
+        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors)
         self.network.to(self.device)
         self.averaged: AveragedModel | None = None
         if recipe.averaging:
-            self.averaged = AveragedModel(
-                self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True
-            )
+            self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging))
         self.optimiser = _optimiser(self.network, recipe)
         self.shared = SharedLearner(Learner(strategy, self.network), group, self.device, compiled)
         self.generator = torch.Generator().manual_seed(recipe.seed + 1)
@@ -353,7 +353,7 @@ def parts_of(batch: int, group: Group, accumulation: int) -> tuple[slice, ...]:
     return tuple(slice(start, start + micro) for start in starts)
 
 
-def _optimiser(network: Network, recipe: Recipe) -> torch.optim.AdamW:
+def _optimiser(network: Network | Networks, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW without decay of vectors and of the names that the recipe excepts."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []

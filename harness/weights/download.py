@@ -34,7 +34,7 @@ def check(path: Path, wanted: PublishedFile) -> None:
         raise UserError(f"{wanted.name}: {error}; remove it and fetch again") from None
     if not found.complete:
         raise UserError(f"{wanted.name}: {found.verdict()}")
-    if wanted.name not in found.presets:
+    if (wanted.shapes_of or wanted.name) not in found.presets:
         is_one = " or ".join(found.presets) or f"{' or '.join(found.families)} of no published size"
         raise UserError(f"{wanted.name}: '{path}' is {is_one}")
 

@@ -2,12 +2,13 @@
 
 from backbones.config import NetworkConfig
 from backbones.empty import without_memory
+from backbones.networks import Networks
 from backbones.transformer import Network
-from strategies.decoding import registry
 from strategies.decoding.base import Strategy
+from strategies.decoding.networks import network_of
 
 
-def on_meta(strategy: Strategy, config: NetworkConfig) -> Network:
-    """The network that a strategy decodes, its own or its base's, without memory for its weights."""
+def on_meta(strategy: Strategy, config: NetworkConfig) -> Network | Networks:
+    """What a strategy decodes, without memory for its weights."""
     with without_memory():
-        return registry.owner(strategy).network(config)
+        return network_of(strategy, config)

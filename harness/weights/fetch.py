@@ -21,6 +21,10 @@ class PublishedFile:
     file: str
     licence: str
     """Of the weights, as far as the authors state it."""
+    part_of: str = ""
+    """The preset that decodes it together with others, where ``name`` is no preset itself."""
+    shapes_of: str = ""
+    """The preset of whose shapes it then is."""
 
     @property
     def url(self) -> str:
@@ -33,11 +37,29 @@ def published_files() -> dict[str, PublishedFile]:
         *map(preset_info, preset_names()),
         *map(tokenizer_info, tokenizer_names()),
     ]
-    return {
-        info.name: PublishedFile(info.name, info.title, info.files.removeprefix(HUB), info.file, info.licence)
-        for info in infos
-        if info.file is not None
-    }
+    found: dict[str, PublishedFile] = {}
+    for info in infos:
+        parts = info.parts() if isinstance(info, PresetInfo) else {"network": (info.files, info.file)}
+        several = info.networks if isinstance(info, PresetInfo) else {}
+        if several and not (isinstance(info, PresetInfo) and info.role_files):
+            continue  # the files are those of other presets
+        for role, (files, file) in parts.items():
+            name = f"{info.name}-{role}" if several else info.name
+            if file is not None:
+                part = (info.name, several[role]) if several else ()
+                repository = files.removeprefix(HUB)
+                found[name] = PublishedFile(name, info.title, repository, file, info.licence, *part)
+    return found
+
+
+def file_names(name: str) -> list[str]:
+    """The names under which the files of a preset stand: its own, or one for each of its networks."""
+    info = preset_info(name) if name in preset_names() else None
+    if info is None or not info.networks:
+        return [name]
+    if info.role_files:
+        return [f"{name}-{role}" for role in info.role_files]
+    return list(dict.fromkeys(info.networks.values()))
 
 
 def published_file(name: str) -> PublishedFile:

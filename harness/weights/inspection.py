@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from backbones.checkpoints import Checkpoint, CheckpointError, KeyMap, ignored, parts_of, read_checkpoint
+from backbones.checkpoints import Checkpoint, CheckpointError, KeyMap, ignored, needed, read_checkpoint
 from backbones.shapes import Shapes, likeness
 from backbones.transformer import parameter_count
 from harness.weights.families import Candidate, Kind, kinds
@@ -166,16 +166,15 @@ def compare(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap) -> Di
     """A file's tensors against those that a network needs, by published key."""
     missing, reshaped, mistyped = [], [], []
     used: set[str] = set()
-    for name, parameter in network.state_dict().items():
-        for part in parts_of(name, parameter.shape, keys):
-            used.add(part.key)
-            tensor = state.get(part.key)
-            if tensor is None:
-                missing.append(f"'{part.key}' {list(part.shape)}")
-            elif tuple(tensor.shape) != part.shape:
-                turned = " (transposed)" if tuple(tensor.shape) == part.shape[::-1] else ""
-                reshaped.append(f"'{part.key}' {list(tensor.shape)}{turned} instead of {list(part.shape)}")
-            elif not tensor.is_floating_point():
-                mistyped.append(f"'{part.key}' {str(tensor.dtype).removeprefix('torch.')} instead of a float")
+    for _, part in needed(network, keys):
+        used.add(part.key)
+        tensor = state.get(part.key)
+        if tensor is None:
+            missing.append(f"'{part.key}' {list(part.shape)}")
+        elif tuple(tensor.shape) != part.shape:
+            turned = " (transposed)" if tuple(tensor.shape) == part.shape[::-1] else ""
+            reshaped.append(f"'{part.key}' {list(tensor.shape)}{turned} instead of {list(part.shape)}")
+        elif not tensor.is_floating_point():
+            mistyped.append(f"'{part.key}' {str(tensor.dtype).removeprefix('torch.')} instead of a float")
     extra = [f"'{key}'" for key in state if key not in used and not ignored(key, keys)]
     return Differences(tuple(missing), tuple(reshaped), tuple(mistyped), tuple(extra))

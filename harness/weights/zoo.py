@@ -115,8 +115,10 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
     """The configuration that ``dataclasses.asdict`` and JSON made ``values`` of."""
     trunk = dict(values["trunk"])
     trunk["dropout"] = Dropout(**trunk["dropout"])
-    rest = {key: value for key, value in values.items() if key not in ("trunk", "grid")}
-    return NetworkConfig(TrunkConfig(**trunk), grid=(values["grid"][0], values["grid"][1]), **rest)
+    rest = {key: value for key, value in values.items() if key not in ("trunk", "grid", "others")}
+    others = tuple((role, network_config(one)) for role, one in values.get("others", ()))
+    grid = (values["grid"][0], values["grid"][1])
+    return NetworkConfig(TrunkConfig(**trunk), grid=grid, others=others, **rest)
 
 
 def shared_file(role: str, zoo: str | Path | None = None) -> Path:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.config import NetworkConfig
+from backbones.networks import Networks
 from backbones.transformer import Network
 from pardec.errors import UserError
 from strategies.decoding.decode import Rows
@@ -23,22 +24,27 @@ from strategies.decoding.schedules import one_per_step
 from strategies.decoding.streams import Streams
 from strategies.published.naming import Published
 
-N = TypeVar("N", bound=Network)
+N = TypeVar("N", bound=Network | Networks)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes."""
+    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes.
+
+    shown: bool [B, N] by position, the tokens that a masked network sees while it is asked for the others.
+    """
 
     order: Tensor
     sizes: tuple[int, ...] | None = None
+    shown: Tensor | None = None
 
     def to(self, device: torch.device) -> Lesson:
-        return Lesson(self.order.to(device), self.sizes)
+        shown = None if self.shown is None else self.shown.to(device)
+        return Lesson(self.order.to(device), self.sizes, shown)
 
     def rows(self, part: slice) -> Lesson:
         """What these rows of the batch are taught."""
-        return Lesson(self.order[part], self.sizes)
+        return Lesson(self.order[part], self.sizes, None if self.shown is None else self.shown[part])
 
 
 TRAITS = (
@@ -65,6 +71,11 @@ class Strategy(ABC, Generic[N]):
     """arXiv id."""
     base: ClassVar[str | None] = None
     """A training-free strategy names the one whose trained network it decodes."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """Of a training-free strategy that decodes several networks of its base together: the role of each -> the
+    zoo's network that plays it where a cell names no other. The last one's grid and codes are the image's."""
+    tokenizer: ClassVar[str] = "tokenizer"
+    """The tokenizer of the zoo whose codes its networks speak."""
     published: ClassVar[Published | None] = None
     """The authors' files, where a plug-in knows some; built-in families are in ``strategies.published``."""
     any_order: ClassVar[bool] = False
@@ -80,6 +91,8 @@ class Strategy(ABC, Generic[N]):
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
     """A batch equals its images one by one."""
+    learns_from_code_vectors: ClassVar[bool] = False
+    """Its networks are told the vectors that the tokenizer gives codes before they learn: ``meet_codes``."""
     sequential_conditionals: ClassVar[bool] = True
     """Its network also gives the distribution of each place given all places before it."""
     empty_context: ClassVar[bool] = False
@@ -107,6 +120,11 @@ class Strategy(ABC, Generic[N]):
 
     # Learning ------------------------------------------------------------------------------------------
 
+    def meet_codes(self, network: N, vectors: Tensor) -> None:
+        """Take from the vectors of all codes [V, c] what the network keeps of them; called once, before it
+        learns, where the method ``learns_from_code_vectors``."""
+        raise TypeError(f"strategy '{self.name}' takes nothing from the vectors of codes")
+
     @abstractmethod
     def lesson(
         self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
@@ -132,6 +150,10 @@ class Strategy(ABC, Generic[N]):
         """
         steps = len(self.sizes(grid, 0, given))
         return range(steps, steps + 1)
+
+    def places(self, grid: tuple[int, int]) -> int:
+        """Tokens of an image: of all maps of the canvas."""
+        return grid[0] * grid[1]
 
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
         """Group sizes of ``steps`` steps over the places that are not given; here one token a step."""
@@ -174,7 +196,8 @@ class Strategy(ABC, Generic[N]):
         if sizes is None:
             self.check_steps(grid, steps, len(known))
             steps = self.allowed_steps(grid, len(known))[-1] if steps is None else steps
-            sizes = self.sizes(grid, min(steps, unknown), len(known)) if unknown else ()
+            steps = min(steps, unknown) if len(known) else steps
+            sizes = self.sizes(grid, steps, len(known)) if unknown else ()
         elif not self.any_order:
             self.check_steps(grid, len(sizes))
             if tuple(sizes) != self.sizes(grid, len(sizes)):
@@ -204,6 +227,10 @@ class Strategy(ABC, Generic[N]):
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
         """(layers, slots) of the key/value cache of one row."""
         return config.trunk.depth, 1 + config.places
+
+    def cache_shapes(self, config: NetworkConfig) -> Mapping[str, tuple[int, int]]:
+        """The same by role, where there are several networks."""
+        return {"network": self.cache_shape(config)}
 
 
 class TrainingFree(Strategy[N]):

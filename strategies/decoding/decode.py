@@ -157,7 +157,7 @@ class Loop:
 
     def answer(self, request: Request) -> Any:
         if isinstance(request, Ask):
-            drawn = self.draw(Draft(request.logits, request.at, "place"))
+            drawn = self.draw(Draft(request.logits, request.at, "place", law=request.law))
             self.commit(request.at, drawn.tokens, None)
             return self.rows.repeat(drawn.tokens)
         if isinstance(request, Draft):
@@ -246,12 +246,13 @@ class Loop:
         """What the decode gave; NotFinite, or OffPlan where the canvas is not as promised."""
         if not self.soundness.isfinite():
             raise NotFinite("the guided logits are not finite")
-        self.numbers.require_enough()
+        if not self.tokens.is_meta:  # there nothing is drawn
+            self.numbers.require_enough()
         if self.groups is not None:
             left = next(self.groups, None)
             if left is not None:
                 raise OffPlan(f"decoding ended before places {left.start}..{left.stop} of its plan")
-        elif self.plan.places:
+        elif self.plan.places and not self.tokens.is_meta:
             self._require_whole_canvas(strategy)
         by_place = self.tokens[:, : self.plan.places]
         tokens = torch.empty_like(by_place).scatter_(1, self.order, by_place)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strategies.decoding.streams import Streams
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -18,6 +16,7 @@ class Plan:
     count: what a guidance interval reads, int64 [N], by place.
     maps: the maps of the canvas, whose positions follow one another; one, the grid, unless said otherwise
     (scales of next-scale prediction, coarse and fine codes).
+    codes_from: position of the canvas from which on its tokens are the codes of the image; labels before it.
     opened: the places of a step are chosen while decoding; ``order`` then only numbers them.
     most_steps: a bound; the number of steps where it is known.
     most_visits: how often a place takes fresh numbers at most, where that is known: so many are made.
@@ -30,6 +29,7 @@ class Plan:
     progress: np.ndarray = None  # type: ignore[assignment]
     count: np.ndarray = None  # type: ignore[assignment]
     maps: tuple[tuple[int, int], ...] = ()
+    codes_from: int = 0
     opened: bool = False
     most_steps: int = 0
     most_visits: int | None = None
@@ -109,9 +109,8 @@ def before_step_progress(sizes: tuple[int, ...], given: int = 0) -> np.ndarray:
     return np.concatenate([np.zeros(given), np.repeat(starts / sum(sizes), sizes) if sizes else []])
 
 
-def random_orders_after(known: np.ndarray, grid: tuple[int, int], streams: Streams) -> np.ndarray:
-    """Known positions [M], then a uniform permutation of the others per image: int64 [B, N]."""
-    orders = streams.permutations(grid[0] * grid[1])
+def known_before(orders: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Known positions [M] as they come, then the others of orders [B, N] in their order: int64 [B, N]."""
     free = ~np.isin(orders, known)
     others = orders[free].reshape(len(orders), -1)
     return np.concatenate([np.broadcast_to(known, (len(orders), len(known))), others], axis=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,13 @@ class PublishedRun:
     """One setting with which the authors drew samples.
 
     options: of our strategy. sampling: the authors' arguments under their names, for ``Published.setting``.
+    strategy: a training-free one, where samples were drawn by that.
     """
 
     steps: int
     options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ class PresetInfo:
     file: str | None
     runs: tuple[PublishedRun, ...]
     names: Mapping[str, Any]
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Where several networks decode together: role -> the preset that each is of; ``names`` are then options
+    of the strategy."""
+    role_files: Mapping[str, str] = field(default_factory=dict)
+    """Role -> file in ``files``, where they are other weights than the presets' own."""
+
+    def parts(self) -> dict[str, tuple[str, str | None]]:
+        """Repository and file of every network by its role; one alone has the role ``network``."""
+        if not self.networks:
+            return {"network": (self.files, self.file)}
+        if self.role_files:
+            return {role: (self.files, file) for role, file in self.role_files.items()}
+        infos = {role: preset_info(name) for role, name in self.networks.items()}
+        return {role: (info.files, info.file) for role, info in infos.items()}
 
 
 @lru_cache(maxsize=1)
@@ -94,9 +110,11 @@ def _presets_of(content: Mapping[str, Any]) -> dict[str, PresetInfo]:
                 paper=family["paper"],
                 files=body.get("files", family["files"]),
                 licence=family["licence"],
-                file=body.get("file"),
+                file=None if model.get("networks") else body.get("file"),
                 runs=tuple(PublishedRun(**run) for run in body.get("settings", ())),
                 names={**model["config"], **body["config"]},
+                networks=model.get("networks", {}),
+                role_files=body.get("file", {}) if model.get("networks") else {},
             )
     return infos
 
@@ -135,6 +153,9 @@ def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
     Raises UserError for an unknown name.
     """
     info = preset_info(name)
+    if info.networks:
+        *others, (_, last) = ((role, preset(one)[1]) for role, one in info.networks.items())
+        return registry.get(info.strategy, **info.names), replace(last, others=tuple(others)), info
     published = registry.by_family(info.family)
     strategy, config = published.configure({**published.defaults, **info.names})
     return strategy, config, info

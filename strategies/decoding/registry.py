@@ -122,8 +122,12 @@ def get(name: str, **options: Any) -> Strategy:
 
 
 def owner(strategy: Strategy) -> Strategy:
-    """The strategy whose trained networks this one decodes: itself, or its base."""
-    return strategy if strategy.base is None else get(strategy.base)
+    """The strategy whose trained networks this one decodes: itself, or its base, with common options."""
+    if strategy.base is None:
+        return strategy
+    valid = {field.name for field in dataclasses.fields(_load(strategy.base))}
+    shared = {field.name for field in dataclasses.fields(strategy)} & valid
+    return get(strategy.base, **{name: getattr(strategy, name) for name in shared})
 
 
 def unknown_strategy(name: str, where: str = "") -> UserError:

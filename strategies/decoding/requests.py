@@ -25,11 +25,13 @@ Noise = Literal["place", "fresh"]
 class Ask:
     """Guide, filter, draw with the places' own noise, commit; answered by tokens int64 [R, n].
 
-    logits: [R, n, V], R rows: of B images, then again B for each further branch of guidance.
+    logits: [R, n, V], R rows: of B images, then again B for each further branch of guidance. law: as of
+    ``Draft``.
     """
 
     logits: Tensor
     at: Places
+    law: "Callable[[Tensor, Sampler], Tensor] | None" = None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """How many tokens each decoding step writes: the published group-size schedules.
 
-Every function returns the sizes of the steps' groups in order; they are positive and sum to the number of
-positions to generate. Impossible requests raise ``ValueError``. No schedule knows a grid or an order.
+Every function returns the sizes of the steps' groups in order; they sum to the number of positions to
+generate, and are positive where nothing else is said. Impossible requests raise ``ValueError``. No schedule
+knows a grid or an order.
 """
 
 import math
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 Schedule = Literal["arccos", "cosine"]
+MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
 # The lookup table of LPD (arXiv 2507.01957), which is also its list of training schedules:
 # {tokens: {steps: sizes}}, where "2x46" is the size 2 repeated 46 times.
@@ -134,6 +139,38 @@ def par_sizes(n_tokens: int, regions: int) -> tuple[int, ...]:
     if n_tokens < 1 or n_tokens % regions:
         raise ValueError(f"{n_tokens} tokens don't divide into {regions} regions of equal size")
     return (1,) * regions + (regions,) * (n_tokens // regions - 1)
+
+
+def known_share(progress: Tensor, schedule: MaskSchedule) -> Tensor:
+    """Share of the tokens that MaskGIT knows (arXiv 2202.04200) at each progress in 0..1."""
+    if schedule == "arccos":
+        return 1 - torch.acos(progress) / (math.pi / 2)
+    if schedule == "cosine":
+        return 1 - torch.cos(progress * (math.pi / 2))
+    return {"linear": progress, "square": progress**2, "root": progress.sqrt()}[schedule]
+
+
+def maskgit_sizes(unknown: int, steps: int, schedule: MaskSchedule = "arccos") -> tuple[int, ...]:
+    """Sizes of the published confidence sampler (arXiv 2310.14400): its share starts at 0, so the first step
+    writes one token. Under ``root`` a step may write nothing."""
+    _check_steps(unknown, steps)
+    # Truncated in float32: dividing counts instead, or float64, gives other sizes.
+    return _grown(unknown, known_share(torch.linspace(0, 1, steps), schedule))
+
+
+def halton_sizes(unknown: int, steps: int) -> tuple[int, ...]:
+    """Sizes of the Halton scheduler (arXiv 2503.17076): arccos, a step ahead of the confidence sampler's."""
+    _check_steps(unknown, steps)
+    after = torch.tensor([step / steps for step in range(1, steps + 1)], dtype=torch.float32)
+    return _grown(unknown, known_share(after, "arccos"))
+
+
+def _grown(unknown: int, shares: Tensor) -> tuple[int, ...]:
+    """What each step adds where ``shares`` of all are known after it, and a token a step at least."""
+    aims = (unknown * shares).int().tolist()
+    known = [max(step, aim) for step, aim in enumerate(aims, start=1)]
+    known[-1] = unknown
+    return tuple(now - before for before, now in zip([0, *known], known, strict=False))
 
 
 def _check_steps(unknown: int, steps: int) -> None:

@@ -6,5 +6,6 @@ Beside each module a table of its networks:
                         tokenizer of the models that name no other
     [preset.NAME]       one model; `reported` is the size the paper prints
     [preset.NAME.SIZE]  one image size in pixels; the preset is called NAME-SIZE, or NAME where there is one
-    settings            steps, strategy options, and sampling arguments under the authors' names
+    settings            steps, strategy options, and sampling arguments under the authors' names; the strategy
+                        where a training-free one decodes the network
 """

@@ -26,6 +26,8 @@ HYPER_PARAMETERS: dict[str, dict[str, Any]] = {
             "class_num": 3, "vqgan_vocab_size": 11},
     "arpg": {**LLAMAGEN, "n_layer": 4},
     "randar": LLAMAGEN,
+    "maskgit": {"input_size": 4, "hidden_dim": 32, "depth": 2, "heads": 3, "mlp_dim": 128,
+                "codebook_size": 11, "nclass": 3},
 }  # fmt: skip
 FAMILIES = sorted(HYPER_PARAMETERS)
 
@@ -78,7 +80,7 @@ def to_published(network: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
             rows = (len(parameter) - fixed) // equal if isinstance(part, str) else part.rows
             state[key] = parameter[start : start + rows].clone()
             start += rows
-    return state
+    return state | {key: state[original].clone() for key, original in keys.tied.items()}
 
 
 def save_legacy(content: object, path: Path) -> None:

@@ -140,6 +140,9 @@ def test_a_decode_makes_one_cache_of_the_declared_shape_and_fills_it(name, guida
     run(case, plan, torch.tensor([0, 1]), ForcedSampler(case.tokens(2)), guidance)
     layers, slots = case.strategy.cache_shape(case.config)
     rows = 2 if guidance is None else 4
+    if not slots:
+        assert not made
+        return
     assert len(made) == 1
     assert made[0].nbytes == cache_bytes(TRUNK, layers, rows, slots, torch.float32)
     if case.strategy.decides_steps:  # windows may reach beyond the image

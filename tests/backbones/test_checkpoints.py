@@ -96,6 +96,22 @@ def expected_shapes(family):
             "norm1": (d,), "norm2": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d),
             "mlp.fc1": (4 * d, d), "mlp.fc2": (d, 4 * d),
         }  # fmt: skip
+    elif family == "maskgit":
+        attended, h = 3 * (d // 3), 256
+        shapes = {
+            "cls_emb.weight": (C + 1, d), "tok_emb.weight": (V + 1, d), "pos_emb.weight": (N, d),
+            "reg_tokens.weight": (1, d),
+            "last_norm.norm_final.weight": (d,), "last_norm.norm_final.bias": (d,),
+            "last_norm.mlp.1.weight": (2 * d, d), "last_norm.mlp.1.bias": (2 * d,),
+            "head.weight": (V + 1, d), "head.bias": (V + 1,),
+        }  # fmt: skip
+        block = {
+            "mlp.1.weight": (6 * d, d), "mlp.1.bias": (6 * d,), "ln1.weight": (d,), "ln2.weight": (d,),
+            "attn.wq.weight": (attended, d), "attn.wk.weight": (attended, d), "attn.wv.weight": (attended, d),
+            "attn.wo.weight": (d, attended), "ff.w1.weight": (h, d), "ff.w3.weight": (h, d),
+            "ff.w2.weight": (d, h),
+        }  # fmt: skip
+        return shapes | {f"transformer.layers.{i}.{k}": v for i in range(DEPTH) for k, v in block.items()}
     else:
         shapes = {
             "embeddings.weight": (V + C + 3, d), "layers.norm.weight": (d,), "layers.to_k.weight": (d, d),
@@ -121,6 +137,12 @@ WRAPPINGS = {
     "model": lambda state: {"model": state, "optimizer": {"lr": 0.1, "state": {}}, "steps": 7},
     "module": lambda state: {"module": state},
     "state_dict": lambda state: {"epoch": 3, "state_dict": state},
+    "halton": lambda state: {
+        "iter": 9,
+        "global_epoch": 1,
+        "model_state_dict": state,
+        "optimizer_state_dict": {},
+    },
     "nested": lambda state: {"model": {"module": state, "step": 1}},
     "options": lambda state: {"model": state, "args": Namespace(lr=1e-4, betas=(0.9, 0.95), name="x")},
     "training": lambda state: {"model": state, "optimizer": {}, "epoch": 1, "scaler": {}, "args": {"a": 1}},
@@ -347,7 +369,10 @@ def test_what_holds_no_tensors(llamagen, tmp_path):
         None,
     ):
         torch.save(content, path)
-        assert "expected tensors by name, bare or under model, module, state_dict" in refused(llamagen, path)
+        assert (
+            "expected tensors by name, bare or under model, module, state_dict, model_state_dict"
+            in refused(llamagen, path)
+        )
 
 
 # States that do not fit ------------------------------------------------------------------------------------
@@ -451,3 +476,9 @@ def test_the_bomb_would_have_worked(tmp_path):
     marker = tmp_path / "executed"
     pickle.loads(pickle.dumps(Bomb(marker)))  # noqa: S301
     assert marker.exists()
+
+
+def test_a_tied_tensor_with_values_of_its_own_is_refused(tmp_path):
+    case = published("maskgit")
+    text = refused(case, spoiled(case, tmp_path, {"head.weight": lambda value: value + 1}))
+    assert "key 'head.weight' is not equal to 'tok_emb.weight'" in text

@@ -154,4 +154,4 @@ def test_the_tables_hold_nothing_but_what_is_read():
         for size in sizes:
             assert set(model[size]) <= {"config", "file", "files", "parameters", "settings"}
             for run in model[size].get("settings", ()):
-                assert set(run) <= {"steps", "options", "sampling"}
+                assert set(run) <= {"steps", "options", "sampling", "strategy"}

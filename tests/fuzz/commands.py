@@ -19,6 +19,7 @@ HEAVY = (
     "harness.commands.sweep_run.run_sweep",
     "harness.commands.explain_run.load",
     "harness.commands.generate_run.load",
+    "harness.commands.likelihood_run.load",
     "harness.commands.lossiness_run.load",
     "harness.commands.sample_run.load",
     "harness.cost.calibrate.calibrate",
@@ -157,7 +158,9 @@ def _line(name: str, command: argparse.ArgumentParser) -> st.SearchStrategy[list
 def _values(action: argparse.Action) -> st.SearchStrategy[list[str]]:
     """Words for one argument: mostly of its kind, sometimes of any."""
     own: dict[Any, tuple[str, ...]] = {int: NUMBERS, float: NUMBERS, Path: FILES}
-    kinds = own.get(action.type, CELLS if action.dest == "cell" else (*NAMES, *FILES[:8], *CELLS[:3]))
+    kinds = own.get(
+        action.type, CELLS if action.dest in ("cell", "cells") else (*NAMES, *FILES[:8], *CELLS[:3])
+    )
     word = st.one_of(
         st.sampled_from(kinds), st.sampled_from(kinds), st.sampled_from((*NAMES, *TEXTS, *NUMBERS))
     )

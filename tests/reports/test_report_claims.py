@@ -270,3 +270,12 @@ def test_no_results_at_all(tmp_path, monkeypatch, capsys):
     assert main(["claims"]) == 0
     assert "0 reproduced, 0 contradicted, 0 not comparable" in capsys.readouterr().out
     assert main(["claims", "--results", "nowhere"]) == 2
+
+
+def test_a_source_of_another_protocol_is_not_judged_by_ours():
+    row = quality_row(
+        network="maskgit-s-256", steps=32, guidance=2.0, quality={f"fid@{N}": metric(6.4, 0.1, N)}
+    )
+    line = {"source": "Halton-MaskGIT README", "model": "H-MaskGIT-S", "guidance": "cfg 2.0 (w 1.0)"}
+    claim = judged([row], "FID", steps="32", **line)
+    assert (claim.verdict, claim.keys) == ("not comparable", ("protocol",))

@@ -173,7 +173,7 @@ def test_a_new_number_needs_a_reason_in_rows_of_every_older_schema() -> None:
 
 
 def test_every_network_of_a_decode_has_its_counts() -> None:
-    use = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 0}
+    use = {"role": "drafter", "parameters": 3, "sha256": None, "weight_bytes": 12, "cache_bytes": 0}
     networks = [use | {"forwards": 2.5, "tokens_processed": 4}]
     row = make_row(networks=networks, steps=7.25, steps_least=6, steps_most=9, steps_bound=64)
     assert row_from_json(row_to_json(row)) == row

@@ -444,6 +444,9 @@ class TwoNetworks(Strategy):
                 parts.append(self.call(network, role, x, here, View(start=slot), cache))
             tokens = yield Ask(sum(parts) / 2, at)
 
+    def cache_shapes(self, config):
+        return dict.fromkeys(("auxiliary", "main"), (config.trunk.depth, config.places))
+
     def call(self, network, role, *args):
         return network[role](*args)
 

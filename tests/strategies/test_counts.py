@@ -37,6 +37,7 @@ def test_raster_by_formula(counts):
         ("rar", PLACES * WIDTH + WIDTH),  # target-aware table; the mask row of its one embedding table
         ("par", 3 * WIDTH),  # transition tokens
         ("lpd", WIDTH),  # the query
+        ("maskgit", WIDTH),  # the mask
         ("randar", WIDTH),  # the instruction
         ("arpg", -3 * 2 * WIDTH**2 + 2 * WIDTH**2 + WIDTH + 2 * WIDTH),
     ],
@@ -60,6 +61,8 @@ def test_all_but_arpg_are_within_one_percent_and_arpg_is_four_to_eight_lighter(c
         ("randar", {"positions": "learned"}, "positions"),
         ("arpg", {"qk_norm": True}, "qk_norm"),
         ("rar", {"conditioning": "adaln"}, "positions"),
+        ("maskgit", {"conditioning": "adaln"}, "positions"),
+        ("maskgit", {"positions": "learned"}, "positions"),
         *(
             (name, {"conditioning": "adaln"}, "conditioning")
             for name in ("raster", "par", "lpd", "arpg", "randar")
@@ -72,7 +75,14 @@ def test_a_trunk_that_a_network_cannot_use_is_refused(name, changes, setting):
         count(name, replace(config, trunk=replace(config.trunk, **changes)))
 
 
-@pytest.mark.parametrize("name", ["raster", "par", "rar", "lpd", "randar"])
+@pytest.mark.parametrize("name", [name for name in registry.trained() if name != "maskgit"])
+def test_registers_that_a_network_has_not_are_refused(name):
+    config = replace(controlled_network(CODES, CLASSES, (8, 8)), registers=1)
+    with pytest.raises(ValueError, match="has no registers, asked for 1"):
+        count(name, config)
+
+
+@pytest.mark.parametrize("name", ["raster", "par", "rar", "lpd", "randar", "maskgit"])
 def test_normalised_queries_and_keys_cost_four_vectors_of_a_head_in_every_block(name):
     config = controlled_network(CODES, CLASSES, (8, 8))
     more = count(name, replace(config, trunk=replace(config.trunk, qk_norm=True))) - count(name, config)

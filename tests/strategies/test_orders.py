@@ -1,7 +1,10 @@
 """Orders: recordings, the locality rule's own properties and its plain-loop oracle."""
 
 import json
+from fractions import Fraction
+from math import floor
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +13,23 @@ from hypothesis import strategies as st
 from naive_locality import naive_locality_order, violations
 from safetensors import safe_open
 
-from strategies.decoding.orders import LocalityDraws, locality_orders, raster, region_order
+from pardec.errors import UserError
+from strategies.decoding import registry
+from strategies.decoding.contract import check_strategy
+from strategies.decoding.orders import (
+    RULES,
+    LocalityDraws,
+    OrderRule,
+    halton,
+    hilbert,
+    locality_orders,
+    raster,
+    region_order,
+    ruled_orders,
+    s_curve,
+    spiral,
+    subsample,
+)
 from strategies.decoding.schedules import lpd_sizes, par_sizes
 from strategies.decoding.streams import Streams
 
@@ -31,6 +50,142 @@ def fresh(side, sizes, images=range(4), seed=0):
 def test_raster_counts_row_by_row():
     assert raster((3, 4)).tolist() == list(range(12))
     assert raster((3, 4)).dtype == np.int64
+
+
+RECTANGLES = st.tuples(st.integers(1, 33), st.integers(1, 33))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(grid=RECTANGLES)
+def test_rules_visit_every_cell_of_any_rectangle_once(rule, grid):
+    order = RULES[rule](grid)
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == list(range(grid[0] * grid[1]))
+
+
+@pytest.mark.parametrize("rule", ["s-curve", "hilbert", "spiral"])
+@given(grid=RECTANGLES)
+def test_curves_go_from_neighbour_to_neighbour(rule, grid):
+    row, column = np.divmod(RULES[rule](grid), grid[1])
+    assert (np.abs(np.diff(row)) + np.abs(np.diff(column)) == 1).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_refuse_a_grid_without_positions(rule):
+    with pytest.raises(ValueError, match="no positions"):
+        RULES[rule]((0, 3))
+
+
+def naive_halton(height, width, points):
+    """Points of exact fractions, one after the other."""
+
+    def inverse(number, base):
+        value, share = Fraction(0), Fraction(1, base)
+        while number:
+            number, digit = divmod(number, base)
+            value, share = value + digit * share, share / base
+        return value
+
+    seen = dict.fromkeys(
+        floor(height * inverse(i, 2)) * width + floor(width * inverse(i, 3)) for i in range(1, points + 1)
+    )
+    return list(seen)
+
+
+@pytest.mark.parametrize(
+    ("grid", "points"), [((4, 4), 25), ((16, 16), 685), ((6, 11), 400), ((64, 64), 10363)]
+)
+def test_halton_points_fall_into_cells_exactly(grid, points):
+    order = naive_halton(*grid, points)
+    assert len(order) == grid[0] * grid[1]  # 10,000 points would leave six cells of 64 x 64 empty
+    assert halton(grid).tolist() == order
+
+
+def test_s_curve_turns_at_the_ends_of_rows():
+    assert s_curve((3, 3)).tolist() == [0, 1, 2, 5, 4, 3, 6, 7, 8]
+
+
+def test_hilbert_is_the_classical_curve_where_there_is_one():
+    assert hilbert((4, 4)).tolist() == [0, 1, 5, 4, 8, 12, 13, 9, 10, 14, 15, 11, 7, 6, 2, 3]
+
+
+@given(st.integers(1, 5), st.data())
+def test_hilbert_fills_every_quarter_before_the_next(power, data):
+    side = 2**power
+    row, column = np.divmod(hilbert((side, side)), side)
+    block = 2 ** data.draw(st.integers(0, power))
+    cells = (row // block * side + column // block).reshape(-1, block * block)
+    assert (cells == cells[:, :1]).all()
+
+
+@given(st.tuples(st.integers(1, 33), st.integers(1, 33)).filter(lambda grid: max(grid) <= 3 * min(grid)))
+def test_hilbert_stays_close_to_where_it_was(grid):
+    row, column = np.divmod(hilbert(grid), grid[1])
+    for apart in (4, 16, 64):
+        far = np.maximum(np.abs(row[apart:] - row[:-apart]), np.abs(column[apart:] - column[:-apart]))
+        assert far.size == 0 or far.max() <= 2.5 * apart**0.5
+
+
+@given(RECTANGLES)
+def test_a_spiral_grows_from_the_centre(grid):
+    row, column = np.divmod(spiral(grid), grid[1])
+    rings = np.minimum(np.minimum(row, grid[0] - 1 - row), np.minimum(column, grid[1] - 1 - column))
+    assert (np.diff(rings) <= 0).all()
+    assert row[-1] == column[-1] == 0
+
+
+@given(RECTANGLES, st.integers(0, 3))
+def test_subsampling_completes_ever_finer_grids(grid, power):
+    stride = 2**power
+    row, column = np.divmod(subsample(grid, stride), grid[1])
+    for finer in (2**left for left in range(power, -1, -1)):
+        on_grid = (row % finer == 0) & (column % finer == 0)
+        assert on_grid[: on_grid.sum()].all()
+    first = (row % stride == 0) & (column % stride == 0)
+    offsets = (row % stride * stride + column % stride)[~first]
+    assert (np.diff(offsets) != 0).sum() + 1 == len(np.unique(offsets)) or not len(offsets)
+
+
+def test_ruled_orders_are_per_image_only_where_random():
+    streams = Streams(0, (0, 1))
+    for rule in get_args(OrderRule):
+        orders = ruled_orders(rule, (3, 4), streams)
+        assert orders.shape == (2 if rule == "random" else 1, 12)
+    assert set(get_args(OrderRule)) == {"random", *RULES}
+    ruled_orders("raster", (3, 4), streams)[0, 0] = 5
+    assert ruled_orders("raster", (3, 4), streams)[0, 0] == 0
+
+
+ANY_ORDER = [(name, rule) for name in ("arpg", "lpd", "randar") for rule in get_args(OrderRule)]
+ABOUT_ORDERS = ("plans_are_valid", "every_position_once", "given_tokens", "batch_equals_singles")
+
+
+@pytest.mark.parametrize(("name", "rule"), ANY_ORDER)
+def test_networks_of_any_order_decode_by_every_rule(name, rule):
+    strategy = registry.get(name, order=rule)
+    card = check_strategy(strategy, only=ABOUT_ORDERS)
+    assert card.passed, card.failures
+    streams = Streams(3, (0, 1))
+    plan = strategy.plan((3, 5), 6, streams)
+    assert np.array_equal(plan.order, ruled_orders(rule, (3, 5), streams))
+    known = np.array([7, 2])
+    order = strategy.plan((3, 5), 6, streams, known).order
+    assert set(order[0, :2]) == {7, 2}
+    rest = plan.order[0]
+    assert order[0, 2:].tolist() == [p for p in rest.tolist() if p not in known]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rule"), ANY_ORDER)
+def test_the_whole_contract_holds_by_every_rule(name, rule):
+    card = check_strategy(registry.get(name, order=rule))
+    assert card.passed, card.failures
+
+
+@pytest.mark.parametrize("name", ["arpg", "lpd", "randar"])
+def test_an_unknown_rule_is_named(name):
+    with pytest.raises(UserError, match="did you mean 'hilbert'"):
+        registry.get(name, order="hilbet")
 
 
 @pytest.mark.parametrize("path", sorted(GOLDENS.glob("par-order-*.safetensors")), ids=lambda path: path.stem)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pardec.errors import UserError
 from strategies.arpg import ARPG
-from strategies.decoding.plan import Plan, after_step_progress, random_orders_after
+from strategies.decoding.orders import ruled_orders
+from strategies.decoding.plan import Plan, after_step_progress, known_before
 from strategies.decoding.streams import Streams
 from strategies.lpd import LPD
 from strategies.par import PAR
@@ -84,16 +85,16 @@ def test_after_step_progress():
 @given(st.integers(0, 2**40), st.sets(st.integers(0, 11), max_size=12))
 def test_random_orders_put_the_known_first_and_belong_to_images(seed, known):
     known = np.array(sorted(known, reverse=True), dtype=np.int64)
-    orders = random_orders_after(known, (3, 4), Streams(seed, (0, 1, 2)))
+    orders = known_before(ruled_orders("random", (3, 4), Streams(seed, (0, 1, 2))), known)
     assert orders.shape == (3, 12)
     assert (orders[:, : len(known)] == known).all()
     assert (np.sort(orders, axis=1) == np.arange(12)).all()
-    alone = random_orders_after(known, (3, 4), Streams(seed, (2,)))
+    alone = known_before(ruled_orders("random", (3, 4), Streams(seed, (2,))), known)
     assert np.array_equal(alone[0], orders[2])
 
 
 def test_random_orders_are_uniform():
-    orders = random_orders_after(np.zeros(0, int), (2, 2), Streams(0, tuple(range(4800))))
+    orders = ruled_orders("random", (2, 2), Streams(0, tuple(range(4800))))
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
     chi_square = ((counts - 200) ** 2 / 200).sum()

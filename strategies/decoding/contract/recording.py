@@ -1,7 +1,7 @@
 """A strategy with a tiny random network, and recordings of how it decodes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
-from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.requirements import Broken
 from strategies.decoding.decode import Decoded, OffPlan, Rows, decode
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.meter import by_role
+from strategies.decoding.networks import network_of
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Ask, Commit, Decoding, Draft, Redraw, Request, Uniform
 from strategies.decoding.sampling import Sampler, StreamSampler
@@ -95,8 +95,7 @@ def subject(
     strategy: Strategy, config: NetworkConfig = CONTROLLED, seed: int = 0, parts: Parts | None = None
 ) -> Case:
     """A strategy and a network of it (or of its base) in which no parameter is at a special value."""
-    owner = strategy if strategy.base is None else registry.get(strategy.base)
-    network = owner.network(config).eval()
+    network = network_of(strategy, config).eval()
     randomise(network, seed)
     return Case(strategy, network, parts or Parts())
 
@@ -151,6 +150,15 @@ class Listening:
         self.consumed = self.noises[-1]
         return self.sampler.draw(logits, noise)
 
+    def hearing(self, law: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+        """The same law, whose logits are kept as those of a plain draw."""
+
+        def heard(logits: Tensor, sampler: Any) -> Tensor:
+            self.combined.append(logits.clone())
+            return law(logits, sampler)
+
+        return heard
+
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         self.consumed = noise.clone()
         return self.sampler.draw_from(probs, noise)
@@ -179,6 +187,8 @@ class Overheard:
                 request = inner.send(answer)
             except StopIteration:
                 return
+            if isinstance(request, Ask) and request.law is not None:
+                request = replace(request, law=self.sampler.hearing(request.law))
             if isinstance(request, Ask | Draft):
                 self.asked.append(request.logits.clone())
                 self.step += bool(self.calls and self.calls[-1] != DRAW)

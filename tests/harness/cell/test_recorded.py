@@ -29,6 +29,7 @@ WORD = st.text("aZ0é -", max_size=8)
 OPTION = st.booleans() | st.integers(0, 9) | st.floats(-1, 1) | WORD
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "options": st.dictionaries(WORD, OPTION, max_size=2),
+    "roles": st.dictionaries(WORD, WORD, max_size=2),
     "network": st.sampled_from(["", "zoo/lpd"]),
     "steps": st.none() | st.integers(1, 64),
     "guidance": st.none() | st.floats(-20, 20),

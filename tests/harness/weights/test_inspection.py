@@ -78,7 +78,7 @@ def as_checkpoint(network, keys):
 
 ONE_OF_EACH = [
     *("llamagen-b-256", "llamagen-3b-384", "par-xl-4x-384", "par-b-16x-256"),
-    *("rar-b", "rar-xxl", "lpd-l-512", "arpg-xl"),
+    *("rar-b", "rar-xxl", "lpd-l-512", "arpg-xl", "maskgit-s-384"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_published_sizes_are_named(name):
     assert found.families == (info.family,)
     assert found.parameters == info.parameters
     alike = [other for other in preset_names() if preset_info(other).title == info.title]
-    shows_grid = info.family in ("rar", "lpd")
+    shows_grid = info.family in ("rar", "lpd", "maskgit")
     assert list(found.presets) == ([name] if shows_grid else alike)
     assert f"heads {config.trunk.heads}" in found.facts["network"]
     assert info.tokenizer in found.facts["needs"]
@@ -212,7 +212,10 @@ BROKEN = {
     "missing-key": (1, "llamagen, but not complete: 1 missing: 'norm.weight' [32]"),
     "transposed": (1, f"1 of another shape: '{W2}' [96, 32] (transposed) instead of [32, 96]"),
     "wrong-dtype": (1, "1 of another type: 'norm.weight' int64 instead of a float"),
-    "extra-wrapper": (2, "bare or under model, module, state_dict; tensors stand under 'weights.model'"),
+    "extra-wrapper": (
+        2,
+        "bare or under model, module, state_dict, model_state_dict; tensors stand under 'weights.model'",
+    ),
     "unknown-prefix": (2, "without 'net.' before every key it would be llamagen"),
     "wrong-vocabulary": (1, "1 of another shape: 'output.weight' [12, 32] instead of [11, 32]"),
     "extra-key": (1, "1 extra: 'layers.0.more.weight'"),
