@@ -18,7 +18,7 @@ from results.schema import Row
 from results.store import ResultStore
 from tests.reports.browsers import browser  # noqa: F401 - a fixture
 
-HOSTILE = "<img src=x onerror=\"window.hit=1\"> ${1} </script><b>'"
+HOSTILE = '<img src=x onerror="window.hit=1"> ${1} </script><b>\''
 CELLS = [
     ("raster", "Raster", 64, {}, 9.8, 61.0),
     ("par", "PAR", 19, {}, 9.9, 166.0),
@@ -118,7 +118,9 @@ def shown(page: Any, selector: str) -> int:
 
 def points(page: Any, name: str = "") -> Any:
     """The picture's points, or the one whose cell's name begins so."""
-    return page.locator(f"#picture-0 [data-point][aria-label^='{name}']" if name else "#picture-0 [data-point]")
+    return page.locator(
+        f"#picture-0 [data-point][aria-label^='{name}']" if name else "#picture-0 [data-point]"
+    )
 
 
 # The frame -------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:
     assert "LPD" in page.locator("#numbers-0").text_content()
 
 
-# The picture -------------------------------------------------------------------------------------------------
+# The picture ---------------------------------------------------------------------------------------------
 
 
 def label(page: Any, axis: str) -> str:
@@ -316,7 +318,7 @@ def test_a_draw_that_is_not_kept_flashes(opened: Open) -> None:
     page.wait_for_function("document.querySelector('#race-0 canvas').width === 192")
     place = lanes(page).index("SJD")
     seen = []
-    for share in range(0, 60):
+    for share in range(60):
         seek(page, share / 1000)
         seen.append(page.evaluate(orange, place))
     assert max(seen) > 0
@@ -332,13 +334,17 @@ def test_a_field_of_the_matrix_gives_its_reason(opened: Open) -> None:
     page.locator("#iso-0 .matrix td.undefined").first.hover()
     assert "undefined" in page.locator("#tip").inner_text()
     page.locator("#iso-0 .matrix tr:has(th:text-is('LPD')) .faster").first.focus()
-    assert re.search("LPD takes .* times .*'s speed at equal fd_mnist@1000", page.locator("#tip").inner_text())
+    assert re.search(
+        "LPD takes .* times .*'s speed at equal fd_mnist@1000", page.locator("#tip").inner_text()
+    )
 
 
 def column(page: Any, name: str, at: int) -> list[str]:
-    return page.locator(f"table[data-name='{name}']").first.locator(
-        f"tbody tr:visible > :nth-child({at})"
-    ).all_text_contents()
+    return (
+        page.locator(f"table[data-name='{name}']")
+        .first.locator(f"tbody tr:visible > :nth-child({at})")
+        .all_text_contents()
+    )
 
 
 def test_a_heading_sorts_by_numbers_both_ways_and_leaves_the_missing_last(opened: Open) -> None:

@@ -15,8 +15,8 @@ from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
 from pardec.errors import UserError
 from reports.artifacts import Edits, edits_path
-from reports.published import HEADINGS, beside
 from reports.page import html_page
+from reports.published import HEADINGS, beside
 from reports.site import write_report
 from results.store import ResultStore, load_rows
 
