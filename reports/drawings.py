@@ -45,7 +45,8 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
         yield Drawing(
             "windows",
             "Against the window of drafts",
-            "A wider window needs fewer steps, but its forwards take longer: the fastest is seldom the widest.",
+            "A wider window needs fewer steps, but its forwards take longer: the widest is seldom the "
+            "fastest.",
             partial(windows.against_window, facet),
         )
     if windows.maps_of(facet, artifacts):
