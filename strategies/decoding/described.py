@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 def described(kind: type) -> str:
-    """The docstring of a class, then its class variables with the texts that stand below them in the source."""
+    """The docstring of a class, then its class variables, each with the text below it in the source."""
     told = [f"{name} = {value}\n{textwrap.indent(text, '    ')}" for name, value, text in variables(kind)]
     return "\n\n".join([inspect.cleandoc(kind.__doc__ or ""), *(["Class variables:"] if told else []), *told])
 
