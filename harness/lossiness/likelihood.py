@@ -75,8 +75,6 @@ def why_undefined(strategy: Strategy, plan: Plan | None = None) -> str | None:
         return f"a pass over whole images of {name} doesn't give what its decoder draws from"
     if plan is not None and plan.opened:
         return f"{name} chooses the places of a step while decoding"
-    if plan is not None and plan.maps != (plan.grid,):
-        return f"{name} decodes more than the grid: its tokens are others"
     return None
 
 
@@ -86,11 +84,15 @@ def image_log_probabilities(
 ) -> Tensor:
     """log q of tokens [B, N] (raster) of classes [B], in nats, as the plan decodes them: float64 [B].
 
-    Raises Undefined where the decoder gives none (``why_undefined``).
+    Raises Undefined where the decoder gives none (``why_undefined``), or for a canvas that codes of the grid
+    don't fill.
     """
     why = why_undefined(strategy, plan)
     if why is not None:
         raise Undefined(why)
+    tokens = strategy.canvas(network, tokens)
+    if tokens.shape[1] != plan.places:
+        raise Undefined(f"strategy '{strategy.name}' decodes other tokens than those of the grid")
     order = torch.as_tensor(plan.order, device=tokens.device).expand(len(tokens), -1)
     logits = strategy.taught_logits(network, tokens, labels, Lesson(order, plan.sizes))
     return log_probabilities(logits, tokens.gather(1, order)).sum(dim=1)
