@@ -31,3 +31,10 @@ LEARNED = NetworkConfig(
 """LPD's: LayerNorm, GELU, biases, learned positions."""
 ADALN = replace(LEARNED, trunk=replace(LEARNED.trunk, qk_norm=True, conditioning="adaln"))
 """RAR's: the same with normalised queries and keys, and modulation by class and step."""
+COSINE = replace(
+    LEARNED,
+    trunk=replace(LEARNED.trunk, norm="plain", mlp="gelu-tanh", cosine=True, conditioning="adaln"),
+)
+"""VAR's: norms without weights, cosine attention, modulation by class."""
+SHARED = replace(COSINE, trunk=replace(COSINE.trunk, conditioning="shared-adaln"))
+"""The same with one modulation for all blocks."""
