@@ -121,7 +121,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
 def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotlib.image.AxesImage:
     """One heat map, scaled to the cell's own steps; numbered where the grid is small enough to read."""
     steps = max(row.steps or 0, int(np.ceil(order.max())) + 1)
-    shade = order / max(steps - 1, 1)
+    shade = np.ma.masked_less(order, 0) / max(steps - 1, 1)  # nothing between the maps of a canvas
     image = axes.imshow(shade, cmap=style.ORDER_MAP, vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -131,6 +131,8 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
     axes.set_title(f"{name}\n{steps} steps", color=style.colour(row.strategy), fontsize=9.5, loc="center")
     if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
+            if step < 0:
+                continue
             ink = "white" if shade[y, x] < 0.6 else style.INK
             number = f"{round(float(step)) + 1}"
             text = axes.text(x, y, number, ha="center", va="center", fontsize=6, color=ink)

@@ -239,7 +239,7 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     seconds: list[dict[str, float]] = []
     counts = found.counts
     for images in found.gallery.batches(cell):
-        batch = run_batch(subject, images)
+        batch = run_batch(subject, images, keep_drafts=found.gallery.race.wants(images))
         counters = counters_of(batch.decoded)
         counts.add(batch.plan, counters)
         found.gallery.add(subject, batch, counters)

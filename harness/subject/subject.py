@@ -23,6 +23,7 @@ from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
 from harness.subject.prepare import Prepared, dtype_of
+from harness.subject.race import Race
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
@@ -85,11 +86,12 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     weights_taken = _fill(network, prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config, prepared.strategy.tokenizer)
+    _lend(tokenizer, network, cell)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
-        places = prepared.config.places
+        places = prepared.strategy.places(prepared.config.grid)
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
@@ -107,7 +109,10 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networ
     Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
     """
     network = on_meta(prepared.strategy, prepared.config)
-    if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
+    own = (one for one in by_role(network).values() if not one.reads_tokenizer)
+    if any(
+        True for one in own for _ in one.buffers()
+    ):  # computed at construction, so they can't be left empty
         network = network_of(prepared.strategy, prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
@@ -160,6 +165,19 @@ def _fill_from(network: nn.Module, source: str, cell: Cell, preset: str) -> str 
     return None
 
 
+def _lend(tokenizer: Tokenizer | None, network: Network | Networks, cell: Cell) -> None:
+    """Give the networks what decoding reads of the tokenizer; UserError where trained ones have none."""
+    for one in by_role(network).values():
+        if one.reads_tokenizer and tokenizer is None and cell.checkpoint != RANDOM:
+            raise UserError(
+                f"network '{cell.network}' decodes through its tokenizer: it needs tokenizer_checkpoint"
+            )
+        try:
+            one.borrow(tokenizer)
+        except ValueError as error:
+            raise CheckpointError(f"network '{cell.network}' and its tokenizer: {error}") from None
+
+
 @dataclass(frozen=True)
 class Given:
     """What every image of a batch keeps: the raster positions [M], and tokens [N] of which those are read."""
@@ -174,6 +192,7 @@ def run_batch(
     images: Sequence[int],
     given: Given | None = None,
     after_step: Callable[[], None] | None = None,
+    keep_drafts: bool = False,
 ) -> Batch:
     """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
@@ -198,6 +217,7 @@ def run_batch(
             prepared.guidance,
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
+            keep_drafts=keep_drafts,
         )
         ended = clock.now()
         pixels = (
@@ -223,6 +243,7 @@ class Gallery:
     film: np.ndarray | None = None
     by_position: dict[str, np.ndarray] = field(default_factory=dict)
     """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
+    race: Race = field(default_factory=Race)
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -258,9 +279,9 @@ class Gallery:
             self.store.add(images, batch.codes, batch.pixels, counters)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
-            # Labels are decoded in an order of their own; the codes follow all at once.
-            first = steps[:, : batch.plan.codes_from or None]
-            self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+            # Of two maps: labels are decoded in an order of their own; the codes follow all at once.
+            self.step_of_position = batch.plan.picture(steps[0].cpu().numpy()).astype(np.int16)
+        self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return
         if self.store is None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from backbones.tokenizers import load_tokenizer
-from harness.cell.cell import RANDOM, Cell, unscored
+from harness.cell.cell import RANDOM, RECONSTRUCTING, Cell, unscored
 from harness.cost.model import predict_cost
 from harness.cost.sweep_hours import card_for
 from harness.cost.work import Unforeseeable
@@ -24,6 +24,7 @@ from harness.measure.measure import measure
 from harness.measure.turns import time_in_turn
 from harness.quality.assess.adm import assess
 from harness.quality.assess.controlled import Assessor, balanced
+from harness.subject.method import store_method
 from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, Subject, load
 from harness.sweep.messages import Channel
@@ -66,11 +67,13 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
-    trace = {"step_of_position": gallery.step_of_position, **gallery.by_position, **lost.arrays}
+    trace = {"step_of_position": gallery.step_of_position, **gallery.by_position}
+    trace |= {**gallery.race.arrays(), **lost.arrays}
+    method = store_method(subject.prepared, folder)
     if subject.tokenizer is None:
         predicted, unpredicted = store_prediction(subject, folder)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
-        artifacts = _store(cell, folder, **trace) | predicted
+        artifacts = _store(cell, folder, **trace) | method | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
     labels = subject.labels(range(cell.images)).cpu()
@@ -80,7 +83,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
     predicted, unpredicted = store_prediction(subject, folder)
     why = found.unmeasured | why | unpredicted
-    return found.row | quality | {"artifacts": pictures | predicted, "unmeasured": why}
+    return found.row | quality | {"artifacts": pictures | method | predicted, "unmeasured": why}
 
 
 def training_seed(cell: Cell) -> int | None:
@@ -127,8 +130,9 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     """The held-out images, or their reconstructions: what quality is at best."""
     channel.progress(0.0, "images")
     pixels, labels = balanced(load_dataset(cell.data, "held-out"), cell.images)
-    if cell.strategy == "reconstruction":
-        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo)).to(cell.device)
+    if cell.strategy in RECONSTRUCTING:
+        file = zoo.shared_file(RECONSTRUCTING[cell.strategy], cell.zoo)
+        tokenizer = load_tokenizer(file).to(cell.device)
         with torch.inference_mode():
             parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
         pixels = decode_images(torch.cat(parts), tokenizer)
