@@ -51,6 +51,7 @@ MASKED = NetworkConfig(
 COSINE = replace(
     LEARNED,
     trunk=replace(LEARNED.trunk, norm="plain", mlp="gelu-tanh", cosine=True, conditioning="adaln"),
+)
 """VAR's: norms without weights, cosine attention, modulation by class."""
 SHARED = replace(COSINE, trunk=replace(COSINE.trunk, conditioning="shared-adaln"))
 """The same with one modulation for all blocks."""
