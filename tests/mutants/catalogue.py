@@ -1,7 +1,7 @@
 """All mutants, and what kills them."""
 
 from strategies.decoding.contract import CHECKS, Checked, judge
-from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, scales, speculation
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, scales, speculation, stages
 
 MUTANTS = [
     *contexts.MUTANTS,
@@ -10,6 +10,7 @@ MUTANTS = [
     *speculation.MUTANTS,
     *masking.MUTANTS,
     *scales.MUTANTS,
+    *stages.MUTANTS,
 ]
 
 
