@@ -114,14 +114,14 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
         numbered = any(order.size <= _NUMBERED for _, order in panels)
         note = "with an order per image, that of the first"
-        _caption(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
+        note_under(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
     return figure
 
 
 def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotlib.image.AxesImage:
     """One heat map, scaled to the cell's own steps; numbered where the grid is small enough to read."""
     steps = max(row.steps or 0, int(np.ceil(order.max())) + 1)
-    shade = order / max(steps - 1, 1)
+    shade = np.ma.masked_less(order, 0) / max(steps - 1, 1)  # nothing between the maps of a canvas
     image = axes.imshow(shade, cmap=style.ORDER_MAP, vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -131,6 +131,8 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
     axes.set_title(f"{name}\n{steps} steps", color=style.colour(row.strategy), fontsize=9.5, loc="center")
     if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
+            if step < 0:
+                continue
             ink = "white" if shade[y, x] < 0.6 else style.INK
             number = f"{round(float(step)) + 1}"
             text = axes.text(x, y, number, ha="center", va="center", fontsize=6, color=ink)
@@ -183,7 +185,7 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
                     above = bottom + _INCH + 0.04
                     page.text(left + _INCH / 2, above, strip.heads[column], fontsize=8, ha="center")
         page.set(xlim=(0, width), ylim=(0, height))
-        _caption(figure, caption, note)
+        note_under(figure, caption, note)
     return figure
 
 
@@ -223,7 +225,8 @@ def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
     return [next(unused[int(c)]) for c in classes]
 
 
-def _caption(figure: Figure, caption: str, note: str) -> None:
+def note_under(figure: Figure, caption: str, note: str) -> None:
+    """Settings under the figure, so that a picture that travels alone still says what it shows."""
     characters = int(figure.get_figwidth() * 16)
     lines = [*style.wrapped(caption, characters), *style.wrapped(note, characters)]
     figure.text(

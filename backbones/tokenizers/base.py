@@ -30,6 +30,10 @@ class Tokenizer(nn.Module, ABC):
         """What stands for each code where it is decoded, [K, c]; None where no one vector does."""
         return None
 
+    def decode_written(self, codes: Tensor, written: Tensor) -> Tensor:
+        """Images [B, 3, H, W] of the codes [B, N] that are written [B, N], where there are several maps."""
+        raise TypeError(f"{type(self).__name__} has one map, whose unwritten codes are shown grey")
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Float images in [-1, 1] [B, 3, H, W] to int64 codes [B, h, w].

@@ -97,10 +97,16 @@ class MultiScaleQuantiser(nn.Module):
     def encode(self, features: Tensor) -> Tensor:
         return torch.cat([codes.flatten(1) for _, codes, _, _ in self.steps(features)], dim=1)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, L] to the map of features [B, c, S, S]."""
-        vectors = (code_vectors(part, self.codebook.weight) for part in self.maps(codes))
-        return torch.stack([self.enlarged(part, scale) for scale, part in enumerate(vectors)]).sum(0)
+    def decode(self, codes: Tensor, written: Tensor | None = None) -> Tensor:
+        """Codes [B, L] to the map of features [B, c, S, S]; scales of which nothing is ``written`` [B, L] add
+        nothing to it."""
+        total = torch.zeros((), device=codes.device)
+        for scale, part in enumerate(self.maps(codes)):
+            added = self.enlarged(code_vectors(part, self.codebook.weight), scale)
+            if written is not None:
+                added = added * self.maps(written)[scale].flatten(1).any(1)[:, None, None, None]
+            total = total + added
+        return total
 
     def inputs(self, codes: Tensor) -> Tensor:
         """What a network is fed for scales 1 and on, [B, L - 1, c]: the sum of the scales before, shrunk."""
@@ -204,3 +210,6 @@ class MultiScaleTokenizer(Tokenizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantiser.decode(codes))
+
+    def decode_written(self, codes: Tensor, written: Tensor) -> Tensor:
+        return self.decoder(self.quantiser.decode(codes, written))

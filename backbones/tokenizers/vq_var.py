@@ -162,6 +162,9 @@ class VQVAR(Tokenizer):
     def decode(self, codes: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(self.quantiser.decode(codes)))
 
+    def decode_written(self, codes: Tensor, written: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(self.quantiser.decode(codes, written)))
+
 
 def _measure(file: Shapes) -> Measured:
     """Everything shows but the filters' share and the sides."""

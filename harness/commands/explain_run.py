@@ -73,7 +73,7 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
         console.print("\nplaces are chosen while decoding: the order map of a run shows them")
         return
     console.print(f"\nstep that writes each position (image {image}, from 1)")
-    console.print(order_grid(plan.step_of_position().reshape(-1, *plan.grid)[0], plan.most_steps))
+    console.print(order_grid(plan.picture(plan.step_of_position()[0]), plan.most_steps))
 
 
 def _print_cost(cell: Cell, card_name: str) -> None:

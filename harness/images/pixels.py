@@ -25,13 +25,14 @@ PIXELS = 2**19
 FEWEST_FRAMES = 4
 
 
-def cell_tokenizer(cell: Cell, config: NetworkConfig) -> Tokenizer | None:
+def cell_tokenizer(cell: Cell, config: NetworkConfig, own: str = "tokenizer") -> Tokenizer | None:
     """The tokenizer of a cell's network on the CPU; None where the cell has none and its tokens stay tokens.
 
+    own: the one of the zoo whose codes the strategy's networks speak.
     Raises CheckpointError for weights that don't fit, or a tokenizer that speaks other codes.
     """
     if not cell.is_published:
-        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo))
+        tokenizer = load_tokenizer(zoo.shared_file(own, cell.zoo))
     elif cell.tokenizer_checkpoint is None:
         return None
     else:
@@ -101,6 +102,9 @@ def film_of(
     start = torch.cat([black.flatten(1)[:, :codes_from], black.flatten(1)], dim=1)
     states = [_seen(state, codes_from) for state in states_after(of_image(trace, 0), order[:1], start)]
     kept = shown_steps(len(states) - 1, max(FEWEST_FRAMES, images_at_a_time(tokenizer)))
+    if tokenizer.code_shape != tokenizer.grid:  # every map is of the whole image
+        parts = [tokenizer.decode_written(*states[k]) for k in kept]
+        return to_uint8(torch.cat(parts)).permute(0, 2, 3, 1).cpu().numpy()
     frames = detokenize(tokenizer, torch.cat([states[k][0] for k in kept]))  # [F, 3, H, W]
     grid = torch.cat([states[k][1] for k in kept]).unflatten(1, tokenizer.grid)  # [F, h, w]
     rows, columns = height // grid.shape[1], width // grid.shape[2]

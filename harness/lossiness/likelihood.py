@@ -81,15 +81,16 @@ def image_log_probabilities(
     """log q of tokens [B, N] (raster) of classes [B], in nats, as the plan decodes them: float64 [B].
 
     Raises Undefined where the decoder gives none: ``why_undefined``, places that are chosen while decoding,
-    or a canvas that is more than the grid.
+    or a canvas that codes of the grid don't fill.
     """
     why = why_undefined(strategy)
     if why is None and plan.opened:
         why = f"strategy '{strategy.name}' chooses the places of a step while decoding"
-    if why is None and plan.maps != (plan.grid,):
-        why = f"strategy '{strategy.name}' decodes more than the grid: its tokens are others"
     if why is not None:
         raise Undefined(why)
+    tokens = strategy.canvas(network, tokens)
+    if tokens.shape[1] != plan.places:
+        raise Undefined(f"strategy '{strategy.name}' decodes other tokens than those of the grid")
     order = torch.as_tensor(plan.order, device=tokens.device).expand(len(tokens), -1)
     logits = strategy.taught_logits(network, tokens, labels, Lesson(order, plan.sizes))
     return log_probabilities(logits, tokens.gather(1, order)).sum(dim=1)

@@ -9,6 +9,7 @@ from harness.images.data import folder_of
 from harness.images.folders import class_folders, clean_files, content_hash
 from harness.quality.assess.adm import with_scoring
 from harness.subject.prepare import check_counts, check_device, load_plugins, prepare
+from harness.subject.tokenizers import zoo_tokenizer
 from harness.weights import zoo
 from harness.weights.finite import check_zoo_file
 from pardec.errors import UserError
@@ -30,17 +31,22 @@ def finished(cell: Cell) -> Cell:
         if any(getattr(cell, name) is not None for name in SCORING):
             cell = with_scoring(cell)
     if not cell.is_published:
-        for role in zoo.SHARED:
-            path = zoo.shared_file(role, cell.zoo)
+        for path in _shared_files(cell).values():
             check_zoo_file(path, file_sha256(path))
     return dataclasses.replace(cell, pins=pins(cell))
+
+
+def _shared_files(cell: Cell) -> dict[str, Path]:
+    """The zoo's files that a cell uses, by role; its tokenizer is its strategy's."""
+    own = zoo_tokenizer(cell)
+    return {role: zoo.shared_file(own if role == "tokenizer" else role, cell.zoo) for role in zoo.SHARED}
 
 
 def pins(cell: Cell) -> dict[str, str]:
     """Hashes of all files behind a cell's numbers."""
     found: dict[str, str] = {}
     if not cell.is_published:
-        found = {role: file_sha256(zoo.shared_file(role, cell.zoo)) for role in zoo.SHARED}
+        found = {role: file_sha256(path) for role, path in _shared_files(cell).items()}
     if cell.roles:
         found |= {network_pin(role): _weights_hash(cell, name) for role, name in cell.roles.items()}
     elif cell.is_published and cell.checkpoint not in (None, RANDOM):

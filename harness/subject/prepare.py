@@ -104,6 +104,11 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     strategy, config = source.strategy, source.config
     if cell.acceptance is not None and not strategy.tests_drafts:
         raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
+    if strategy.reads_code_vectors and cell.is_published and cell.tokenizer_checkpoint is None:
+        raise UserError(
+            f"strategy '{cell.strategy}' compares the vectors of codes: it needs tokenizer_checkpoint = "
+            f"'{RANDOM}' or a path"
+        )
     guidance = None
     if cell.scale is not None:
         guidance = Guidance(

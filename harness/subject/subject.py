@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from harness.subject.race import Race
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
+from pardec.errors import UserError
 from strategies.decoding import presets, registry
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.meter import by_role
@@ -85,14 +86,17 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     weights_taken = _fill(network, prepared)
+    tokenizer = cell_tokenizer(cell, prepared.config, prepared.strategy.tokenizer)
+    _lend(tokenizer, network, cell)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
-        places = prepared.config.places
+        places = prepared.strategy.places(prepared.config.grid)
         pack(network, prepared.rows(cell.batch) * math.ceil(places / (cell.steps or places)))
-    tokenizer = cell_tokenizer(cell, prepared.config)
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
+    if prepared.strategy.reads_code_vectors:
+        network.code_vectors = _code_vectors(cell, tokenizer)
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
@@ -105,11 +109,24 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networ
     Built without memory first: a float32 copy of a network that runs in bfloat16 never exists.
     """
     network = on_meta(prepared.strategy, prepared.config)
-    if any(True for _ in network.buffers()):  # computed at construction, so they can't be left empty
+    own = (one for one in by_role(network).values() if not one.reads_tokenizer)
+    if any(
+        True for one in own for _ in one.buffers()
+    ):  # computed at construction, so they can't be left empty
         network = network_of(prepared.strategy, prepared.config).to(device, dtype_of(prepared.cell))
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _code_vectors(cell: Cell, tokenizer: Tokenizer | None) -> Tensor:
+    found = None if tokenizer is None else tokenizer.vectors()
+    if found is None:
+        raise UserError(
+            f"strategy '{cell.strategy}' compares the vectors of codes, and the cell's tokenizer has none"
+        )
+    return found.float()
 
 
 def _fill(network: Network | Networks, prepared: Prepared) -> str | None:
@@ -146,6 +163,19 @@ def _fill_from(network: nn.Module, source: str, cell: Cell, preset: str) -> str 
     except RuntimeError as error:
         raise CheckpointError(f"network '{source}': {' '.join(str(error).split())}") from None
     return None
+
+
+def _lend(tokenizer: Tokenizer | None, network: Network | Networks, cell: Cell) -> None:
+    """Give the networks what decoding reads of the tokenizer; UserError where trained ones have none."""
+    for one in by_role(network).values():
+        if one.reads_tokenizer and tokenizer is None and cell.checkpoint != RANDOM:
+            raise UserError(
+                f"network '{cell.network}' decodes through its tokenizer: it needs tokenizer_checkpoint"
+            )
+        try:
+            one.borrow(tokenizer)
+        except ValueError as error:
+            raise CheckpointError(f"network '{cell.network}' and its tokenizer: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -212,6 +242,8 @@ class Gallery:
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
     race: Race = field(default_factory=Race)
+    by_position: dict[str, np.ndarray] = field(default_factory=dict)
+    """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -238,17 +270,17 @@ class Gallery:
         yield first
         yield from (images for images in self.store.batches() if images != first)
 
-    def add(self, subject: Subject, batch: Batch) -> None:
+    def add(self, subject: Subject, batch: Batch, counters: Mapping[str, np.ndarray] | None = None) -> None:
+        """counters: of the batch's images, to stand beside them."""
         if self.store is None:
             self._digest.update(batch.codes.cpu().numpy().astype("<i8").tobytes())
         else:
             images = range(batch.images[0], batch.images[-1] + 1)
-            self.store.add(images, batch.codes, batch.pixels)
+            self.store.add(images, batch.codes, batch.pixels, counters)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
-            # Labels are decoded in an order of their own; the codes follow all at once.
-            first = steps[:, : batch.plan.codes_from or None]
-            self.step_of_position = first.reshape(batch.plan.grid).cpu().numpy().astype(np.int16)
+            # Of two maps: labels are decoded in an order of their own; the codes follow all at once.
+            self.step_of_position = batch.plan.picture(steps[0].cpu().numpy()).astype(np.int16)
         self.race.add(batch.images, batch.plan, batch.decoded)
         if batch.pixels is None or subject.tokenizer is None:
             return

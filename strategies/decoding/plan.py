@@ -88,6 +88,20 @@ class Plan:
         np.put_along_axis(step, self.order, np.broadcast_to(of_place, self.order.shape), axis=-1)
         return step
 
+    def picture(self, values: np.ndarray) -> np.ndarray:
+        """Values [N] by position as rows and columns: the first map where all are as large as the grid, else
+        all maps side by side, a column apart, with -1 around them."""
+        if all(one == self.grid for one in self.maps):
+            return values[: self.grid[0] * self.grid[1]].reshape(self.grid)
+        shown = np.full(
+            (max(rows for rows, _ in self.maps), sum(columns + 1 for _, columns in self.maps)), -1
+        )
+        top = left = 0
+        for rows, columns in self.maps:
+            shown[:rows, left : left + columns] = values[top : top + rows * columns].reshape(rows, columns)
+            top, left = top + rows * columns, left + columns + 1
+        return shown[:, :-1]
+
     def steps_in_words(self) -> str:
         """E.g. ``20``, or ``at most 256, decided while decoding``."""
         return (

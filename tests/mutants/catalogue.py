@@ -1,9 +1,15 @@
 """All mutants, and what kills them."""
 
 from strategies.decoding.contract import CHECKS, Checked, judge
-from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, speculation
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, speculation
 
-MUTANTS = [*contexts.MUTANTS, *bookkeeping.MUTANTS, *arithmetic.MUTANTS, *speculation.MUTANTS]
+MUTANTS = [
+    *contexts.MUTANTS,
+    *bookkeeping.MUTANTS,
+    *arithmetic.MUTANTS,
+    *speculation.MUTANTS,
+    *masking.MUTANTS,
+]
 
 
 def verdict(mutant: Mutant, check: str) -> Checked:

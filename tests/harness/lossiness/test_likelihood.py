@@ -52,7 +52,7 @@ def probabilities(found: Cost) -> np.ndarray:
 
 
 def test_the_networks_that_have_a_likelihood() -> None:
-    assert {"raster", "rar", "par", "nar", "token-shuffle", "arpg", "lpd", "randar"} <= set(EXACT)
+    assert {"raster", "rar", "par", "nar", "token-shuffle", "ctf", "arpg", "lpd", "randar"} <= set(EXACT)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -66,7 +66,9 @@ def test_probabilities_of_all_images_sum_to_one_and_are_those_of_the_loop(name: 
     for steps in {strategy.allowed_steps(WORLD.grid)[0], strategy.allowed_steps(WORLD.grid)[-1]}:
         plan = strategy.plan(WORLD.grid, steps, Streams(2, (0,)))
         network = WORLD.network(strategy, 2)
-        _, decoded = decoded_log_probabilities(network, strategy, plan, labels, ForcedSampler(images))
+        _, decoded = decoded_log_probabilities(
+            network, strategy, plan, labels, ForcedSampler(strategy.canvas(network, images))
+        )
         found = image_log_probabilities(network, strategy, plan, labels, images)
         assert torch.allclose(found, decoded.sum(dim=1), atol=1e-4)
 
@@ -111,7 +113,7 @@ def test_plans_without_one_say_why() -> None:
     plan = strategy.plan(WORLD.grid, None, Streams(0, (0,)))
     for changed, words in (
         (replace(plan, opened=True), "chooses the places"),
-        (replace(plan, maps=((1, 2), (1, 2))), "more than the grid"),
+        (replace(plan, order=np.arange(8), sizes=(8,), maps=((2, 2), (2, 2)), progress=None), "other tokens"),
     ):
         with pytest.raises(Undefined, match=words):
             image_log_probabilities(torch.nn.Module(), strategy, changed, torch.zeros(1), torch.zeros(1, 4))
