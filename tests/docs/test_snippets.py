@@ -168,7 +168,7 @@ def test_commands_run(desk, page):
     for words in [words[1:] for of_page, words in COMMANDS if of_page == page and runs(words)]:
         call = [word.replace("results/runs/quick", "here") for word in words]
         if call[0] == "sweep":
-            call += ["--images", "4"] if "=" in call[1] else ["--dry-run"]
+            call += ["--max-images", "4"] if "=" in call[1] else ["--dry-run"]
         command = [sys.executable, "-m", "harness.cli", *call]
         done = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(call)}\n{done.stderr[-2000:]}"
