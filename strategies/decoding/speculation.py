@@ -5,9 +5,9 @@ n .. n + L - 2; fed at once, its entry j predicts place n + j. So index j of p, 
 is place n + j, and so is index j of drafts and q, of which there is one less.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -55,10 +55,12 @@ class Sequential(Protocol):
 class Speculative(TrainingFree[Any]):
     """Drafts a window of tokens behind the accepted ones, and keeps as many as its test says."""
 
+    timed_options: ClassVar[Mapping[str, tuple[int, ...]]] = {"window": (2, 4, 8, 16, 32)}
+
     base: Literal["raster", "rar"] = "raster"  # type: ignore[misc]
     """Whose networks it decodes."""
     window: int = 16
-    """Most tokens fed at once."""
+    """Most tokens fed at once; "auto": the fastest at each batch size, as it is measured."""
 
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.window < 1:
