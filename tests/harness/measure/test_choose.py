@@ -75,5 +75,5 @@ def test_what_is_left_open_does_not_run(small_zoo):
         run_batch(subject(small_zoo), range(4))
     decided = subject(small_zoo, options={"window": 4})
     assert Choice(decided).at(4) is decided
-    with pytest.raises(UserError, match="option .init."):
+    with pytest.raises(UserError, match="'init'"):
         registry.get("sjd", init="auto")
