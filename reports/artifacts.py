@@ -48,10 +48,10 @@ _RANKS = {
     "samples": 4,
     "classes": 1,
     "lossiness_bits": 2,
-    "drafts_tested": 2,
-    "drafts_accepted": 2,
     "steps_of_images": 3,
     "lost_draws": 2,
+    "drafts_tested": 2,
+    "drafts_accepted": 2,
 }
 _NO_PICTURES = ("cost", "method")
 """Artifacts that are no arrays."""

@@ -219,8 +219,8 @@ class Row:
     unmeasured: dict[str, str] = annotation(factory=dict)
     """Field -> why its number is null."""
     artifacts: dict[str, str] = annotation(factory=dict)
-    """``trace``, ``samples``, ``lossiness``, ``acceptance``: npz files, relative to the folder of the
-    rows; ``cost``, ``method``: JSON."""
+    """``trace``, ``samples``, ``lossiness``, ``acceptance``: npz files, relative to the folder of the rows;
+    ``cost``, ``method``: JSON."""
     schema: int = annotation(factory=lambda: SCHEMA)
 
     def __post_init__(self) -> None:

@@ -244,9 +244,9 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    race: Race = field(default_factory=Race)
     by_position: dict[str, np.ndarray] = field(default_factory=dict)
     """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
-    race: Race = field(default_factory=Race)
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)

@@ -67,8 +67,12 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
-    trace = {"step_of_position": gallery.step_of_position, **gallery.by_position}
-    trace |= {**gallery.race.arrays(), **lost.arrays}
+    trace = {
+        "step_of_position": gallery.step_of_position,
+        **gallery.by_position,
+        **gallery.race.arrays(),
+        **lost.arrays,
+    }
     method = store_method(subject.prepared, folder)
     if subject.tokenizer is None:
         predicted, unpredicted = store_prediction(subject, folder)

@@ -194,8 +194,8 @@ def test_imagenet256_has_one_cell_of_each_method_per_size():
     cells = sweep_file.load("imagenet256").cells
     large = sweep_file.select(cells, "size=L")
     papers = ["raster", "rar", "par", "lpd", "arpg", "randar", "ctf", "var", "halton", "maskgit"]
-    at_windows = [name for name in SPECULATIVE for _ in (16, 32)]
-    assert [cell.strategy for cell in large] == papers + at_windows
+    speculative = [name for name in SPECULATIVE for _ in (16, 32)]
+    assert [cell.strategy for cell in large] == [*papers, *speculative]
     for cell in cells:
         info = preset_info(cell.network)
         assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network
