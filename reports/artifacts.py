@@ -26,8 +26,16 @@ class Artifacts:
     """[n, H, W, 3] uint8."""
     classes: np.ndarray | None = None
     """[n]: class of each sample."""
+    drafts_tested: np.ndarray | None = None
+    """[h, w]: tests of drafts of each position, over all images."""
+    drafts_accepted: np.ndarray | None = None
+    """[h, w]: those passed."""
     lossiness_bits: np.ndarray | None = None
     """[n, K] float32: bits that each image loses at each step."""
+    steps_of_images: np.ndarray | None = None
+    """[n, h, w]: step that writes each position of the first images, from 0."""
+    lost_draws: np.ndarray | None = None
+    """[m, 3]: (image, step, position) of draws that their step did not keep, e.g. rejected drafts."""
     problems: tuple[str, ...] = ()
 
 
@@ -40,14 +48,20 @@ _RANKS = {
     "samples": 4,
     "classes": 1,
     "lossiness_bits": 2,
+    "steps_of_images": 3,
+    "lost_draws": 2,
+    "drafts_tested": 2,
+    "drafts_accepted": 2,
 }
+_NO_PICTURES = ("cost", "method")
+"""Artifacts that are no arrays."""
 
 
 def load_artifacts(row: Row, folder: Path) -> Artifacts:
     """The artifacts of ``row``, relative to ``folder``; what can't be read is a problem, not an error."""
     arrays: dict[str, np.ndarray] = {}
     problems = [] if row.artifacts else ["no artifacts recorded"]
-    pictures = [relative for kind, relative in row.artifacts.items() if kind != "cost"]
+    pictures = [relative for kind, relative in row.artifacts.items() if kind not in _NO_PICTURES]
     for relative in dict.fromkeys(pictures):
         try:
             path = _inside(folder, relative)
@@ -77,13 +91,17 @@ def _inside(folder: Path, relative: str) -> Path:
 
 def _drawable(name: str, array: np.ndarray, rank: int) -> bool:
     """Whether an array has the type and shape that pictures are made of."""
-    if array.ndim != rank or array.size == 0:
+    if array.ndim != rank or (array.size == 0 and name != "lost_draws"):
+        return False
+    if name == "lost_draws" and array.shape[1] != 3:
         return False
     if name in ("film", "samples"):
         return array.dtype == np.uint8 and array.shape[-1] == 3 and max(array.shape[-3:-1]) <= _MOST_SIDE
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all() or np.abs(array).max() > _MOST_NUMBER:
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         return False
-    return name != "step_of_position" or max(array.shape) <= _MOST_SIDE
+    if np.abs(array).max(initial=0) > _MOST_NUMBER:
+        return False
+    return name not in ("step_of_position", "steps_of_images") or max(array.shape) <= _MOST_SIDE
 
 
 _MOST_EDITS, _MOST_CHARACTERS = 60, 300
@@ -139,14 +157,25 @@ _COST_NUMBERS = (*COST_SECONDS, "throughput_images_per_s", "peak_bytes")
 
 def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
     """What the cost model predicted for ``row``; None where nothing readable was stored."""
-    if "cost" not in row.artifacts:
-        return None
-    try:
-        values = json.loads(_inside(folder, row.artifacts["cost"]).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or not isinstance(values.get("card"), str):
+    values = _json(row, "cost", folder)
+    if values is None or not isinstance(values.get("card"), str):
         return None
     numbers = [values.get(name) for name in _COST_NUMBERS]
     whole = all(fault(number, float) is None for number in numbers)
     return values if whole and values["throughput_images_per_s"] > 0 else None
+
+
+def load_method(row: Row, folder: Path) -> dict[str, Any] | None:
+    """The card of the row's method, as the worker stored it; None where nothing readable was stored."""
+    return _json(row, "method", folder)
+
+
+def _json(row: Row, kind: str, folder: Path) -> dict[str, Any] | None:
+    """The object that an artifact holds."""
+    if kind not in row.artifacts:
+        return None
+    try:
+        values = json.loads(_inside(folder, row.artifacts[kind]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None

@@ -56,15 +56,39 @@ def contests(facet: Facet, beside: Mapping[str, Artifacts], noise: TrainingNoise
     return found
 
 
-def iso_table(cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> list[TextTable]:
+@dataclass(frozen=True)
+class Iso:
+    """Curves against each other: every pair, and which of its two figures are called a difference."""
+
+    metric: str
+    pairs: tuple[Advantage, ...]
+    shown: tuple[tuple[bool, bool], ...]
+    """(times faster, better) of every pair, at the false discovery rate over all of them."""
+
+
+def iso_of(pairs: Sequence[Advantage]) -> Iso | None:
+    """The pairs with what may be called a difference among all of them; None without any."""
+    if not pairs:
+        return None
+    tested = [one for pair in pairs for one in (pair.faster, pair.better)]
+    shown = discoveries([None if one is None else one.p for one in tested])
+    return Iso(pairs[0].metric, tuple(pairs), tuple(zip(shown[::2], shown[1::2], strict=True)))
+
+
+def iso_within(cells: Sequence[Row]) -> Iso | None:
     """Every pair of strategies in the first metric of the cells."""
     metric = next(iter(metrics(cells)), None)
     if metric is None:
-        return []
+        return None
     split = _curves(cells).values()
     curves = [found for rows in split if (found := curve(_curve_name(rows[0], split), rows, metric))]
-    pairs = [advantage(a, b, metric) for a, b in combinations(curves, 2)]
-    return _iso(pairs, f"Iso-quality{where}", noise.moved(metric, cells))
+    return iso_of([advantage(a, b, metric) for a, b in combinations(curves, 2)])
+
+
+def iso_table(cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> list[TextTable]:
+    """``iso_within`` as a table."""
+    found = iso_within(cells)
+    return [] if found is None else [iso_text(found, f"Iso-quality{where}", noise.moved(found.metric, cells))]
 
 
 def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: TrainingNoise) -> list[TextTable]:
@@ -79,8 +103,10 @@ def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: Train
     for hardware, (own, other) in sides_of.items():
         where = f", {hardware}" if len(sides_of) > 1 else ""
         found += _advantages_between(list(_curves(own).values()), list(_curves(other).values()), where)
-    moved = noise.moved(found[0].metric, [*rows_a, *rows_b]) if found else {}
-    return _iso(found, "Iso-quality of B against A", moved)
+    iso = iso_of(found)
+    if iso is None:
+        return []
+    return [iso_text(iso, "Iso-quality of B against A", noise.moved(iso.metric, [*rows_a, *rows_b]))]
 
 
 def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: str) -> list[Advantage]:
@@ -102,28 +128,50 @@ def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: st
     return found
 
 
-def difference_table(
-    cells: Sequence[Row], beside: Mapping[str, Artifacts], noise: TrainingNoise, where: str
-) -> list[TextTable]:
-    """Every cell against the first one: the first metric, accuracy, and the ratio of speeds."""
+@dataclass(frozen=True)
+class Against:
+    """Every cell against the first: by quantity, with verdicts that hold over all that is shown."""
+
+    base: Row
+    quantities: tuple[str, ...]
+    found: tuple[tuple[Row, dict[str, Difference]], ...]
+
+
+def against_first(
+    cells: Sequence[Row], beside: Mapping[str, Artifacts], noise: TrainingNoise
+) -> Against | None:
+    """The first metric, accuracy and speed of every cell against the first; None without a second."""
     if len(cells) < 2:
-        return []
+        return None
     base, others = cells[0], cells[1:]
     shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
-    pairs: list[tuple[Row, dict[str, Difference]]] = []
+    pairs: list[tuple[Row, list[Difference]]] = []
     for row in others:
         found, _ = differences(
             base, row, beside.get(result_key(base), _NONE), beside.get(result_key(row), _NONE), noise
         )
-        pairs.append((row, {one.name: one for one in found if one.name in shown}))
-    verdicts = judged([one for _, found in pairs for one in found.values()])
-    remaining = iter(verdicts)
+        pairs.append((row, [one for one in found if one.name in shown]))
+    remaining = iter(judged([one for _, found in pairs for one in found]))
+    decided = tuple((row, {one.name: next(remaining) for one in found}) for row, found in pairs)
+    return Against(base, tuple(shown), decided)
+
+
+def difference_table(
+    cells: Sequence[Row], beside: Mapping[str, Artifacts], noise: TrainingNoise, where: str
+) -> list[TextTable]:
+    """``against_first`` as a table."""
+    against = against_first(cells, beside, noise)
+    return [] if against is None else [against_text(against, cells, noise, where)]
+
+
+def against_text(against: Against, cells: Sequence[Row], noise: TrainingNoise, where: str = "") -> TextTable:
+    """The differences in words, named as among ``cells``."""
+    shown = against.quantities
     lines = []
-    for row, named in pairs:
-        decided = {name: next(remaining) for name in named}
+    for row, named in against.found:
         line = [display_name(row, cells)]
         for name in shown:
-            line += _difference(decided.get(name), timed=name == TIME)
+            line += _difference(named.get(name), timed=name == TIME)
         lines.append(tuple(line))
     headings = ["cell"]
     for name in shown:
@@ -132,8 +180,10 @@ def difference_table(
             if name == TIME
             else [f"{name}, difference", "training seeds", "verdict"]
         )
+    verdicts = [one for _, named in against.found for one in named.values()]
     note = " ".join([tally(verdicts), *(seeds_note(name, noise.moved(name, cells)) for name in shown[:-1])])
-    return [TextTable(f"Against {display_name(base, cells)}{where}", tuple(headings), tuple(lines), note)]
+    title = f"Against {display_name(against.base, cells)}{where}"
+    return TextTable(title, tuple(headings), tuple(lines), note)
 
 
 def seeds_note(metric: str, moved: Mapping[str, float]) -> str:
@@ -152,14 +202,10 @@ def _difference(one: Difference | None, timed: bool) -> list[str]:
     return [with_interval(one.change, one.low, one.high), one.training_text, one.words]
 
 
-def _iso(found: Sequence[Advantage], title: str, moved: Mapping[str, float]) -> list[TextTable]:
-    if not found:
-        return []
-    tested = [one for pair in found for one in (pair.faster, pair.better)]
-    shown = discoveries([None if one is None else one.p for one in tested])
+def iso_text(iso: Iso, title: str, moved: Mapping[str, float]) -> TextTable:
+    """The pairs in words; ``moved`` as ``TrainingNoise`` knows it."""
     lines = []
-    for number, pair in enumerate(found):
-        faster_shown, better_shown = shown[2 * number], shown[2 * number + 1]
+    for pair, (faster_shown, better_shown) in zip(iso.pairs, iso.shown, strict=True):
         lines.append(
             (
                 f"{pair.b.label} against {pair.a.label}",
@@ -169,15 +215,15 @@ def _iso(found: Sequence[Advantage], title: str, moved: Mapping[str, float]) -> 
                 pair.why,
             )
         )
+    tested = [one for pair in iso.pairs for one in (pair.faster, pair.better)]
     count = sum(one is not None and one.p is not None for one in tested)
-    metric = found[0].metric
     note = (
-        f"Curves over steps and guidance, in {metric} and seconds per image. {count} comparisons, "
-        f"{sum(shown)} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those are "
-        "expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone. "
-        + seeds_note(metric, moved)
+        f"Curves over steps and guidance, in {iso.metric} and seconds per image. {count} comparisons, "
+        f"{sum(map(sum, iso.shown))} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those "
+        "are expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone. "
+        + seeds_note(iso.metric, moved)
     )
-    return [TextTable(f"{title}: {metric}", ISO_HEADINGS, tuple(lines), note)]
+    return TextTable(f"{title}: {iso.metric}", ISO_HEADINGS, tuple(lines), note)
 
 
 def _words(pair: Advantage) -> tuple[str, str]:

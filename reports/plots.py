@@ -113,12 +113,14 @@ def memory_against_batch(facet: Facet) -> Figure | None:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes NAME.png and NAME.svg and closes the figure."""
+    """Writes NAME.png, NAME.svg and NAME.pdf, closes the figure and returns the first two paths."""
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with plt.rc_context(style.RC):
         figure.savefig(png, bbox_inches="tight", pad_inches=0.12)
         figure.savefig(svg, bbox_inches="tight", pad_inches=0.12, metadata={"Date": None})
+        pdf = folder / f"{name}.pdf"
+        figure.savefig(pdf, bbox_inches="tight", pad_inches=0.12, metadata={"CreationDate": None})
     plt.close(figure)
     return png, svg
 

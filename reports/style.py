@@ -22,6 +22,21 @@ PALETTE = (
 )
 """Colours and markers of the strategies in their order: six that stay apart under deuteranopia and protanopia
 (after Okabe and Ito), then Tol's muted set."""
+DARK = (
+    "#d7d9df",
+    "#e9a23b",
+    "#35c394",
+    "#f47f5a",
+    "#58aee8",
+    "#e39cc6",
+    "#8fcff5",
+    "#c9a94a",
+    "#9d95f0",
+    "#dd7fb0",
+    "#bcca4c",
+    "#d98fdb",
+)
+"""The same colours on a dark page: the hue stays, the contrast is that of the light ones on white."""
 ANCHORS = {
     "real": ("Real images", "#6b7280"),
     "reconstruction": ("Reconstructions", "#9ca3af"),
@@ -63,6 +78,7 @@ RC: Any = {
     "lines.markersize": 6.5,
     "image.composite_image": False,  # an SVG then keeps each small image as it is
     "svg.hashsalt": "pardec",
+    "pdf.fonttype": 42,  # text stays text
     "text.parse_math": False,  # a label's dollar signs are no formula
 }
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
@@ -90,8 +106,19 @@ def colour(strategy: str) -> str:
     digest = hashlib.sha256(strategy.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
     lightness, saturation = 0.36 + 0.14 * digest[2] / 255, 0.55 + 0.3 * digest[3] / 255
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+    return _hexadecimal(colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def dark_colour(strategy: str) -> str:
+    """``colour`` as a dark page shows it."""
+    if strategy in ANCHORS:
+        return ANCHORS[strategy][1]
+    place = _place(strategy)
+    if place < len(DARK):
+        return DARK[place]
+    channels = [int(colour(strategy)[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    hue, lightness, saturation = colorsys.rgb_to_hls(*channels)
+    return _hexadecimal(colorsys.hls_to_rgb(hue, 1 - 0.75 * lightness, saturation))
 
 
 def marker(strategy: str) -> str:
@@ -103,6 +130,10 @@ def marker(strategy: str) -> str:
 def title(strategy: str) -> str:
     """The name a reader knows; the registered name where nobody introduced the strategy."""
     return ANCHORS[strategy][0] if strategy in ANCHORS else _titles.get(strategy, strategy)
+
+
+def _hexadecimal(channels: tuple[float, float, float]) -> str:
+    return "#" + "".join(f"{round(one * 255):02x}" for one in channels)
 
 
 def _place(strategy: str) -> int:

@@ -104,12 +104,9 @@ class CTF(Strategy[Networks]):
         order = torch.cat([first.order, places + torch.arange(places).expand(batch, -1)], dim=1)
         return Lesson(order, (*(first.sizes or (1,) * places), places))
 
-    def loss(self, network: Networks, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        """Of codes of images [B, N], or of whole canvases [B, 2N]; both networks learn from it."""
-        if tokens.shape[1] == network.config.places:
-            fine = _fine(network)
-            tokens = torch.cat([fine.stand_ins()[fine.cluster_of[tokens]], tokens], dim=1)
-        return super().loss(network, tokens, labels, lesson)
+    def canvas(self, network: Networks, codes: Tensor) -> Tensor:
+        fine = _fine(network)
+        return torch.cat([fine.stand_ins()[fine.cluster_of[codes]], codes], dim=1)
 
     def taught_logits(self, network: Networks, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         fine, places = _fine(network), network.config.places

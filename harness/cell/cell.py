@@ -127,6 +127,7 @@ APPLIES: dict[Applies, Callable[[Cell], bool]] = {
     "power-cosine": lambda cell: (
         not cell.is_anchor and cell.guidance is not None and cell.guidance_schedule == "power-cosine"
     ),
+    "random weights": lambda cell: not cell.is_anchor and cell.checkpoint == RANDOM,
 }
 """Whether a setting that declares the key can matter to a cell."""
 

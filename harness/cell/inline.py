@@ -95,9 +95,9 @@ def options_of(
     return {key: word.text if isinstance(defaults[key], str) else word.value() for key, word in given.items()}
 
 
-def inline_cell(text: str, changes: Mapping[str, Any]) -> Cell:
+def inline_cell(text: str, changes: Mapping[str, Any], anchors: Collection[str] = ()) -> Cell:
     """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
-    cell's own are strategy options."""
+    cell's own are strategy options. ``anchors``: those that may stand for a strategy."""
     where = f"cell '{text}'"
     first, comma, rest = text.partition(",")
     if "=" not in first:
@@ -109,6 +109,8 @@ def inline_cell(text: str, changes: Mapping[str, Any]) -> Cell:
     }
     if "strategy" not in values:
         raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
+    if values["strategy"] in anchors:
+        return normalised(Cell(**{**values, **changes}))
     if values["strategy"] not in registry.names():
         raise registry.unknown_strategy(values["strategy"], where)
     options = options_of(values["strategy"], given, where, own)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
-from harness.cell.inline import alternatives, pieces
+from harness.cell.inline import alternatives, inline_cell, pieces
 from pardec.errors import UserError, unknown
 from pardec.files import path_of, read_text
 from results.rules import TUNED, Rule
@@ -19,6 +19,8 @@ from strategies.decoding import registry
 
 SHIPPED = Path(__file__).parent / "sweeps"
 _SECTIONS = ("sweep", "defaults", "grid", "include", "exclude")
+ONE_CELL = "cells"
+"""Name, and so the folder, of the sweep of a cell that was typed."""
 IN_TURN = ("network", "all", "none")
 ROUNDS = 6
 """From six rounds the range of the samples covers the median at 95 %."""
@@ -82,13 +84,26 @@ def find(file_or_name: str) -> Path:
     raise unknown("sweep", file_or_name, shipped())
 
 
+def named(text: str) -> str:
+    """A sweep as messages name it."""
+    return f"sweep '{text}'" if is_one_cell(text) else f"sweep file '{find(text)}'"
+
+
+def is_one_cell(text: str) -> bool:
+    """Whether a sweep is given as the settings of its one cell, ``strategy=lpd,steps=10``."""
+    return "=" in text and not text.endswith(".toml") and not path_of(text).is_file()
+
+
 def title_of(path: Path) -> str:
     """The title of a sweep file, for lists."""
     return _read(path).get("sweep", {}).get("title", path.stem)
 
 
 def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep of a file; ``overrides`` (already checked values) replace what the file says."""
+    """The sweep of a file, or of one cell; ``overrides`` (already checked values) replace what it says."""
+    if is_one_cell(file_or_name):
+        cell = inline_cell(file_or_name, overrides or {}, ANCHORS)
+        return Sweep(ONE_CELL, file_or_name, (cell,), in_turn="none")
     path = find(file_or_name)
     content = _read(path)
     if not content:

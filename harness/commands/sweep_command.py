@@ -2,19 +2,19 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags, add_scoring_flags
 from results.store import RESULTS
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "run a sweep, or go on with it"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("sweep", metavar="FILE|NAME", help="sweep file, or the name of one that ships")
+    command.add_argument(
+        "sweep",
+        metavar="FILE|NAME|CELL",
+        help="sweep file, the name of one that ships, or one cell: strategy=lpd,steps=10",
+    )
     command.add_argument(
         "-k",
         dest="select",

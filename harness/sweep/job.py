@@ -24,6 +24,7 @@ from harness.measure.measure import measure
 from harness.measure.turns import time_in_turn
 from harness.quality.assess.adm import assess
 from harness.quality.assess.controlled import Assessor, balanced
+from harness.subject.method import store_method
 from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, Subject, load
 from harness.sweep.messages import Channel
@@ -66,11 +67,17 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
-    trace = {"step_of_position": gallery.step_of_position, **lost.arrays}
+    trace = {
+        "step_of_position": gallery.step_of_position,
+        **gallery.by_position,
+        **gallery.race.arrays(),
+        **lost.arrays,
+    }
+    method = store_method(subject.prepared, folder)
     if subject.tokenizer is None:
         predicted, unpredicted = store_prediction(subject, folder)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
-        artifacts = _store(cell, folder, **trace) | predicted
+        artifacts = _store(cell, folder, **trace) | method | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
     channel.send(share=0.8, doing="quality", measured=found.row)
     labels = subject.labels(range(cell.images)).cpu()
@@ -80,7 +87,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
     predicted, unpredicted = store_prediction(subject, folder)
     why = found.unmeasured | why | unpredicted
-    return found.row | quality | {"artifacts": pictures | predicted, "unmeasured": why}
+    return found.row | quality | {"artifacts": pictures | method | predicted, "unmeasured": why}
 
 
 def training_seed(cell: Cell) -> int | None:
@@ -191,5 +198,6 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
         "trace": "step_of_position",
         "samples": "samples",
         "lossiness": "lossiness_bits",
+        "acceptance": "drafts_tested",
     }
     return {kind: name for kind, array in kinds.items() if array in arrays}

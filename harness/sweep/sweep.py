@@ -52,7 +52,7 @@ def sweep_cells(
         try:
             checked.append(finished(cell))
         except UserError as error:
-            where = f"sweep file '{sweep_file.find(file_or_name)}', cell '{cell.describe()}'"
+            where = f"{sweep_file.named(file_or_name)}, cell '{cell.describe()}'"
             raise UserError(f"{where}: {error}") from None
     if select is not None:
         checked = sweep_file.select(checked, select)

@@ -87,6 +87,8 @@ class Strategy(ABC, Generic[N]):
     tests_drafts: ClassVar[bool] = False
     """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
     accepted drafts can stand in for."""
+    reads_code_vectors: ClassVar[bool] = False
+    """Compares codes by the vectors that the tokenizer gives them: its network must have been given some."""
     lossless: ClassVar[bool] = False
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True
@@ -135,8 +137,14 @@ class Strategy(ABC, Generic[N]):
     def taught_logits(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         """Teacher-forced logits [B, N, V] in generation order for tokens [B, N] (raster), labels [B]."""
 
+    def canvas(self, network: N, codes: Tensor) -> Tensor:
+        """Tokens of the whole canvas [B, P] that show the codes of images [B, N]; here those."""
+        return codes
+
     def loss(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        """Mean cross-entropy over all B x N predictions."""
+        """Mean cross-entropy over all B x P predictions, of codes of images [B, N] or of canvases [B, P]."""
+        if tokens.shape[1] != lesson.order.shape[1]:
+            tokens = self.canvas(network, tokens)
         logits = self.taught_logits(network, tokens, labels, lesson)
         targets = tokens.gather(1, lesson.order)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -61,6 +61,10 @@ class PresetInfo:
     file: str | None
     runs: tuple[PublishedRun, ...]
     names: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the strategy, where the family has no naming of its own."""
+    naming: str | None = None
+    """The family in whose hyper-parameters ``names`` are told, where no file of these networks is known."""
     networks: Mapping[str, str] = field(default_factory=dict)
     """Where several networks decode together: role -> the preset that each is of; ``names`` are then options
     of the strategy."""
@@ -113,6 +117,8 @@ def _presets_of(content: Mapping[str, Any]) -> dict[str, PresetInfo]:
                 file=None if model.get("networks") else body.get("file"),
                 runs=tuple(PublishedRun(**run) for run in body.get("settings", ())),
                 names={**model["config"], **body["config"]},
+                options=model.get("options", {}),
+                naming=family.get("naming"),
                 networks=model.get("networks", {}),
                 role_files=body.get("file", {}) if model.get("networks") else {},
             )
@@ -156,6 +162,6 @@ def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
     if info.networks:
         *others, (_, last) = ((role, preset(one)[1]) for role, one in info.networks.items())
         return registry.get(info.strategy, **info.names), replace(last, others=tuple(others)), info
-    published = registry.by_family(info.family)
+    published = registry.by_family(info.naming or info.family)
     strategy, config = published.configure({**published.defaults, **info.names})
-    return strategy, config, info
+    return registry.get(info.strategy, **info.options) if info.naming else strategy, config, info

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
 from pardec.errors import UserError
 from reports.artifacts import Edits, edits_path
+from reports.page import html_page
 from reports.published import HEADINGS, beside
-from reports.site import _html, write_report
+from reports.site import write_report
 from results.store import ResultStore, load_rows
 
 ROOT = Path(__file__).parents[2]
@@ -47,24 +49,46 @@ def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(sweep, tmp_path_factory.mktemp("report"), lambda *call: CALLS.append(call))
 
 
+def ours(text: str) -> str:
+    """The page without the libraries that it inlines."""
+    for name in ("d3.min.js", "plot.min.js"):
+        library = (ROOT / "reports" / "templates" / "vendor" / name).read_text(encoding="utf-8")
+        assert library in text
+        text = text.replace(library, "")
+    return text
+
+
 def test_the_page_needs_no_other_file(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
+    links = [link for link in Page(text).links if not link.startswith("#")]
+    assert links
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"@import|url\(|https?://", ours(text))
+    assert len(text) < 6_000_000
+
+
+def test_every_link_within_the_page_has_its_place(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    names = re.findall(r'\bid="([^"]+)"', text)
+    assert len(set(names)) == len(names)
+    links = [link[1:] for link in Page(text).links if link.startswith("#")]
+    assert len(links) > 8
+    assert set(links) <= set(names)
+
+
+def test_every_picture_has_one_explanation_and_its_settings_in_its_alternative_text(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
     page = Page(text)
-    assert page.links
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not re.search(r"@import|url\(|https?://", text)
-
-
-def test_the_page_shows_every_picture_with_its_settings(report: Path) -> None:
-    page = Page(report.read_text(encoding="utf-8"))
-    assert page.tags.count("img") == page.tags.count("figcaption") == 9
-    captions = re.findall(r"<figcaption>(.*?)</figcaption>", report.read_text(encoding="utf-8"))
-    for caption in captions:
+    assert page.tags.count("img") == page.tags.count("figcaption") == 5
+    captions = re.findall(r'<figcaption class="about">(.*?)</figcaption>', text)
+    assert len(set(captions)) == 5
+    assert all(page.text.count(html.unescape(caption)) == 1 for caption in captions)
+    for alternative in re.findall(r'<img [^>]*alt="([^"]*)"', text):
         for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train"):
-            assert part in caption
+            assert part in alternative
     names = {path.name for path in (report.parent / "figures").iterdir()}
-    assert {"samples.png", "samples.svg", "order.svg", "film.png", "memory-against-batch.png"} <= names
-    assert len(names) == 18
+    assert {"samples.png", "samples.svg", "samples.pdf", "order.svg", "memory-against-batch.png"} <= names
+    assert len(names) == 27
 
 
 def test_causes_are_shown_and_escaped(report: Path) -> None:
@@ -76,7 +100,8 @@ def test_causes_are_shown_and_escaped(report: Path) -> None:
 
 def test_iso_quality_and_paired_differences_head_the_page(report: Path) -> None:
     page = Page(report.read_text(encoding="utf-8"))
-    assert page.text.index("Iso-quality: fd_mnist@1000") < page.text.index("Against Raster, 64 steps")
+    assert page.text.index("The answer") < page.text.index("Times faster at equal fd_mnist@1000")
+    assert page.text.index("Times faster") < page.text.index("Against Raster, 64 steps")
     assert "(Benjamini-Hochberg)" in page.text
     assert "undefined" in page.text
     assert "(paired)" in page.text
@@ -135,7 +160,7 @@ def test_figures_of_the_papers_stand_beside_the_published_tier_only() -> None:
     assert {figure.strategy for figure in figures} == {"raster", "lpd"}
     assert {"LlamaGen-B", "LlamaGen-L"} <= {figure.cells[0] for figure in figures}
     assert all(len(figure.cells) == len(HEADINGS) and figure.cells[-1] for figure in figures)
-    page = _html(rows, [], [])
+    page = html_page(rows, [], [], {})
     assert "In the papers" in page
     assert "LlamaGen paper tables 6 8-10" in page
 
@@ -171,6 +196,7 @@ def test_the_report_shows_a_stored_demonstration(tmp_path: Path) -> None:
     edits_path(tmp_path, "arpg").parent.mkdir(exist_ok=True)
     np.savez(edits_path(tmp_path, "arpg"), **edits.arrays())
     page = write_report(tmp_path)
-    assert "Around given tokens: arpg: ARPG, 16 steps; real digits" in Page(page.read_text()).text
+    assert "Around given tokens: arpg" in Page(page.read_text()).text
+    assert "ARPG, 16 steps; real digits" in page.read_text()
     assert (page.parent / "figures" / "editing-arpg.png").is_file()
     assert "(figures/editing-arpg.png)" in (page.parent / "report.md").read_text()

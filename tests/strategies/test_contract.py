@@ -9,13 +9,15 @@ from strategies.arpg import ARPG
 from strategies.code import CoDe
 from strategies.decoding import registry
 from strategies.decoding.contract import CHECKS, CONTROLLED, check_strategy, judge
+from strategies.halton import Halton
 from strategies.lpd import LPD
+from strategies.maskgit import MaskGIT
 from strategies.par import PAR
 from strategies.randar import RandAR
 from strategies.rar import RAR
 from strategies.raster import Raster
 from strategies.var import VAR
-from tests.strategies.dressings import ADALN, COSINE, GROUPED, LEARNED, SHARED, with_trunk
+from tests.strategies.dressings import ADALN, COSINE, GROUPED, LEARNED, MASKED, SHARED, with_trunk
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -33,6 +35,10 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "code-warm": (CoDe(refined=3, warmth=1.1, warm_scales=2), CONTROLLED),
     "par-9": (PAR(regions=9), replace(CONTROLLED, grid=(6, 6))),
     "par-wide": (PAR(), replace(CONTROLLED, grid=(4, 6))),
+    "maskgit-published": (MaskGIT(resample_known=True), MASKED),
+    "maskgit-root-warm-up": (MaskGIT(schedule="root", noise="warm_up"), CONTROLLED),
+    "maskgit-random": (MaskGIT(noise="random"), MASKED),
+    "halton-published": (Halton(roll=True, sharpness=0.8, last_sharpness=1.2, halved_steps=1), MASKED),
     "raster-qk-norm": (Raster(), with_trunk(qk_norm=True)),
     "lpd-qk-norm": (LPD(), with_trunk(qk_norm=True)),
     "raster-grouped": (Raster(), GROUPED),

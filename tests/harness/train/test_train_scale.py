@@ -51,7 +51,8 @@ def held_out(tmp_path_factory):
 
 def trainer(path, name: str = "raster", accumulation: int = 1, **changes) -> Trainer:
     recipe = dataclasses.replace(RECIPE, **changes)
-    return Trainer(registry.get(name), CONFIG, recipe, path, accumulation=accumulation)
+    vectors = torch.eye(CONFIG.codes)
+    return Trainer(registry.get(name), CONFIG, recipe, path, accumulation=accumulation, code_vectors=vectors)
 
 
 def weights(run: Trainer) -> dict[str, torch.Tensor]:
@@ -113,7 +114,12 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path, folder, name):
     losses = []
     for accumulation in (1, 4):
         run = Trainer(
-            registry.get(name), config, RECIPE, tmp_path / str(accumulation), accumulation=accumulation
+            registry.get(name),
+            config,
+            RECIPE,
+            tmp_path / str(accumulation),
+            accumulation=accumulation,
+            code_vectors=torch.eye(config.codes),
         )
         for _ in range(8):
             run.train_step(codes)

@@ -1,0 +1,81 @@
+"""When the first images got their tokens, and which draws did not stay: what a report replays as a race."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from strategies.decoding.decode import Decoded
+from strategies.decoding.plan import Plan
+from strategies.decoding.trace import Committed, Drafted, places_of, step_of_position
+
+RACED = 10
+"""Images kept: one of each class where labels go round."""
+
+
+@dataclass
+class Race:
+    """What is kept of the first images, batch by batch."""
+
+    steps: list[np.ndarray] = field(default_factory=list)
+    lost: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.steps))
+
+    def wants(self, images: Sequence[int]) -> bool:
+        """Whether these images are among the first that it still lacks."""
+        return images[0] == self.images < RACED
+
+    def add(self, images: Sequence[int], plan: Plan, decoded: Decoded) -> None:
+        """Keep what is wanted of a batch: of a canvas with labels, these; of several scales, the last."""
+        if not self.wants(images):
+            return
+        count, places = min(len(images), RACED - self.images), plan.grid[0] * plan.grid[1]
+        steps = step_of_position(decoded.trace, decoded.order)[:count]  # [n, N]
+        start = 0 if plan.codes_from else steps.shape[1] - places
+        lost = draws_lost(decoded, count)
+        lost[:, 2] -= start
+        lost = lost[(lost[:, 2] >= 0) & (lost[:, 2] < places)]
+        lost[:, 0] += self.images
+        seen = steps[:, start : start + places].unflatten(1, plan.grid)
+        self.steps.append(seen.cpu().numpy().astype(np.int16))
+        self.lost.append(lost)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """steps_of_images: int16 [n, h, w]; lost_draws: int16 [m, 3], as ``draws_lost``; nothing if empty."""
+        if not self.steps:
+            return {}
+        return {"steps_of_images": np.concatenate(self.steps), "lost_draws": np.concatenate(self.lost)}
+
+
+def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
+    """Draws of ``count`` images that their step did not write: (image, step, position), int16 [m, 3].
+
+    Drafts that were rejected are among them, and so is what a masked decoder drew and covered again.
+    """
+    batch, places = decoded.order.shape
+    columns = torch.cat([decoded.order, torch.full_like(decoded.order[:, :1], -1)], dim=1)  # [B, N + 1]
+    found = [np.zeros((0, 3), np.int16)]
+    for step in sorted({entry.step for entry in decoded.drafts}):
+        drawn = _touched(decoded.drafts, step, batch, places)
+        kept = _touched(decoded.trace, step, batch, places)
+        images, at = (drawn & ~kept)[:count, :places].nonzero(as_tuple=True)
+        one = torch.stack([images, torch.full_like(images, step), columns[images, at]], dim=1)
+        found.append(one.cpu().numpy().astype(np.int16))
+    return np.concatenate(found)
+
+
+def _touched(
+    entries: Sequence[Committed] | Sequence[Drafted], step: int, batch: int, places: int
+) -> torch.Tensor:
+    """bool [B, N + 1]: the places of the entries of a step; the last column is no place."""
+    device = entries[0].tokens.device
+    touched = torch.zeros(batch, places + 1, dtype=torch.bool, device=device)
+    for entry in entries:
+        if entry.step == step:
+            at = places_of(entry, batch, places)
+            touched.scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
+    return touched

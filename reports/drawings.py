@@ -1,0 +1,130 @@
+"""The pictures of a facet: to add one, yield one more ``Drawing``."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from reports import lossiness, pictures, plots, predicted, windows
+from reports.artifacts import Artifacts
+from reports.escape import file_stem
+from reports.frame import Facet, metrics
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture to be drawn: its file's name, its title, what it shows in two lines, and how."""
+
+    name: str
+    title: str
+    about: str
+    draw: Callable[[], Figure | None]
+    """None where nothing was measured for it."""
+    on_page: bool = True
+    """Whether the page shows it; all are files beside it."""
+
+
+def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.Costs) -> Iterator[Drawing]:
+    """All pictures of a facet, those of most interest first."""
+    yield Drawing(
+        "samples",
+        "Samples",
+        "A row for each setting, a column for each class and noise. Real images and reconstructions come "
+        "first: no row can be expected to beat the reconstructions.",
+        partial(pictures.sample_grid, facet, artifacts),
+    )
+    yield Drawing(
+        "order",
+        "Order of generation",
+        "The step that writes each place, dark first. A method that orders every image anew shows the order "
+        "of the first one.",
+        partial(pictures.order_maps, facet, artifacts),
+    )
+    if windows.families(facet):
+        yield Drawing(
+            "windows",
+            "Against the window of drafts",
+            "A wider window needs fewer steps, but its forwards take longer: the widest is seldom the "
+            "fastest.",
+            partial(windows.against_window, facet),
+        )
+    if windows.maps_of(facet, artifacts):
+        yield Drawing(
+            "acceptance",
+            "Where drafts are accepted",
+            "The share of tested drafts that were kept, at each place of the grid, over all images.",
+            partial(windows.acceptance_maps, facet, artifacts),
+        )
+    yield Drawing(
+        "film",
+        "One image appearing",
+        "What the tokenizer makes of the tokens written so far; grey where there are none yet.",
+        partial(pictures.film_strip, facet, artifacts),
+    )
+    yield Drawing(
+        "lossiness-against-steps",
+        "Bits lost",
+        "How far decoding in groups leaves the network's own distribution, added up over the steps. Each "
+        "panel has another judge, so panels are not compared.",
+        partial(lossiness.curves, facet, artifacts),
+    )
+    yield Drawing(
+        "memory-against-batch",
+        "Memory",
+        "Peak memory over weights and inputs, at every batch size that was tried.",
+        partial(plots.memory_against_batch, facet),
+    )
+    if predicted.checked_predictions(facet.cells, costs):
+        yield Drawing(
+            "predicted-against-measured",
+            "Predicted cost",
+            "What counted work and the machine's card predict, against the clock: equal on the diagonal.",
+            partial(predicted.predicted_against_measured, facet, costs),
+        )
+        yield Drawing(
+            "speed-up",
+            "Speed-up explained",
+            "From the ratio of steps to the measured speed-up: what each cost takes away.",
+            partial(predicted.waterfall_figure, facet, costs),
+        )
+    if windows.families(facet):
+        yield Drawing(
+            "windows",
+            "Windows of drafts",
+            "A larger window takes fewer steps, and each of them longer: the fastest window need not be the "
+            "one of fewest steps.",
+            partial(windows.against_window, facet),
+        )
+    if windows.maps_of(facet, artifacts):
+        yield Drawing(
+            "acceptance",
+            "Where drafts are accepted",
+            "The share of tests that drafts of each place passed, over all images of the cell.",
+            partial(windows.acceptance_maps, facet, artifacts),
+        )
+    yield from _trade_offs(facet)
+
+
+def _trade_offs(facet: Facet) -> Iterator[Drawing]:
+    """Still versions of the page's own picture, for papers."""
+    names = metrics(facet.cells)
+    for metric in names[:1] + [name for name in names[1:] if name.startswith("accuracy")]:
+        stem = file_stem(metric)
+        for part in (parts := facet.by_batch()):
+            end, where = (f"-batch-{part.cells[0].batch}", f", batch {part.cells[0].batch}")
+            end, where = (end, where) if len(parts) > 1 else ("", "")
+            yield Drawing(
+                f"{stem}-against-throughput{end}",
+                f"{metric} against throughput{where}",
+                "",
+                partial(plots.quality_against_throughput, part, metric),
+                on_page=False,
+            )
+        yield Drawing(
+            f"{stem}-against-steps",
+            f"{metric} against steps",
+            "",
+            partial(plots.quality_against_steps, facet, metric),
+            on_page=False,
+        )

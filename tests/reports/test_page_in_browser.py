@@ -1,0 +1,428 @@
+"""The report's page in a real browser: every control does what it says, and no text of others is obeyed."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic_rows import anchor_rows, arrays, cell_row, failed_row, quality_row, replicates
+
+from reports import site
+from reports.drawings import Drawing
+from reports.site import write_report
+from results.schema import Row
+from results.store import ResultStore
+from tests.reports.browsers import browser  # noqa: F401 - a fixture
+
+HOSTILE = '<img src=x onerror="window.hit=1"> ${1} </script><b>\''
+CELLS = [
+    ("raster", "Raster", 64, {}, 9.8, 61.0),
+    ("par", "PAR", 19, {}, 9.9, 166.0),
+    ("lpd", "LPD", 20, {}, 11.8, 171.0),
+    ("lpd", "LPD", 10, {}, 13.1, 324.0),
+    ("lpd", HOSTILE, 10, {"order": HOSTILE}, 24.4, 331.0),
+    ("sjd", "SJD", 32, {}, 9.7, 70.0),
+    ("sjd", "SJD", 16, {}, 12.5, 150.0),
+]
+WIDTHS = (1400, 1280, 390)
+
+
+def rows_of_the_page() -> list[Row]:
+    cells = [cell_row(at, *cell) for at, cell in enumerate(CELLS)]
+    second = [
+        dataclasses.replace(cell_row(at + 20, *cell), dtype="bfloat16") for at, cell in enumerate(CELLS[:3])
+    ]
+    papers = quality_row(cell=f"{50:016x}", throughput_images_per_s=7.0, throughput_interval=[6.0, 8.0])
+    rows = [*anchor_rows(), *cells, *second, papers]
+    rows = [dataclasses.replace(row, quality_replicates=replicates(row)) for row in rows]
+    reason = f"out of memory {HOSTILE}"
+    return [*rows, dataclasses.replace(failed_row(), reason=reason)]
+
+
+def stored(row: Row) -> dict[str, np.ndarray]:
+    """Ten images each with an order of its own; SJD drew in vain at every tenth step."""
+    found = {name: array for name, array in arrays(row).items() if name != "film"}
+    if row.tier != "anchor":
+        rng = np.random.default_rng(int(row.cell, 16))
+        steps = int(row.steps or 1)
+        orders = [(rng.permutation(64) * steps // 64).reshape(8, 8) for _ in range(10)]
+        found["steps_of_images"] = np.array(orders, np.int16)
+        lost = [(image, step, 60) for image in range(10) for step in range(0, steps, 10)]
+        found["lost_draws"] = np.array(lost if row.strategy == "sjd" else np.zeros((0, 3)), np.int16)
+    return found
+
+
+def a_drawing(name: str, title: str) -> Drawing:
+    def draw() -> Figure:
+        figure = Figure(figsize=(4, 1))
+        figure.text(0.1, 0.5, title)
+        return figure
+
+    return Drawing(name, title, f"What {title} shows.", draw)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    store = ResultStore(folder)
+    for row in rows_of_the_page():
+        if row.status == "ok" and row.tier != "published":
+            path = store.artifact(row.cell)
+            np.savez_compressed(path, **stored(row))
+            row = dataclasses.replace(
+                row, artifacts=dict.fromkeys(("trace", "samples"), store.relative(path))
+            )
+        store.append(row)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site, "drawings", lambda *_: [a_drawing("one", "First"), a_drawing("two", "Second")])
+        return write_report(folder)
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(report: Path, browser: Any) -> Iterator[Open]:  # noqa: F811
+    """Opens the page; whatever it complains of, or asks of a network, fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(width: int = 1280, path: Path = report, **look: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **look)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith(("data:", "file:")) else complaints.append(asked.url),
+        )
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def shown(page: Any, selector: str) -> int:
+    return page.locator(f"{selector}:visible").count()
+
+
+def points(page: Any, name: str = "") -> Any:
+    """The picture's points, or the one whose cell's name begins so."""
+    return page.locator(
+        f"#picture-0 [data-point][aria-label^='{name}']" if name else "#picture-0 [data-point]"
+    )
+
+
+# The frame -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_window(opened: Open, width: int, scheme: str) -> None:
+    page = opened(width, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (scheme == "dark")
+
+
+def test_texts_of_others_are_shown_and_not_obeyed(opened: Open) -> None:
+    page = opened()
+    points(page, "<img").hover()
+    points(page, "<img").click()
+    assert HOSTILE in page.locator("#tip").text_content()
+    assert HOSTILE in page.locator("#picture-0 .pins").text_content()
+    assert HOSTILE in page.locator("#race-0 .lanes").text_content()
+    assert HOSTILE in page.locator("#numbers-0 .failures").text_content()
+    assert page.evaluate("window.hit") is None
+    assert page.locator("b").count() == 0
+    assert page.locator("img:not([src^='data:'])").count() == 0
+
+
+def test_one_facet_is_shown_at_a_time(opened: Open) -> None:
+    page = opened()
+    assert (shown(page, "#answer-0"), shown(page, "#answer-1")) == (1, 0)
+    page.locator("#facet").select_option("1")
+    assert (shown(page, "#answer-0"), shown(page, "#answer-1")) == (0, 1)
+    assert page.locator("nav [data-part=race]").get_attribute("href") == "#race-1"
+    assert shown(page, "#picture-1 [data-point]") == 3
+
+
+def test_print_shows_all_and_no_controls(opened: Open) -> None:
+    page = opened()
+    page.emulate_media(media="print")
+    assert (shown(page, "#answer-0"), shown(page, "#answer-1")) == (1, 1)
+    assert shown(page, "#pictures-0 [role=tabpanel]") == 2
+    assert shown(page, ".controls") == shown(page, "nav") == shown(page, ".tools") == 0
+
+
+def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:
+    page = opened(java_script_enabled=False)
+    assert shown(page, "#answer-1") == 1
+    assert shown(page, "#pictures-0 img") == 2
+    assert "LPD" in page.locator("#numbers-0").text_content()
+
+
+# The picture ---------------------------------------------------------------------------------------------
+
+
+def label(page: Any, axis: str) -> str:
+    return " ".join(page.locator(f"#picture-0 svg g[aria-label='{axis}-axis label']").all_text_contents())
+
+
+@pytest.mark.parametrize(
+    ("axis", "title"),
+    [
+        ("throughput", "images/s"),
+        ("latency", "latency, ms"),
+        ("steps", "steps"),
+        ("tokens", "tokens per image"),
+        ("memory", "peak memory, MB"),
+        ("flops", "GFLOPs per image"),
+    ],
+)
+def test_the_switch_changes_what_lies_across(opened: Open, axis: str, title: str) -> None:
+    page = opened()
+    page.locator(f"#picture-0 input[value={axis}]").check(force=True)
+    assert label(page, "x").startswith(title)
+    assert points(page).count() == len(CELLS)
+
+
+def test_the_metric_changes_what_lies_up(opened: Open) -> None:
+    page = opened()
+    assert label(page, "y").startswith("fd_mnist@1000, lower is better")
+    before = points(page).nth(0).bounding_box()["y"]
+    page.locator("#picture-0 [name=metric]").select_option("accuracy@1000")
+    assert label(page, "y").startswith("accuracy@1000, higher is better")
+    assert points(page).nth(0).bounding_box()["y"] != before
+
+
+def test_intervals_front_and_published_points_come_and_go(opened: Open) -> None:
+    page = opened()
+    for name, selector in (("bars", ".bar"), ("front", ".front")):
+        assert page.locator(f"#picture-0 svg {selector}").count() > 0
+        page.locator(f"#picture-0 [name={name}]").uncheck()
+        assert page.locator(f"#picture-0 svg {selector}").count() == 0
+    assert not page.locator("#picture-0 [name=published]").is_visible()  # no paper speaks of digits
+    page.locator("#facet").select_option("2")
+    page.locator("#picture-2 input[value=steps]").check(force=True)
+    assert page.locator("#picture-2 svg .printed > *").count() == 0
+    page.locator("#picture-2 [name=published]").check()
+    assert page.locator("#picture-2 svg .printed > *").count() > 0
+
+
+def test_a_point_shows_its_numbers_and_samples(opened: Open) -> None:
+    page = opened()
+    assert not page.locator("#tip").is_visible()
+    points(page, "LPD, 20 steps").hover()
+    card = page.locator("#tip")
+    text = card.inner_text()
+    assert "LPD, 20 steps" in text
+    assert re.search(r"fd_mnist@1000\s+11\.8\d* ± 0\.7", text)
+    assert card.locator("img").get_attribute("src").startswith("data:image/png;base64,")
+    assert card.locator("img").get_attribute("alt") == "Samples of classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    page.mouse.move(5, 5)
+    assert not card.is_visible()
+
+
+def test_points_are_kept_by_click_and_by_key_and_removed(opened: Open) -> None:
+    page = opened()
+    points(page, "PAR").click()
+    points(page, "PAR").click()
+    points(page, "Raster").focus()
+    assert "Raster" in page.locator("#tip").inner_text()
+    page.keyboard.press("Enter")
+    pins = page.locator("#picture-0 .pins .card-of")
+    assert pins.count() == 2
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+    page.get_by_role("button", name="Remove PAR, 19 steps").click()
+    assert pins.count() == 1
+    points(page, "PAR").click()
+    assert pins.count() == 2
+
+
+# The race ------------------------------------------------------------------------------------------------
+
+
+def lanes(page: Any) -> list[str]:
+    return page.locator("#race-0 .lane strong").all_text_contents()
+
+
+def seek(page: Any, share: float) -> None:
+    page.locator("#race-0 [name=time]").fill(str(round(1000 * share)))
+
+
+def test_the_race_plays_pauses_and_ends(opened: Open) -> None:
+    page = opened()
+    time = page.locator("#race-0 [name=time]")
+    seek(page, 0)
+    assert all(text.startswith("0 /") for text in page.locator("#race-0 .steps").all_text_contents())
+    page.locator("#race-0 [name=speed]").select_option("4")
+    page.locator("#race-0 .play").click()
+    page.wait_for_function("document.querySelector('#race-0 [name=time]').value > 100")
+    assert "slower" in page.locator("#race-0 .clock").text_content()
+    page.locator("#race-0 .play").click()
+    assert page.locator("#race-0 .play").text_content() == "Play"
+    held = time.input_value()
+    page.wait_for_timeout(120)
+    assert time.input_value() == held
+    page.locator("#race-0 .play").click()
+    page.wait_for_function("document.querySelector('#race-0 [name=time]').value === '1000'")
+    assert page.locator("#race-0 .lane.finished").count() == len(CELLS)
+
+
+def test_the_fastest_stands_first_and_finishes_first(opened: Open) -> None:
+    page = opened()
+    assert lanes(page) == [HOSTILE, "LPD", "LPD", "PAR", "SJD", "SJD", "Raster"]
+    seek(page, 0.5)
+    finished = page.locator("#race-0 .lane").evaluate_all(
+        "all => all.map((lane) => lane.classList.contains('finished'))"
+    )
+    assert finished == [True] * 5 + [False] * 2
+    page.locator("#race-0 [name=timed]").select_option("batch 64")
+    assert lanes(page)[-1] == "Raster"
+
+
+def test_another_class_is_another_image(opened: Open) -> None:
+    page = opened()
+    seek(page, 1)
+    picture = "document.querySelector('#race-0 canvas').toDataURL()"
+    page.wait_for_function("document.querySelector('#race-0 canvas').width === 192")
+    before = page.evaluate(picture)
+    page.locator("#race-0 [name=class]").select_option("7")
+    assert page.evaluate(picture) != before
+
+
+def test_a_draw_that_is_not_kept_flashes(opened: Open) -> None:
+    page = opened()
+    orange = """(at) => {
+      const canvas = document.querySelectorAll('#race-0 canvas')[at];
+      const pen = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d');
+      pen.drawImage(canvas, 0, 0);
+      const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
+      let count = 0;
+      for (let i = 0; i < data.length; i += 4) count += data[i] > 200 && data[i + 2] < 90 && data[i + 3] > 0;
+      return count;
+    }"""
+    page.wait_for_function("document.querySelector('#race-0 canvas').width === 192")
+    place = lanes(page).index("SJD")
+    seen = []
+    for share in range(60):
+        seek(page, share / 1000)
+        seen.append(page.evaluate(orange, place))
+    assert max(seen) > 0
+    assert min(seen) == 0
+    assert page.evaluate(orange, lanes(page).index("Raster")) == 0
+
+
+# Matrix, tables, tabs ------------------------------------------------------------------------------------
+
+
+def test_a_field_of_the_matrix_gives_its_reason(opened: Open) -> None:
+    page = opened()
+    page.locator("#iso-0 .matrix td.undefined").first.hover()
+    assert "undefined" in page.locator("#tip").inner_text()
+    page.locator("#iso-0 .matrix tr:has(th:text-is('LPD')) .faster").first.focus()
+    assert re.search(
+        "LPD takes .* times .*'s speed at equal fd_mnist@1000", page.locator("#tip").inner_text()
+    )
+
+
+def column(page: Any, name: str, at: int) -> list[str]:
+    return (
+        page.locator(f"table[data-name='{name}']")
+        .first.locator(f"tbody tr:visible > :nth-child({at})")
+        .all_text_contents()
+    )
+
+
+def test_a_heading_sorts_by_numbers_both_ways_and_leaves_the_missing_last(opened: Open) -> None:
+    page = opened()
+    head = page.locator("table[data-name=Quality]").first.get_by_role("button", name="steps")
+    head.click()
+    rising = column(page, "Quality", 2)
+    assert rising == ["4", "10", "10", "16", "19", "20", "32", "64", "–", "–"]
+    head.click()
+    assert column(page, "Quality", 2) == ["64", "32", "20", "19", "16", "10", "10", "4", "–", "–"]
+    assert page.locator("#numbers-0 th[aria-sort=descending]").count() == 1
+
+
+def test_a_filter_and_the_column_menu_hide(opened: Open) -> None:
+    page = opened()
+    holder = page.locator("#numbers-0 .table").nth(1)
+    holder.get_by_role("searchbox").fill("raster")
+    assert column(page, "Quality", 1) == ["Raster"]
+    holder.locator("summary").click()
+    holder.get_by_label("guidance").uncheck()
+    assert not holder.get_by_role("button", name="guidance").is_visible()
+
+
+def test_the_first_column_stays_in_view(opened: Open) -> None:
+    page = opened(390)
+    box = page.locator("#numbers-0 .scroll").nth(1)
+    first = box.locator("tbody th").first
+    before = first.bounding_box()["x"]
+    box.evaluate("box => (box.scrollLeft = 300)")
+    assert box.evaluate("box => box.scrollLeft") > 100
+    assert first.bounding_box()["x"] == pytest.approx(before, abs=1)
+
+
+def test_tables_are_copied_as_they_are_shown(opened: Open) -> None:
+    page = opened()
+    page.evaluate("navigator.clipboard.writeText = (text) => Promise.resolve((window.copied = text))")
+    holder = page.locator("#numbers-0 .table").nth(1)
+    holder.get_by_role("searchbox").fill("onerror")
+    found = {}
+    for form in ("CSV", "Markdown", "LaTeX"):
+        holder.get_by_role("button", name=f"Copy as {form}").click()
+        page.wait_for_function("window.copied")
+        found[form] = page.evaluate("window.copied")
+    assert found["CSV"].splitlines()[0].startswith("strategy,steps,guidance,fd_mnist@1000")
+    assert found["CSV"].splitlines()[1].startswith('"<img src=x onerror=""window.hit=1"">')
+    assert "\\<img src=x onerror" in found["Markdown"]
+    assert found["LaTeX"].splitlines()[:2][1] == "\\toprule"
+    assert "fd\\_mnist@1000" in found["LaTeX"]
+    assert "$\\pm$" in found["LaTeX"]
+    assert "\\$\\{1\\}" in found["LaTeX"]
+    assert found["LaTeX"].endswith("\\bottomrule\n\\end{tabular}")
+
+
+def test_tabs_by_click_and_by_arrow(opened: Open) -> None:
+    page = opened()
+    panels = page.locator("#pictures-0 [role=tabpanel]")
+    assert [panels.nth(at).is_visible() for at in range(2)] == [True, False]
+    page.locator("#pictures-0").get_by_role("tab", name="Second").click()
+    assert [panels.nth(at).is_visible() for at in range(2)] == [False, True]
+    page.keyboard.press("ArrowRight")
+    assert [panels.nth(at).is_visible() for at in range(2)] == [True, False]
+    assert page.locator("#pictures-0 [role=tab][aria-selected=true]").text_content() == "First"
+
+
+def test_a_command_is_copied(opened: Open) -> None:
+    page = opened()
+    page.evaluate("navigator.clipboard.writeText = (text) => Promise.resolve((window.copied = text))")
+    page.locator(".copier:visible").first.click()
+    page.wait_for_function("window.copied")
+    assert page.evaluate("window.copied") == "pardec sweep iso-quality"
+
+
+def test_rows_without_traces_say_how_to_get_a_race(opened: Open, tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.append(cell_row(0, *CELLS[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site, "drawings", lambda *_: [])
+        page = opened(path=write_report(tmp_path))
+    assert "no stored traces" in page.locator("#race-0").inner_text()
+    assert shown(page, "#race-0 .controls") == 0
+    assert points(page).count() == 1
