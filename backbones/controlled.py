@@ -1,5 +1,7 @@
 """The controlled trunk: what every strategy of the controlled tier is trained on."""
 
+from dataclasses import replace
+
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, round_up
 
 WIDTH = 128
@@ -13,6 +15,13 @@ CONTROLLED_TRUNK = TrunkConfig(
 )
 
 
-def controlled_network(codes: int, classes: int, grid: tuple[int, int]) -> NetworkConfig:
+SMALL_TRUNK = replace(
+    CONTROLLED_TRUNK, depth=3, width=WIDTH // 2, heads=2, mlp_width=round_up(int(2 * 4 * WIDTH / 6), 32)
+)
+"""Half as deep and half as wide, with heads of the same width: the small one of two networks in a decode."""
+SIZES = {"": CONTROLLED_TRUNK, "small": SMALL_TRUNK}
+
+
+def controlled_network(codes: int, classes: int, grid: tuple[int, int], size: str = "") -> NetworkConfig:
     """RMSNorm, SwiGLU, 2-D rotary phases, one class prefix, no adaLN: the same for all strategies."""
-    return NetworkConfig(CONTROLLED_TRUNK, codes, classes, grid)
+    return NetworkConfig(SIZES[size], codes, classes, grid)

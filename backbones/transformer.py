@@ -203,6 +203,9 @@ class Network(nn.Module):
         if config.registers and not self.takes_registers:
             raise ValueError(f"{type(self).__name__} has no registers, asked for {config.registers}")
         self.config = config
+        self.code_vectors: Tensor | None = None
+        """What the tokenizer decodes each code to, float32 [V, c]; handed over by whoever has both, to
+        strategies that read it."""
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
 
     @property

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from strategies.decoding.plan import Plan
     from strategies.decoding.presets import preset
     from strategies.decoding.registry import get, names
-    from strategies.decoding.requests import EVERYWHERE, Ask, Commit, Draft, Drawn, Redraw, Uniform
+    from strategies.decoding.requests import EVERYWHERE, Accept, Ask, Commit, Draft, Drawn, Redraw, Uniform
     from strategies.decoding.sampling import ForcedSampler, StreamSampler
     from strategies.decoding.streams import Streams
     from strategies.decoding.trace import Committed, Drafted
 
 __all__ = [
     "EVERYWHERE",
+    "Accept",
     "Ask",
     "Commit",
     "Committed",
@@ -82,7 +83,16 @@ _HOMES = {
     "strategies.decoding.plan": ("Plan",),
     "strategies.decoding.presets": ("preset",),
     "strategies.decoding.registry": ("get", "names"),
-    "strategies.decoding.requests": ("EVERYWHERE", "Ask", "Commit", "Draft", "Drawn", "Redraw", "Uniform"),
+    "strategies.decoding.requests": (
+        "EVERYWHERE",
+        "Accept",
+        "Ask",
+        "Commit",
+        "Draft",
+        "Drawn",
+        "Redraw",
+        "Uniform",
+    ),
     "strategies.decoding.sampling": ("ForcedSampler", "StreamSampler"),
     "strategies.decoding.streams": ("Streams",),
     "strategies.decoding.trace": ("Committed", "Drafted"),

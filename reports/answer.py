@@ -167,15 +167,18 @@ def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:
 
 
 def _speed_alone(cells: Sequence[Row], against: Against | None) -> list[Sentence]:
-    timed = [(row, named) for row, named in _faster(against)]
-    if against is None or not timed:
+    if against is None:
         return []
-    row, named = max(timed, key=lambda one: _ratio(one[1]))
+    timed = _faster(against) or [(row, named) for row, named in against.found if TIME in named]
+    row, named = max(timed, key=lambda one: _ratio(one[1]), default=(against.base, {}))
+    if TIME not in named:
+        return []
     text = (
         f"{display_name(row, cells)} decodes {_ratio_text(named)} times as many images a second as "
-        f"{display_name(against.base, cells)}."
+        f"{display_name(against.base, cells)}"
     )
-    return [Sentence(text, "cost")]
+    unbounded = named[TIME].p is None
+    return [Sentence(f"{text}; timed once, so nothing bounds that." if unbounded else f"{text}.", "cost")]
 
 
 def _no_quality(cells: Sequence[Row]) -> Sentence:

@@ -26,6 +26,10 @@ class Artifacts:
     """[n, H, W, 3] uint8."""
     classes: np.ndarray | None = None
     """[n]: class of each sample."""
+    drafts_tested: np.ndarray | None = None
+    """[h, w]: tests of drafts of each position, over all images."""
+    drafts_accepted: np.ndarray | None = None
+    """[h, w]: those passed."""
     lossiness_bits: np.ndarray | None = None
     """[n, K] float32: bits that each image loses at each step."""
     steps_of_images: np.ndarray | None = None
@@ -46,6 +50,8 @@ _RANKS = {
     "lossiness_bits": 2,
     "steps_of_images": 3,
     "lost_draws": 2,
+    "drafts_tested": 2,
+    "drafts_accepted": 2,
 }
 _NO_PICTURES = ("cost", "method")
 """Artifacts that are no arrays."""

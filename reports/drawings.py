@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from reports import lossiness, pictures, plots, predicted
+from reports import lossiness, pictures, plots, predicted, windows
 from reports.artifacts import Artifacts
 from reports.escape import file_stem
 from reports.frame import Facet, metrics
@@ -41,6 +41,21 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
         "of the first one.",
         partial(pictures.order_maps, facet, artifacts),
     )
+    if windows.families(facet):
+        yield Drawing(
+            "windows",
+            "Against the window of drafts",
+            "A wider window needs fewer steps, but its forwards take longer: the widest is seldom the "
+            "fastest.",
+            partial(windows.against_window, facet),
+        )
+    if windows.maps_of(facet, artifacts):
+        yield Drawing(
+            "acceptance",
+            "Where drafts are accepted",
+            "The share of tested drafts that were kept, at each place of the grid, over all images.",
+            partial(windows.acceptance_maps, facet, artifacts),
+        )
     yield Drawing(
         "film",
         "One image appearing",
@@ -72,6 +87,21 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
             "Speed-up explained",
             "From the ratio of steps to the measured speed-up: what each cost takes away.",
             partial(predicted.waterfall_figure, facet, costs),
+        )
+    if windows.families(facet):
+        yield Drawing(
+            "windows",
+            "Windows of drafts",
+            "A larger window takes fewer steps, and each of them longer: the fastest window need not be the "
+            "one of fewest steps.",
+            partial(windows.against_window, facet),
+        )
+    if windows.maps_of(facet, artifacts):
+        yield Drawing(
+            "acceptance",
+            "Where drafts are accepted",
+            "The share of tests that drafts of each place passed, over all images of the cell.",
+            partial(windows.acceptance_maps, facet, artifacts),
         )
     yield from _trade_offs(facet)
 

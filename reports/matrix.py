@@ -54,17 +54,18 @@ def matrix(iso: Iso) -> Matrix:
 
 def _field(pair: Advantage, one: Contrast | None, shown: bool, line: str, column: str) -> Field:
     if one is None or pair.qualities is None:
-        return Field("", None, f"{line} against {column}: undefined. {_sides(pair)}{pair.why}")
+        return Field("", None, f"{line} against {column}: undefined; {pair.why}{_sides(pair)}")
     interval = with_interval(one.value, one.low, one.high).replace("(n=1)", "(no interval)")
     verdict = "a difference" if shown else "no difference shown"
     over = " to ".join(f"{bound:.3g}" for bound in dict.fromkeys(pair.qualities))
     words = f"{line} takes {interval} times {column}'s speed at equal {pair.metric}, {over}: {verdict}."
+    limits = [one for one in pair.why.split("; ") if one.startswith("no interval at equal quality")]
     shade = max(-1.0, min(1.0, math.log2(one.value) / _DARKEST))
-    return Field(f"{one.value:.2f}", shade, f"{words} {pair.why}".strip(), shown)
+    return Field(f"{one.value:.2f}", shade, " ".join([words, *limits]), shown)
 
 
 def _sides(pair: Advantage) -> str:
-    return f"(A is {pair.a.label}, B is {pair.b.label}) " if pair.why else ""
+    return f" (A: {pair.a.label}, B: {pair.b.label})"
 
 
 def _inverse(one: Contrast | None) -> Contrast | None:

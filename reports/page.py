@@ -174,11 +174,12 @@ def _published(rows: Sequence[Row]) -> list[grid.Grid]:
 def _reruns(rows: Sequence[Row]) -> grid.Grid:
     """The command of every row."""
     named = namer(rows)
-    lines = [(named(row), row.cell, rerun.command(row) or "its settings are not stored") for row in rows]
+    untold = "no command line holds its settings"
+    lines = [(named(row), row.cell, rerun.command(row) or untold) for row in rows]
     return grid.of_texts(
         "Every row again",
         ("cell", "key", "command"),
         lines,
-        "Each command measures one cell anew, into a folder of its own.",
+        "Each command measures one cell, into results/runs/cells.",
         [row.strategy for row in rows],
     )

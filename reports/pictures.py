@@ -114,7 +114,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
         numbered = any(order.size <= _NUMBERED for _, order in panels)
         note = "with an order per image, that of the first"
-        _caption(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
+        note_under(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
     return figure
 
 
@@ -185,7 +185,7 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
                     above = bottom + _INCH + 0.04
                     page.text(left + _INCH / 2, above, strip.heads[column], fontsize=8, ha="center")
         page.set(xlim=(0, width), ylim=(0, height))
-        _caption(figure, caption, note)
+        note_under(figure, caption, note)
     return figure
 
 
@@ -225,7 +225,8 @@ def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
     return [next(unused[int(c)]) for c in classes]
 
 
-def _caption(figure: Figure, caption: str, note: str) -> None:
+def note_under(figure: Figure, caption: str, note: str) -> None:
+    """Settings under the figure, so that a picture that travels alone still says what it shows."""
     characters = int(figure.get_figwidth() * 16)
     lines = [*style.wrapped(caption, characters), *style.wrapped(note, characters)]
     figure.text(

@@ -1,6 +1,6 @@
 """The data of the page's interactive picture: every cell at its numbers, and the papers' points beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ AXES = {
     "flops": Axis("FLOPs", "GFLOPs per image", "flops_per_image", scale=1e-9, counted=True),
 }
 
+SPEED = AXES["throughput"].title
+"""What lies up where no cell has a quality."""
+
 
 def axes() -> list[dict[str, Any]]:
     """What the switches say."""
@@ -53,8 +56,9 @@ def facet_points(facet: Facet, beside: Mapping[str, Artifacts], owners: list[str
     """A facet of one batch size; ``owners``: strategies by the number of their colour."""
     cells = [row for row in facet.cells if row.status == "ok"]
     names = metrics(facet.cells)
+    shown = [{"name": name, "lower": lower_is_better(name)} for name in names]
     return {
-        "metrics": [{"name": name, "lower": lower_is_better(name)} for name in names],
+        "metrics": shown or [{"name": SPEED, "lower": False}],
         "cells": [_point(row, facet, beside, names, owners) for row in cells],
         "anchors": [
             {"label": row.label, "y": _qualities(row, names), "owner": owners.index(row.strategy)}
@@ -71,7 +75,7 @@ def facet_points(facet: Facet, beside: Mapping[str, Artifacts], owners: list[str
 
 
 def _point(
-    row: Row, facet: Facet, beside: Mapping[str, Artifacts], names: Iterable[str], owners: list[str]
+    row: Row, facet: Facet, beside: Mapping[str, Artifacts], names: Sequence[str], owners: list[str]
 ) -> dict[str, Any]:
     found = beside.get(result_key(row), Artifacts())
     shown = row.cell if found.samples is not None else None
@@ -83,7 +87,7 @@ def _point(
         "name": display_name(row, facet.rows),
         "variant": bool(row.options),
         "x": {axis: reading for axis in AXES if (reading := _reading(row, axis)) is not None},
-        "y": _qualities(row, names),
+        "y": _qualities(row, names) if names else _speed(row),
         "texts": _texts(row),
         "sprite": shown,
         "classes": [int(one) for one in found.classes[:SHOWN]] if found.classes is not None else [],
@@ -103,6 +107,11 @@ def _reading(row: Row, axis: str) -> Numbers | None:
 
 def _qualities(row: Row, names: Iterable[str]) -> dict[str, Numbers]:
     return {name: list(estimate_of(row, name)) for name in names if measured(row, name) is not None}
+
+
+def _speed(row: Row) -> dict[str, Numbers]:
+    reading = _reading(row, "throughput")
+    return {} if reading is None else {SPEED: reading}
 
 
 def _texts(row: Row) -> list[tuple[str, str]]:

@@ -82,7 +82,7 @@ def _lane(row: Row, stored: Artifacts) -> dict[str, Any] | None:
         "classes": [int(one) for one in stored.classes[:images]],
         "steps": steps.reshape(images, -1).tolist(),
         "lost": _lost(stored, images, steps[0].size),
-        "count": [int(one.max()) + 1 for one in steps],
+        "count": [max(int(one.max()) + 1, row.steps_least or 0) for one in steps],
         "seconds": _seconds(row),
         "share": _shares(row),
         "sprite": row.cell,

@@ -12,8 +12,8 @@ _BESIDES = ("pins", "options", "plugin", "checkpoints", "zoo", "size", "label")
 
 
 def command(row: Row) -> str | None:
-    """A line for a shell; None for a row of an older schema, which doesn't hold its settings, or where a
-    value has both kinds of quotes."""
+    """A line for a shell; None for a row of an older schema, which doesn't hold its settings, and for
+    tables and texts with both kinds of quotes, which take a sweep file."""
     stored = row.settings
     if "strategy" not in stored:
         return None
@@ -37,12 +37,17 @@ def command(row: Row) -> str | None:
 
 
 def _defaults() -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(Settings)}
+    return {
+        one.name: one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        for one in dataclasses.fields(Settings)
+    }
 
 
 def _part(name: str, value: Any) -> str | None:
     if isinstance(value, bool):
         return f"{name}={str(value).lower()}"
+    if isinstance(value, dict | list):
+        return None  # a table takes a sweep file
     if not isinstance(value, str):
         return f"{name}={value}"
     if not set(value) & set(",|\"'<>= "):

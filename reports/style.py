@@ -37,7 +37,11 @@ DARK = (
     "#d98fdb",
 )
 """The same colours on a dark page: the hue stays, the contrast is that of the light ones on white."""
-ANCHORS = {"real": ("Real images", "#6b7280"), "reconstruction": ("Reconstructions", "#9ca3af")}
+ANCHORS = {
+    "real": ("Real images", "#6b7280"),
+    "reconstruction": ("Reconstructions", "#9ca3af"),
+    "reconstruction-multiscale": ("Reconstructions, multi-scale", "#c0c4cc"),
+}
 """Titles and colours of the rows that decode nothing."""
 INK = "#1f2328"
 MUTED = "#6b7280"

@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeVar
 from results.rules import Rule
 
 _METADATA = "declared"
-Applies = Literal["always", "decoding", "guidance", "power-cosine"]
-"""Where a setting can matter: for every cell, where something is decoded, with guidance, by that schedule."""
+Applies = Literal["always", "decoding", "guidance", "power-cosine", "random weights"]
+"""Where a setting can matter: for every cell, where something is decoded, with guidance, by that schedule,
+without trained weights."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ _APPLIES: dict[Applies, Callable[[Row], bool]] = {
     "decoding": lambda row: row.tier != "anchor",
     "guidance": lambda row: row.guidance is not None,
     "power-cosine": lambda row: row.guidance is not None and row.guidance_schedule == "power-cosine",
+    "random weights": lambda row: row.tier != "anchor",  # null in rows of trained ones
 }
 
 

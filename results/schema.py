@@ -37,6 +37,7 @@ RANDOM_WEIGHTS = "random"
 """Stands in ``Row.checkpoint`` for the hash of weights that were never trained."""
 
 _NO_DRAFTS = "the strategy drafts no tokens"
+_NO_TESTS = "the strategy tests no drafts"
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,16 @@ class Row:
     """Tokens through the networks per image; the two halves of guidance are not doubled."""
     draft_tokens: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_DRAFTS)
     """Tokens drafted per image, accepted ones included."""
+    drafts_tested: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_TESTS)
+    """Tests of drafts per image."""
     accepted_share: float | None = measured(
-        since=5, counted=True, drawn=True, better="higher", least=0, absent=_NO_DRAFTS
+        since=5, counted=True, drawn=True, better="higher", least=0, absent=_NO_TESTS
     )
-    """Share of the drafted tokens that were accepted."""
+    """Share of the tests that a draft passed."""
     wasted_flops: float | None = measured(
         since=5, unit="FLOPs", counted=True, drawn=True, better="lower", least=0, absent=_NO_DRAFTS
     )
-    """FLOPs per image behind drafts that were not accepted."""
+    """FLOPs per image behind drawn tokens that were not kept."""
     flops_per_image: float | None = measured(
         column=True, unit="FLOPs", counted=True, drawn=True, better="lower", least=0
     )
@@ -214,8 +217,8 @@ class Row:
     unmeasured: dict[str, str] = annotation(factory=dict)
     """Field -> why its number is null."""
     artifacts: dict[str, str] = annotation(factory=dict)
-    """``trace``, ``samples``, ``lossiness``: npz files, relative to the folder of the rows; ``cost``,
-    ``method``: JSON."""
+    """``trace``, ``samples``, ``lossiness``, ``acceptance``: npz files, relative to the folder of the rows;
+    ``cost``, ``method``: JSON."""
     schema: int = annotation(factory=lambda: SCHEMA)
 
     def __post_init__(self) -> None:

@@ -158,13 +158,14 @@ class Settings:
         None,
         rule=number("a share from 0 to 1", lambda value: 0 <= value <= 1),
         late=True,
-        applies="decoding",
+        applies="random weights",
         joins=True,
         draws=True,
         caveat=True,
         label="acceptance {} (declared)",
     )
-    """Share of drafts that counts as accepted, where random weights give no honest count of steps."""
+    """Share of drafts that counts as accepted, where random weights give no honest count of steps;
+    trained ones say themselves."""
     batch: int = setting(64, rule=whole(1, 10**6), applies="decoding", joins=True, shared="machine")
     images: int = setting(1000, rule=whole(1, 10**8))
     once: bool = setting(False, rule=switch(), applies="decoding")

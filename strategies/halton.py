@@ -1,5 +1,6 @@
 """Halton: MaskGIT's network in an order spread out evenly (Besnier et al., arXiv 2503.17076)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,9 +14,15 @@ from strategies.decoding.decode import Rows
 from strategies.decoding.orders import halton
 from strategies.decoding.plan import Plan, known_first
 from strategies.decoding.requests import Commit, Decoding, Draft
+from strategies.decoding.sampling import Sampler
 from strategies.decoding.schedules import halton_sizes
 from strategies.decoding.streams import Streams
 from strategies.maskgit import MaskedNetwork, masked_logits
+
+
+def sharpened(multiplier: float) -> Callable[[Tensor, Sampler], Tensor]:
+    """The sampler's distribution of logits that are multiplied first."""
+    return lambda guided, sampler: sampler.probabilities(multiplier * guided)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ class Halton(TrainingFree[MaskedNetwork]):
         codes, groups = network.blank(plan, rows), plan.groups()
         for at, multiplier in zip(groups, self.multipliers(len(groups)), strict=True):
             logits = network(rows.labels, rows.repeat(codes), rows.order, at)
-            drawn = yield Draft(multiplier * logits, at, noise="place")
+            law = None if multiplier == 1 else sharpened(multiplier)
+            drawn = yield Draft(logits, at, noise="place", law=law)
             codes[:, at] = drawn.tokens
             # A mask that is drawn stays one for the network, and in the image is the last code.
             yield Commit(at, drawn.tokens.clamp(max=network.mask - 1))

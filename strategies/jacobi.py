@@ -6,33 +6,33 @@ ones, so the longest run of such drafts, and the draw after it, are raster's own
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Commit, Decoding, Draft
-from strategies.decoding.speculation import Speculative, Window, until_rejection
-from strategies.raster import RasterNetwork
+from strategies.decoding.requests import Accept, Commit, Decoding, Draft
+from strategies.decoding.speculation import Guess, Sequential, Speculative, Window, until_rejection
 
 
 @dataclass(frozen=True)
-class Jacobi(Speculative[RasterNetwork]):
+class Jacobi(Speculative):
     name: ClassVar[str] = "jacobi"
     title: ClassVar[str] = "Jacobi"
     paper: ClassVar[str] = "2305.10427"
-    base: ClassVar[str] = "raster"
     lossless: ClassVar[bool] = True
     decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
 
-    init: Literal["random", "repeat_horizon", "repeat_vertical"] = "random"
-    """First draft of a new place: any code, or the token to its left or above it."""
+    init: Guess = "random"
+    """First draft of a new place."""
 
-    def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:
         window = Window(self, network, plan, rows, self.init)
         yield from window.prefill()
         while length := window.open():
             at = yield from window.lay(length)  # [B, L]
             drawn = yield Draft(window.forward(), at, noise="place")
-            final = until_rejection(window.drafts == drawn.tokens[:, :-1], at)
+            equal = window.drafts == drawn.tokens[:, :-1]
+            final = until_rejection((yield Accept(equal.float(), window.tested)), at)
             yield Commit(at, drawn.tokens, where=final)
-            window.advance(drawn.tokens, final)
+            window.advance(drawn.tokens, final, drawn.probs if self.init.startswith("sample") else None)

@@ -78,12 +78,12 @@ class RARNetwork(Network):
         start = self.start.expand(len(x), -1, -1)
         return torch.cat([start + self.positions[:, :1] if self.learned else start, x], dim=1)
 
-    def modulations(self, labels: Tensor, start: int, end: int) -> list[Tensor]:
-        """What adaLN does at the sequence indices from ``start`` to ``end``, by class and index alone.
+    def modulations(self, labels: Tensor, at: slice | Tensor) -> list[Tensor]:
+        """What adaLN does at the sequence indices ``at``, a slice or [R, n], by class and index alone.
 
         [R, n, 6d] for each block and [R, n, 2d] for the final norm.
         """
-        steps = self.step_embeddings[:, start:end]
+        steps = self.step_embeddings[:, at] if isinstance(at, slice) else self.step_embeddings[0][at]
         condition = F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)  # [R, n, d]
         return [*self.trunk.modulations(condition), self.final_modulation(condition)]
 
@@ -99,14 +99,14 @@ class RARNetwork(Network):
         """Logits [R, n, V] of embedded rows x [R, n, d], or of the last ``asked`` of them."""
         if not self.adaln:
             return self.head(self.norm(self.trunk(x, phases, view, cache, asked=asked))).float()
-        start = view.start
-        if not isinstance(start, int):
-            raise ValueError("adaLN's parts are made for slots that all images share")
-        *of_blocks, final = modulations.between(self, start, start + x.shape[1])
+        *of_blocks, final = modulations.of(self, view.start, x.shape[1])
         # The reverse of the blocks' order: scale, then shift.
         scale, shift = of_last(final, asked).chunk(2, dim=-1)
         x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks, asked=asked))
         return self.head(modulate(x, shift, scale)).float()
+
+    def feed(self, labels: Tensor, places: int) -> "RARFeed":
+        return RARFeed(self, labels, places)
 
 
 class Modulations:
@@ -117,14 +117,48 @@ class Modulations:
         self.first = self.past = 0
         self.made: list[Tensor] = []
 
+    def of(self, network: RARNetwork, start: int | Tensor, rows: int) -> list[Tensor]:
+        """Those of so many sequence indices from ``start`` on; [R]: where each row starts by itself."""
+        if isinstance(start, int):
+            return self.between(network, start, start + rows)
+        return network.modulations(self.labels, start[:, None] + torch.arange(rows, device=start.device))
+
     def between(self, network: RARNetwork, start: int, end: int) -> list[Tensor]:
         """Those of the sequence indices from ``start`` to ``end``, each [R, end - start, ...]."""
         if end > self.past:
             last = network.config.places + 1
             self.first, self.past = start, max(end, min(start + self.ahead, last))
             self.made.clear()  # before as many come into being
-            self.made = network.modulations(self.labels, self.first, self.past)
+            self.made = network.modulations(self.labels, slice(self.first, self.past))
         return [made[:, start - self.first : end - self.first] for made in self.made]
+
+
+class RARFeed:
+    """One decode in raster order, each row at its own pace: place n is predicted from slot n of the cache,
+    behind the start vector's where there is one."""
+
+    def __init__(self, network: RARNetwork, labels: Tensor, places: int) -> None:
+        """labels [R]; places: of the cache, those past the end included."""
+        order = torch.arange(network.config.places, device=network.device)
+        self.network, self.labels, self.last = network, labels, len(order) - 1
+        self.positional, self.phases = network.positional(order), network.input_phases(order)  # [N, d]
+        self.modulations = Modulations(labels, 1)
+        self.before = int(network.adaln)
+        self.cache = network.cache(len(labels), network.config.trunk.depth, self.before + places)
+
+    def first(self) -> Tensor:
+        ids = self.network.class_ids(self.labels)[:, None]  # [R, 1]
+        x = self.network.with_start(self.network.embeddings(ids) + self.positional[:1])
+        phases = None if self.phases is None else self.phases[:1]
+        view = View(start=0, causal=True)
+        return self.network(x, phases, view, self.cache, self.modulations, asked=1)
+
+    def behind(self, tokens: Tensor, start: Tensor, reach: int) -> Tensor:
+        at = (start[:, None] + torch.arange(tokens.shape[1], device=start.device)).clamp(max=self.last)
+        x = self.network.embeddings(tokens) + self.positional[at]  # [R, L, d]
+        phases = None if self.phases is None else self.phases[at]
+        view = View(start=self.before + start, reach=self.before + reach)
+        return self.network(x, phases, view, self.cache, self.modulations)
 
 
 @dataclass(frozen=True)

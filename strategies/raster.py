@@ -36,6 +36,29 @@ class RasterNetwork(Network):
     def logits(self, x: Tensor) -> Tensor:
         return self.head(self.norm(x)).float()
 
+    def feed(self, labels: Tensor, places: int) -> "RasterFeed":
+        return RasterFeed(self, labels, places)
+
+
+class RasterFeed:
+    """One decode in raster order, each row at its own pace: slot n of the cache is what predicts place n."""
+
+    def __init__(self, network: RasterNetwork, labels: Tensor, places: int) -> None:
+        """labels [R]; places: of the cache, those past the end included."""
+        self.network, self.labels, self.last = network, labels, network.config.places - 1
+        self.cache = network.cache(len(labels), network.config.trunk.depth, places)
+        self.phases = network.phases(torch.arange(self.last + 1, device=network.device))
+
+    def first(self) -> Tensor:
+        x = self.network.class_embedding(self.labels).unsqueeze(1)  # [R, 1, d]
+        return self.network(x, None if self.phases is None else self.phases[:1], View(start=0), self.cache)
+
+    def behind(self, tokens: Tensor, start: Tensor, reach: int) -> Tensor:
+        at = (start[:, None] + torch.arange(tokens.shape[1], device=start.device)).clamp(max=self.last)
+        x = self.network.token_embedding(tokens)  # [R, L, d]
+        phases = None if self.phases is None else self.phases[at]
+        return self.network(x, phases, View(start=start, reach=reach), self.cache)
+
 
 @dataclass(frozen=True)
 class Raster(Strategy[RasterNetwork]):

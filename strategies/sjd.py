@@ -5,7 +5,7 @@ tested from left to right against the distribution q that they were drawn from; 
 drawn anew from the residual, and the places behind it take fresh draws from p as their next drafts.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,21 +14,26 @@ from torch import Tensor
 
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Commit, Decoding, Draft, Redraw, Request, Uniform
+from strategies.decoding.requests import Accept, Commit, Decoding, Draft, Request
 from strategies.decoding.sampling import Sampler
-from strategies.decoding.speculation import Guess, Speculative, Window, of_tokens, residual, until_rejection
-from strategies.raster import RasterNetwork
+from strategies.decoding.speculation import (
+    Guess,
+    Sequential,
+    Speculative,
+    Window,
+    of_tokens,
+    until_redrawn,
+)
 
 Judged = tuple[Tensor, Tensor, Tensor]
 """Tokens [B, L], which of them are final, bool [B, L], and distributions kept with them [B, L, V]."""
 
 
 @dataclass(frozen=True)
-class SJD(Speculative[RasterNetwork]):
+class SJD(Speculative):
     name: ClassVar[str] = "sjd"
     title: ClassVar[str] = "SJD"
     paper: ClassVar[str] = "2410.01699"
-    base: ClassVar[str] = "raster"
     decides_steps: ClassVar[bool] = True
     tests_drafts: ClassVar[bool] = True
 
@@ -47,7 +52,7 @@ class SJD(Speculative[RasterNetwork]):
     def batch_exact(self) -> bool:  # type: ignore[override]
         return self.loop == "own"
 
-    def decode(self, network: RasterNetwork, plan: Plan, rows: Rows) -> Decoding:
+    def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:
         window = Window(self, network, plan, rows, self.init)
         yield from window.prefill()
         before = 0
@@ -71,24 +76,17 @@ class SJD(Speculative[RasterNetwork]):
         if at.shape[1] == 1:
             return fresh, at >= 0, p
         tested = torch.where(at[:, 1:] < 0, -1, at[:, :-1])
-        uniform = yield Uniform("accept", tested)
-        accepted = uniform < (of_tokens(p[:, :-1], drafts) / of_tokens(q, drafts)).clamp(max=1)
-        final = until_rejection(accepted, at)  # [B, L]
-        stands = final[:, 1:]  # a draft is kept where the place after it is reached
-        rejected = final[:, :-1] & ~stands & (tested >= 0)  # one of an image, or none
-        images, first = torch.arange(len(at), device=at.device), rejected.int().argmax(dim=1)
-        rest = residual(p[images, first], q[images, first])  # [B, V]
-        if self.loop == "published":
-            rest = published_law((rest / rest.sum(dim=-1, keepdim=True)).log(), sampler)
-        where = torch.where(rejected, tested, -1).amax(dim=1, keepdim=True)
-        redrawn = yield Redraw(rest.unsqueeze(1), where)  # [B, 1]
-        tokens = fresh.clone()
-        tokens[:, :-1] = torch.where(stands, drafts, torch.where(rejected, redrawn, fresh[:, :-1]))
+        accepted = yield Accept(of_tokens(p[:, :-1], drafts) / of_tokens(q, drafts), tested)
+        rest = self.filtered_again(sampler) if self.loop == "published" else None
+        tokens, final = yield from until_redrawn(at, drafts, accepted, q, p, fresh, rest)
         if self.loop == "own":
             return tokens, final, p
         laws = p.clone()
-        laws[:, :-1] = torch.where(stands.unsqueeze(2), q, p[:, :-1])
+        laws[:, :-1] = torch.where(final[:, 1:].unsqueeze(2), q, p[:, :-1])
         return tokens, final & final.all(dim=0), laws
+
+    def filtered_again(self, sampler: Sampler) -> Callable[[Tensor], Tensor]:
+        return lambda rest: published_law((rest / rest.sum(dim=-1, keepdim=True)).log(), sampler)
 
     def published_length(self, longest: int, places: int, before: int) -> int:
         """A window from the third forward on until the last window + 2 places; ``before``: tokens accepted

@@ -14,8 +14,14 @@ from results.fields import Applies
 from results.rules import TUNED
 from results.settings import DECLARED, Settings
 
-ANCHORS = {"real": "Real images", "reconstruction": "Reconstructions"}
-"""Rows that decode nothing: the held-out images, and what the tokenizer makes of them."""
+ANCHORS = {
+    "real": "Real images",
+    "reconstruction": "Reconstructions",
+    "reconstruction-multiscale": "Reconstructions, multi-scale",
+}
+"""Rows that decode nothing: the held-out images, and what a tokenizer makes of them."""
+RECONSTRUCTING = {"reconstruction": "tokenizer", "reconstruction-multiscale": "multiscale"}
+"""Anchor -> the zoo's tokenizer that its images went through."""
 ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200
 RANDOM = "random"
@@ -121,6 +127,7 @@ APPLIES: dict[Applies, Callable[[Cell], bool]] = {
     "power-cosine": lambda cell: (
         not cell.is_anchor and cell.guidance is not None and cell.guidance_schedule == "power-cosine"
     ),
+    "random weights": lambda cell: not cell.is_anchor and cell.checkpoint == RANDOM,
 }
 """Whether a setting that declares the key can matter to a cell."""
 

@@ -13,6 +13,7 @@ from harness.images.shards import Shards, export_adm, flipped
 from harness.images.stores import ImageStore
 from harness.machine.distributed import local_device, processes
 from harness.machine.terminal import progress_bar
+from harness.measure.counts import counters_of
 from harness.quality.assess.adm import assess
 from harness.subject.pins import finished
 from harness.subject.prepare import check_tokenizer, prepare
@@ -61,7 +62,7 @@ def _generate(cell: Cell, store: ImageStore) -> None:
         task = bar.add_task(escape(cell.describe()), total=store.images_missing)
         for images in store.batches():
             batch = run_batch(subject, images)
-            store.add(images, batch.codes, batch.pixels)
+            store.add(images, batch.codes, batch.pixels, counters_of(batch.decoded))
             bar.advance(task, len(images))
 
 

@@ -29,6 +29,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="fashion, idx:DIR, mnist or imagefolder:PATH (default: %(default)s); with the first two, "
         "networks are trained from mark to mark",
     )
+    command.add_argument(
+        "--size",
+        choices=("", "small"),
+        default="",
+        help="small: a network half as deep and wide, zoo/NAME-small (default: the trunk of all)",
+    )
     command.add_argument("--most", type=int, metavar="MARK", help="with fashion: no mark beyond this one")
     command.add_argument(
         "--codes",

@@ -45,7 +45,7 @@ def train(options: argparse.Namespace) -> int:
         _train_tier(targets, options.out or zoo.SHIPPED / "fashion", options)
         return 0
     for target in targets:
-        stem = target if target in FILES else zoo.file_stem(target, options.seed or 0)
+        stem = target if target in FILES else zoo.file_stem(target, options.seed or 0, options.size)
         if options.all and not options.again and (folder / f"{stem}.json").is_file():
             print(f"{target}: in the zoo already")
             continue
@@ -60,13 +60,15 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
         files = [target for target in files if not (folder / f"{target}.json").is_file()]
     names = sorted(set(targets) - set(FILES), key=lambda name: ((*ORDER, name).index(name), name))
     recipe = _tier_recipe(options) if names else None
-    for target in [target for target in files if target == "tokenizer"]:
+    tokenizers = ("tokenizer", more_tokenizers.MULTISCALE)
+    for target in [target for target in files if target in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
-    if recipe is not None:
-        train_tier(
-            names, recipe, material(options.data, folder, options.runs), folder, options.runs, options.most
-        )
-    for target in [target for target in files if target != "tokenizer"]:
+    for speaks in dict.fromkeys(registry.get(name).tokenizer for name in names):
+        assert recipe is not None  # by names
+        given = material(options.data, folder, options.runs, speaks, options.size)
+        speakers = [name for name in names if registry.get(name).tokenizer == speaks]
+        train_tier(speakers, recipe, given, folder, options.runs, options.most)
+    for target in [target for target in files if target not in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
 
 
@@ -82,8 +84,11 @@ def _tier_recipe(options: argparse.Namespace) -> MarkRecipe:
 
 def _targets(options: argparse.Namespace) -> list[str]:
     strategies = registry.names()
-    shared = [*zoo.SHARED, *(zoo.OTHER_TOKENIZERS if is_fashion(options.data) else ())]
+    other = zoo.OTHER_TOKENIZERS if is_fashion(options.data) else (more_tokenizers.MULTISCALE,)
+    shared = [*zoo.SHARED, *other]
     asked = [name for name in (options.what, options.strategy) if name is not None]
+    if options.size and (options.all or {*asked} & {*FILES}):
+        raise UserError(f"--size {options.size}: expected the name of a strategy whose network it is")
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*shared, *strategies])}")
     if options.most is not None and not is_fashion(options.data):
@@ -116,4 +121,4 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
         return train_classifier(target, folder, tokenizer=tokenizer, **settings)  # type: ignore[arg-type]
     if options.codes is not None and not options.codes.is_file():
         raise UserError(f"--codes '{options.codes}': no such file")
-    return train_network(target, folder, options.runs, codes=options.codes, **settings)
+    return train_network(target, folder, options.runs, codes=options.codes, size=options.size, **settings)

@@ -1,15 +1,15 @@
 """Images and tokens of one run on disk, cut by image index, so that a run can be split, killed and resumed.
 
-A shard is one npz of a range of images: ``tokens`` int32 [n, N] in raster order and, where the run has a
-tokenizer, ``images`` uint8 [n, 3, H, W]. An image depends on its index alone, so the union of the shards is
-the same however the run was cut, as long as every cut is a multiple of the batch.
+A shard is one npz of a range of images: ``tokens`` int32 [n, N] in raster order, what was counted of each
+image and, where the run has a tokenizer, ``images`` uint8 [n, 3, H, W]. An image depends on its index alone,
+so the union of the shards is the same however the run was cut, at multiples of the batch.
 """
 
 import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,9 +94,18 @@ class Shards:
         mine = chunks[share.index :: share.count]
         return [chunk for chunk in mine if not there[chunk.start : chunk.stop].all()]
 
-    def write(self, images: range, tokens: NDArray[Any], pixels: NDArray[np.uint8] | None) -> None:
-        """Store a range whole or not at all. tokens: [n, N]; pixels: uint8 [n, 3, H, W]."""
-        arrays: dict[str, NDArray[Any]] = {"tokens": tokens.astype(np.int32)}
+    def write(
+        self,
+        images: range,
+        tokens: NDArray[Any],
+        pixels: NDArray[np.uint8] | None,
+        counters: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Store a range whole or not at all.
+
+        tokens: [n, N]; pixels: uint8 [n, 3, H, W]; counters: what was counted of each image, [n, ..].
+        """
+        arrays: dict[str, NDArray[Any]] = {"tokens": tokens.astype(np.int32), **(counters or {})}
         if pixels is not None:
             arrays["images"] = pixels
         path = self.folder / f"shard-{images.start:08d}-{images.stop:08d}.npz"
@@ -125,6 +134,24 @@ class Shards:
             raise UserError(
                 f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
             )
+
+    def counters(self, required: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """What was counted of the images of each shard, each image once, by name.
+
+        Raises UserError where a shard doesn't hold what is required.
+        """
+        done = 0
+        for images, path in self.files():
+            if images.stop <= done:
+                continue
+            found = read_arrays(path, array_headers(path).keys() - {"tokens", "images"})
+            lacking = [name for name in required if name not in found]
+            if lacking:
+                raise UserError(
+                    f"'{path}' holds no {lacking[0]} of its images: remove it to have them made anew"
+                )
+            yield {name: one[done - images.start : self.total - images.start] for name, one in found.items()}
+            done = images.stop
 
     def tokens(self) -> NDArray[np.int32]:
         """Tokens of all images [total, N], raster order."""

@@ -1,10 +1,12 @@
 """The images of a run as they are made: a shard on disk for every chunk of batches, one chunk in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.cell.cell import Cell
@@ -32,6 +34,7 @@ class ImageStore:
     _missing: list[range] = field(default_factory=list)
     _tokens: list[Tensor] = field(default_factory=list)
     _pixels: list[Tensor] = field(default_factory=list)
+    _counters: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -50,10 +53,17 @@ class ImageStore:
         for chunk in list(self._missing):
             yield from cut(chunk, self.batch)
 
-    def add(self, images: range, tokens: Tensor, pixels: Tensor | None) -> None:
+    def add(
+        self,
+        images: range,
+        tokens: Tensor,
+        pixels: Tensor | None,
+        counters: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         """Take one batch; write its chunk when it is whole. Images that are on disk already are left out.
 
         tokens: int [B, N]; pixels: uint8 [B, 3, H, W] on the CPU, or None without a tokenizer.
+        counters: [B, ..] each.
         """
         chunk = next((chunk for chunk in self._missing if images.start in chunk), None)
         if chunk is None:
@@ -61,8 +71,12 @@ class ImageStore:
         self._tokens.append(tokens.cpu())
         if pixels is not None:
             self._pixels.append(pixels)
+        self._counters.append(counters or {})
         if images.stop == chunk.stop:
             whole = torch.cat(self._pixels).numpy() if self._pixels else None  # [chunk, 3, H, W]
-            self.shards.write(chunk, torch.cat(self._tokens).numpy().astype(np.int32), whole)
+            counted = {
+                name: np.concatenate([one[name] for one in self._counters]) for name in self._counters[0]
+            }
+            self.shards.write(chunk, torch.cat(self._tokens).numpy().astype(np.int32), whole, counted)
             self._missing.remove(chunk)
-            self._tokens, self._pixels = [], []
+            self._tokens, self._pixels, self._counters = [], [], []

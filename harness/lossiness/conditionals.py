@@ -51,6 +51,9 @@ class Witness:
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         return self.sampler.draw_from(probs, noise)
 
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        return self.sampler.race(probs, positions)
+
 
 def log_probabilities(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(logits / temperature) of ``tokens`` [B, n], in nats: float64 [B, n]."""

@@ -17,6 +17,7 @@ from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
+from strategies.decoding.contract.recording import random_code_vectors
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.networks import network_of
 from strategies.decoding.orders import OrderRule, ruled_orders
@@ -114,6 +115,8 @@ class World:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * WEIGHT_STD)
             if "norm" in name and name.endswith("weight"):
                 parameter.add_(1.0)
+        if strategy.reads_code_vectors:
+            network.code_vectors = random_code_vectors(self.codes, seed)
         return network
 
     def steps(self, strategy: Strategy, steps: int | None) -> int:

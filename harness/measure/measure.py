@@ -18,7 +18,7 @@ from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
 from harness.machine.memory import PeakMemory
-from harness.measure.counts import Counts
+from harness.measure.counts import OF_IMAGES, Counts, counters_of
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
@@ -240,8 +240,9 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     counts = found.counts
     for images in found.gallery.batches(cell):
         batch = run_batch(subject, images, keep_drafts=found.gallery.race.wants(images))
-        found.gallery.add(subject, batch)
-        counts.add(batch.plan, batch.decoded)
+        counters = counters_of(batch.decoded)
+        counts.add(batch.plan, counters)
+        found.gallery.add(subject, batch, counters)
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
             seconds.append(batch.seconds)
@@ -250,6 +251,9 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         seconds.append(run_batch(subject, range(cell.batch)).seconds)
         return seconds[-1]["total"]
 
+    if found.gallery.store is not None:  # also those of images that another process made
+        counts.parts = list(found.gallery.store.shards.counters(OF_IMAGES))
+    found.gallery.by_position = counts.by_position
     repeats = repeat(again, budget, [one["total"] for one in seconds])
     samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)

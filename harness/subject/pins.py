@@ -9,11 +9,11 @@ from harness.images.data import folder_of
 from harness.images.folders import class_folders, clean_files, content_hash
 from harness.quality.assess.adm import with_scoring
 from harness.subject.prepare import check_counts, check_device, load_plugins, prepare
+from harness.subject.tokenizers import zoo_tokenizer
 from harness.weights import zoo
 from harness.weights.finite import check_zoo_file
 from pardec.errors import UserError
 from pardec.hashing import file_sha256
-from strategies.decoding import registry
 
 
 def finished(cell: Cell) -> Cell:
@@ -38,7 +38,7 @@ def finished(cell: Cell) -> Cell:
 
 def _shared_files(cell: Cell) -> dict[str, Path]:
     """The zoo's files that a cell uses, by role; its tokenizer is its strategy's."""
-    own = "tokenizer" if cell.is_anchor else registry.get(cell.strategy).tokenizer
+    own = zoo_tokenizer(cell)
     return {role: zoo.shared_file(own if role == "tokenizer" else role, cell.zoo) for role in zoo.SHARED}
 
 

@@ -104,6 +104,11 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     strategy, config = source.strategy, source.config
     if cell.acceptance is not None and not strategy.tests_drafts:
         raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
+    if strategy.reads_code_vectors and cell.is_published and cell.tokenizer_checkpoint is None:
+        raise UserError(
+            f"strategy '{cell.strategy}' compares the vectors of codes: it needs tokenizer_checkpoint = "
+            f"'{RANDOM}' or a path"
+        )
     guidance = None
     if cell.scale is not None:
         guidance = Guidance(
@@ -143,17 +148,24 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
-def _own_network(strategy: str) -> str:
+def _asked(cell: Cell) -> Strategy:
+    """The cell's strategy on the base that it asks for, its other options aside."""
+    return registry.get(
+        cell.strategy, **{name: cell.options[name] for name in ("base",) if name in cell.options}
+    )
+
+
+def _own_network(cell: Cell) -> str:
     """The zoo's network of a strategy: of a training-free one, its base's; of several, the last one's."""
-    own = registry.get(strategy)
+    own = _asked(cell)
     return ZOO_PREFIX + ([own.base or own.name, *own.roles.values()][-1])
 
 
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
-    own = registry.get(cell.strategy)
+    own = _asked(cell)
     roles = _role_networks(cell, own)
-    network = [cell.network or _own_network(cell.strategy), *roles.values()][-1]
+    network = [cell.network or _own_network(cell), *roles.values()][-1]
     cards = {role: _card(cell, own, name) for role, name in (roles or {"network": network}).items()}
     card = list(cards.values())[-1]
     if cell.checkpoint not in (None, RANDOM):
@@ -212,7 +224,7 @@ def _joined(last: NetworkConfig, configs: Mapping[str, NetworkConfig]) -> Networ
 def _tuned(cell: Cell) -> Cell:
     """The cell with the guidance scale and its schedule that the card of its network records; UserError where
     it records none, or none of the cell's schedule."""
-    network = cell.network or _own_network(cell.strategy)
+    network = cell.network or _own_network(cell)
     if cell.is_published:
         raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
     card = zoo.read_card(network, cell.zoo)
@@ -270,7 +282,7 @@ def _located(cell: Cell, info: presets.PresetInfo, file: str | None) -> Path:
 def _published(cell: Cell) -> Source:
     """A published network, with the authors' file or random weights."""
     strategy, config, info = presets.preset(cell.network)
-    own = registry.get(cell.strategy)
+    own = _asked(cell)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
     roles = {} if cell.checkpoint == RANDOM else dict(cell.roles)

@@ -30,14 +30,18 @@ class Race:
         return images[0] == self.images < RACED
 
     def add(self, images: Sequence[int], plan: Plan, decoded: Decoded) -> None:
-        """Keep what is wanted of a batch; a canvas of several maps has no step of its positions."""
-        if not self.wants(images) or plan.maps != (plan.grid,):
+        """Keep what is wanted of a batch: of a canvas with labels, these; of several scales, the last."""
+        if not self.wants(images):
             return
-        count = min(len(images), RACED - self.images)
+        count, places = min(len(images), RACED - self.images), plan.grid[0] * plan.grid[1]
         steps = step_of_position(decoded.trace, decoded.order)[:count]  # [n, N]
+        start = 0 if plan.codes_from else steps.shape[1] - places
         lost = draws_lost(decoded, count)
+        lost[:, 2] -= start
+        lost = lost[(lost[:, 2] >= 0) & (lost[:, 2] < places)]
         lost[:, 0] += self.images
-        self.steps.append(steps.unflatten(1, plan.grid).cpu().numpy().astype(np.int16))
+        seen = steps[:, start : start + places].unflatten(1, plan.grid)
+        self.steps.append(seen.cpu().numpy().astype(np.int16))
         self.lost.append(lost)
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +95,8 @@ def load(prepared: Prepared) -> Subject:
     if tokenizer is not None:
         check_finite(tokenizer, f"network '{cell.network}': tokenizer weight")
         tokenizer.to(device)
+    if prepared.strategy.reads_code_vectors:
+        network.code_vectors = _code_vectors(cell, tokenizer)
     if cell.compile:
         compile_trunks(network)
     recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
@@ -115,6 +117,16 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networ
     else:
         network = with_memory(network.to(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _code_vectors(cell: Cell, tokenizer: Tokenizer | None) -> Tensor:
+    found = None if tokenizer is None else tokenizer.vectors()
+    if found is None:
+        raise UserError(
+            f"strategy '{cell.strategy}' compares the vectors of codes, and the cell's tokenizer has none"
+        )
+    return found.float()
 
 
 def _fill(network: Network | Networks, prepared: Prepared) -> str | None:
@@ -230,6 +242,8 @@ class Gallery:
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
     race: Race = field(default_factory=Race)
+    by_position: dict[str, np.ndarray] = field(default_factory=dict)
+    """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
     store: ImageStore | None = None
     """Where images and tokens go instead of memory."""
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -256,12 +270,13 @@ class Gallery:
         yield first
         yield from (images for images in self.store.batches() if images != first)
 
-    def add(self, subject: Subject, batch: Batch) -> None:
+    def add(self, subject: Subject, batch: Batch, counters: Mapping[str, np.ndarray] | None = None) -> None:
+        """counters: of the batch's images, to stand beside them."""
         if self.store is None:
             self._digest.update(batch.codes.cpu().numpy().astype("<i8").tobytes())
         else:
             images = range(batch.images[0], batch.images[-1] + 1)
-            self.store.add(images, batch.codes, batch.pixels)
+            self.store.add(images, batch.codes, batch.pixels, counters)
         if self.step_of_position is None:
             steps = step_of_position(of_image(batch.decoded.trace, 0), batch.decoded.order[:1])
             # Of two maps: labels are decoded in an order of their own; the codes follow all at once.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from backbones.tokenizers import load_tokenizer
-from harness.cell.cell import RANDOM, Cell, unscored
+from harness.cell.cell import RANDOM, RECONSTRUCTING, Cell, unscored
 from harness.cost.model import predict_cost
 from harness.cost.sweep_hours import card_for
 from harness.cost.work import Unforeseeable
@@ -67,7 +67,12 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     lost, why_not = _lossiness(subject, channel)
     found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
-    trace = {"step_of_position": gallery.step_of_position, **gallery.race.arrays(), **lost.arrays}
+    trace = {
+        "step_of_position": gallery.step_of_position,
+        **gallery.by_position,
+        **gallery.race.arrays(),
+        **lost.arrays,
+    }
     method = store_method(subject.prepared, folder)
     if subject.tokenizer is None:
         predicted, unpredicted = store_prediction(subject, folder)
@@ -129,8 +134,9 @@ def _anchor(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     """The held-out images, or their reconstructions: what quality is at best."""
     channel.progress(0.0, "images")
     pixels, labels = balanced(load_dataset(cell.data, "held-out"), cell.images)
-    if cell.strategy == "reconstruction":
-        tokenizer = load_tokenizer(zoo.shared_file("tokenizer", cell.zoo)).to(cell.device)
+    if cell.strategy in RECONSTRUCTING:
+        file = zoo.shared_file(RECONSTRUCTING[cell.strategy], cell.zoo)
+        tokenizer = load_tokenizer(file).to(cell.device)
         with torch.inference_mode():
             parts = [tokenizer.encode(to_float(part).to(cell.device)) for part in pixels.split(256)]
         pixels = decode_images(torch.cat(parts), tokenizer)
@@ -192,5 +198,6 @@ def _store(cell: Cell, folder: Path, **arrays: Any) -> dict[str, str]:
         "trace": "step_of_position",
         "samples": "samples",
         "lossiness": "lossiness_bits",
+        "acceptance": "drafts_tested",
     }
     return {kind: name for kind, array in kinds.items() if array in arrays}

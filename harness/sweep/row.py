@@ -10,13 +10,14 @@ from rich.markup import escape
 
 from harness.cell.cell import APPLIES, RANDOM, Cell
 from harness.machine.environment import environment
+from harness.subject.tokenizers import zoo_tokenizer
 from harness.sweep.process import Outcome
 from harness.sweep.turns import ALONE, is_of_this_machine
 from pardec.errors import one_line
 from results.schema import FIELDS, Attempt, Row, may_be_null, reasons
 from results.settings import DECLARED
 from results.store import ResultStore
-from strategies.decoding import presets, registry
+from strategies.decoding import presets
 
 
 @dataclass
@@ -131,7 +132,7 @@ def as_they_apply(cell: Cell) -> dict[str, Any]:
 def tokenizer_name(cell: Cell) -> str:
     """The tokenizer as a row names it; ``none`` where tokens stay tokens."""
     if not cell.is_published:
-        return f"zoo/{'tokenizer' if cell.is_anchor else registry.get(cell.strategy).tokenizer}"
+        return f"zoo/{zoo_tokenizer(cell)}"
     if cell.tokenizer_checkpoint is None:
         return "none"
     name = presets.preset_info(cell.network).tokenizer

@@ -29,20 +29,28 @@ def train_network(
     codes: Path | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    size: str = "",
 ) -> Path:
     """Train a strategy's network into the zoo ``folder``, resuming a run of the same budget in ``runs``.
 
     codes: an npz of training codes; made, and kept in ``runs``, where there is none. UserError for codes that
     don't fit the tokenizer's grid, or a run of another budget.
     """
-    tokenizer_file = zoo.shared_file("tokenizer", folder)
+    strategy = registry.get(name)
+    tokenizer_file = zoo.shared_file(strategy.tokenizer, folder)
     tokenizer = load_tokenizer(tokenizer_file)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     recipe = Recipe(steps=Recipe.steps if steps is None else steps, seed=seed or 0)
-    stem = zoo.file_stem(name, recipe.seed)
-    config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid)
+    stem = zoo.file_stem(name, recipe.seed, size)
+    config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid, size)
     trainer = Trainer(
-        registry.get(name), config, recipe, runs / stem, device, code_vectors=tokenizer.vectors()
+        strategy,
+        config,
+        recipe,
+        runs / stem,
+        device,
+        code_vectors=tokenizer.vectors(),
+        tokenizer=tokenizer,
     )
     try:
         trainer.resume()
@@ -51,8 +59,9 @@ def train_network(
     taught = _codes(train, tokenizer, tokenizer_file, runs, VARIANTS, codes)
     validation = _codes(held_out, tokenizer, tokenizer_file, runs, 1, None)
     for one, where in ((taught, codes or "training codes"), (validation, "validation codes")):
-        if one.codes.shape[-1] != config.places:
-            raise UserError(f"{where}: {one.codes.shape[-1]} codes an image, the grid has {config.places}")
+        if one.codes.shape[-1] != strategy.places(config.grid):
+            expected = strategy.places(config.grid)
+            raise UserError(f"{where}: {one.codes.shape[-1]} codes an image, the grid has {expected}")
     trainer.run(taught, validation)
     card = {
         "trained_on": data_card(train, held_out) | {"variants": taught.codes.shape[0]},
@@ -61,7 +70,7 @@ def train_network(
         "date": datetime.now(UTC).date().isoformat(),
         "command": command(),
     }
-    return store_zoo(trainer, folder, card)
+    return store_zoo(trainer, folder, card, size)
 
 
 def _codes(

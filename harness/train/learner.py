@@ -19,7 +19,11 @@ from strategies.decoding.meter import by_role
 
 
 def new_network(
-    strategy: Strategy, config: NetworkConfig, seed: int, code_vectors: Tensor | None
+    strategy: Strategy,
+    config: NetworkConfig,
+    seed: int,
+    code_vectors: Tensor | None,
+    tokenizer: nn.Module | None = None,
 ) -> Network | Networks:
     """What a strategy trains, with initial weights, and told the vectors of codes [V, c] where it learns from
     them.
@@ -29,6 +33,7 @@ def new_network(
     network, generator = strategy.network(config), torch.Generator().manual_seed(seed)
     for one in by_role(network).values():
         initialise(one, generator)
+        one.borrow(tokenizer)
     if strategy.learns_from_code_vectors:
         if code_vectors is None:
             raise UserError(
@@ -93,7 +98,7 @@ def forward_flops(strategy: Strategy, network: Network | Networks, config: Netwo
     was_training = network.training
     generator = torch.Generator().manual_seed(0)
     lesson = strategy.lesson(1, config.grid, generator, 0.0).to(network.device)
-    tokens = torch.zeros(1, config.places, dtype=torch.long, device=network.device)
+    tokens = torch.zeros(1, strategy.places(config.grid), dtype=torch.long, device=network.device)
     with flop_counter() as counter:
         strategy.loss(network.eval(), tokens, tokens[:, 0], lesson)
     network.train(was_training)

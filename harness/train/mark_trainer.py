@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
@@ -75,10 +75,11 @@ class MarkTrainer:
         made_of: dict[str, str],
         compiled: bool | None = None,
         code_vectors: Tensor | None = None,
+        tokenizer: nn.Module | None = None,
     ) -> None:
         """folder: of the saved states. made_of: hashes of tokenizer and data, which bind the run. compiled:
         None compiles the blocks where that can be done; results differ by rounding only. code_vectors: of
-        the tokenizer, float [V, c], for methods that learn from them.
+        the tokenizer, float [V, c], for methods that learn from them. tokenizer: for networks that read it.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.content = plain(
@@ -90,7 +91,7 @@ class MarkTrainer:
             }
         )
         self.made_of, self.compiled = made_of, compiled
-        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors)
+        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
         self.optimisers = optimisers_of(self.network, recipe)
         self.step, self.reached = 0, Reached()
         self.mark: int | None = None

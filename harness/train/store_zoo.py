@@ -9,12 +9,12 @@ from harness.train.trainer import Trainer, card
 from harness.weights import zoo
 
 
-def store_zoo(trainer: Trainer, folder: Path, data: Mapping[str, Any]) -> Path:
+def store_zoo(trainer: Trainer, folder: Path, data: Mapping[str, Any], size: str = "") -> Path:
     """Write the kept weights in half precision, then the card; returns the path of the weights.
 
     data: what the card says besides the trainer's own account, such as ``tokenizer_sha256`` and the command.
     """
-    path = Path(folder) / f"{zoo.file_stem(trainer.strategy.name, trainer.recipe.seed)}.safetensors"
+    path = Path(folder) / f"{zoo.file_stem(trainer.strategy.name, trainer.recipe.seed, size)}.safetensors"
     trunk = zoo.trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,

@@ -38,8 +38,6 @@ from strategies.decoding import registry
 
 ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
-FIRST_LEVEL = 2
-"""The mark that all networks reach before one goes on."""
 MARKS = "marks"
 """Folder of a zoo with the networks of every mark."""
 
@@ -56,11 +54,16 @@ class Material:
     """Of the data, for cards."""
     code_vectors: Tensor | None = None
     """Of the tokenizer, [V, c]."""
+    tokenizer: Tokenizer | None = None
+    size: str = ""
+    """Of the networks: that of their trunk in ``backbones.controlled``."""
 
 
-def material(data: str, folder: Path, runs: Path) -> Material:
-    """Codes of both splits by the tokenizer of a zoo folder, encoded once and kept in ``runs``."""
-    tokenizer_file = zoo.shared_file("tokenizer", folder)
+def material(
+    data: str, folder: Path, runs: Path, tokenizer_name: str = "tokenizer", size: str = ""
+) -> Material:
+    """Codes of both splits by a tokenizer of a zoo folder, encoded once and kept in ``runs``."""
+    tokenizer_file = zoo.shared_file(tokenizer_name, folder)
     tokenizer = load_tokenizer(tokenizer_file)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     made_of = {
@@ -68,12 +71,13 @@ def material(data: str, folder: Path, runs: Path) -> Material:
         "train_sha256": train.sha256,
         "held_out_sha256": held_out.sha256,
     }
-    config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid)
+    config = controlled_network(tokenizer.codes, len(train.classes), tokenizer.grid, size)
     config = dataclasses.replace(config, trunk=config.trunk.with_dropout(Dropout()))
     taught, held = (
         _codes(split, tokenizer, made_of["tokenizer_sha256"], runs) for split in (train, held_out)
     )
-    return Material(taught, held, config, made_of, data_card(train, held_out), tokenizer.vectors())
+    card, vectors = data_card(train, held_out), tokenizer.vectors()
+    return Material(taught, held, config, made_of, card, vectors, tokenizer, size)
 
 
 def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: Path) -> TaughtImages:
@@ -87,9 +91,15 @@ def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: 
 
 def trainer_of(name: str, recipe: MarkRecipe, given: Material, runs: Path) -> MarkTrainer:
     """The run of one network, taken up where it was left."""
-    stem = zoo.file_stem(name, recipe.seed)
+    stem = zoo.file_stem(name, recipe.seed, given.size)
     trainer = MarkTrainer(
-        registry.get(name), given.config, recipe, runs / stem, given.made_of, code_vectors=given.code_vectors
+        registry.get(name),
+        given.config,
+        recipe,
+        runs / stem,
+        given.made_of,
+        code_vectors=given.code_vectors,
+        tokenizer=given.tokenizer,
     )
     trainer.resume()
     return trainer
@@ -109,10 +119,11 @@ def train_tier(
     """
     levels = [mark for mark in recipe.marks if most is None or mark <= most]
     for level in levels:
-        if level < min(FIRST_LEVEL, levels[-1]):
-            continue
         for name in names:
-            with stop_at_next_step() as stop, claimed(runs / zoo.file_stem(name, recipe.seed)) as mine:
+            with (
+                stop_at_next_step() as stop,
+                claimed(runs / zoo.file_stem(name, recipe.seed, given.size)) as mine,
+            ):
                 if mine:
                     train_to_mark(trainer_of(name, recipe, given, runs), level, given, folder, stop)
 
@@ -148,7 +159,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
     """Write a mark's network as the zoo's, and once more under the mark's own name."""
     recipe, reached = trainer.recipe, trainer.reached
-    stem = zoo.file_stem(trainer.strategy.name, recipe.seed)
+    stem = zoo.file_stem(trainer.strategy.name, recipe.seed, given.size)
     trunk = zoo.trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,
@@ -187,7 +198,8 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         },
         "environment": environment(),
         "date": datetime.now(UTC).date().isoformat(),
-        "command": f"pardec train {trainer.strategy.name} --data fashion --seed {recipe.seed}",
+        "command": f"pardec train {trainer.strategy.name} --data fashion --seed {recipe.seed}"
+        + (f" --size {given.size}" if given.size else ""),
     }
     write_card(path.with_suffix(".json"), card)
     kept = folder / MARKS / f"{stem}-{mark}x.safetensors"

@@ -104,16 +104,18 @@ class Trainer:
         accumulation: int = 1,
         compiled: bool = False,
         code_vectors: Tensor | None = None,
+        tokenizer: nn.Module | None = None,
     ) -> None:
         """group: the processes that share a step. accumulation: micro-batches of a process and step.
         code_vectors: of the tokenizer, float [V, c], for methods that learn from them.
+        tokenizer: for networks that read it.
 
         UserError where the batch can't be dealt evenly, or vectors are needed and missing.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
         self.device, self.group = torch.device(device), group
         self.parts = parts_of(recipe.batch, group, accumulation)
-        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors)
+        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
         self.network.to(self.device)
         self.averaged: AveragedModel | None = None
         if recipe.averaging:

@@ -47,9 +47,10 @@ def folder_of(zoo: str | Path | None) -> Path:
     return SHIPPED if zoo is None else Path(zoo)
 
 
-def file_stem(strategy: str, training_seed: int) -> str:
-    """What a network trained with this seed is called: ``lpd``, ``lpd-seed1``."""
-    return strategy if training_seed == 0 else f"{strategy}-seed{training_seed}"
+def file_stem(strategy: str, training_seed: int, size: str = "") -> str:
+    """What a network is called: ``lpd``, by its training seed ``lpd-seed1``, by its size ``var-small``."""
+    stem = f"{strategy}-{size}" if size else strategy
+    return stem if training_seed == 0 else f"{stem}-seed{training_seed}"
 
 
 def names(zoo: str | Path | None = None) -> list[str]:
@@ -83,14 +84,15 @@ def _advice(name: str, zoo: str | Path | None) -> str:
     strategy, _, seed = name.rpartition("-seed")
     if not strategy or not seed.isdecimal():
         strategy, seed = name, ""
-    if strategy not in registry.names():
+    if strategy.removesuffix("-small") not in registry.names():
         return nearest(name, names(zoo))
     return f"make it with: {_command(strategy, zoo, seed)}"
 
 
 def _command(what: str, zoo: str | Path | None, seed: str = "") -> str:
     """The command that trains a network or a shared file into the zoo."""
-    words = ["pardec", "train", what]
+    small = what.endswith("-small") and what not in registry.names()
+    words = ["pardec", "train", *([what.removesuffix("-small"), "--size", "small"] if small else [what])]
     words += ["--seed", seed] if seed else []
     plugin = registry.plugin_of(what)
     words += [] if plugin is None else ["--plugin", str(plugin)]

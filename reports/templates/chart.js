@@ -42,6 +42,7 @@ class Chart {
     const { metric, published } = this.form.elements;
     metric.replaceChildren(...this.data.metrics.map((one) => new Option(one.name)));
     published.closest("label").hidden = !this.data.published.length;
+    if (this.data.metrics[0].name === DATA.axes[0].title) this.form.elements.x.value = "steps";
   }
 
   // What is drawn: cells with both numbers, and the ends of their bars.

@@ -5,7 +5,7 @@ const blocks = [...document.querySelectorAll(".facet")];
 
 function showFacet(number) {
   blocks.forEach((block, index) => (block.hidden = index !== number));
-  document.querySelectorAll("nav [data-part]").forEach((link) => (link.hash = `${link.dataset.part}-${number}`));
+  document.querySelectorAll("nav [data-part]").forEach((link) => link.setAttribute("href", `#${link.dataset.part}-${number}`));
   dispatchEvent(new Event("resize"));
 }
 

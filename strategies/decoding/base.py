@@ -87,6 +87,8 @@ class Strategy(ABC, Generic[N]):
     tests_drafts: ClassVar[bool] = False
     """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
     accepted drafts can stand in for."""
+    reads_code_vectors: ClassVar[bool] = False
+    """Compares codes by the vectors that the tokenizer gives them: its network must have been given some."""
     lossless: ClassVar[bool] = False
     """Samples exactly what its network decoded one token at a time would."""
     batch_exact: ClassVar[bool] = True

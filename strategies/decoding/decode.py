@@ -22,7 +22,7 @@ from strategies.decoding.guidance import Guiding
 from strategies.decoding.meter import Meter
 from strategies.decoding.noise import Numbers
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Ask, Commit, Draft, Drawn, Places, Redraw, Request, Uniform
+from strategies.decoding.requests import Accept, Ask, Commit, Draft, Drawn, Places, Redraw, Request, Uniform
 from strategies.decoding.sampling import Sampler
 from strategies.decoding.trace import Committed, Drafted
 
@@ -69,7 +69,8 @@ class Decoded:
 
     steps_of_image: int64 [B], the step after which an image was complete. drafts: where they were asked for.
     drafted, kept: int64 [B], an image's places that were drawn without being written, and those of them that
-    a commit wrote; 0 where every draw is written.
+    a commit wrote; 0 where every draw is written. tested, accepted: int64 [B, N], how often a draft of each
+    position was tested, and stood the test; None where drafts are not tested.
     """
 
     tokens: Tensor
@@ -81,6 +82,8 @@ class Decoded:
     drafted: Tensor
     kept: Tensor
     counts: Mapping[str, Count]
+    tested: Tensor | None = None
+    accepted: Tensor | None = None
 
     @property
     def forwards(self) -> int:
@@ -145,6 +148,8 @@ class Loop:
         self.done_at, self.drafted, self.kept = torch.zeros(
             3, self.batch, dtype=torch.int64, device=self.device
         ).unbind(0)
+        self.tests: tuple[Tensor, Tensor] | None = None
+        """Drafts tested and accepted by place, [B, N + 1] each."""
         self.soundness = torch.zeros((), device=self.device)  # read once, at the end
         self.trace: list[Committed] = []
         self.drafts: list[Drafted] = []
@@ -168,6 +173,8 @@ class Loop:
             return drawn
         if isinstance(request, Uniform):
             return self.numbers.next(request.purpose, request.at)
+        if isinstance(request, Accept):
+            return self.accept(request)
         if isinstance(request, Redraw):
             return self.sampler.draw_from(request.probs, self.numbers.next("redraw", request.at))
         if isinstance(request, Commit):
@@ -187,16 +194,46 @@ class Loop:
         logits, at, law = draft.logits.float(), draft.at, None
         if self.weights:
             logits = combine(logits, self._weights_for(at, draft.clock))
-        numbers = self.numbers.of_places(at) if draft.noise == "place" else self.numbers.next("token", at)
-        if draft.law is None:
-            tokens, soundness = self.sampler.draw(logits, numbers)
-        else:
+        if draft.law is not None:
             law = draft.law(logits, self.sampler)
-            tokens, soundness = self.sampler.draw_from(law, numbers), logits.sum(dim=-1)
+        if draft.noise == "gumbel":
+            law = self.sampler.probabilities(logits) if law is None else law
+            tokens, soundness = self.sampler.race(law, self._positions(at)), logits.sum(dim=-1)
+        else:
+            numbers = self.numbers.of_places(at) if draft.noise == "place" else self.numbers.next("token", at)
+            if law is None:
+                tokens, soundness = self.sampler.draw(logits, numbers)
+            else:
+                tokens, soundness = self.sampler.draw_from(law, numbers), logits.sum(dim=-1)
         if isinstance(at, Tensor):
             soundness = soundness.masked_fill(at < 0, 0.0)
         self.soundness += soundness.sum()
         return Drawn(tokens, logits, self.sampler, law)
+
+    def accept(self, request: Accept) -> Tensor:
+        accepted = self.numbers.next("accept", request.at) < request.chance.clamp(max=1)  # [B, n]
+        if self.tests is None:
+            self.tests = torch.zeros_like(self.tokens), torch.zeros_like(self.tokens)
+        index = self._columns(request.at)
+        counted = torch.ones_like(accepted)
+        if request.stops:
+            counted[:, 1:] = accepted[:, :-1].cumprod(dim=1).bool()
+        for table, one in zip(self.tests, (counted, counted & accepted), strict=True):
+            table.scatter_add_(1, index, one.long())
+        return accepted
+
+    def _columns(self, at: Places) -> Tensor:
+        """Places [B, n], N where there is none."""
+        places = self.plan.places
+        if isinstance(at, slice):
+            return torch.arange(places, device=self.device)[at].expand(self.batch, -1)
+        return torch.where(at < 0, places, at)
+
+    def _positions(self, at: Places) -> Tensor:
+        """[B, n], -1 where there is no place."""
+        columns = self._columns(at)
+        outside = columns == self.plan.places
+        return self.order.gather(1, columns.masked_fill(outside, 0)).masked_fill(outside, -1)
 
     def _weights_for(self, at: Places, clock: float | None) -> list[Tensor]:
         if clock is not None:
@@ -221,9 +258,7 @@ class Loop:
 
     def _commit_some(self, at: Places, tokens: Tensor, where: Tensor | None) -> None:
         places = self.plan.places
-        if isinstance(at, slice):
-            at = torch.arange(places, device=self.device)[at].expand(self.batch, -1)
-        index = torch.where(at < 0, places, at)
+        index = self._columns(at)
         if where is not None:
             index = torch.where(where, index, places)
         self.tokens.scatter_(1, index, tokens)
@@ -256,6 +291,11 @@ class Loop:
             self._require_whole_canvas(strategy)
         by_place = self.tokens[:, : self.plan.places]
         tokens = torch.empty_like(by_place).scatter_(1, self.order, by_place)
+        tested, accepted = (
+            (None, None)
+            if self.tests is None
+            else (torch.empty_like(tokens).scatter_(1, self.order, one[:, :-1]) for one in self.tests)
+        )
         counts = {
             role: Count(
                 sum(named == role for named, _ in self.meter.calls),
@@ -274,6 +314,8 @@ class Loop:
             self.drafted,
             self.kept,
             counts,
+            tested,
+            accepted,
         )
 
     def _require_whole_canvas(self, strategy: Strategy) -> None:

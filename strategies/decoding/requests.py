@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 Places = slice | Tensor
 EVERYWHERE = slice(None)
 
-Noise = Literal["place", "fresh"]
-"""place: the place's own number, the same at every forward (visit 0). fresh: a new one at every visit."""
+Noise = Literal["place", "fresh", "gumbel"]
+"""place: the place's own number, the same at every forward (visit 0). fresh: a new one at every visit.
+gumbel: a number of the place for each code, the same at every forward; the largest of log p + G is drawn."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,23 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Fresh numbers in [0, 1) of a purpose ("accept", "fill", ...); answered by float32 [B, n]."""
+    """Fresh numbers in [0, 1) of a purpose ("fill", ...); answered by float32 [B, n]."""
 
     purpose: str
     at: Places
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Accept drafts with these chances [B, n], by fresh numbers of the purpose "accept"; answered by bool
+    [B, n]. The loop counts what was tested and what became of it.
+
+    stops: nothing behind an image's first rejection counts as tested.
+    """
+
+    chance: Tensor
+    at: Places
+    stops: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,6 @@ class Commit:
     where: Tensor | None = None
 
 
-Request = Ask | Draft | Uniform | Redraw | Commit
+Request = Ask | Draft | Uniform | Accept | Redraw | Commit
 Decoding = Generator[Request, Any, None]
 """What a strategy's ``decode`` is."""

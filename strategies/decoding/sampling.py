@@ -36,6 +36,11 @@ class Sampler(Protocol):
         """Tokens int64 [B, n] from weights [B, n, V], by noise [B, n]."""
         ...
 
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        """Tokens int64 [B, n] from weights [B, n, V], by the positions' own numbers of each code; -1 is no
+        position."""
+        ...
+
 
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """-inf where a filter removes a logit, [..., V].
@@ -97,6 +102,23 @@ class StreamSampler:
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         return draw_by_inversion(probs.clone(), noise)[0]
 
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        """The largest of log p + G, G = -log E of exponential numbers E: also that of p / E.
+
+        Numbers are made for each image's span of positions; a window is one.
+        """
+        there = positions >= 0
+        first = torch.where(there, positions, positions.amax()).amin(dim=1).clamp(min=0)  # [B]
+        offsets = (positions - first[:, None]).clamp(min=0)
+        name = f"gumbel at {self.stream}" if self.stream else "gumbel"
+        span = int(offsets.max()) + 1
+        uniform = self.streams.of_codes(name, probs.shape[-1], first.cpu().numpy(), span)
+        numbers = torch.from_numpy(uniform).to(probs.device)  # [B, span, V]
+        # Off both ends, where a single number would decide whatever p is.
+        exponential = -torch.log1p(-(numbers + 2.0**-25).clamp(max=1 - 2.0**-24))
+        rows = torch.arange(len(offsets), device=probs.device)[:, None]
+        return (probs / exponential[rows, offsets]).argmax(dim=-1)
+
     def filtered(self, logits: Tensor) -> Tensor:
         """Logits after temperature, top-k, top-p; -inf where a filter removes one."""
         if self.temperature != 1.0:
@@ -112,8 +134,8 @@ class DeclaredAcceptance(StreamSampler):
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         numbers = super().noise(order, purpose, visit)
-        # 0 passes every test that can be passed, 1 fails all.
-        return (numbers >= self.acceptance).to(numbers.dtype) if purpose == "accept" else numbers
+        # -1 passes every test, 1 fails all.
+        return torch.where(numbers < self.acceptance, -1.0, 1.0) if purpose == "accept" else numbers
 
 
 @dataclass(frozen=True)
@@ -140,3 +162,6 @@ class ForcedSampler:
 
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         return noise
+
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        return self.tokens.to(positions.device).gather(1, positions.clamp(min=0))

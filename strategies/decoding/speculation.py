@@ -5,31 +5,58 @@ n .. n + L - 2; fed at once, its entry j predicts place n + j. So index j of p, 
 is place n + j, and so is index j of drafts and q, of which there is one less.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from backbones.config import NetworkConfig
-from backbones.transformer import Network, View
 from pardec.errors import UserError
 from strategies.decoding.base import TrainingFree
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Ask, Request, Uniform
+from strategies.decoding.requests import Ask, Redraw, Request, Uniform
 
-N = TypeVar("N", bound=Network)
 Guess = Literal["random", "repeat_horizon", "repeat_vertical", "sample_horizon", "sample_vertical"]
 """First draft of a new place. random: any code. repeat: the token of the place to its left, or above it.
 sample: the likeliest token of the distribution there. A place without such a neighbour takes any code."""
 
 
+class Feed(Protocol):
+    """One decode of a network in raster order: what it was fed is in its cache."""
+
+    def first(self) -> Tensor:
+        """Logits [R, 1, V] of the first place, which the class alone gives."""
+        ...
+
+    def behind(self, tokens: Tensor, start: Tensor, reach: int) -> Tensor:
+        """Logits [R, L, V] of the L places from ``start`` [R] on, behind the tokens [R, L] before each.
+
+        Places past the end are no matter. reach: at least all places that are read, of any row.
+        """
+        ...
+
+
+class Sequential(Protocol):
+    """A network that decodes one token at a time in raster order."""
+
+    config: NetworkConfig
+    device: Any
+    code_vectors: Tensor | None
+
+    def feed(self, labels: Tensor, places: int) -> Feed:
+        """For rows of these labels [R], and so many places."""
+        ...
+
+
 @dataclass(frozen=True)
-class Speculative(TrainingFree[N]):
+class Speculative(TrainingFree[Any]):
     """Drafts a window of tokens behind the accepted ones, and keeps as many as its test says."""
 
+    base: Literal["raster", "rar"] = "raster"  # type: ignore[misc]
+    """Whose networks it decodes."""
     window: int = 16
     """Most tokens fed at once."""
 
@@ -40,7 +67,12 @@ class Speculative(TrainingFree[N]):
         return replace(super().bounded(grid), most_visits=self.window)
 
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
-        return config.trunk.depth, config.places + min(self.window, config.places) - 1
+        slots = config.places + (config.trunk.conditioning == "adaln")
+        return config.trunk.depth, slots + self.spare(config.places)
+
+    def spare(self, places: int) -> int:
+        """Slots past the end that a window of the last places reaches."""
+        return min(self.window, places) - 1
 
 
 class Window:
@@ -51,13 +83,11 @@ class Window:
     """
 
     def __init__(
-        self, method: Speculative[Any], network: Network, plan: Plan, rows: Rows, guess: Guess
+        self, method: Speculative, network: Sequential, plan: Plan, rows: Rows, guess: Guess
     ) -> None:
-        self.network, self.plan, self.rows, self.guess = network, plan, rows, guess
-        self.longest, self.device = method.window, network.device
-        layers, slots = method.cache_shape(network.config)
-        self.cache = network.cache(len(rows), layers, slots)
-        self.phases = network.phases(torch.arange(plan.places, device=self.device))
+        self.plan, self.rows, self.guess = plan, rows, guess
+        self.longest, self.device, self.codes = method.window, network.device, network.config.codes
+        self.feed = network.feed(rows.labels, plan.places + method.spare(plan.places))
         batch = len(rows) // rows.branches
         # By place; one column more, for what is no place.
         self.tokens = torch.zeros(batch, plan.places + 1, dtype=torch.int64, device=self.device)
@@ -73,9 +103,7 @@ class Window:
 
     def prefill(self) -> Generator[Request, Any, None]:
         """The class alone gives the first token."""
-        x = self.network.class_embedding(self.rows.labels).unsqueeze(1)  # type: ignore[operator]  # [R, 1, d]
-        phases = None if self.phases is None else self.phases[:1]
-        tokens = yield Ask(self.network(x, phases, View(start=0), self.cache), slice(0, 1))  # [R, 1]
+        tokens = yield Ask(self.feed.first(), slice(0, 1))  # [R, 1]
         self.tokens[:, :1] = self.likely[:, :1] = tokens[: len(self.accepted)]
         self.accepted = self.known = torch.ones_like(self.accepted)
 
@@ -99,8 +127,7 @@ class Window:
 
     def _guesses(self, new: Tensor, uniform: Tensor) -> Tensor:
         """Tokens [B, L - 1]; for a neighbour that has no token yet the last place with one stands in."""
-        codes = self.network.config.codes
-        random = (uniform * codes).long().clamp(max=codes - 1)
+        random = (uniform * self.codes).long().clamp(max=self.codes - 1)
         if self.guess == "random":
             return random
         columns = self.plan.grid[1]
@@ -114,17 +141,13 @@ class Window:
         """Logits [R, L, V] of the window's places."""
         length, last = self.at.shape[1], self.plan.places - 1
         start = self.accepted.clamp(max=last)  # finished images overwrite what nothing reads any more
-        slots = start[:, None] + torch.arange(length, device=self.device)  # [B, L]
         fed = torch.cat([self.tokens.gather(1, start[:, None] - 1), self.drafts], dim=1)
-        x = self.network.token_embedding(self.rows.repeat(fed))  # type: ignore[operator]  # [R, L, d]
-        phases = None if self.phases is None else self.rows.repeat(self.phases[slots.clamp(max=last)])
-        view = View(start=self.rows.repeat(start), reach=min(self.most, last) + length)
-        logits: Tensor = self.network(x, phases, view, self.cache)
-        return logits
+        repeat = self.rows.repeat
+        return self.feed.behind(repeat(fed), repeat(start), min(self.most, last) + length)
 
     def draft_laws(self) -> Tensor:
         """q: what each draft was drawn from, [B, L - 1, V]; of a guess all of it on one code."""
-        certain = torch.zeros(*self.drafts.shape, self.network.config.codes, device=self.device)
+        certain = torch.zeros(*self.drafts.shape, self.codes, device=self.device)
         certain.scatter_(2, self.drafts.unsqueeze(2), 1.0)
         if self.laws is None:
             return certain
@@ -155,6 +178,33 @@ def until_rejection(accepted: Tensor, at: Tensor) -> Tensor:
     first = torch.ones_like(at[:, :1], dtype=torch.bool)
     prefix = (accepted & (at[:, 1:] >= 0)).cumprod(dim=1).bool()
     return torch.cat([first, prefix], dim=1) & (at >= 0)
+
+
+def until_redrawn(
+    at: Tensor,
+    drafts: Tensor,
+    accepted: Tensor,
+    q: Tensor,
+    p: Tensor,
+    fresh: Tensor,
+    filtered: Callable[[Tensor], Tensor] | None = None,
+) -> Generator[Request, Any, tuple[Tensor, Tensor]]:
+    """Tokens [B, L] of the places ``at``, and which are final: the drafts [B, L - 1] before the first not
+    ``accepted``, its place redrawn from the residual (``filtered``), and all behind it as they are ``fresh``.
+    """
+    if not drafts.shape[1]:
+        return fresh, at >= 0
+    tested = torch.where(at[:, 1:] < 0, -1, at[:, :-1])
+    final = until_rejection(accepted, at)  # [B, L]
+    stands = final[:, 1:]  # a draft is kept where the place after it is reached
+    rejected = final[:, :-1] & ~stands & (tested >= 0)  # one of an image, or none
+    images, first = torch.arange(len(at), device=at.device), rejected.int().argmax(dim=1)
+    rest = residual(p[images, first], q[images, first])  # [B, V]
+    where = torch.where(rejected, tested, -1).amax(dim=1, keepdim=True)
+    redrawn = yield Redraw((rest if filtered is None else filtered(rest)).unsqueeze(1), where)  # [B, 1]
+    tokens = fresh.clone()
+    tokens[:, :-1] = torch.where(stands, drafts, torch.where(rejected, redrawn, fresh[:, :-1]))
+    return tokens, final
 
 
 def of_tokens(law: Tensor, tokens: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from zlib import crc32
 
 import numpy as np
 
+_NUMBERS_OF_A_BLOCK = 8
+"""Single-precision numbers that one value of Philox's counter gives."""
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -21,10 +24,13 @@ class Streams:
     seed: int
     images: tuple[int, ...]
 
-    def generator(self, row: int, purpose: str, visit: int = 0) -> np.random.Generator:
-        """The stream of image ``images[row]``; Philox with key (seed, image), counter (purpose, visit)."""
+    def generator(self, row: int, purpose: str, visit: int = 0, first: int = 0) -> np.random.Generator:
+        """The stream of image ``images[row]``: Philox of key (seed, image), counter (purpose, visit, first).
+
+        first: how many blocks of the stream are passed over.
+        """
         key = np.array([self.seed, self.images[row]], dtype=np.uint64)
-        counter = np.array([0, 0, visit, crc32(purpose.encode())], dtype=np.uint64)
+        counter = np.array([first, 0, visit, crc32(purpose.encode())], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def uniform(self, purpose: str, size: int, visit: int = 0) -> np.ndarray:
@@ -34,6 +40,18 @@ class Streams:
             for row in range(len(self.images))
         ]
         return np.stack(rows)
+
+    def of_codes(self, purpose: str, codes: int, first: np.ndarray, places: int) -> np.ndarray:
+        """Uniform numbers of every code at so many places from ``first`` [B] on: float32 [B, places, codes].
+
+        They are those of one long stream, of which only these are made.
+        """
+        blocks = -(-codes // _NUMBERS_OF_A_BLOCK)
+        found = np.empty((len(self.images), places, blocks * _NUMBERS_OF_A_BLOCK), dtype=np.float32)
+        for row, numbers in enumerate(found):
+            generator = self.generator(row, purpose, first=int(first[row]) * blocks)
+            generator.random(dtype=np.float32, out=numbers)
+        return found[:, :, :codes]
 
     def permutations(self, size: int) -> np.ndarray:
         """One uniform permutation of 0..size-1 per image, int64 [B, size]."""

@@ -14,7 +14,7 @@ from harness.train.trainer import Recipe, Trainer
 from strategies.decoding import registry
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64)
-STRATEGIES = ("raster", "rar", "par", "lpd", "arpg", "randar")
+STRATEGIES = ("raster", "rar", "par", "lpd", "arpg", "randar", "maskgit")
 
 
 def make_zoo(folder: Path, strategies: tuple[str, ...] = STRATEGIES) -> Path:

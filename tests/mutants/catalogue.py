@@ -1,13 +1,15 @@
 """All mutants, and what kills them."""
 
 from strategies.decoding.contract import CHECKS, Checked, judge
-from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, speculation, stages
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, scales, speculation, stages
 
 MUTANTS = [
     *contexts.MUTANTS,
     *bookkeeping.MUTANTS,
     *arithmetic.MUTANTS,
     *speculation.MUTANTS,
+    *masking.MUTANTS,
+    *scales.MUTANTS,
     *stages.MUTANTS,
 ]
 

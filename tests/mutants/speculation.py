@@ -10,6 +10,8 @@ from strategies.decoding.contract import Parts
 from strategies.decoding.requests import Ask, Draft, Redraw
 from strategies.decoding.sampling import StreamSampler
 from strategies.raster import Raster
+from strategies.sjd_gs import SJDGS
+from strategies.sjd_mc import SJDMC
 from tests.mutants import Mutant
 from tests.mutants.tools import relayed
 from tests.strategies.kinds import (
@@ -132,6 +134,46 @@ class ShowsAnotherImagesDrafts(ByTest):
 
     def fed(self, drafts):
         return drafts.roll(1, dims=0)
+
+
+@dataclass(frozen=True)
+class KeepsTheLawOfAKeptDraft(SJDMC):
+    """The published code's distribution of drafts that passed, said to be lossless."""
+
+    decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
+    lossless: ClassVar[bool] = True
+
+    def decode(self, network, plan, rows):
+        return SJDMC(window=self.window, kept="stale").decode(network, plan, rows)
+
+
+@dataclass(frozen=True)
+class RedrawsByTheSameGumbelNoise(SJDGS):
+    """A rejected draft is replaced by the residual's winner under the noise that drew it."""
+
+    decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
+    lossless: ClassVar[bool] = True
+
+    def decode(self, network, plan, rows):
+        inner = super().decode(network, plan, rows)
+        answer, logits = None, None
+        while True:
+            try:
+                request = inner.send(answer)
+            except StopIteration:
+                return
+            if isinstance(request, Draft):
+                logits = request.logits
+            if isinstance(request, Redraw):
+                law = request.probs
+                drawn = yield Draft(
+                    logits[:, :1], request.at, "gumbel", law=lambda logits, sampler, law=law: law
+                )
+                answer = drawn.tokens
+            else:
+                answer = yield request
 
 
 class UncutPace(Pace):
@@ -279,6 +321,18 @@ OFF = "an image's probability is off by"
 MUTANTS = [
     Mutant("commits a rejected draft", CommitsARejectedDraft(), ("lossless",), OFF),
     Mutant("keeps a stale draft distribution", KeepsAStaleLaw(), ("lossless",), OFF),
+    Mutant(
+        "keeps the old distribution with a coupled draft that passed",
+        KeepsTheLawOfAKeptDraft(window=3),
+        ("lossless",),
+        OFF,
+    ),
+    Mutant(
+        "redraws by the Gumbel noise of the draft",
+        RedrawsByTheSameGumbelNoise(window=3),
+        ("lossless",),
+        OFF,
+    ),
     Mutant("reuses a draw for a redraw", ReusesADrawForARedraw(), ("lossless",), OFF),
     Mutant("redraws from the target instead of the residual", RedrawsFromTheTarget(), ("lossless",), OFF),
     Mutant("tests drafts without their distribution", TestsWithoutTheLaw(), ("lossless",), OFF),

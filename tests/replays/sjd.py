@@ -15,7 +15,7 @@ from backbones.transformer import Network
 from strategies.decoding.decode import Rows, decode, make_rows
 from strategies.decoding.plan import Plan
 from strategies.decoding.registry import by_family
-from strategies.decoding.requests import Ask, Commit, Decoding, Draft, Redraw, Request, Uniform
+from strategies.decoding.requests import Accept, Ask, Commit, Decoding, Draft, Redraw, Request, Uniform
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.speculation import Guess, Window
 from strategies.decoding.streams import Streams
@@ -97,9 +97,9 @@ def replay_test(golden: Golden) -> float:
         sampler,
     )
     asked = next(judging)
-    assert isinstance(asked, Uniform)
+    assert isinstance(asked, Accept)
     assert torch.equal(asked.at, at[:, :-1])
-    redraw = judging.send(io["uniform"][:, 1:])
+    redraw = judging.send(io["uniform"][:, 1:] < asked.chance)
     assert isinstance(redraw, Redraw)
     rejected = io["first_rejected"] < length
     places = torch.where(rejected, io["first_rejected"] - 1, UNUSED)

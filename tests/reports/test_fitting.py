@@ -14,7 +14,7 @@ from reports.frame import facets
 from reports.tables import print_tables
 from tests.reports.synthetic_rows import sweep_rows, write_sweep
 
-WIDTHS = (40, 60, 80, 100, 133)
+WIDTHS = (40, 60, 80, 100, 133, 200)
 
 
 def printed(draw, width: int) -> str:
@@ -66,10 +66,16 @@ def test_no_number_and_no_word_is_cut(drawn, what):
 
 @pytest.mark.parametrize("what", ["compare", "tables", "regress"])
 def test_lines_of_tables_fit(drawn, what):
-    for width in (80, 100):
+    for width in (80, 100, 200):
         framed = [line for line in printed(drawn[what], width).splitlines() if line[:1] in "┃│┏┡├└"]
         assert framed
         assert max(map(len, framed)) <= width
+
+
+@pytest.mark.parametrize("what", ["compare", "tables"])
+def test_a_wide_terminal_needs_fewer_blocks(drawn, what):
+    blocks = [printed(drawn[what], width).count("┏") for width in (80, 200, 10_000)]
+    assert blocks[0] > blocks[1] >= blocks[2]
 
 
 def test_columns_that_do_not_fit_come_below_with_their_keys():

@@ -159,7 +159,7 @@ def test_plans_of_older_rows_were_fixed_before_the_first_token() -> None:
     row = row_from_json(json.dumps(old))
     assert (row.steps_least, row.steps, row.steps_most) == (old["steps"],) * 3
     assert row.steps_bound is None
-    assert row.unmeasured["accepted_share"] == "the strategy drafts no tokens"
+    assert row.unmeasured["accepted_share"] == "the strategy tests no drafts"
     assert row.settings == {}
 
 

@@ -31,3 +31,27 @@ LEARNED = NetworkConfig(
 """LPD's: LayerNorm, GELU, biases, learned positions."""
 ADALN = replace(LEARNED, trunk=replace(LEARNED.trunk, qk_norm=True, conditioning="adaln"))
 """RAR's: the same with normalised queries and keys, and modulation by class and step."""
+MASKED = NetworkConfig(
+    TrunkConfig(
+        depth=2,
+        width=32,
+        heads=3,
+        head_size=10,
+        mlp_width=64,
+        qk_norm="rms",
+        positions="learned",
+        conditioning="adaln",
+    ),
+    codes=11,
+    classes=3,
+    grid=(4, 4),
+    registers=2,
+)
+"""MaskGIT's: heads that don't divide the width, normalised all together, adaLN by class, registers."""
+COSINE = replace(
+    LEARNED,
+    trunk=replace(LEARNED.trunk, norm="plain", mlp="gelu-tanh", cosine=True, conditioning="adaln"),
+)
+"""VAR's: norms without weights, cosine attention, modulation by class."""
+SHARED = replace(COSINE, trunk=replace(COSINE.trunk, conditioning="shared-adaln"))
+"""The same with one modulation for all blocks."""

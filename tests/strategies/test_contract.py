@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 from strategies.arpg import ARPG
+from strategies.code import CoDe
 from strategies.decoding import registry
 from strategies.decoding.contract import CHECKS, CONTROLLED, check_strategy, judge
+from strategies.halton import Halton
 from strategies.lpd import LPD
+from strategies.maskgit import MaskGIT
 from strategies.par import PAR
 from strategies.randar import RandAR
 from strategies.rar import RAR
 from strategies.raster import Raster
-from tests.strategies.dressings import ADALN, GROUPED, LEARNED, with_trunk
+from strategies.var import VAR
+from tests.strategies.dressings import ADALN, COSINE, GROUPED, LEARNED, MASKED, SHARED, with_trunk
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -25,8 +29,16 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "lpd-far": (LPD(proximity=2.0, repulsion=0.0), CONTROLLED),
     "arpg-cosine": (ARPG(schedule="cosine"), CONTROLLED),
     "randar-raster": (RandAR(order="raster"), CONTROLLED),
+    "var-published": (VAR(), COSINE),
+    "var-shared": (VAR(scales="1 3 4"), SHARED),
+    "code-published": (CoDe(refined=1), COSINE),
+    "code-warm": (CoDe(refined=3, warmth=1.1, warm_scales=2), CONTROLLED),
     "par-9": (PAR(regions=9), replace(CONTROLLED, grid=(6, 6))),
     "par-wide": (PAR(), replace(CONTROLLED, grid=(4, 6))),
+    "maskgit-published": (MaskGIT(resample_known=True), MASKED),
+    "maskgit-root-warm-up": (MaskGIT(schedule="root", noise="warm_up"), CONTROLLED),
+    "maskgit-random": (MaskGIT(noise="random"), MASKED),
+    "halton-published": (Halton(roll=True, sharpness=0.8, last_sharpness=1.2, halved_steps=1), MASKED),
     "raster-qk-norm": (Raster(), with_trunk(qk_norm=True)),
     "lpd-qk-norm": (LPD(), with_trunk(qk_norm=True)),
     "raster-grouped": (Raster(), GROUPED),

@@ -14,7 +14,7 @@ from strategies.decoding.base import Strategy
 from strategies.decoding.contract.recording import CONTROLLED, randomise
 from strategies.decoding.decode import Decoded, decode
 from strategies.decoding.guidance import Guidance
-from strategies.decoding.requests import Redraw, Uniform
+from strategies.decoding.requests import Accept, Redraw
 from strategies.decoding.sampling import DeclaredAcceptance, Sampler, StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
@@ -183,8 +183,8 @@ def _after_one_step(q: Tensor, told: Tensor, first: Tensor, second: Tensor, thir
     found = torch.zeros(3, 3, 3, dtype=torch.float64)
     for redrawn in range(3):
         judging = SJD().judge(at, drafts, asked, p, fresh, StreamSampler(Streams(0, (0,))))
-        assert isinstance(next(judging), Uniform)
-        redraw = judging.send(failing)  # 0 passes, 1 fails
+        assert isinstance(next(judging), Accept)
+        redraw = judging.send(failing == 0)
         assert isinstance(redraw, Redraw)
         shares = redraw.probs[:, 0] / redraw.probs[:, 0].sum(dim=-1, keepdim=True)
         nothing = redraw.at[:, 0] < 0  # type: ignore[index]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
-from backbones.transformer import Network
 from strategies.decoding.contract.recording import CONTROLLED, randomise
 from strategies.decoding.decode import Decoded, decode, make_rows
 from strategies.decoding.plan import Plan
@@ -113,11 +112,10 @@ def test_a_number_is_not_handed_out_twice():
 
 
 @dataclass(frozen=True)
-class Certain(Speculative[Network]):
+class Certain(Speculative):
     """Draws a window's places from a law of its own, and keeps what stands at even places."""
 
     decides_steps: ClassVar[bool] = True
-    base: ClassVar[str] = "raster"
 
     def decode(self, network, plan: Plan, rows):
         window = Window(self, network, plan, rows, "random")

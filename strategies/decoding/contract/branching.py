@@ -16,10 +16,11 @@ from torch import Tensor
 from backbones.networks import Networks
 from backbones.transformer import Network
 from strategies.decoding.base import Strategy
+from strategies.decoding.contract.racing import after, unbounded
 from strategies.decoding.contract.requirements import Broken
 from strategies.decoding.decode import Decoded, Rows
 from strategies.decoding.plan import Plan
-from strategies.decoding.requests import Ask, Commit, Decoding, Draft, Places, Redraw, Uniform
+from strategies.decoding.requests import Accept, Ask, Commit, Decoding, Draft, Places, Redraw, Uniform
 from strategies.decoding.sampling import Sampler
 
 SMALLEST = 1e-12
@@ -49,6 +50,9 @@ class Silent:
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
         return torch.zeros(noise.shape, dtype=torch.int64)
 
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        return torch.zeros(positions.shape, dtype=torch.int64)
+
 
 class Branches:
     """The rows of one decode, each along its script."""
@@ -61,6 +65,10 @@ class Branches:
         self.others: list[tuple[Tensor, Tensor, Tensor]] = []
         """(row, number of outcomes before, outcome) of the branches to be replayed later."""
         self.rows = torch.arange(len(scripts))
+
+    def take(self, probs: Tensor) -> Tensor:
+        """The likeliest outcome [B] of all rows alike, as a condition of everything else: no branch."""
+        return probs.argmax(dim=1)[:1].expand(len(probs))
 
     def decide(self, live: Tensor, probs: Tensor) -> Tensor:
         """An outcome for each live row, [B], of probabilities [B, K]; 0 for the others."""
@@ -112,6 +120,8 @@ class Number:
     def fall(self, ends: Tensor) -> Tensor:
         """In which of the intervals that end at ``ends`` [..., K] each entry lies, int64 [...]."""
         found = torch.zeros_like(self.index)
+        if not self.index.numel():
+            return found
         columns = self.index.view(len(self.index), -1)
         bounds = ends.view(*columns.shape, -1)
         for column in range(columns.shape[1]):
@@ -184,8 +194,9 @@ def _unknown(name: str) -> Broken:
 class Branching:
     """A strategy whose draws, redraws and uniform numbers follow the scripts of ``branches``."""
 
-    def __init__(self, strategy: Strategy, branches: Branches) -> None:
-        self.strategy, self.branches = strategy, branches
+    def __init__(self, strategy: Strategy, branches: Branches, first_given: bool = False) -> None:
+        """first_given: a token that is asked for alone, before anything is decided, is the likeliest one."""
+        self.strategy, self.branches, self.first_given = strategy, branches, first_given
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.strategy, name)
@@ -195,6 +206,8 @@ class Branching:
         # A place's own number is one and the same at every visit; so is that of its first fresh visit.
         self.own = Number.fresh(self.branches, torch.ones(batch, plan.places, dtype=torch.bool))
         self.visited = torch.zeros(batch, plan.places + 1, dtype=torch.bool)
+        self.races: Tensor | None = None
+        """Bounds [B, N, V, V] of the places' numbers by code."""
         inner = self.strategy.decode(network, plan, rows)
         answer: Any = None
         while True:
@@ -204,7 +217,10 @@ class Branching:
                 return
             if isinstance(request, Ask):
                 drawn = yield Draft(request.logits, request.at, "place")
-                tokens = self.draw(request.at, drawn.probs, "place")
+                if self.first_given and request.at == slice(0, 1) and not self.branches.length.any():
+                    tokens = self.branches.take(drawn.probs[:, 0])[:, None]
+                else:
+                    tokens = self.draw(request.at, drawn.probs, "place")
                 yield Commit(request.at, tokens)
                 answer = rows.repeat(tokens)
             elif isinstance(request, Draft):
@@ -212,6 +228,8 @@ class Branching:
                 answer = replace(drawn, tokens=self.draw(request.at, drawn.probs, request.noise))
             elif isinstance(request, Redraw):
                 answer = self.draw(request.at, request.probs, "redraw")
+            elif isinstance(request, Accept):
+                answer = Number.fresh(self.branches, self.places(request.at) >= 0).below(request.chance)
             elif isinstance(request, Uniform):
                 answer = Number.fresh(self.branches, self.places(request.at) >= 0)
             else:
@@ -228,6 +246,8 @@ class Branching:
         places = self.places(at)
         live = places >= 0
         weights = probs.double()
+        if noise == "gumbel":
+            return self.race(places, live, weights)
         ends = weights.cumsum(dim=-1) / weights.sum(dim=-1, keepdim=True).clamp(min=1e-300)
         ends[..., -1] = 1.0
         own = live & (noise == "place")
@@ -243,6 +263,19 @@ class Branching:
             tokens = torch.where(own, number.fall(ends), tokens)
         return tokens
 
+    def race(self, places: Tensor, live: Tensor, weights: Tensor) -> Tensor:
+        """Tokens [B, n] that win by the places' numbers of each code, the same at every visit."""
+        codes = weights.shape[-1]
+        if self.races is None:
+            self.races = unbounded(*self.own.index.shape, codes, codes)
+        tokens, rows = torch.zeros_like(places), torch.arange(len(places))
+        for column, at in enumerate(places.clamp(min=0).T):
+            here = live[:, column]
+            bounds, odds = after(self.races[rows, at], weights[:, column])
+            tokens[:, column] = self.branches.decide(here, odds)
+            self.races[rows[here], at[here]] = bounds[rows, tokens[:, column]][here]
+        return tokens
+
 
 def _spread(live: Tensor, index: Tensor, wanted: Tensor) -> Tensor:
     """Entries that are to be decided: those at ``index`` [B, n] which are ``wanted`` [B, n]."""
@@ -250,11 +283,12 @@ def _spread(live: Tensor, index: Tensor, wanted: Tensor) -> Tensor:
 
 
 def all_branches(
-    strategy: Strategy, decode_rows: Callable[[Strategy, int], Decoded], most: int
+    strategy: Strategy, decode_rows: Callable[[Strategy, int], Decoded], most: int, first_given: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [M, N], steps [M] and probabilities [M] of all branches; of about ``most`` if there are more.
 
-    decode_rows: decodes a strategy for so many rows. What the probabilities lack of 1 was left out.
+    decode_rows: decodes a strategy for so many rows. first_given: as ``Branching`` takes it. What the
+    probabilities lack of 1 was left out.
     """
     waiting = [torch.full((1, 32), -1)]
     tokens: list[Tensor] = []
@@ -267,7 +301,7 @@ def all_branches(
         )
         now, later = together[:AT_ONCE], together[AT_ONCE:]
         branches = Branches(now)
-        decoded = decode_rows(Branching(strategy, branches), len(now))  # type: ignore[arg-type]
+        decoded = decode_rows(Branching(strategy, branches, first_given), len(now))  # type: ignore[arg-type]
         tokens.append(decoded.tokens)
         steps.append(decoded.steps_of_image)
         masses.append(branches.mass)

@@ -97,7 +97,15 @@ def subject(
     """A strategy and a network of it (or of its base) in which no parameter is at a special value."""
     network = network_of(strategy, config).eval()
     randomise(network, seed)
+    if strategy.reads_code_vectors:
+        network.code_vectors = random_code_vectors(config.codes, seed)
     return Case(strategy, network, parts or Parts())
+
+
+def random_code_vectors(codes: int, seed: int = 0, width: int = 2) -> Tensor:
+    """A unit vector for each code, [V, width]: few dimensions, so that some are near each other."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(codes, width, generator=generator), dim=1)
 
 
 def randomise(network: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
@@ -207,10 +215,10 @@ class Overheard:
             self.answers.append((answer, answer.clone()))
         elif isinstance(request, Draft):
             drawn = Drafted(step, request.at, answer.tokens.clone())
-            fresh = request.noise == "fresh"
-            self.events.append(
-                Event(request, drawn, answer.logits.clone(), "token", self.sampler.consumed, fresh)
-            )
+            fresh, raced = request.noise == "fresh", request.noise == "gumbel"
+            numbers = None if raced else self.sampler.consumed
+            purpose = None if raced else "token"
+            self.events.append(Event(request, drawn, answer.logits.clone(), purpose, numbers, fresh))
             self.answers.append((answer.tokens, answer.tokens.clone()))
         elif isinstance(request, Redraw):
             drawn = Drafted(step, request.at, answer.clone())

@@ -28,7 +28,15 @@ from pardec.errors import UserError
 from strategies.decoding.decode import Ask
 from strategies.raster import Raster
 
-PLANS = {"raster": (64,), "rar": (64,), "par": (19,), "lpd": (7, 20), "arpg": (1, 9, 24)}
+PLANS = {
+    "raster": (64,),
+    "rar": (64,),
+    "par": (19,),
+    "lpd": (7, 20),
+    "arpg": (1, 9, 24),
+    "maskgit": (12,),
+    "halton": (5,),
+}
 CASES = [(strategy, steps) for strategy, counts in PLANS.items() for steps in counts]
 TINY = Sizes(
     stream_bytes=1 << 16,
@@ -90,6 +98,7 @@ def test_foreseen_flops_steps_and_cache_are_those_of_a_real_decode(cell, strateg
         ("lpd", 7, {}),
         ("arpg", 9, {}),
         ("rar", 64, {"conditioning": "adaln", "positions": "learned"}),
+        ("halton", 3, {"conditioning": "adaln", "positions": "learned", "qk_norm": "rms"}),
     ],
 )
 def test_tracing_three_blocks_counts_them_all(cell, strategy, steps, dressing, monkeypatch):
@@ -398,6 +407,18 @@ def test_calibrate_writes_the_card_that_a_dry_run_then_uses(small_zoo, tmp_path,
     assert main([*dry, "--device-card", "h200"]) == 0
     assert "on h200" in capsys.readouterr().out
     assert main(["calibrate", "--device", "tpu"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("network", "printed"), [("maskgit-t-256", 4), ("maskgit-b-256", 25), ("maskgit-l-384", 187)]
+)
+def test_products_of_a_masked_forward_are_those_that_the_authors_print(network, printed):
+    """Multiply-adds of one forward with all places read, attention apart; in thousand millions, cut off."""
+    options = {"strategy": "maskgit", "network": network, "checkpoint": "random"}
+    work = decode_work(prepare(normalised(Cell(**options, steps=2, batch=1))), on_cpu=False)
+    flops = sum(one.flops for one in work.steps[0] if one.kind == "product")
+    assert int(flops / 2e9) == printed
+    assert work.cache_bytes == 0
 
 
 def test_hours_are_batches_times_seconds(cell):

@@ -26,6 +26,28 @@ def test_jacobi_decodes_the_base_s_weights_to_the_base_s_images(small_zoo):
     assert images[1].plan.steps is None
 
 
+def test_another_base_is_an_option(small_zoo):
+    images = []
+    for strategy, options in (("rar", {}), ("jacobi", {"base": "rar"})):
+        prepared = prepare(cell(strategy, small_zoo, options=options))
+        assert prepared.cell.network == "zoo/rar"
+        images.append(run_batch(load(prepared), range(4)))
+    assert (images[0].decoded.tokens == images[1].decoded.tokens).all()
+    with pytest.raises(UserError, match="was trained for strategy 'rar', not 'jacobi'"):
+        prepare(cell("jacobi", small_zoo, network="zoo/rar"))
+
+
+def test_code_vectors_come_from_the_cell_s_tokenizer(small_zoo):
+    made = load(prepare(cell("gsd", small_zoo)))
+    assert made.tokenizer is not None
+    assert (made.network.code_vectors == made.tokenizer.vectors()).all()
+    assert load(prepare(cell("sjd", small_zoo))).network.code_vectors is None
+    run_batch(made, range(4))
+    known = Cell("gsd", network="llamagen-l-256", checkpoint=RANDOM, acceptance=0.7)
+    with pytest.raises(UserError, match="compares the vectors of codes: it needs tokenizer_checkpoint"):
+        prepare(normalised(known))
+
+
 def test_options_and_base_stand_in_the_label(small_zoo):
     assert prepare(cell("sjd", small_zoo, options={"window": 4})).cell.label == "SJD (window 4)"
     known = Cell("sjd", network="llamagen-l-256", checkpoint=RANDOM, acceptance=0.7)
@@ -36,7 +58,7 @@ def test_options_and_base_stand_in_the_label(small_zoo):
 
 @pytest.mark.parametrize(
     ("strategy", "remedy"),
-    [("sjd", "trained weights or a declared share"), ("jacobi", "it needs trained weights")],
+    [("sjd", "trained weights or a declared share"), ("jacobi", "trained weights or a declared share")],
 )
 def test_random_weights_give_no_steps_that_count(strategy, remedy, small_zoo):
     with pytest.raises(UserError, match=remedy):
@@ -44,17 +66,28 @@ def test_random_weights_give_no_steps_that_count(strategy, remedy, small_zoo):
     prepare(cell(strategy, small_zoo, checkpoint=RANDOM))  # a plan needs no weights
 
 
-def test_a_declared_acceptance_is_no_measured_one(small_zoo):
-    declared = finished(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=0.5))
+@pytest.mark.parametrize("strategy", ["jacobi", "sjd", "sjd-mc", "sjd-gs", "gsd"])
+def test_a_declared_acceptance_is_no_measured_one(strategy, small_zoo):
+    declared = finished(cell(strategy, small_zoo, checkpoint=RANDOM, acceptance=0.5))
     assert declared.acceptance == 0.5
-    made = load(prepare(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=1.0, options={"window": 8})))
-    fast = run_batch(made, range(4)).decoded.steps_of_image
-    made = load(prepare(cell("sjd", small_zoo, checkpoint=RANDOM, acceptance=0.0, options={"window": 8})))
-    slow = run_batch(made, range(4)).decoded.steps_of_image
-    assert (slow == made.prepared.config.places).all()
-    assert (fast < slow).all()
+
+    def steps(acceptance: float):
+        options = {"window": 8}
+        known = cell(strategy, small_zoo, checkpoint=RANDOM, acceptance=acceptance, options=options)
+        return run_batch(load(prepare(known)), range(4))
+
+    fast, slow = steps(1.0), steps(0.0)
+    assert (slow.decoded.steps_of_image == slow.plan.places).all()
+    # The first token, then windows of 8, the last place of which has no draft.
+    assert (fast.decoded.steps_of_image == 1 + -(-(slow.plan.places - 1) // 8)).all()
+
+
+def test_an_acceptance_is_for_weights_that_tell_nothing(small_zoo):
+    known = cell("sjd", small_zoo, acceptance=0.5)
+    assert known.acceptance is None
+    assert known.key == cell("sjd", small_zoo).key
     with pytest.raises(UserError, match="tests no drafts against random numbers"):
-        prepare(cell("jacobi", small_zoo, acceptance=0.5))
+        prepare(cell("raster", small_zoo, checkpoint=RANDOM, acceptance=0.5))
 
 
 def test_its_cost_is_decided_while_decoding(small_zoo, capsys):

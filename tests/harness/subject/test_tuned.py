@@ -76,4 +76,4 @@ def test_where_no_card_records_one_is_told(tuned_zoo: Path, changes: dict[str, s
 
 def test_an_acceptance_needs_drafts() -> None:
     with pytest.raises(UserError, match="acceptance: strategy 'raster' tests no drafts"):
-        prepare(normalised(Cell("raster", acceptance=0.7)))
+        prepare(normalised(Cell("raster", checkpoint="random", acceptance=0.7)))

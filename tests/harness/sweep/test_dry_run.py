@@ -7,7 +7,7 @@ from harness.sweep.sweep import dry_run, sweep_cells
 from tests.reports.test_fitting import printed
 
 
-@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_a_dry_run_keeps_every_column(small_zoo, width):
     sweep = sweep_cells("quick", None, {"zoo": str(small_zoo)})
     text = printed(lambda console: dry_run(sweep, console), width)
@@ -17,6 +17,8 @@ def test_a_dry_run_keeps_every_column(small_zoo, width):
     for cell in sweep.cells:
         assert cell.key in text
     assert text.count("1000") >= len(sweep.cells)
+    assert max(len(line) for line in text.splitlines() if line[:1] in "┃│┏┡├└") <= width
+    assert (text.count("┏") > 1) == (width <= 80)
 
 
 def test_hours_of_nothing_name_no_card(small_zoo):

@@ -176,11 +176,26 @@ def test_selections_that_cannot_be(tmp_path, expression, words):
         assert word in str(error.value)
 
 
+SPECULATIVE = ("jacobi", "sjd", "sjd-mc", "sjd-gs", "gsd")
+
+
+def test_speculative_decoders_stand_beside_raster_at_two_windows():
+    cells = [cell for cell in sweep_file.load("imagenet256").cells if cell.strategy in SPECULATIVE]
+    assert {(cell.network, cell.guidance, cell.acceptance) for cell in cells} == {
+        ("llamagen-l-256", 1.75, None)
+    }
+    assert sorted({cell.options["window"] for cell in cells}) == [16, 32]
+    untrained = sweep_file.load("imagenet256", {"checkpoint": "random"}).cells
+    assert {cell.acceptance for cell in untrained if cell.strategy in SPECULATIVE} == {0.75}
+    assert {cell.acceptance for cell in untrained if cell.strategy not in SPECULATIVE} == {None}
+
+
 def test_imagenet256_has_one_cell_of_each_method_per_size():
     cells = sweep_file.load("imagenet256").cells
     large = sweep_file.select(cells, "size=L")
     papers = ["raster", "rar", "par", "lpd", "arpg", "randar", "ctf", "var", "halton", "maskgit"]
-    assert [cell.strategy for cell in large] == papers
+    speculative = [name for name in SPECULATIVE for _ in (16, 32)]
+    assert [cell.strategy for cell in large] == [*papers, *speculative]
     for cell in cells:
         info = preset_info(cell.network)
         assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network

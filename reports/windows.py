@@ -1,0 +1,164 @@
+"""Windows of drafts: what a larger one saves in steps and costs in time, and where drafts are accepted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.artifacts import Artifacts
+from reports.frame import Facet
+from reports.labels import Label, place_labels
+from reports.naming import counted_steps, series_label
+from reports.pictures import note_under
+from results.environments import result_key
+from results.schema import Row
+
+_TIMED = (1, 64)
+"""Batch sizes whose speed is drawn."""
+_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells of one strategy that differ in their window alone, by rising window."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def colour(self) -> str:
+        return style.colour(self.rows[0].strategy)
+
+
+def families(facet: Facet) -> list[Family]:
+    """Those of at least two windows, in the order of the tables."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in facet.cells:
+        if row.status == "ok" and "window" in row.options:
+            key = (row.strategy, row.network, row.guidance, row.batch, _others(row))
+            groups.setdefault(key, []).append(row)
+    found = []
+    for rows in groups.values():
+        if len({row.options["window"] for row in rows}) > 1:
+            title, others = style.title(rows[0].strategy), _others(rows[0])
+            ordered = tuple(sorted(rows, key=lambda row: row.options["window"]))
+            found.append(Family(f"{title} ({others})" if others else title, ordered))
+    return found
+
+
+def _others(row: Row) -> str:
+    """The row's options but for the window, in words."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(row.options.items()) if name != "window")
+
+
+def against_window(facet: Facet) -> Figure | None:
+    """Steps of an image, and images/s at each batch, over the window; None without several windows."""
+    found = families(facet)
+    if not found:
+        return None
+    panels: list[tuple[str, list[tuple[Family, np.ndarray]]]] = [
+        ("steps of an image", [(one, _points(one, counted_steps)) for one in found])
+    ]
+    for batch in _TIMED:
+        speeds = [(one, _points(one, partial(_speed, batch=batch))) for one in found]
+        panels.append((f"images/s at batch {batch}", speeds))
+    panels = [(name, [(one, at) for one, at in lines if len(at)]) for name, lines in panels]
+    panels = [(name, lines) for name, lines in panels if lines]
+    if not panels:
+        return None
+    windows = sorted({row.options["window"] for one in found for row in one.rows})
+    with plt.rc_context(style.RC):
+        figure, grid = plt.subplots(
+            1, len(panels), figsize=(4.4 * len(panels) + 0.4, 4.2), squeeze=False, layout="constrained"
+        )
+        figure.suptitle("Against the window of drafts", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        for axes, (name, lines) in zip(grid.flat, panels, strict=True):
+            _panel(axes, name, lines, windows)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # labels are placed on final axes
+        for axes, (_, lines) in zip(grid.flat, panels, strict=True):
+            ends = [
+                Label(one.name, float(points[-1, 0]), float(points[-1, 1]), one.colour, size=8.5)
+                for one, points in lines
+            ]
+            place_labels(axes, ends, [points for _, points in lines])
+        note_under(figure, facet.caption, "larger marks: the fewest steps, and the fastest window")
+    return figure
+
+
+def _points(family: Family, read: Callable[[Row], float | None]) -> np.ndarray:
+    """(window, value) [n, 2] of the cells that have one."""
+    found = [(row.options["window"], read(row)) for row in family.rows]
+    return np.array([(window, value) for window, value in found if value is not None], dtype=float)
+
+
+def _speed(row: Row, batch: int) -> float | None:
+    return (row.throughput_by_batch or {}).get(str(batch))
+
+
+def _panel(axes: Axes, name: str, lines: Sequence[tuple[Family, np.ndarray]], windows: Sequence[int]) -> None:
+    steps = name.startswith("steps")
+    for one, points in lines:
+        axes.plot(*points.T, color=one.colour, marker=style.marker(one.rows[0].strategy), ms=4, lw=1.4)
+        best = points[points[:, 1].argmin() if steps else points[:, 1].argmax()]
+        axes.plot(*best, color=one.colour, marker=style.marker(one.rows[0].strategy), ms=9)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(windows, labels=[str(window) for window in windows])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("window (log scale)")
+    axes.set_ylabel(name)
+
+
+def maps_of(facet: Facet, artifacts: Mapping[str, Artifacts]) -> list[tuple[Row, np.ndarray, np.ndarray]]:
+    """Cells and how often drafts of each position were tested and accepted, where content decided that."""
+    return [
+        (row, a.drafts_tested, a.drafts_accepted)
+        for row in facet.cells
+        if (a := artifacts.get(result_key(row)))
+        and row.acceptance is None
+        and a.drafts_tested is not None
+        and a.drafts_accepted is not None
+        and a.drafts_tested.shape == a.drafts_accepted.shape
+    ]
+
+
+def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
+    """Share of passed tests by position of the grid, a panel per cell; None where no drafts were tested."""
+    panels = maps_of(facet, artifacts)
+    if not panels:
+        return None
+    columns = min(len(panels), _COLUMNS)
+    lines = -(-len(panels) // columns)
+    with plt.rc_context(style.RC | {"axes.grid": False}):
+        figure, grid = plt.subplots(
+            lines,
+            columns,
+            figsize=(1.95 * columns + 0.5, 2.3 * lines + 0.3),
+            squeeze=False,
+            layout="constrained",
+        )
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (row, tested, accepted) in zip(grid.flat, panels, strict=False):
+            share = np.where(tested > 0, accepted / np.maximum(tested, 1), np.nan)
+            image = axes.imshow(share, cmap=style.ORDER_MAP, vmin=0, vmax=1, interpolation="nearest")
+            name = "\n".join(style.wrapped(series_label(row, facet.rows), 22))
+            rate = accepted.sum() / max(tested.sum(), 1)
+            axes.set_title(
+                f"{name}\n{rate:.2f} accepted", color=style.colour(row.strategy), fontsize=9, loc="center"
+            )
+        bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
+        bar.outline.set_visible(False)
+        bar.set_label("share of tests passed", fontsize=9)
+        figure.suptitle("Where drafts are accepted", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        note_under(figure, facet.caption, "white: positions whose drafts are never tested")
+    return figure

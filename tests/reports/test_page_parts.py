@@ -1,0 +1,278 @@
+"""The page's parts as data: matrix, points, lanes, cards, tables, images."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic_rows import arrays, base_row, cell_row, sweep_rows
+
+from reports import style
+from reports.artifacts import Artifacts, load_artifacts, load_method
+from reports.contests import iso_within
+from reports.frame import facets
+from reports.grid import of_texts
+from reports.images import figure, sprite
+from reports.matrix import matrix
+from reports.methods import cards
+from reports.points import AXES, facet_points
+from reports.race import lanes, lanes_exist
+from results.environments import result_key
+from results.schema import Row
+
+OWNERS = ["real", "reconstruction", "raster", "rar", "par", "lpd", "arpg"]
+
+
+def curve(strategy: str, rate: float, shift: float, count: int = 4) -> list[Row]:
+    rows = [
+        cell_row(
+            len(strategy) * 100 + at,
+            strategy,
+            strategy.upper(),
+            20 - at,
+            {},
+            10.0 + shift + at,
+            rate * 1.2**at,
+        )
+        for at in range(count)
+    ]
+    return [dataclasses.replace(row, guidance=1.0 + at) for at, row in enumerate(rows)]
+
+
+def test_a_matrix_is_square_and_its_halves_are_inverse():
+    iso = iso_within([*curve("raster", 50.0, 0.0), *curve("lpd", 150.0, 0.2), *curve("arpg", 70.0, 60.0)])
+    assert iso is not None
+    found = matrix(iso)
+    assert found.names == ("RASTER", "LPD", "ARPG")
+    assert found.strategies == ("raster", "lpd", "arpg")
+    assert found.defined == 1
+    above, below = found.fields[1][0], found.fields[0][1]
+    assert above is not None
+    assert below is not None
+    assert float(above.text) == pytest.approx(1 / float(below.text), rel=0.03)
+    assert above.shade == pytest.approx(-below.shade)
+    assert above.shade > 0
+    assert above.why.startswith("LPD takes 2.")
+    assert "at equal fd_mnist@1000" in above.why
+    hatched = found.fields[2][0]
+    assert hatched is not None
+    assert hatched.shade is None
+    assert "undefined" in hatched.why
+    assert "no common quality" in hatched.why
+    assert all(found.fields[at][at] is None for at in range(3))
+
+
+def test_points_carry_every_number_with_its_bounds():
+    facet = facets(sweep_rows())[0]
+    found = facet_points(facet, {}, OWNERS)
+    json.dumps(found, allow_nan=False)
+    assert len(found["cells"]) == 9  # the failed one is no point
+    for point, row in zip(found["cells"], [row for row in facet.cells if row.status == "ok"], strict=True):
+        assert set(point["x"]) == set(AXES)
+        assert point["x"]["throughput"] == [row.throughput_images_per_s, *row.throughput_interval]
+        assert point["x"]["latency"][0] == pytest.approx(1000 * row.latency_s)
+        assert point["x"]["steps"] == [row.steps, None, None]
+        entry = row.quality["fd_mnist@1000"]
+        assert point["y"]["fd_mnist@1000"] == [entry["value"], entry["low"], entry["high"]]
+        assert dict(point["texts"])["peak memory"].endswith("(n=1) MB")
+    assert found["metrics"][0]["name"] == "fd_mnist@1000"
+    assert found["metrics"][0]["lower"] is True
+    assert found["published"] == []
+
+
+def test_counts_behind_a_declared_acceptance_are_no_points():
+    row = dataclasses.replace(cell_row(1, "raster", "Raster", 20, {}, 10.0, 60.0), acceptance=0.5)
+    found = facet_points(facets([row])[0], {}, OWNERS)["cells"][0]["x"]
+    assert set(found) == {"throughput", "latency", "memory"}
+
+
+def beside(row: Row, **more: np.ndarray) -> dict[str, Artifacts]:
+    made = {name: array for name, array in arrays(row).items() if name not in ("film", "lossiness_bits")}
+    return {result_key(row): Artifacts(**(made | more))}
+
+
+def test_a_lane_has_the_order_of_every_image_and_what_was_lost():
+    row = cell_row(3, "lpd", "LPD", 10, {}, 10.0, 100.0)
+    steps = np.random.default_rng(0).integers(10, size=(10, 8, 8)).astype(np.int16)
+    lost = np.array([[0, 1, 5], [0, 1, 6], [9, 2, 63], [9, 2, 64], [10, 0, 0], [-1, 0, 0]])
+    facet = facets([row])[0]
+    (lane,) = lanes(facet, beside(row, steps_of_images=steps, lost_draws=lost), OWNERS)
+    assert np.array(lane["steps"]).shape == (10, 64)
+    assert (np.array(lane["steps"]) == steps.reshape(10, 64)).all()
+    assert lane["lost"][0] == [1, 5, 1, 6]
+    assert lane["lost"][9] == [2, 63]  # neither beyond the grid, nor of images that aren't there
+    assert lane["classes"] == list(range(10))
+    assert lane["seconds"] == {"alone": row.latency_s, "batch 64": 1 / row.throughput_images_per_s}
+    assert lane["share"][0] == pytest.approx(0.001 / (64 / 100))
+    assert lane["name"] == "LPD"
+    assert lane["setting"] == "10 steps"
+
+
+def test_a_lane_of_older_rows_shows_their_one_image():
+    row = cell_row(3, "lpd", "LPD", 10, {}, 10.0, 100.0)
+    facet = facets([row])[0]
+    (lane,) = lanes(facet, beside(row), OWNERS)
+    assert len(lane["steps"]) == len(lane["classes"]) == len(lane["lost"]) == 1
+    assert lanes_exist(facet, beside(row))
+    assert lanes(facet, {result_key(row): Artifacts()}, OWNERS) == []
+    assert not lanes_exist(facet, {result_key(row): Artifacts()})
+
+
+def test_of_many_cells_the_best_of_each_label_race_first():
+    rows = [*curve("raster", 50.0, 0.0, 10), *curve("lpd", 90.0, 1.0, 8)]
+    stored = {key: one for row in rows for key, one in beside(row).items()}
+    found = lanes(facets(rows)[0], stored, OWNERS)
+    assert len(found) == 18
+    assert [lane["setting"].split(",")[0] for lane in found if lane["first"]] == ["20 steps", "20 steps"]
+    assert all(lane["first"] for lane in lanes(facets(rows[:3])[0], stored, OWNERS))
+
+
+def test_lost_draws_may_be_none_but_have_three_columns(tmp_path):
+    row = dataclasses.replace(cell_row(1, "lpd", "LPD", 8, {}, 1.0, 1.0), artifacts={"trace": "a.npz"})
+    np.savez(tmp_path / "a.npz", lost_draws=np.zeros((0, 3), np.int16))
+    found = load_artifacts(row, tmp_path)
+    assert found.problems == ()
+    assert found.lost_draws is not None
+    np.savez(tmp_path / "a.npz", lost_draws=np.zeros((4, 2), np.int16), steps_of_images=np.zeros((0, 8, 8)))
+    found = load_artifacts(row, tmp_path)
+    assert (found.lost_draws, found.steps_of_images) == (None, None)
+    assert len(found.problems) == 2
+
+
+CARD = {
+    "strategy": "lpd",
+    "title": "LPD",
+    "idea": "LPD: query tokens ask for any positions (Zhang et al., arXiv 2507.01957).",
+    "paper": "2507.01957",
+    "base": None,
+    "kind": "groups planned beforehand",
+    "traits": {"any_order": True, "batch_exact": True},
+    "cache": {"layers": 6, "slots": 65},
+    "steps": {"16x16": [2, 256], "24x24": None},
+    "decides": "whoever asks",
+}
+
+
+def facts(card: dict, rows: list[Row]) -> dict[str, str]:
+    (found,) = cards(rows, {result_key(rows[0]): card} if card else {})
+    return dict(found.facts)
+
+
+def test_a_card_joins_what_is_declared_and_what_was_measured():
+    rows = [cell_row(at, "lpd", "LPD", steps, {}, 10.0, 60.0) for at, steps in enumerate((20, 10))]
+    (found,) = cards(rows, {result_key(rows[1]): CARD})
+    assert found.idea == "Query tokens ask for any positions."
+    told = dict(found.facts)
+    assert told["paper"] == "Zhang et al., arXiv 2507.01957"
+    assert told["training"] == "a network of its own"
+    assert (
+        told["lossless"] == "lossy, bits an image: 3.20 ± 0.32 (LPD, 20 steps) to 6.40 ± 0.64 (LPD, 10 steps)"
+    )
+    assert told["steps"] == "16 × 16: 2 to 256"
+    assert told["cache"] == "6 layers of 65 slots; 6.39 MB at batch 64"
+    assert told["networks"] == "1, of 1.263 M parameters"
+    assert "batches" not in told
+
+
+def test_lossless_is_declared_or_measured_and_a_base_named():
+    rows = [cell_row(0, "raster", "Raster", 64, {}, 10.0, 60.0)]
+    assert facts(CARD, rows)["lossless"] == "measured: 0 ± 0.0001 bits an image"
+    declared = CARD | {"traits": {"lossless": True}, "base": "raster"}
+    told = facts(declared, rows)
+    assert told["lossless"].startswith("exact by declaration")
+    assert told["training"].startswith("none: decodes the network of ")
+    assert told["batches"] == "differ from their images one by one"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"idea": 3, "traits": [], "cache": {"layers": "x"}, "steps": {"16x16": [1, "2"]}},
+        {"steps": [1], "cache": None, "kind": ["x"], "base": 4, "traits": "lossless"},
+    ],
+)
+def test_a_damaged_card_is_shown_as_far_as_it_goes(damaged):
+    told = facts(CARD | damaged, [cell_row(0, "lpd", "LPD", 10, {}, 10.0, 60.0)])
+    assert told["cache"] == "6.39 MB at batch 64"
+
+
+def test_rows_without_a_card_say_so():
+    told = facts({}, [cell_row(0, "lpd", "LPD", 10, {}, 10.0, 60.0)])
+    assert told["card"].startswith("not stored with these rows")
+    assert "paper" not in told
+
+
+def test_a_card_is_read_from_inside_the_results_alone(tmp_path):
+    (tmp_path / "results" / "artifacts").mkdir(parents=True)
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    for name, text in (("good", json.dumps(CARD)), ("list", "[1]"), ("torn", "{")):
+        (tmp_path / "results" / "artifacts" / f"{name}.json").write_text(text, encoding="utf-8")
+    row = cell_row(0, "lpd", "LPD", 10, {}, 10.0, 60.0)
+
+    def load(path: str):
+        return load_method(dataclasses.replace(row, artifacts={"method": path}), tmp_path / "results")
+
+    assert load("artifacts/good.json") == CARD
+    assert [load(f"artifacts/{name}.json") for name in ("list", "torn", "gone")] == [None] * 3
+    assert load("../secret.json") is None
+
+
+def test_columns_of_numbers_are_told_from_texts():
+    lines = [
+        ("LPD, 10 steps", "1.2 ± 0.1", "–", "worse (paired)", "± 0.3", "0.5 to 0.7", "2 of 3 x"),
+        ("PAR", "-0.2 [-0.3, 0.1]", "–", "better", "one network", "undefined", "3"),
+    ]
+    found = of_texts("t", tuple("abcdefg"), lines)
+    assert found.numeric == (False, True, True, False, True, True, True)
+
+
+def test_images_are_small_and_look_alike(tmp_path):
+    def read(uri: str) -> Image.Image:
+        kind, _, data = uri.partition(";base64,")
+        assert re.fullmatch("data:image/(png|webp)", kind)
+        return Image.open(io.BytesIO(base64.b64decode(data)))
+
+    small = np.random.default_rng(0).integers(256, size=(12, 32, 32, 3), dtype=np.uint8)
+    assert (np.asarray(read(sprite(small)).convert("RGB")) == np.concatenate(small[:10], axis=1)).all()
+    large = np.full((3, 256, 128, 3), 90, np.uint8)
+    image = read(sprite(large))
+    assert image.size == (3 * 48, 96)
+    assert len(sprite(large)) < 2000
+    Image.fromarray(small[0]).save(tmp_path / "a.png")
+    assert read(figure(tmp_path / "a.png")).mode == "P"
+
+
+def test_colours_on_a_dark_page_stand_out_of_it():
+    for strategy in (*OWNERS, "somebody's", "another"):
+        light, dark = style.colour(strategy), style.dark_colour(strategy)
+        assert re.fullmatch("#[0-9a-f]{6}", dark)
+        assert luminance(dark) > 0.15
+        assert strategy in style.ANCHORS or luminance(dark) > luminance(light)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_marker_has_a_shape_on_the_page():
+    script = (style_folder() / "chart.js").read_text(encoding="utf-8")
+    shapes = script.partition("const MARKERS = {")[2].partition("};")[0]
+    for _, marker in (*style.PALETTE, ("", "d")):
+        assert re.search(rf'(^|[\s,{{])"?{re.escape(marker)}"?:', shapes), marker
+
+
+def style_folder():
+    from pathlib import Path
+
+    return Path(style.__file__).parent / "templates"
+
+
+def test_anchors_have_samples_but_no_lane():
+    row = base_row(1, strategy="real", label="Real images", tier="anchor", network="none")
+    assert lanes(facets([row])[0], {}, OWNERS) == []
