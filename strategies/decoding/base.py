@@ -87,6 +87,8 @@ class Strategy(ABC, Generic[N]):
     tests_drafts: ClassVar[bool] = False
     """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
     accepted drafts can stand in for."""
+    timed_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Options that may be "auto", and the values of which whoever runs the method takes the fastest."""
     reads_code_vectors: ClassVar[bool] = False
     """Compares codes by the vectors that the tokenizer gives them: its network must have been given some."""
     lossless: ClassVar[bool] = False

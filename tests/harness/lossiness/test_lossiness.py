@@ -122,6 +122,19 @@ def test_a_decoder_that_decides_its_steps_is_judged_by_every_branch(guidance: Gu
         world.loss(registry.get("sjd"), OWN, 0, 4, None)
 
 
+def test_grouped_acceptance_loses_where_codes_are_many() -> None:
+    """Exactly, over every branch behind the likeliest first token."""
+    method = registry.get("gsd", init="repeat_horizon")
+    _, found = World((1, 3), 16).loss(method, OWN, 6, None, None)
+    assert len(found.steps) == 2, "two places are left"
+    assert found.total_variation > 0.05
+    assert abs(sum(step.kl_bits for step in found.steps) - found.kl_bits) < 1e-9
+    _, alone = World((1, 3), 16).loss(
+        registry.get("gsd", init="repeat_horizon", near=1e-9), OWN, 6, None, None
+    )
+    assert alone.total_variation < 1e-6, "a group of one is SJD's own test"
+
+
 def test_a_world_of_too_many_branches_is_not_half_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branches, "MOST_BRANCHES", 500)
     with pytest.raises(Undefined, match="more than 500 branches"):
