@@ -13,7 +13,7 @@ from harness.lossiness import branches
 from harness.lossiness.conditionals import Undefined, sequential_log_probabilities
 from harness.lossiness.estimate import estimate
 from harness.lossiness.exact import compare_joints, joints
-from harness.lossiness.tables import exact_lines, printed_sizes
+from harness.lossiness.tables import by_step, exact_lines, printed_sizes
 from harness.lossiness.worlds import OWN, RULES, World, ordered_plan, variants
 from harness.subject.prepare import prepare
 from harness.subject.subject import load
@@ -372,3 +372,11 @@ def test_a_plan_needs_one_order() -> None:
 )
 def test_group_sizes_are_printed_as_runs(sizes, text) -> None:
     assert printed_sizes(sizes) == text
+
+
+def test_more_than_a_dozen_steps_are_folded() -> None:
+    assert by_step(np.ones((1, 12))) == " ".join(["1.00"] * 12)
+    assert by_step(np.ones((1, 13))) == "1-2: 2.00 " + " ".join(f"{step}: 1.00" for step in range(3, 14))
+    folded = by_step(np.ones((5, 64))).split()
+    assert folded[::2] == ["1-6:", "7-12:", "13-18:", "19-24:", *folded[8:-2:2], "60-64:"]
+    assert folded[1::2] == ["6.00±0.00"] * 4 + ["5.00±0.00"] * 8
