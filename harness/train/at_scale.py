@@ -104,6 +104,12 @@ def network_of(job: Job, codes: CodesInfo, recipe: RecipePreset) -> tuple[Strate
         trunk = CONTROLLED_TRUNK
     else:
         strategy, trunk = _published_trunk(job, codes, strategy)
+    places = codes.grid[0] * codes.grid[1]
+    if strategy.tokenizer != Strategy.tokenizer:
+        raise UserError(
+            f"strategy '{job.strategy}' learns on the maps of its own tokenizer, not on --codes of {places} "
+            "places: train it on the controlled tier"
+        )
     dropout = recipe.dropout_of(trunk.dropout) if job.dropout else Dropout()
     config = NetworkConfig(trunk.with_dropout(dropout), codes.codes, len(codes.classes), codes.grid)
     try:
