@@ -195,9 +195,23 @@ def test_speculative_decoders_stand_beside_raster_at_two_windows():
 def test_imagenet256_has_one_cell_of_each_method_per_size():
     cells = sweep_file.load("imagenet256").cells
     large = sweep_file.select(cells, "size=L")
-    papers = ["raster", "rar", "par", "lpd", "arpg", "randar", "ctf", "var", "halton", "maskgit"]
-    speculative = [name for name in SPECULATIVE for _ in (16, 32)]
-    assert [cell.strategy for cell in large] == [*papers, *speculative]
+    papers = [
+        "raster",
+        "rar",
+        "par",
+        "lpd",
+        "arpg",
+        "randar",
+        "ctf",
+        "var",
+        "halton",
+        "maskgit",
+        "nar",
+        "zipar",
+    ]
+    assert [cell.strategy for cell in large] == [*papers, *SPECULATIVE]
+    windows = sweep_file.select(cells, "size=L windows")
+    assert [cell.strategy for cell in windows] == ["zipar", "zipar", *SPECULATIVE]
     for cell in cells:
         info = preset_info(cell.network)
         assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network
