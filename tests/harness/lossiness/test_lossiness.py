@@ -194,11 +194,10 @@ def test_the_trait_sequential_conditionals(name: str) -> None:
     strategy = registry.get(name)
     world = World((4, 4), 5)
     network = world.network(strategy, 0)
-    places = 16
-    generator = torch.Generator().manual_seed(0)
+    plan = strategy.plan(world.grid, strategy.allowed_steps(world.grid)[-1], Streams(0, (0,)))
+    places, generator = plan.places, torch.Generator().manual_seed(0)
     tokens = torch.randint(5, (1, places), generator=generator)
-    order = strategy.plan(world.grid, strategy.allowed_steps(world.grid)[-1], Streams(0, (0,))).order
-    order = torch.as_tensor(order).reshape(1, places)
+    order = torch.as_tensor(plan.order).reshape(1, places)
     lesson, label = Lesson(order, (1,) * places), torch.zeros(1, dtype=torch.int64)
     with torch.no_grad():
         plain = strategy.taught_logits(network, tokens, label, lesson)
