@@ -65,7 +65,7 @@ class Race {
   constructor(block, parts) {
     this.form = block.querySelector(".race-controls");
     this.box = block.querySelector(".lanes");
-    const lanes = (parts.reduce((most, part) => (part.lanes.length > most.lanes.length ? part : most)).lanes).map((one) => new Lane(one));
+    const lanes = parts.flatMap((part) => part.lanes).map((one) => new Lane(one));
     this.all = lanes;
     const { time, class: classes, timed } = this.form.elements;
     const times = [...new Set(lanes.flatMap((lane) => Object.keys(lane.data.seconds)))];
