@@ -1,8 +1,8 @@
 """The offline HTML page: its data, and the template that shows them.
 
 Charts are drawn by Observable Plot over D3, inlined: 490 kB of the page. Its marks are SVG elements, so that
-style sheets give their colours (light, dark, print) and the keyboard reaches every point; Vega is three times
-and Plotly's basic bundle twice as large, and uPlot's canvas has neither.
+style sheets give their colours (light, dark, print) and the keyboard reaches every point. Vega takes 830 kB,
+Plotly's basic bundle 1.2 MB; uPlot's 50 kB draw on a canvas, which has neither.
 """
 
 import json
