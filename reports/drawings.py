@@ -88,6 +88,21 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
             "From the ratio of steps to the measured speed-up: what each cost takes away.",
             partial(predicted.waterfall_figure, facet, costs),
         )
+    if windows.families(facet):
+        yield Drawing(
+            "windows",
+            "Windows of drafts",
+            "A larger window takes fewer steps, and each of them longer: the fastest window need not be the "
+            "one of fewest steps.",
+            partial(windows.against_window, facet),
+        )
+    if windows.maps_of(facet, artifacts):
+        yield Drawing(
+            "acceptance",
+            "Where drafts are accepted",
+            "The share of tests that drafts of each place passed, over all images of the cell.",
+            partial(windows.acceptance_maps, facet, artifacts),
+        )
     yield from _trade_offs(facet)
 
 

@@ -22,6 +22,7 @@ class Settings:
     """
 
     strategy: str = setting(rule=text("the name of a strategy or anchor"), joins=True, draws=True)
+    """Who decodes, or an anchor, which decodes nothing: ``real``, ``reconstruction``."""
     options: Mapping[str, Any] = setting(
         factory=dict, rule=options(), applies="decoding", joins=True, draws=True
     )
@@ -130,6 +131,7 @@ class Settings:
     guidance_schedule: str = setting(
         "constant", rule=text(choices=SCHEDULES), applies="guidance", joins=True, draws=True, label="{}"
     )
+    """How the scale grows with the plan's clock."""
     guidance_power: float = setting(
         1.0,
         rule=number("a number of at least 0", lambda value: value >= 0),
@@ -139,6 +141,7 @@ class Settings:
     )
     """Of the power-cosine schedule."""
     guidance_interval: int = setting(-1, rule=whole(-1), applies="guidance", joins=True, draws=True)
+    """Only places whose prediction count is at most this are guided; -1 for all."""
     temperature: float = setting(
         1.0,
         rule=number("a number above 0", lambda value: value > 0),
@@ -146,7 +149,9 @@ class Settings:
         joins=True,
         draws=True,
     )
+    """What guided logits are divided by."""
     top_k: int = setting(0, rule=whole(0), applies="decoding", joins=True, draws=True)
+    """Only the k likeliest codes can be drawn; 0 for all."""
     top_p: float = setting(
         1.0,
         rule=number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
@@ -154,6 +159,7 @@ class Settings:
         joins=True,
         draws=True,
     )
+    """Only the likeliest codes that together reach this probability can be drawn; 1 for all."""
     acceptance: float | None = setting(
         None,
         rule=number("a share from 0 to 1", lambda value: 0 <= value <= 1),
@@ -167,7 +173,9 @@ class Settings:
     """Share of drafts that counts as accepted, where random weights give no honest count of steps;
     trained ones say themselves."""
     batch: int = setting(64, rule=whole(1, 10**6), applies="decoding", joins=True, shared="machine")
+    """Images decoded together, and timed so."""
     images: int = setting(1000, rule=whole(1, 10**8))
+    """How many are generated and judged: the N of every quality metric."""
     once: bool = setting(False, rule=switch(), applies="decoding")
     """Generate the images (by default one batch) in one pass and time that alone: no warm-up, no repeats, no
     other batch sizes."""
@@ -183,6 +191,7 @@ class Settings:
         label="{}",
     )
     device: str = setting("cpu", rule=text("cpu, cuda or cuda:N"), shared="machine")
+    """Where the network runs."""
     products: str = setting(
         "plain",
         rule=text(choices=PRODUCTS),
@@ -203,6 +212,7 @@ class Settings:
     """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
     most 200 of a zoo network and none of a published one."""
     seed: int = setting(0, rule=whole(0), applies="decoding", joins=True, draws=True)
+    """Of labels and noise; cells of one seed are compared pairwise."""
     threads: int = setting(0, rule=whole(0, 4096), shared="machine")
     """CPU threads; 0 for every core that this process may use."""
     timeout_s: float = setting(

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
 from harness.cell.inline import alternatives, inline_cell, pieces
-from pardec.errors import UserError, unknown
+from pardec.errors import UserError, nearest, unknown
 from pardec.files import path_of, read_text
 from results.rules import TUNED, Rule
 from strategies.decoding import registry
@@ -262,8 +262,28 @@ def select(cells: Sequence[Cell], expression: str, finished: bool = True) -> lis
             or _meets(cell, key, operator, wanted, expression)
         ]
     if not chosen:
-        raise UserError(f"-k '{expression}' selects none of the {len(cells)} cells")
+        raise UserError(f"-k '{expression}' selects none of the {len(cells)} cells{_why(cells, expression)}")
     return chosen
+
+
+def _why(cells: Sequence[Cell], expression: str) -> str:
+    """What to do about a strategy that is in none of the cells, a plug-in's for one."""
+    present = sorted({cell.strategy for cell in cells})
+    for text in pieces(expression):
+        match = _CONDITION.fullmatch(text)
+        if match is None or match[1] != "strategy" or match[2] not in ("=", "=="):
+            continue
+        names = alternatives(match[3])
+        if any(name.lower() == one for name in names for one in present):
+            continue
+        known = [*registry.names(), *ANCHORS]
+        if names[0] not in known:
+            return f"; {nearest(names[0], known)}"
+        return (
+            f": none is of '{names[0]}', but of {', '.join(present)}. It gets in by a sweep file with "
+            f"[[include]] strategy = \"{names[0]}\", or alone: pardec sweep 'strategy={names[0]},KEY=VALUE'"
+        )
+    return ""
 
 
 def _is_open(cell: Cell, key: str) -> bool:

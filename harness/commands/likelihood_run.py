@@ -82,7 +82,7 @@ def _judged(
             where = f"cell '{cell.describe()}': {key} = {getattr(cell, key)}"
             raise UserError(f"{where}: the likelihood is the network's own; expected {neutral}")
     prepared = prepare(cell)
-    why = why_undefined(prepared.strategy)
+    why = why_undefined(prepared.strategy, prepared.plan([0]))
     if why is not None:
         if alone:
             raise UserError(f"cell '{cell.describe()}': {why}")

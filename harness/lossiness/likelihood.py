@@ -2,7 +2,8 @@
 
 A decoder draws an image x of its class with the probability q(x): the product, over the steps of its plan, of
 the probabilities of the step's tokens given those of earlier steps. One teacher-forced pass over the plan's
-groups gives it exactly. -log2 q(x) over the number of tokens is the image's bits per token.
+groups gives it exactly; a masked network takes a pass for each group. -log2 q(x) over the number of tokens is
+the image's bits per token.
 
 An ensemble of orders draws one of K orders for each image, so its probability of x is the mean of theirs; it
 can't cost more than log2(K) bits an image over the best of them, and costs less than all where they disagree
@@ -25,7 +26,7 @@ from harness.quality.assess.controlled import balanced
 from harness.subject.subject import Subject
 from pardec.errors import UserError
 from reports.inference import Contrast, Estimate, mean_contrast, mean_estimate
-from strategies.decoding.base import Lesson, Strategy
+from strategies.decoding.base import Lesson, Strategy, TrainingFree
 from strategies.decoding.plan import Plan
 
 BATCH = 50
@@ -58,10 +59,11 @@ class Cost:
         return mean_contrast(other.bits, self.bits) if len(self.bits) > 1 else None
 
 
-def why_undefined(strategy: Strategy) -> str | None:
-    """Why the strategy's decoder gives images no probability that one pass computes; None where it does."""
+def why_undefined(strategy: Strategy, plan: Plan | None = None) -> str | None:
+    """Why the strategy's decoder, or it by this plan, gives images no probability by taught logits; None
+    where it does."""
     name = f"strategy '{strategy.name}'"
-    if strategy.base is not None:
+    if type(strategy).taught_logits is TrainingFree.taught_logits:
         return (
             f"{name} decodes networks of '{strategy.base}' and is judged by them: ask for '{strategy.base}'"
         )
@@ -71,6 +73,8 @@ def why_undefined(strategy: Strategy) -> str | None:
         return f"{name} decides its steps by what it draws"
     if not strategy.cached_equals_taught:
         return f"a pass over whole images of {name} doesn't give what its decoder draws from"
+    if plan is not None and plan.opened:
+        return f"{name} chooses the places of a step while decoding"
     return None
 
 
@@ -80,12 +84,10 @@ def image_log_probabilities(
 ) -> Tensor:
     """log q of tokens [B, N] (raster) of classes [B], in nats, as the plan decodes them: float64 [B].
 
-    Raises Undefined where the decoder gives none: ``why_undefined``, places that are chosen while decoding,
-    or a canvas that codes of the grid don't fill.
+    Raises Undefined where the decoder gives none (``why_undefined``), or for a canvas that codes of the grid
+    don't fill.
     """
-    why = why_undefined(strategy)
-    if why is None and plan.opened:
-        why = f"strategy '{strategy.name}' chooses the places of a step while decoding"
+    why = why_undefined(strategy, plan)
     if why is not None:
         raise Undefined(why)
     tokens = strategy.canvas(network, tokens)

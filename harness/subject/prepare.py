@@ -39,6 +39,8 @@ class Prepared:
     strategy: Strategy
     config: NetworkConfig
     guidance: Guidance | None
+    undecided: tuple[str, ...] = ()
+    """Options of the strategy that are left to measurement: until then it can be planned, but not run."""
 
     def plan(self, images: Iterable[int], known: np.ndarray | None = None) -> Plan:
         """The plan of these images; known: raster positions [M] whose tokens are given."""
@@ -119,7 +121,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         )
         if not config.null_class:
             raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
-    prepared = Prepared(cell, strategy, config, guidance)
+    left = tuple(name for name in strategy.timed_options if cell.options.get(name) == registry.AUTO)
+    prepared = Prepared(cell, strategy, config, guidance, left)
     if around_given:
         check_takes_given(strategy)
     try:
@@ -148,17 +151,24 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
-def _own_network(strategy: str) -> str:
+def _asked(cell: Cell) -> Strategy:
+    """The cell's strategy on the base that it asks for, its other options aside."""
+    return registry.get(
+        cell.strategy, **{name: cell.options[name] for name in ("base",) if name in cell.options}
+    )
+
+
+def _own_network(cell: Cell) -> str:
     """The zoo's network of a strategy: of a training-free one, its base's; of several, the last one's."""
-    own = registry.get(strategy)
+    own = _asked(cell)
     return ZOO_PREFIX + ([own.base or own.name, *own.roles.values()][-1])
 
 
 def _stored(cell: Cell) -> Source:
     """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
-    own = registry.get(cell.strategy)
+    own = _asked(cell)
     roles = _role_networks(cell, own)
-    network = [cell.network or _own_network(cell.strategy), *roles.values()][-1]
+    network = [cell.network or _own_network(cell), *roles.values()][-1]
     cards = {role: _card(cell, own, name) for role, name in (roles or {"network": network}).items()}
     card = list(cards.values())[-1]
     if cell.checkpoint not in (None, RANDOM):
@@ -217,7 +227,7 @@ def _joined(last: NetworkConfig, configs: Mapping[str, NetworkConfig]) -> Networ
 def _tuned(cell: Cell) -> Cell:
     """The cell with the guidance scale and its schedule that the card of its network records; UserError where
     it records none, or none of the cell's schedule."""
-    network = cell.network or _own_network(cell.strategy)
+    network = cell.network or _own_network(cell)
     if cell.is_published:
         raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
     card = zoo.read_card(network, cell.zoo)
@@ -275,7 +285,7 @@ def _located(cell: Cell, info: presets.PresetInfo, file: str | None) -> Path:
 def _published(cell: Cell) -> Source:
     """A published network, with the authors' file or random weights."""
     strategy, config, info = presets.preset(cell.network)
-    own = registry.get(cell.strategy)
+    own = _asked(cell)
     if info.strategy not in (own.name, own.base):
         raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
     roles = {} if cell.checkpoint == RANDOM else dict(cell.roles)

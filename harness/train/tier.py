@@ -38,8 +38,6 @@ from strategies.decoding import registry
 
 ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
-FIRST_LEVEL = 2
-"""The mark that all networks reach before one goes on."""
 MARKS = "marks"
 """Folder of a zoo with the networks of every mark."""
 
@@ -121,8 +119,6 @@ def train_tier(
     """
     levels = [mark for mark in recipe.marks if most is None or mark <= most]
     for level in levels:
-        if level < min(FIRST_LEVEL, levels[-1]):
-            continue
         for name in names:
             with (
                 stop_at_next_step() as stop,

@@ -17,6 +17,7 @@ from backbones.networks import Networks
 from backbones.transformer import Network
 from pardec.errors import UserError
 from strategies.decoding.decode import Rows
+from strategies.decoding.described import described
 from strategies.decoding.orders import raster
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Decoding
@@ -58,19 +59,46 @@ TRAITS = (
     "gradient_exceptions",
     "expected_failures",
 )
-"""What a strategy promises beyond the contract's core, each held to by a check of its own."""
+"""What a strategy promises beyond the contract's core, each held to by a check. A class that names a ``base``
+promises anew: it inherits none of them. A trait that depends on an option is a property of the class."""
 
 
 @dataclass(frozen=True)
 class Strategy(ABC, Generic[N]):
-    """One paper, for networks of type N; the fields of its frozen dataclass are the method's options."""
+    """One paper, for networks of type N; the fields of its frozen dataclass are the method's options.
+
+    A method with a network of its own writes ``network``, ``lesson``, ``taught_logits`` and ``decode``, and
+    ``allowed_steps``, ``sizes`` and ``orders`` where its plan is another than raster, one token a step. One
+    that decodes networks of another derives from ``TrainingFree``: a plan and ``decode``. It sees no clock,
+    file, flag, seed or device; the loop (``decoding.decode``) guides, filters, draws, counts and records.
+
+    Shapes: B images; R rows of the network, B for each branch of guidance (B without guidance, 2 B with it);
+    N positions of the grid (h, w), position = row * w + column; P places of the canvas, N where its one map
+    is the grid; n places of a step; M given positions; V codes; d channels. Tokens are int64, logits float32.
+
+    ``pardec new-strategy NAME`` writes a whole file to start from, ``pardec check FILE`` holds it to what it
+    promises. In short:
+
+        @dataclass(frozen=True)
+        class Columns(Strategy[RasterNetwork]):
+            name: ClassVar[str] = "columns"
+            title: ClassVar[str] = "Columns"
+            paper: ClassVar[str] = "none"
+
+            def network(self, config):
+                return RasterNetwork(config)
+            ...
+    """
 
     name: ClassVar[str]
+    """By which sweeps, commands and ``pardec.get`` know it: letters, digits, "-", "_" and "."; that of its
+    file. Check: ``declares_itself``."""
     title: ClassVar[str]
+    """What tables and pictures call it, at most 24 characters. Check: ``declares_itself``."""
     paper: ClassVar[str]
-    """arXiv id."""
+    """arXiv id, or "none". Check: ``declares_itself``."""
     base: ClassVar[str | None] = None
-    """A training-free strategy names the one whose trained network it decodes."""
+    """A training-free strategy names the one whose trained networks it decodes."""
     roles: ClassVar[Mapping[str, str]] = {}
     """Of a training-free strategy that decodes several networks of its base together: the role of each -> the
     zoo's network that plays it where a cell names no other. The last one's grid and codes are the image's."""
@@ -79,34 +107,50 @@ class Strategy(ABC, Generic[N]):
     published: ClassVar[Published | None] = None
     """The authors' files, where a plug-in knows some; built-in families are in ``strategies.published``."""
     any_order: ClassVar[bool] = False
-    """Decodes any order and so takes given tokens (inpainting)."""
+    """Decodes any order, so it takes given tokens (inpainting), explicit group sizes and other orders: its
+    ``orders`` puts the known positions first, and ``decode`` feeds ``rows.known`` before the first step.
+    Checks: ``given_tokens``, ``everything_given``."""
     revises: ClassVar[bool] = False
-    """May overwrite a committed token."""
+    """May write a place again that it has written; what is written last comes out. Without it a second write
+    ends the decode. Check: ``every_position_once``."""
     decides_steps: ClassVar[bool] = False
-    """How many steps an image takes depends on its content: a plan only bounds it."""
+    """How many steps an image takes depends on its content: no ``steps`` can be asked for, and its plan
+    (``bounded``) has no sizes but a bound. Checks: ``plans_are_valid``, and ``lossless_in_a_batch`` where it
+    is lossless."""
     tests_drafts: ClassVar[bool] = False
-    """Accepts drafts by tests against random numbers of the purpose "accept", which a declared share of
-    accepted drafts can stand in for."""
+    """Accepts drafts by ``Accept``, so that the loop counts them, and that on random weights a declared share
+    (a cell's ``acceptance``) can stand in for what trained ones would accept. Check: ``tests_its_drafts``."""
+    timed_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Options that may be "auto", and the values of which whoever runs the method takes the fastest."""
     reads_code_vectors: ClassVar[bool] = False
     """Compares codes by the vectors that the tokenizer gives them: its network must have been given some."""
     lossless: ClassVar[bool] = False
-    """Samples exactly what its network decoded one token at a time would."""
+    """Samples exactly what its network, or its base's, decoded one token at a time in the same order would:
+    every image of a small world is as likely, with guidance too. Checks: ``lossless``,
+    ``lossless_in_a_batch``."""
     batch_exact: ClassVar[bool] = True
-    """A batch equals its images one by one."""
+    """An image's logits and tokens are the same in any batch as alone, but for rounding. Declared False where
+    the paper lets images of a batch share something. Check: ``batch_equals_singles``."""
     learns_from_code_vectors: ClassVar[bool] = False
     """Its networks are told the vectors that the tokenizer gives codes before they learn: ``meet_codes``."""
     sequential_conditionals: ClassVar[bool] = True
-    """Its network also gives the distribution of each place given all places before it."""
+    """Its network also gives the distribution of each place given all places before it, so likelihood and
+    lossiness have a judge."""
     empty_context: ClassVar[bool] = False
-    """Attends to cache slots that are not yet filled."""
+    """Attends to cache slots that are not yet filled, as a published method may; they hold zeros. Check:
+    ``reads_only_filled_slots``."""
     cached_equals_taught: ClassVar[bool] = True
-    """Cached decoding equals the teacher-forced pass over the same tokens."""
+    """Decoding with a cache gives the logits of ``taught_logits`` over the same tokens and groups, within
+    1e-4. Of a training-free strategy only where it overrides ``taught_logits``. Check:
+    ``cached_equals_taught``."""
     lessons_alike_until: ClassVar[float] = 1.0
     """Progress of training up to which ``lesson`` doesn't depend on it."""
     gradient_exceptions: ClassVar[Mapping[str, str]] = {}
-    """Parameters (by suffix) that cannot get a gradient, with the mathematical reason."""
+    """Parameters (by suffix) that cannot get a gradient -> the mathematical reason; a part of each must truly
+    get none. Checks: ``every_parameter_learns``, ``declares_itself``."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks of the contract that this strategy cannot pass, with the reason; they must fail."""
+    """Checks of the contract that this strategy cannot pass -> the reason. They must fail: one that passes is
+    a failure too. Check: ``expected_failures_are_declared``."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """What decodes the networks of a base promises for itself: traits are not inherited with the code."""
@@ -118,7 +162,13 @@ class Strategy(ABC, Generic[N]):
 
     @abstractmethod
     def network(self, config: NetworkConfig) -> N:
-        """The trunk dressed for this method, on the current default device."""
+        """The trunk dressed for this method, on the current default device and with any initial values.
+
+        config: trunk, codes V, classes, grid, whether there is a null class. What a network can't use of a
+        trunk it refuses (``config.trunk.require``).
+
+            return RasterNetwork(config)
+        """
 
     # Learning ------------------------------------------------------------------------------------------
 
@@ -131,18 +181,37 @@ class Strategy(ABC, Generic[N]):
     def lesson(
         self, batch: int, grid: tuple[int, int], generator: torch.Generator, progress: float
     ) -> Lesson:
-        """Orders and group sizes of one training pass; ``progress`` in 0..1 is how far training has come."""
+        """Orders int64 [B, P], and group sizes where the method has them, of one training pass.
+
+        All that is random comes from ``generator``. progress: 0..1, how far training has come. Checks:
+        ``lessons``, ``lessons_leak_nothing``.
+
+            return Lesson(random_orders(batch, grid[0] * grid[1], generator))
+        """
 
     @abstractmethod
     def taught_logits(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        """Teacher-forced logits [B, N, V] in generation order for tokens [B, N] (raster), labels [B]."""
+        """Teacher-forced logits [B, P, V] in the lesson's order for tokens [B, P] by position, labels [B].
+
+        The k-th logits may depend on tokens of earlier groups only (without sizes: on the k before). Also
+        called with orders and sizes of plans, by whoever judges a decode. Checks: ``cached_equals_taught``,
+        ``lessons_leak_nothing``.
+
+            prefix = network.class_embedding(labels).unsqueeze(1)  # [B, 1, d]
+            fed = network.token_embedding(tokens.gather(1, lesson.order)[:, :-1])
+            phases = network.phases(torch.arange(tokens.shape[1]))
+            return network(torch.cat([prefix, fed], dim=1), phases, View(causal=True))
+        """
 
     def canvas(self, network: N, codes: Tensor) -> Tensor:
         """Tokens of the whole canvas [B, P] that show the codes of images [B, N]; here those."""
         return codes
 
     def loss(self, network: N, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
-        """Mean cross-entropy over all B x P predictions, of codes of images [B, N] or of canvases [B, P]."""
+        """Mean cross-entropy over all B x P predictions, of codes of images [B, N] or of canvases [B, P].
+
+        A number in nats with a gradient. Check: ``loss_is_mean_cross_entropy``.
+        """
         if tokens.shape[1] != lesson.order.shape[1]:
             tokens = self.canvas(network, tokens)
         logits = self.taught_logits(network, tokens, labels, lesson)
@@ -154,29 +223,48 @@ class Strategy(ABC, Generic[N]):
     def allowed_steps(self, grid: tuple[int, int], given: int = 0) -> range:
         """Step counts that can be asked for on this grid; a plan has at most one step a place not given.
 
-        Unless said otherwise the one count that ``sizes`` gives.
+        Unless said otherwise the one count that ``sizes`` gives. UserError for a grid that the method can't
+        decode. Check: ``plans_are_valid``.
+
+            return range(1, grid[0] * grid[1] + 1)  # any number of steps
         """
         steps = len(self.sizes(grid, 0, given))
         return range(steps, steps + 1)
 
     def places(self, grid: tuple[int, int]) -> int:
-        """Tokens of an image: of all maps of the canvas."""
+        """P, the tokens of an image: of all maps of the canvas."""
         return grid[0] * grid[1]
 
     def sizes(self, grid: tuple[int, int], steps: int, given: int = 0) -> tuple[int, ...]:
-        """Group sizes of ``steps`` steps over the places that are not given; here one token a step."""
+        """Group sizes of ``steps`` steps over the places that are not given; here one token a step.
+
+        They are positive and sum to P - given. Check: ``plans_are_valid``.
+
+            return halton_sizes(grid[0] * grid[1] - given, steps)  # few at first, many at the end
+        """
         return one_per_step(grid[0] * grid[1] - given)
 
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        """Position at each place, known positions [M] first: int64 [N], or [B, N] by image; here raster."""
+        """Position at each place, known positions [M] first: int64 [P], or [B, P] by image; here raster.
+
+        All that is random comes from ``streams``, which belong to the images: ``streams.permutations(P)`` is
+        [B, P]. Check: ``noise_belongs_to_images``.
+
+            return known_first(streams.permutations(grid[0] * grid[1]), known)
+        """
         return raster(grid)
 
     def arrange(
         self, grid: tuple[int, int], order: np.ndarray, sizes: tuple[int, ...], given: int = 0
     ) -> Plan:
-        """A plan from explicit order and sizes, with the clock by which this method is guided."""
+        """A plan from explicit order [P] or [B, P] and sizes, with the clock by which this method is guided.
+
+        The clock is ``progress``, float64 [P] by place in 0..1; unless given, place / P.
+
+            return Plan(grid, order, sizes, given, progress=after_step_progress(sizes, given))
+        """
         return Plan(grid, order, sizes, given)
 
     def plan(
@@ -187,11 +275,13 @@ class Strategy(ABC, Generic[N]):
         known: np.ndarray | None = None,
         sizes: tuple[int, ...] | None = None,
     ) -> Plan:
-        """The plan for one batch of images.
+        """The plan for one batch of images; what is called from outside, and hardly ever overridden.
 
         steps: None takes the method's largest count. known: raster positions [M] whose tokens are given.
         sizes: explicit group sizes instead of the method's schedule. Raises UserError where the method
         cannot have such a plan.
+
+            plan = pardec.get("lpd").plan((8, 8), 12, pardec.Streams(0, images=(0, 1)))
         """
         known = np.zeros(0, dtype=np.int64) if known is None else np.asarray(known, dtype=np.int64)
         if len(known) and not self.any_order:
@@ -230,10 +320,29 @@ class Strategy(ABC, Generic[N]):
 
     @abstractmethod
     def decode(self, network: N, plan: Plan, rows: Rows) -> Decoding:
-        """Yield what is to be drawn and written (``requests``), receive the tokens, feed them on."""
+        """The paper's algorithm box, a generator: yield what is to be drawn or written, receive the tokens.
+
+        rows: labels [R], order [R, P] or [1, P], known tokens [R, M] or None. Each step is one call of each
+        network that it needs. ``Ask(logits [R, n, V], at)`` is answered by tokens [R, n], the same for all
+        branches; methods that choose what they keep take it apart: ``Draft`` -> ``Drawn``, ``Accept``,
+        ``Redraw``, ``Commit`` (``strategies.decoding.requests``). A cached pass writes its n inputs to the
+        slots that its ``View`` names (``start``, or ``slots`` [1 or R, n]); a mask of it is bool [n, S] or
+        [R, 1, n, S] over the S slots that are read, those up to the last one written, True where a row may
+        look. Checks: ``every_position_once``, ``causal``, ``guidance``, ``hides_no_work``.
+
+            cache = network.cache(len(rows), *self.cache_shape(network.config))
+            phases = network.phases(torch.arange(plan.places))
+            x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
+            for slot, at in enumerate(plan.groups()):
+                tokens = yield Ask(network(x, phases[slot : slot + 1], View(start=slot), cache), at)
+                x = network.token_embedding(tokens)
+        """
 
     def cache_shape(self, config: NetworkConfig) -> tuple[int, int]:
-        """(layers, slots) of the key/value cache of one row."""
+        """(layers, slots) of the key/value cache of one row; (0, 0) where there is none.
+
+        The cost model reads it, too, so it is what ``decode`` allocates.
+        """
         return config.trunk.depth, 1 + config.places
 
     def cache_shapes(self, config: NetworkConfig) -> Mapping[str, tuple[int, int]]:
@@ -241,10 +350,14 @@ class Strategy(ABC, Generic[N]):
         return {"network": self.cache_shape(config)}
 
 
+Strategy.__doc__ = described(Strategy)
+
+
 class TrainingFree(Strategy[N]):
     """A method that decodes the trained networks of ``base``, of type N: a plan and ``decode``, nothing else.
 
     A class that derives from its base's instead takes over lesson, plan or decode, but none of its traits.
+    One that overrides ``taught_logits`` is held to ``cached_equals_taught``.
     """
 
     def network(self, config: NetworkConfig) -> N:

@@ -1,7 +1,7 @@
 """All mutants, and what kills them."""
 
 from strategies.decoding.contract import CHECKS, Checked, judge
-from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, speculation
+from tests.mutants import Mutant, arithmetic, bookkeeping, contexts, masking, scales, speculation, stages
 
 MUTANTS = [
     *contexts.MUTANTS,
@@ -9,6 +9,8 @@ MUTANTS = [
     *arithmetic.MUTANTS,
     *speculation.MUTANTS,
     *masking.MUTANTS,
+    *scales.MUTANTS,
+    *stages.MUTANTS,
 ]
 
 

@@ -7,8 +7,9 @@ import torch
 
 from backbones.transformer import View
 from strategies.decoding.contract import Parts
-from strategies.decoding.requests import Ask, Draft, Redraw
+from strategies.decoding.requests import Accept, Ask, Draft, Redraw
 from strategies.decoding.sampling import StreamSampler
+from strategies.jacobi import Jacobi
 from strategies.raster import Raster
 from strategies.sjd_gs import SJDGS
 from strategies.sjd_mc import SJDMC
@@ -174,6 +175,26 @@ class RedrawsByTheSameGumbelNoise(SJDGS):
                 answer = drawn.tokens
             else:
                 answer = yield request
+
+
+@dataclass(frozen=True)
+class TestsItsDraftsItself(Jacobi):
+    """Compares drafts with their draws and tells nobody."""
+
+    __test__: ClassVar[bool] = False
+    decides_steps: ClassVar[bool] = True
+    tests_drafts: ClassVar[bool] = True
+    lossless: ClassVar[bool] = True
+
+    def decode(self, network, plan, rows):
+        inner = super().decode(network, plan, rows)
+        answer = None
+        while True:
+            try:
+                request = inner.send(answer)
+            except StopIteration:
+                return
+            answer = request.chance > 0 if isinstance(request, Accept) else (yield request)
 
 
 class UncutPace(Pace):
@@ -380,6 +401,12 @@ MUTANTS = [
     ),
     Mutant(
         "feeds drawn tokens that it does not keep", FeedsWhatIsNotKept(), ("causal",), "is seen too early"
+    ),
+    Mutant(
+        "tests its drafts without the loop",
+        TestsItsDraftsItself(),
+        ("tests_its_drafts",),
+        "no draft is tested by Accept",
     ),
     Mutant(
         "leaves a place unwritten",

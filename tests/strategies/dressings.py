@@ -48,3 +48,10 @@ MASKED = NetworkConfig(
     registers=2,
 )
 """MaskGIT's: heads that don't divide the width, normalised all together, adaLN by class, registers."""
+COSINE = replace(
+    LEARNED,
+    trunk=replace(LEARNED.trunk, norm="plain", mlp="gelu-tanh", cosine=True, conditioning="adaln"),
+)
+"""VAR's: norms without weights, cosine attention, modulation by class."""
+SHARED = replace(COSINE, trunk=replace(COSINE.trunk, conditioning="shared-adaln"))
+"""The same with one modulation for all blocks."""

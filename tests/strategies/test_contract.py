@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from strategies.arpg import ARPG
+from strategies.code import CoDe
 from strategies.decoding import registry
 from strategies.decoding.contract import CHECKS, CONTROLLED, check_strategy, judge
 from strategies.halton import Halton
@@ -15,7 +16,8 @@ from strategies.par import PAR
 from strategies.randar import RandAR
 from strategies.rar import RAR
 from strategies.raster import Raster
-from tests.strategies.dressings import ADALN, GROUPED, LEARNED, MASKED, with_trunk
+from strategies.var import VAR
+from tests.strategies.dressings import ADALN, COSINE, GROUPED, LEARNED, MASKED, SHARED, with_trunk
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -27,6 +29,10 @@ CASES = {name: (registry.get(name), CONTROLLED) for name in registry.names()} | 
     "lpd-far": (LPD(proximity=2.0, repulsion=0.0), CONTROLLED),
     "arpg-cosine": (ARPG(schedule="cosine"), CONTROLLED),
     "randar-raster": (RandAR(order="raster"), CONTROLLED),
+    "var-published": (VAR(), COSINE),
+    "var-shared": (VAR(scales="1 3 4"), SHARED),
+    "code-published": (CoDe(refined=1), COSINE),
+    "code-warm": (CoDe(refined=3, warmth=1.1, warm_scales=2), CONTROLLED),
     "par-9": (PAR(regions=9), replace(CONTROLLED, grid=(6, 6))),
     "par-wide": (PAR(), replace(CONTROLLED, grid=(4, 6))),
     "maskgit-published": (MaskGIT(resample_known=True), MASKED),

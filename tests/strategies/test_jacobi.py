@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from backbones.transformer import Network
+from pardec.errors import UserError
+from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.contract.recording import CONTROLLED, randomise
 from strategies.decoding.decode import Decoded, decode
@@ -14,6 +16,7 @@ from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.jacobi import Jacobi
+from strategies.rar import RAR
 from strategies.raster import Raster
 
 CONFIG = replace(CONTROLLED, codes=23, grid=(5, 6))
@@ -106,3 +109,34 @@ def test_windows_write_over_what_they_fed_wrong(monkeypatch: pytest.MonkeyPatch)
     assert (starts.diff(dim=0) >= 0).all()
     again = [int(at[0, -1]) >= int(later[0, 0]) for at, later in zip(written, written[2:], strict=False)]
     assert any(again), "some slot is written twice"
+
+
+@pytest.mark.parametrize("trunk", ["controlled", "published"])
+@pytest.mark.parametrize("init", ["random", "sample_horizon"])
+def test_on_rar_s_network_tokens_are_rar_s_own(trunk, init):
+    """Also where positions are learned and adaLN's parts follow the slot of each row."""
+    config = CONFIG
+    if trunk == "published":
+        changes = {
+            "positions": "learned",
+            "conditioning": "adaln",
+            "norm": "layer",
+            "mlp": "gelu",
+            "bias": True,
+        }
+        config = replace(CONFIG, trunk=replace(CONFIG.trunk, **changes))
+    made = RAR().network(config).eval()
+    randomise(made)
+    made.double()
+    method = Jacobi(base="rar", window=6, init=init)
+    for setting in SETTINGS[:2]:
+        found = decoded(method, made, 6, **setting)
+        assert torch.equal(found.tokens, decoded(RAR(), made, 6, **setting).tokens)
+        assert found.steps < config.places
+    assert method.cache_shape(config)[1] == config.places + 5 + (trunk == "published")
+
+
+def test_only_networks_in_raster_order_are_a_base():
+    with pytest.raises(UserError, match="base"):
+        registry.get("jacobi", base="lpd")
+    assert registry.owner(registry.get("jacobi", base="rar")) == RAR()

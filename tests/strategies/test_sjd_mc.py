@@ -12,6 +12,7 @@ from strategies.decoding.decode import decode
 from strategies.decoding.requests import Accept, Commit, Draft, Redraw
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
+from strategies.sjd import SJD
 from strategies.sjd_mc import SJDMC
 
 MADE = subject(SJDMC(window=5))
@@ -79,8 +80,6 @@ def test_what_passed_is_carried_on_unchanged():
 
 
 def test_drafts_pass_more_often_than_sjd_s():
-    from strategies.sjd import SJD
-
     coupled, plain = (
         decoded(method, images=64).steps_of_image for method in (SJDMC(window=8), SJD(window=8))
     )

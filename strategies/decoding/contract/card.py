@@ -137,6 +137,7 @@ _ALL = (
     Check(isolation.check_batch_equals_singles, "batch_exact"),
     Check(decoding.check_cached_equals_taught, "cached_equals_taught", of_taught=True),
     Check(isolation.check_reads_only_filled_slots, "empty_context", False),
+    Check(decoding.check_tests_its_drafts, "tests_drafts"),
     Check(lossless.check_lossless, "lossless"),
     Check(lossless.check_lossless_in_a_batch, "lossless", also="decides_steps"),
     Check(decoding.check_given_tokens, "any_order"),

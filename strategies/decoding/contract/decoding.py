@@ -112,6 +112,14 @@ def _first_changed_place(base: Run, other: Run, place: int) -> int | None:
     return int(steps[differs].min()) if differs.any() else None
 
 
+def check_tests_its_drafts(subject: Case) -> None:
+    """The trait ``tests_drafts``: drafts stand or fall by ``Accept``, so that the loop counts them."""
+    images = (0, 1, 2)
+    found = run(subject, subject.plan(images), subject.labels(images), subject.sampler(images)).decoded
+    drafts = 0 if found.tested is None else int(found.tested.sum())
+    require(drafts > 0, "no draft is tested by Accept; what tests none declares tests_drafts = False")
+
+
 def check_cached_equals_taught(subject: Case) -> None:
     """Cached, unguided decoding gives the logits of one teacher-forced pass over the plan's groups.
 

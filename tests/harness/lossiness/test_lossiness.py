@@ -13,7 +13,7 @@ from harness.lossiness import branches
 from harness.lossiness.conditionals import Undefined, sequential_log_probabilities
 from harness.lossiness.estimate import estimate
 from harness.lossiness.exact import compare_joints, joints
-from harness.lossiness.tables import exact_lines, printed_sizes
+from harness.lossiness.tables import by_step, exact_lines, printed_sizes
 from harness.lossiness.worlds import OWN, RULES, World, ordered_plan, variants
 from harness.subject.prepare import prepare
 from harness.subject.subject import load
@@ -120,6 +120,19 @@ def test_a_decoder_that_decides_its_steps_is_judged_by_every_branch(guidance: Gu
         assert abs(found.kl_bits) < 1e-6
     with pytest.raises(UserError, match="decides its steps while decoding"):
         world.loss(registry.get("sjd"), OWN, 0, 4, None)
+
+
+def test_grouped_acceptance_loses_where_codes_are_many() -> None:
+    """Exactly, over every branch behind the likeliest first token."""
+    method = registry.get("gsd", init="repeat_horizon")
+    _, found = World((1, 3), 16).loss(method, OWN, 6, None, None)
+    assert len(found.steps) == 2, "two places are left"
+    assert found.total_variation > 0.05
+    assert abs(sum(step.kl_bits for step in found.steps) - found.kl_bits) < 1e-9
+    _, alone = World((1, 3), 16).loss(
+        registry.get("gsd", init="repeat_horizon", near=1e-9), OWN, 6, None, None
+    )
+    assert alone.total_variation < 1e-6, "a group of one is SJD's own test"
 
 
 def test_a_world_of_too_many_branches_is_not_half_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,3 +372,11 @@ def test_a_plan_needs_one_order() -> None:
 )
 def test_group_sizes_are_printed_as_runs(sizes, text) -> None:
     assert printed_sizes(sizes) == text
+
+
+def test_more_than_a_dozen_steps_are_folded() -> None:
+    assert by_step(np.ones((1, 12))) == " ".join(["1.00"] * 12)
+    assert by_step(np.ones((1, 13))) == "1-2: 2.00 " + " ".join(f"{step}: 1.00" for step in range(3, 14))
+    folded = by_step(np.ones((5, 64))).split()
+    assert folded[::2] == ["1-6:", "7-12:", "13-18:", "19-24:", *folded[8:-2:2], "60-64:"]
+    assert folded[1::2] == ["6.00±0.00"] * 4 + ["5.00±0.00"] * 8

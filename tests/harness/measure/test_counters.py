@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from harness.cell.cell import Cell, normalised
+from harness.images.shards import Shards
+from harness.images.stores import ImageStore
 from harness.measure import measure as measuring
-from harness.measure.counts import Counts, counters_of
+from harness.measure.counts import OF_IMAGES, Counts, counters_of
 from harness.measure.measure import Budgets, measure
 from harness.measure.repeats import Budget
 from harness.subject.prepare import prepare
-from harness.subject.subject import load, run_batch
+from harness.subject.subject import Gallery, load, run_batch
+from pardec.errors import UserError
 
 ONCE = Budget(seconds=0, least=1)
 QUICK = Budgets(warmup_s=0, images=ONCE, latency=ONCE, by_batch=ONCE)
@@ -73,3 +76,43 @@ def test_a_row_says_what_drafts_cost(small_zoo, monkeypatch):
     assert row["wasted_flops"] == pytest.approx(wasted * row["flops_per_image"])
     assert 0 < row["accepted_share"] < 1
     assert row["parameters"] == sum(weight.numel() for weight in made.network.parameters())
+
+
+def test_a_resumed_cell_counts_as_an_undisturbed_one(small_zoo, tmp_path):
+    made = subject(small_zoo, "sjd", options={"window": 8}, images=8, once=True)
+    cell = made.prepared.cell
+
+    class Killed(BaseException):
+        pass
+
+    def kill(share, doing):
+        if doing == "images" and share >= 0.5:
+            raise Killed
+
+    def run(folder, report=lambda share, doing: None):
+        gallery = Gallery(store=ImageStore.of(Shards.open(folder, cell), cell, chunk=4))
+        missing = gallery.store.images_missing
+        return measure(made, report, QUICK, gallery).row, gallery.by_position, missing
+
+    row, maps, missing = run(tmp_path / "whole")
+    assert missing == 8
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", kill)
+    again, maps_again, missing = run(tmp_path / "cut")
+    assert missing == 4, "the first shard was there"
+    counted = ("steps", "steps_least", "steps_most", "forwards", "tokens_processed", "draft_tokens")
+    counted += ("drafts_tested", "accepted_share", "tokens_sha256")
+    assert {name: row[name] for name in counted} == {name: again[name] for name in counted}
+    for name, array in maps.items():
+        assert (array == maps_again[name]).all(), name
+    assert maps["drafts_tested"].sum() == pytest.approx(8 * row["drafts_tested"])
+    alone = measure(made, lambda share, doing: None, QUICK).row
+    assert {name: row[name] for name in counted} == {name: alone[name] for name in counted}
+
+
+def test_shards_without_counters_are_told(small_zoo, tmp_path):
+    made = subject(small_zoo, "sjd", images=4)
+    shards = Shards.open(tmp_path, made.prepared.cell)
+    shards.write(range(4), torch.zeros(4, made.prepared.config.places).numpy(), None)
+    with pytest.raises(UserError, match="holds no steps of its images: remove it"):
+        list(shards.counters(OF_IMAGES))

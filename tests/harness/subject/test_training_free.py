@@ -26,6 +26,28 @@ def test_jacobi_decodes_the_base_s_weights_to_the_base_s_images(small_zoo):
     assert images[1].plan.steps is None
 
 
+def test_another_base_is_an_option(small_zoo):
+    images = []
+    for strategy, options in (("rar", {}), ("jacobi", {"base": "rar"})):
+        prepared = prepare(cell(strategy, small_zoo, options=options))
+        assert prepared.cell.network == "zoo/rar"
+        images.append(run_batch(load(prepared), range(4)))
+    assert (images[0].decoded.tokens == images[1].decoded.tokens).all()
+    with pytest.raises(UserError, match="was trained for strategy 'rar', not 'jacobi'"):
+        prepare(cell("jacobi", small_zoo, network="zoo/rar"))
+
+
+def test_code_vectors_come_from_the_cell_s_tokenizer(small_zoo):
+    made = load(prepare(cell("gsd", small_zoo)))
+    assert made.tokenizer is not None
+    assert (made.network.code_vectors == made.tokenizer.vectors()).all()
+    assert load(prepare(cell("sjd", small_zoo))).network.code_vectors is None
+    run_batch(made, range(4))
+    known = Cell("gsd", network="llamagen-l-256", checkpoint=RANDOM, acceptance=0.7)
+    with pytest.raises(UserError, match="compares the vectors of codes: it needs tokenizer_checkpoint"):
+        prepare(normalised(known))
+
+
 def test_options_and_base_stand_in_the_label(small_zoo):
     assert prepare(cell("sjd", small_zoo, options={"window": 4})).cell.label == "SJD (window 4)"
     known = Cell("sjd", network="llamagen-l-256", checkpoint=RANDOM, acceptance=0.7)

@@ -166,7 +166,9 @@ def test_selection(tmp_path, expression, count):
         ("strategy", ["is no condition"]),
         ("steps<=many", ["is no number"]),
         ("strategy<4", ["is text"]),
-        ("strategy=par", ["selects none of the 8 cells"]),
+        ("strategy=lpd,steps=9", ["selects none of the 8 cells"]),
+        ("strategy=par", ["selects none of the 8 cells: none is of 'par', but of arpg, lpd", "[[include]]"]),
+        ("strategy=spirl", ["selects none of the 8 cells; ", "valid: "]),
     ],
 )
 def test_selections_that_cannot_be(tmp_path, expression, words):

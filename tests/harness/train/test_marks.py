@@ -264,7 +264,7 @@ def test_all_networks_reach_a_level_before_one_goes_on(tmp_path, material, monke
     )
     train_tier(("raster", "lpd"), RECIPE, material, tmp_path / "zoo", tmp_path / "runs")
     assert stored == [
-        ("raster", 1), ("raster", 2), ("lpd", 1), ("lpd", 2), ("raster", 4), ("lpd", 4)
+        ("raster", 1), ("lpd", 1), ("raster", 2), ("lpd", 2), ("raster", 4), ("lpd", 4)
     ]  # fmt: skip
 
 

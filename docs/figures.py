@@ -1,0 +1,306 @@
+"""Writes what README and docs say in figures: from recorded rows, and from what the code declares.
+
+    python docs/figures.py          # writes it
+    python docs/figures.py --check  # exits with 1 where a text says something else
+
+A text holds it between ``<!-- made: NAME -->`` and ``<!-- end -->``; NAME is one of ``MAKERS``. Nothing else
+in these texts tells what was measured.
+"""
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from harness.cell import sweep_file
+from harness.cell.cell import default_values
+from harness.cli import COMMANDS
+from pardec import load_rows
+from results.schema import Row
+from results.settings import DECLARED, Settings
+from strategies.decoding import registry
+from strategies.decoding.base import TRAITS
+from strategies.decoding.contract import CHECKS
+from strategies.decoding.described import variables
+from strategies.decoding.presets import preset_info, preset_names
+
+ROOT = Path(__file__).parents[1]
+BASELINES = ROOT / "results" / "baselines"
+TEXTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    rule = ["---"] * len(headings)
+    return "".join(f"| {' | '.join(line)} |\n" for line in [list(headings), rule, *cells])
+
+
+def baseline(name: str) -> list[Row]:
+    return load_rows(BASELINES / f"{name}.jsonl")
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# From recorded rows -----------------------------------------------------------------------------------------
+
+
+def ratio(row: Row) -> str:
+    """How many times as fast as the reference that was timed in turn with it: the median of the pairs."""
+    assert row.turns is not None
+    times = zip(row.turns["seconds"], row.turns["reference_seconds"], strict=True)
+    pairs = sorted(reference / own for own, reference in times)
+    middle = len(pairs) // 2
+    return f"{(pairs[middle] + pairs[~middle]) / 2:.2f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def controlled() -> str:
+    """One cell a strategy, as the gate records it."""
+    rows = baseline("gate")
+    metric = f"fd_mnist@{rows[0].images}"
+    lines = []
+    for row in rows:
+        found = (row.quality or {})[metric]
+        lines.append(
+            [
+                row.label,
+                f"{row.steps:g}",
+                f"{row.tokens_processed:g}",
+                ratio(row),
+                f"{row.latency_s * 1e3:.0f}" if row.latency_s else "-",
+                with_interval(found["value"], found["low"], found["high"]),
+            ]
+        )
+    headings = [
+        "strategy",
+        "steps",
+        "tokens fed",
+        "times as fast",
+        "latency, ms",
+        f"`{metric}` (lower is better)",
+    ]
+    return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+
+
+def setting_of(rows: Sequence[Row]) -> str:
+    """Where and how rows were measured."""
+    row = rows[0]
+    host = (row.environment or {})["host_cpu"]
+    batches = ", ".join(str(batch) for batch in sorted({one.batch or 0 for one in rows}))
+    guidance = "" if len({one.guidance for one in rows}) > 1 else f", guidance {row.guidance:g}"
+    torch = (row.environment or {})["torch"]
+    return (
+        f"{host}, {row.threads} threads, torch {torch}, {row.dtype}, batch {batches}"
+        f"{guidance}, {row.images} images."
+    )
+
+
+def full_size() -> str:
+    """Networks of size L, a batch of one and the largest, in bfloat16."""
+    rows = [row for row in baseline("full-size") if row.dtype == "bfloat16"]
+    largest = max(row.batch or 0 for row in rows)
+    lines = []
+    for label in dict.fromkeys(row.label for row in rows):
+        of_batch = {row.batch: row for row in rows if row.label == label}
+        one, many = of_batch[1], of_batch[largest]
+        assert one.throughput_images_per_s
+        assert many.throughput_images_per_s
+        lines.append(
+            [
+                label,
+                f"{one.steps:g}",
+                f"{one.tokens_processed:g}",
+                f"{1 / one.throughput_images_per_s:.1f}",
+                f"{largest / many.throughput_images_per_s:.1f}",
+            ]
+        )
+    headings = ["network", "steps", "tokens fed", "batch 1, s", f"batch {largest}, s"]
+    host = (rows[0].environment or {})["host_cpu"]
+    note = f"{host}, {rows[0].threads} threads, bfloat16, random weights, guidance on, each batch once."
+    return table(headings, lines) + "\n" + note + "\n"
+
+
+def training_noise() -> str:
+    """How far a second training seed moves a distance."""
+    rows = baseline("training-seeds")
+    told = []
+    for strategy, steps in dict.fromkeys((row.strategy, row.steps) for row in rows):
+        pair = [row for row in rows if (row.strategy, row.steps) == (strategy, steps)]
+        metric = f"fd_mnist@{pair[0].images}"
+        values = [(row.quality or {})[metric]["value"] for row in pair]
+        told.append(f"{pair[0].label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}")
+    return f"Two training seeds of one recipe have `{metric}` of: {'; '.join(told)}.\n"
+
+
+# From what the code declares --------------------------------------------------------------------------------
+
+
+def strategies() -> str:
+    lines = []
+    for name in registry.BUILT_IN:
+        kind = type(registry.get(name))
+        text = registry.describe(name).partition(": ")[2].rpartition(" (")[0]
+        lines.append(
+            [f"`{name}`", text, kind.base or "its own", f"[{kind.paper}](https://arxiv.org/abs/{kind.paper})"]
+        )
+    return table(["strategy", "how it decodes", "networks", "paper"], lines)
+
+
+def traits() -> str:
+    """What each built-in strategy promises at its default options."""
+    told = [trait for trait in TRAITS if not trait.endswith(("exceptions", "failures"))]
+    lines = []
+    for name in registry.BUILT_IN:
+        strategy = registry.get(name)
+        lines.append([f"`{name}`", *("yes" if getattr(strategy, trait) else "" for trait in told)])
+    return table(["", *(f"`{trait}`" for trait in told)], lines)
+
+
+def declarations() -> str:
+    from strategies.decoding.base import Strategy
+
+    return table(
+        ["trait", "default", "promise"],
+        [
+            [f"`{name}`", f"`{default}`", one_line(text).replace("``", "`")]
+            for name, default, text in variables(Strategy)
+            if name in TRAITS
+        ],
+    )
+
+
+def checks() -> str:
+    return table(
+        ["check", "requires", "of"],
+        [
+            [
+                f"`{check.name}`",
+                check.requires.replace("``", "`"),
+                "all"
+                if check.trait is None
+                else "those with networks"
+                if check.trait == "base"
+                else f"`{check.trait} = {check.value}`",
+            ]
+            for check in CHECKS.values()
+        ],
+    )
+
+
+def settings() -> str:
+    """Keys of a sweep file's cells."""
+    texts = {name: text for name, _, text in variables(Settings)}
+    defaults = default_values()
+    lines = []
+    for name, one in DECLARED.items():
+        if one.rule is None:
+            continue
+        default = (
+            f"`{defaults[name]!r}`" if name in defaults and defaults[name] not in (None, "", {}) else "-"
+        )
+        lines.append(
+            [
+                f"`{name}`",
+                default,
+                one.rule.expectation,
+                one_line(texts.get(name, "")).replace("``", "`"),
+            ]
+        )
+    return table(["key", "default", "value", "meaning"], lines)
+
+
+def sweeps() -> str:
+    lines = []
+    for name in sweep_file.shipped():
+        sweep = sweep_file.load(name)
+        lines.append([f"`{name}`", len(sweep.cells), sweep.title])
+    return table(["sweep", "cells", "what"], lines)
+
+
+def commands() -> str:
+    summaries = [
+        (name, importlib.import_module(f"harness.commands.{name.replace('-', '_')}_command").SUMMARY)
+        for name in COMMANDS
+    ]
+    return table(["command", "what it does"], [[f"`pardec {name}`", summary] for name, summary in summaries])
+
+
+def networks() -> str:
+    """Published networks by strategy."""
+    infos = [(name, preset_info(name)) for name in preset_names()]
+    lines = []
+    for strategy in dict.fromkeys(info.strategy for _, info in infos):
+        own = [(name, info) for name, info in infos if info.strategy == strategy]
+        filed = [f"`{name}`" for name, info in own if all(file for _, file in info.parts().values())]
+        lines.append([f"`{strategy}`", len(own), " ".join(filed) or "none"])
+    return table(["strategy", "networks", "those whose files are published"], lines)
+
+
+def numbers() -> str:
+    """Measured fields of a row."""
+    from results.fields import Measure
+    from results.schema import FIELDS
+
+    texts = {name: text for name, _, text in variables(Row)}
+    lines = [
+        [f"`{name}`", one.unit or "", one_line(texts.get(name, "")).replace("``", "`")]
+        for name, one in FIELDS.items()
+        if isinstance(one, Measure) and name in {field.name for field in fields(Row)}
+    ]
+    return table(["field", "unit", "meaning"], lines)
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "controlled": controlled,
+    "full-size": full_size,
+    "training-noise": training_noise,
+    "strategies": strategies,
+    "traits": traits,
+    "declarations": declarations,
+    "checks": checks,
+    "settings": settings,
+    "sweeps": sweeps,
+    "commands": commands,
+    "networks": networks,
+    "numbers": numbers,
+}
+
+
+def made(text: str) -> str:
+    """The text with everything between its marks made anew; KeyError for a mark that nothing makes."""
+    return MARKED.sub(lambda found: found[1] + MAKERS[found[2]]() + found[3], text)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument(
+        "--check", action="store_true", help="write nothing, exit with 1 where a text differs"
+    )
+    check = options.parse_args().check
+    stale = []
+    for path in TEXTS:
+        before = path.read_text(encoding="utf-8")
+        after = made(before)
+        if after == before:
+            continue
+        stale.append(path.relative_to(ROOT).as_posix())
+        if not check:
+            path.write_text(after, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: {'differs from what is recorded or declared' if check else 'written'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
