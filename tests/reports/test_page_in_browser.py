@@ -166,6 +166,26 @@ def test_print_shows_all_and_no_controls(opened: Open) -> None:
     assert shown(page, ".controls") == shown(page, "nav") == shown(page, ".tools") == 0
 
 
+def test_motion_is_asked_for(opened: Open) -> None:
+    page = opened(reduced_motion="reduce")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    page.wait_for_timeout(300)
+    assert page.locator("#race-0 [name=time]").input_value() == "300"  # nothing plays by itself
+
+
+def test_the_keyboard_reaches_every_control(opened: Open) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.name || document.activeElement.className"))
+        if page.evaluate("document.activeElement.dataset.point !== undefined"):
+            reached.add("point")
+    assert {"x", "metric", "bars", "front", "point", "play", "time", "speed", "class"} <= reached
+
+
 def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:
     page = opened(java_script_enabled=False)
     assert shown(page, "#answer-1") == 1
