@@ -37,7 +37,7 @@ def branch_joints(
 ) -> tuple[Tensor, Tensor]:
     """(one at a time, as decoded at batch 1): float64 [V, ..., V] with an axis per place.
 
-    first_given: given the likeliest first token, which then has no axis.
+    first_given: given the unlikeliest first token, which then has no axis.
 
     Raises Undefined where there are too many branches.
     """

@@ -104,6 +104,12 @@ def network_of(job: Job, codes: CodesInfo, recipe: RecipePreset) -> tuple[Strate
         trunk, registers = CONTROLLED_TRUNK, 0
     else:
         strategy, trunk, registers = _published_trunk(job, codes, strategy)
+    if strategy.tokenizer != Strategy.tokenizer:
+        places = codes.grid[0] * codes.grid[1]
+        raise UserError(
+            f"strategy '{job.strategy}' learns on the maps of its own tokenizer, not on --codes of {places} "
+            "places: train it on the controlled tier"
+        )
     dropout = recipe.dropout_of(trunk.dropout) if job.dropout else Dropout()
     trunk = trunk.with_dropout(dropout)
     config = NetworkConfig(trunk, codes.codes, len(codes.classes), codes.grid, registers=registers)

@@ -1,4 +1,4 @@
-"""Next-scale decoders on a zoo: their own tokenizer, what is lent of it, rows of one network and a pair."""
+"""Next-scale decoders on a zoo: their own tokenizer, what is lent of it, rows of a network and of a pair."""
 
 import dataclasses
 from dataclasses import asdict
