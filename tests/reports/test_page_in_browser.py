@@ -160,7 +160,9 @@ def test_one_facet_is_shown_at_a_time(opened: Open) -> None:
 
 def test_print_shows_all_and_no_controls(opened: Open) -> None:
     page = opened()
+    page.set_viewport_size({"width": 720, "height": 900})
     page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
     assert (shown(page, "#answer-0"), shown(page, "#answer-1")) == (1, 1)
     assert shown(page, "#pictures-0 [role=tabpanel]") == 2
     assert shown(page, ".controls") == shown(page, "nav") == shown(page, ".tools") == 0
