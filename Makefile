@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup sweep test test-slow check train bench fuzz regress baseline clean
+.PHONY: setup sweep test test-slow check docs train bench fuzz regress baseline clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,12 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Figures in README and docs are made from recorded rows, then the pages are built into site/.
+docs: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/figures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # What networks learn from: mnist, fashion (downloaded), or idx:DIR (its files in a folder).
 DATA ?= mnist
@@ -55,4 +61,4 @@ baseline: setup
 	$(BIN)/pardec baseline
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
