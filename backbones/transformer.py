@@ -252,7 +252,10 @@ class Network(nn.Module):
 
 
 def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02) -> None:
-    """N(0, std^2) for weights, tables and learned vectors; zero biases; unit norms; a zero output head."""
+    """N(0, std^2) for weights, tables and learned vectors; zero biases; unit norms; a zero output head.
+
+    The factors of cosine attention stay as they were made.
+    """
     for name, parameter in network.named_parameters():
         owner = network.get_submodule(name.rpartition(".")[0])
         with torch.no_grad():
@@ -260,6 +263,8 @@ def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             elif name.endswith("bias") or name.startswith("head."):
                 parameter.zero_()
+            elif name.endswith("log_factor"):
+                continue  # as it was made
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 

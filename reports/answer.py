@@ -4,7 +4,7 @@ At most five sentences, each with a link to what it rests on; where something is
 that gives it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.contests import Against, Iso
@@ -13,6 +13,7 @@ from reports.frame import Facet, metrics
 from reports.isoquality import TIME, Advantage
 from reports.naming import counted_text, display_name
 from reports.tables import ROUNDING_BITS, printed_bits, with_interval
+from results.environments import result_key
 from results.schema import RANDOM_WEIGHTS, Row
 
 MOST = 5
@@ -30,8 +31,17 @@ class Sentence:
     command: str | None = None
 
 
-def answer(facet: Facet, cells: Sequence[Row], iso: Iso | None, against: Against | None) -> list[Sentence]:
-    """The sentences of a facet, most important first, from its ok ``cells`` of one batch size."""
+def answer(
+    facet: Facet,
+    cells: Sequence[Row],
+    iso: Iso | None,
+    against: Against | None,
+    declared: Collection[str] = (),
+) -> list[Sentence]:
+    """The sentences of a facet, most important first, from its ok ``cells`` of one batch size.
+
+    declared: ``result_key`` of the cells whose methods are lossless by declaration.
+    """
     if not cells:
         return [Sentence("Nothing can be said: no cell was measured.", "numbers")]
     metric = next(iter(metrics(cells)), None)
@@ -40,7 +50,7 @@ def answer(facet: Facet, cells: Sequence[Row], iso: Iso | None, against: Against
     found = [
         _equal_quality(iso),
         _at_points(against, cells, metric),
-        _lossless(against, cells),
+        _lossless(facet, against, declared),
         _worse(against, cells, metric),
     ]
     told = [one for one in found if one is not None]
@@ -115,33 +125,40 @@ def _worse(against: Against | None, cells: Sequence[Row], metric: str) -> Senten
     return Sentence(text, "against")
 
 
-def _lossless(against: Against | None, cells: Sequence[Row]) -> Sentence | None:
-    """What loses no bits in fewer steps than there are tokens, and what that saves."""
-    judged = [row for row in cells if _bits(row) is not None and row.steps is not None]
+def _lossless(facet: Facet, against: Against | None, declared: Collection[str]) -> Sentence | None:
+    """What loses no bits, measured or declared, in fewer steps than there are tokens, and what that saves."""
+    cells = [row for row in facet.cells if row.status == "ok" and row.steps and row.acceptance is None]
+    most = max((row.steps or 0 for row in cells), default=0)
+    fewer = [row for row in cells if (row.steps or 0) < most]
+    exact = [row for row in fewer if _is_lossless(row, declared)]
+    judged = [row for row in fewer if _bits(row) is not None]
+    if exact:
+        best = sorted(exact, key=lambda row: row.steps or 0)[:2]
+        said = "; ".join(_saved(row, most, against, cells) for row in best)
+        return Sentence(f"Lossless: {said}.", "methods")
     if not judged:
         return None
-    most = max(row.steps or 0 for row in judged)
-    fewer = [row for row in judged if (row.steps or 0) < most and row.acceptance is None]
-    exact = [row for row in fewer if abs(_bits(row) or 0) <= ROUNDING_BITS]
-    if exact:
-        speeds = {} if against is None else {row.cell: named for row, named in against.found}
-        parts = []
-        for row in exact[:2]:
-            saved = f"{row.label} in {counted_text(row.steps or 0)} instead of {counted_text(most)} steps"
-            named = speeds.get(row.cell, {})
-            if TIME in named and against is not None:
-                saved += f", {_ratio_text(named)} times the speed of {against.base.label}"
-            parts.append(saved)
-        return Sentence(f"Lossless: {'; '.join(parts)}.", "quality")
-    if not fewer:
-        return None
-    ends = {row.cell: row for row in (min(fewer, key=_lost_bits), max(fewer, key=_lost_bits))}
+    ends = {row.cell: row for row in (min(judged, key=_lost_bits), max(judged, key=_lost_bits))}
     spans = [f"{_lost_text(row)} ({display_name(row, cells)})" for row in ends.values()]
     return Sentence(
         f"Nothing that saves steps is lossless here: bits lost per image go from {' to '.join(spans)}, each "
         "judged by its own network.",
         "quality",
     )
+
+
+def _is_lossless(row: Row, declared: Collection[str]) -> bool:
+    bits = _bits(row)
+    return result_key(row) in declared if bits is None else abs(bits) <= ROUNDING_BITS
+
+
+def _saved(row: Row, most: float, against: Against | None, cells: Sequence[Row]) -> str:
+    """The steps of a lossless cell, and its speed where the first cell's is known at its batch size."""
+    text = f"{row.label} in {counted_text(row.steps or 0)} instead of {counted_text(most)} steps"
+    named = {} if against is None else {one.cell: found for one, found in against.found}.get(row.cell, {})
+    if against is None or TIME not in named:
+        return text
+    return f"{text}, {_ratio_text(named)} times the speed of {display_name(against.base, cells)}"
 
 
 def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:

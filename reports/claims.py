@@ -93,10 +93,11 @@ def _judged(line: Mapping[str, str], column: str, figure: Figure, rows: Sequence
 
     if not line["network"]:
         return claim("untested", "no network of ours")
-    of_network = [row for row in rows if row.network == line["network"]]
-    measured = [(row, reading) for row in of_network if (reading := figure.reading(row)) is not None]
+    ours = line["strategy"], line["network"]
+    same = [row for row in rows if (row.strategy, row.network) == ours]
+    measured = [(row, reading) for row in same if (reading := figure.reading(row)) is not None]
     if not measured:
-        return claim("untested", f"no row of {line['network']} has it")
+        return claim("untested", f"no row of {line['strategy']} on {line['network']} has it")
     expected = figure.expected(line)
     differing = [(_differences(expected, figure.found(row)), row, reading) for row, reading in measured]
     comparable = [(row, reading) for keys, row, reading in differing if not keys]

@@ -33,7 +33,9 @@ def sprite(samples: np.ndarray) -> str:
 def figure(png: Path) -> str:
     """A figure's file as a data URI, in 256 colours: its few inks and small images need no more."""
     with Image.open(png) as image:
-        return _data_uri(image.convert("RGB").quantize(256, dither=Image.Dither.NONE), "png", optimize=True)
+        # The median cut would spend its colours on greys and shift those of the strategies.
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    return _data_uri(few, "png", optimize=True)
 
 
 def _data_uri(image: Image.Image, kind: str, **how: Any) -> str:

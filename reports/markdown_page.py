@@ -48,5 +48,4 @@ def _listed(lines: Iterable[str]) -> list[str]:
 
 
 def _said(sentence: Sentence) -> str:
-    command = "" if sentence.command is None else f" `{sentence.command}`"
-    return markdown(sentence.text) + command
+    return markdown(sentence.text + (f" {sentence.command}" if sentence.command else ""))

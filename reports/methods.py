@@ -43,6 +43,11 @@ def cards(rows: Iterable[Row], stored: Mapping[str, Mapping[str, Any]]) -> list[
     return found
 
 
+def lossless(stored: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Keys of the cells whose methods are lossless by declaration."""
+    return {key for key, card in stored.items() if _traits(card).get("lossless") is True}
+
+
 def _idea(card: Mapping[str, Any]) -> tuple[str, str]:
     """The one-sentence idea, and the paper: "NAME: idea (authors, arXiv id)." """
     said, paper = _text(card, "idea"), _text(card, "paper")

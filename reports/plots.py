@@ -115,12 +115,14 @@ def memory_against_batch(facet: Facet) -> Figure | None:
 def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes NAME.png, NAME.svg and NAME.pdf, closes the figure and returns the first two paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    png, svg, pdf = (folder / f"{name}.{form}" for form in ("png", "svg", "pdf"))
     with plt.rc_context(style.RC):
-        figure.savefig(png, bbox_inches="tight", pad_inches=0.12)
-        figure.savefig(svg, bbox_inches="tight", pad_inches=0.12, metadata={"Date": None})
-        pdf = folder / f"{name}.pdf"
-        figure.savefig(pdf, bbox_inches="tight", pad_inches=0.12, metadata={"CreationDate": None})
+        figure.canvas.draw()
+        box = figure.get_tightbbox().padded(_MARGIN)
+        figure.set_layout_engine("none")  # laid out once, for all three
+        figure.savefig(png, bbox_inches=box)
+        figure.savefig(svg, bbox_inches=box, metadata={"Date": None})
+        figure.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None})
     plt.close(figure)
     return png, svg
 
@@ -133,6 +135,8 @@ def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np
     return kept[np.argsort(x[kept], kind="stable")]
 
 
+_MARGIN = 0.12
+"""Inches around a figure's content."""
 _TICK_ROOM = 1.13
 """Ratio of two values on a logarithmic axis whose tick labels just stay apart."""
 

@@ -47,10 +47,10 @@ class PublishedFigure:
 def published_lines() -> tuple[dict[str, str], ...]:
     """The lines of ``results/published.csv``, by column; empty text where a paper doesn't say.
 
-    After the paper's own words stand the same facts as our rows have them: ``network`` (our preset),
-    ``weights`` (whether the authors published those of this figure), guidance ``scale`` and ``schedule``,
-    ``temperature``, ``options`` that differ from the preset's, ``gpu``, ``dtype``, ``batch``, ``detokenizer``
-    (whether the time includes it).
+    After the paper's own words stand the same facts as our rows have them: ``strategy`` and ``network`` (our
+    preset), ``weights`` (whether the authors published those of this figure), guidance ``scale`` and
+    ``schedule``, ``temperature``, ``options`` that differ from the preset's, ``gpu``, ``dtype``, ``batch``,
+    ``detokenizer`` (whether the time includes it).
     """
     with (resources.files("results") / "published.csv").open(encoding="utf-8") as file:
         return tuple(csv.DictReader(file))

@@ -21,8 +21,8 @@ from results.schema import Row
 
 _MOST_LANES = 12
 """Beyond so many cells one of each label races first."""
-_MOST_LOST = 6_000
-"""Lost draws of a lane that the page holds."""
+_MOST_LOST = 2_000
+"""Lost draws of an image that the page holds."""
 
 
 def lanes(facet: Facet, beside: Mapping[str, Artifacts], owners: list[str]) -> list[dict[str, Any]]:
@@ -101,8 +101,8 @@ def _lost(stored: Artifacts, images: int, places: int) -> list[list[int]]:
     """[step, position, step, position, ...] of every image."""
     found: list[list[int]] = [[] for _ in range(images)]
     if stored.lost_draws is not None:
-        for image, step, position in stored.lost_draws[:_MOST_LOST].astype(int).tolist():
-            if 0 <= image < images and 0 <= position < places:
+        for image, step, position in stored.lost_draws.astype(int).tolist():
+            if 0 <= image < images and 0 <= position < places and len(found[image]) < 2 * _MOST_LOST:
                 found[image] += [step, position]
     return found
 

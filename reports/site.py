@@ -1,12 +1,12 @@
 """The report: an offline HTML page, the same in Markdown, a CSV of all numbers, the pictures as files."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pardec.errors import UserError
 from pardec.files import write_whole
-from reports import pictures, plots, predicted, selftest, tables
+from reports import methods, pictures, plots, predicted, selftest, tables
 from reports.answer import answer
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits, load_method
 from reports.contests import against_first, iso_within
@@ -39,15 +39,16 @@ def write_report(
     rows = load_rows(results_path)
     source = results_folder(results_path)
     out = Path(out_dir) if out_dir is not None else source / "report"
-    methods = {result_key(row): card for row in rows if (card := load_method(row, source)) is not None}
+    stored = {result_key(row): card for row in rows if (card := load_method(row, source)) is not None}
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        sections = _sections(rows, source, out / "figures", progress or (lambda done, total, name: None))
+        told = progress or (lambda done, total, name: None)
+        sections = _sections(rows, source, out / "figures", told, methods.lossless(stored))
         gate = selftest.beside(source)
         _write(out / "results.csv", tables.to_csv(rows))
         _write(out / "report.md", markdown_page(rows, sections, gate))
         page = out / "report.html"
-        _write(page, html_page(rows, sections, gate, methods))
+        _write(page, html_page(rows, sections, gate, stored))
     except OSError as error:
         raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
     return page
@@ -57,7 +58,9 @@ def _write(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progress) -> list[Section]:
+def _sections(
+    rows: Sequence[Row], source: Path, figures: Path, progress: Progress, lossless: Collection[str]
+) -> list[Section]:
     artifacts = {result_key(row): load_artifacts(row, source) for row in rows}
     costs = {result_key(row): cost for row in rows if (cost := load_cost(row, source)) is not None}
     noise = TrainingNoise.known(rows)
@@ -66,7 +69,7 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
     total, done = sum(map(len, planned)), 0
     sections = []
     for number, (facet, drawing) in enumerate(zip(split, planned, strict=True), start=1):
-        section = _section(facet, artifacts, costs, noise)
+        section = _section(facet, artifacts, costs, noise, lossless)
         prefix = f"{number}-" if len(split) > 1 else ""
         for one in drawing:
             progress(done, total, one.title)
@@ -79,7 +82,11 @@ def _sections(rows: Sequence[Row], source: Path, figures: Path, progress: Progre
 
 
 def _section(
-    facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.Costs, noise: TrainingNoise
+    facet: Facet,
+    artifacts: Mapping[str, Artifacts],
+    costs: predicted.Costs,
+    noise: TrainingNoise,
+    lossless: Collection[str],
 ) -> Section:
     parts = list(_parts(facet, artifacts, noise))
     largest = max(parts, key=lambda part: len(part.cells))
@@ -87,7 +94,7 @@ def _section(
     return Section(
         facet,
         parts,
-        answer(facet, largest.cells, largest.iso, largest.against),
+        answer(facet, largest.cells, largest.iso, largest.against, lossless),
         [*tables.tables(facet), *(table for table in cost_tables if table is not None)],
         tables.failures(facet.rows),
         _missing(facet, artifacts),

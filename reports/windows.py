@@ -120,7 +120,7 @@ def _panel(axes: Axes, name: str, lines: Sequence[tuple[Family, np.ndarray]], wi
 
 def maps_of(facet: Facet, artifacts: Mapping[str, Artifacts]) -> list[tuple[Row, np.ndarray, np.ndarray]]:
     """Cells and how often drafts of each position were tested and accepted, where content decided that."""
-    return [
+    found = [
         (row, a.drafts_tested, a.drafts_accepted)
         for row in facet.cells
         if (a := artifacts.get(result_key(row)))
@@ -129,6 +129,7 @@ def maps_of(facet: Facet, artifacts: Mapping[str, Artifacts]) -> list[tuple[Row,
         and a.drafts_accepted is not None
         and a.drafts_tested.shape == a.drafts_accepted.shape
     ]
+    return sorted(found, key=lambda one: (style.rank(one[0].strategy), one[0].options.get("window", 0)))
 
 
 def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable
+from pathlib import PurePath
 from typing import Any
 
 from results.fields import Applies
@@ -37,6 +38,8 @@ def value_of(row: Row, name: str) -> Any:
         value = getattr(row, name)
     else:
         value = row.settings.get(name, one.before)
+    if name == "roles" and row.tier == "published":
+        value = {role: PurePath(path).name for role, path in value.items()}  # wherever the files lie
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -78,6 +78,8 @@ class Row:
     """Every field of the cell: what ``explain KEY`` rebuilds it from. Empty in rows of older schemas."""
     options: dict[str, Any] = of_cell(factory=dict)
     """Strategy options that differ from the strategy's defaults."""
+    chosen_options: dict[str, dict[str, int]] = annotation(factory=dict, since=5, before={})
+    """Options that the cell left to measurement: name -> batch size (as text) -> the fastest value."""
     checkpoint: str | None = annotation(None, column=True)
     """SHA-256 of the weights, or ``RANDOM_WEIGHTS``."""
     weights_taken: str | None = annotation(None, since=5)

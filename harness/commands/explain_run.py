@@ -72,6 +72,9 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
     if plan.opened:
         console.print("\nplaces are chosen while decoding: the order map of a run shows them")
         return
+    if any(one != plan.grid for one in plan.maps):
+        console.print("maps         " + " ".join(f"{rows}x{columns}" for rows, columns in plan.maps))
+        return
     console.print(f"\nstep that writes each position (image {image}, from 1)")
     console.print(order_grid(plan.picture(plan.step_of_position()[0]), plan.most_steps))
 

@@ -13,6 +13,7 @@ from harness.images.shards import Shards, export_adm, flipped
 from harness.images.stores import ImageStore
 from harness.machine.distributed import local_device, processes
 from harness.machine.terminal import progress_bar
+from harness.measure.choose import Choice
 from harness.measure.counts import counters_of
 from harness.quality.assess.adm import assess
 from harness.subject.pins import finished
@@ -57,7 +58,7 @@ def _generate(cell: Cell, store: ImageStore) -> None:
     """Make what is missing of this process's part, a shard on disk before the next begins."""
     if not store.images_missing:
         return
-    subject = load(prepare(cell))
+    subject = Choice(load(prepare(cell)), store.shards.folder).at(cell.batch)
     with progress_bar() as bar:
         task = bar.add_task(escape(cell.describe()), total=store.images_missing)
         for images in store.batches():

@@ -18,7 +18,7 @@ from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 
-MOST_BRANCHES = 50_000
+MOST_BRANCHES = 100_000
 CODES = 2
 """Most codes of worlds whose branches are enumerated: there are many more of them than images."""
 IMAGES = 4096
@@ -28,9 +28,16 @@ IN_STEP = 4
 
 
 def branch_joints(
-    network: Network | Networks, strategy: Strategy, plan: Plan, label: int, guidance: Guidance | None = None
+    network: Network | Networks,
+    strategy: Strategy,
+    plan: Plan,
+    label: int,
+    guidance: Guidance | None = None,
+    first_given: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(one at a time, as decoded at batch 1): float64 [V, ..., V] with an axis per place.
+
+    first_given: given the unlikeliest first token, which then has no axis.
 
     Raises Undefined where there are too many branches.
     """
@@ -40,12 +47,16 @@ def branch_joints(
         return decode(network, branching, plan, torch.full((rows,), label), sampler, guidance)
 
     expected = sequential_joint(network, strategy, plan, label, guidance)
-    tokens, _, masses = all_branches(strategy, decode_rows, MOST_BRANCHES)
+    tokens, _, masses = all_branches(strategy, decode_rows, MOST_BRANCHES, first_given)
     if float(masses.sum()) < 1 - MASS:
         raise Undefined(f"strategy '{strategy.name}' has more than {MOST_BRANCHES:,} branches in this world")
     found = torch.zeros(expected.numel(), dtype=torch.float64)
     found.index_add_(0, _numbers(tokens, network.config.codes), masses)
-    return expected, found.clamp(min=1e-300).view(expected.shape)
+    found = found.clamp(min=1e-300).view(expected.shape)
+    if not first_given:
+        return expected, found
+    first = int(tokens[0, 0])
+    return expected[first] / expected[first].sum(), found[first]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
-from harness.lossiness.branches import Sampled, branch_joints, sampled
+from harness.lossiness.branches import CODES, Sampled, branch_joints, sampled
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.exact import Loss, compare_joints, joints
 from pardec.errors import UserError
@@ -132,14 +132,17 @@ class World:
     ) -> tuple[Plan, Loss]:
         """What the strategy loses with the random network and the order of ``seed``.
 
+        Of a lossy one that decides its steps, in a world of more than ``CODES`` codes, given the first token.
+
         Raises UserError for a plan that the strategy cannot have, ValueError for a world that is too large,
         Undefined where there is no one-at-a-time distribution.
         """
         streams = Streams(seed, (0,))
         if strategy.decides_steps:
             plan, network = strategy.plan(self.grid, steps, streams), self.network(strategy, seed)
-            found = branch_joints(network, strategy, plan, seed % CLASSES, guidance)
-            return plan, compare_joints(*found, (1,) * plan.places)
+            given = self.codes > CODES and not strategy.lossless
+            found = branch_joints(network, strategy, plan, seed % CLASSES, guidance, given)
+            return plan, compare_joints(*found, (1,) * found[0].dim())
         plan = ordered_plan(strategy, self.grid, self.steps(strategy, steps), streams, rule)
         if plan.opened:
             raise Undefined(

@@ -18,6 +18,7 @@ from harness.cost.work import Unforeseeable, decode_work
 from harness.machine.energy import EnergyMeter
 from harness.machine.failures import is_out_of_memory
 from harness.machine.memory import PeakMemory
+from harness.measure.choose import Choice
 from harness.measure.counts import OF_IMAGES, Counts, counters_of
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
@@ -60,6 +61,11 @@ class Measurements:
     """Batch size -> median images/s."""
     peaks: dict[str, float | None] = field(default_factory=dict)
     """Batch size -> peak bytes over the loaded state."""
+    choice: Choice | None = None
+    """Of options that are left to measurement."""
+
+    def at(self, subject: Subject, size: int) -> Subject:
+        return subject if self.choice is None else self.choice.at(size)
 
     def skip(self, size: int, reason: str) -> None:
         self.speeds[str(size)] = self.peaks[str(size)] = None
@@ -79,6 +85,11 @@ def measure(
     """Run the cell: count, warm up, time, and generate its images."""
     found = Measurements(gallery=gallery or Gallery())
     cell = subject.prepared.cell
+    if subject.prepared.undecided:
+        report(0.0, "choosing")
+        store = found.gallery.store
+        found.choice = Choice(subject, None if store is None else store.shards.folder)
+        subject = found.choice.at(cell.batch)
     once = cell.once
     if once or cell.compile or cell.cuda_graphs:  # torch's counter doesn't see into graphs
         found.note("flops_per_image", *_traced_flops(subject))
@@ -110,6 +121,8 @@ def measure(
         "graphs": compiled.graphs(subject.recorded),
         "tokens_sha256": found.gallery.tokens_sha256,
     }
+    if found.choice is not None:
+        found.row["chosen_options"] = found.choice.row
     own = str(cell.batch)
     found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
     found.note("compile_s", compiled.compile_s(subject.recorded), "eager mode: nothing is compiled")
@@ -185,7 +198,8 @@ def _measure_batches(subject: Subject, found: Measurements, report: Report, budg
             found.skip(size, f"would take up to {needed_s:.0f} s")
         else:
             try:
-                per_image_s = _measure_batch(subject, size, memory, found, report, budgets)
+                here = found.at(subject, size)
+                per_image_s = _measure_batch(here, size, memory, found, report, budgets)
             except (MemoryError, RuntimeError) as error:
                 if size <= own or not is_out_of_memory(error):
                     raise

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.cell.cell import Cell
+from harness.measure.choose import Choice
 from harness.measure.repeats import Budget, Run, in_turn
 from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
@@ -22,7 +23,8 @@ MOST_ROUNDS = 40
 
 def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Turns]:
     """Cell key -> seconds of its batches beside those of the first cell, in at least this many rounds."""
-    subjects = list(load_all(map(prepare, cells)))
+    loaded = load_all(map(prepare, cells))
+    subjects = [Choice(one).at(one.prepared.cell.batch) for one in loaded]
     runs = [timed_batches(subject) for subject in subjects]
     for run in runs:
         run()

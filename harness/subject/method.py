@@ -29,7 +29,7 @@ def method_card(prepared: Prepared) -> dict[str, Any]:
         "idea": registry.describe(strategy.name),
         "paper": strategy.paper,
         "base": strategy.base,
-        "kind": kind_of(plan),
+        "kind": kind_of(strategy, plan),
         "traits": {name: True for name in TRAITS if getattr(strategy, name) is True},
         "cache": {"layers": layers, "slots": slots},
         "steps": {f"{h}x{w}": steps_on(strategy, (h, w)) for h, w in GRIDS},
@@ -37,15 +37,19 @@ def method_card(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def kind_of(plan: Plan) -> str:
+def kind_of(strategy: Strategy[Any], plan: Plan) -> str:
     """What sort of decoder makes such plans."""
+    if plan.codes_from:
+        return "coarse labels, then all codes"
     if len(plan.maps) > 1:
         return "next-scale"
     if plan.sizes is None:
         return "speculative"
     if plan.opened:
         return "masked"
-    return "one token a step" if len(plan.sizes) == plan.places else "groups planned beforehand"
+    height, width = GRIDS[0]
+    alone = steps_on(strategy, GRIDS[0]) == [height * width] * 2
+    return "one token a step" if alone else "groups planned beforehand"
 
 
 def steps_on(strategy: Strategy[Any], grid: tuple[int, int]) -> list[int] | None:

@@ -39,6 +39,8 @@ class Prepared:
     strategy: Strategy
     config: NetworkConfig
     guidance: Guidance | None
+    undecided: tuple[str, ...] = ()
+    """Options of the strategy that are left to measurement: until then it can be planned, but not run."""
 
     def plan(self, images: Iterable[int], known: np.ndarray | None = None) -> Plan:
         """The plan of these images; known: raster positions [M] whose tokens are given."""
@@ -119,7 +121,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         )
         if not config.null_class:
             raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
-    prepared = Prepared(cell, strategy, config, guidance)
+    left = tuple(name for name in strategy.timed_options if cell.options.get(name) == registry.AUTO)
+    prepared = Prepared(cell, strategy, config, guidance, left)
     if around_given:
         check_takes_given(strategy)
     try:

@@ -36,7 +36,8 @@ class Race:
         count, places = min(len(images), RACED - self.images), plan.grid[0] * plan.grid[1]
         steps = step_of_position(decoded.trace, decoded.order)[:count]  # [n, N]
         start = 0 if plan.codes_from else steps.shape[1] - places
-        lost = draws_lost(decoded, count)
+        # What a masked decoder draws everywhere and covers again was never a draft.
+        lost = draws_lost(decoded, count if plan.sizes is None else 0)
         lost[:, 2] -= start
         lost = lost[(lost[:, 2] >= 0) & (lost[:, 2] < places)]
         lost[:, 0] += self.images
@@ -54,7 +55,7 @@ class Race:
 def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
     """Draws of ``count`` images that their step did not write: (image, step, position), int16 [m, 3].
 
-    Drafts that were rejected are among them, and so is what a masked decoder drew and covered again.
+    Rejected drafts, and those that no test reached.
     """
     batch, places = decoded.order.shape
     columns = torch.cat([decoded.order, torch.full_like(decoded.order[:, :1], -1)], dim=1)  # [B, N + 1]

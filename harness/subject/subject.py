@@ -196,6 +196,9 @@ def run_batch(
 ) -> Batch:
     """Generate the images of these indices, around given tokens if there are some."""
     prepared, cell, clock = subject.prepared, subject.prepared.cell, subject.clock
+    if prepared.undecided:
+        name = prepared.undecided[0]
+        raise UserError(f"{name} = 'auto' is chosen by a sweep; expected a number here")
     first_commit: list[float] = []
 
     def on_commit(commit: Committed) -> None:

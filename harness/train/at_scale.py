@@ -101,11 +101,18 @@ def network_of(job: Job, codes: CodesInfo, recipe: RecipePreset) -> tuple[Strate
     if strategy.base is not None:
         raise UserError(f"strategy '{job.strategy}' trains no network; train its base '{strategy.base}'")
     if job.trunk == CONTROLLED:
-        trunk = CONTROLLED_TRUNK
+        trunk, registers = CONTROLLED_TRUNK, 0
     else:
-        strategy, trunk = _published_trunk(job, codes, strategy)
+        strategy, trunk, registers = _published_trunk(job, codes, strategy)
+    if strategy.tokenizer != Strategy.tokenizer:
+        places = codes.grid[0] * codes.grid[1]
+        raise UserError(
+            f"strategy '{job.strategy}' learns on the maps of its own tokenizer, not on --codes of {places} "
+            "places: train it on the controlled tier"
+        )
     dropout = recipe.dropout_of(trunk.dropout) if job.dropout else Dropout()
-    config = NetworkConfig(trunk.with_dropout(dropout), codes.codes, len(codes.classes), codes.grid)
+    trunk = trunk.with_dropout(dropout)
+    config = NetworkConfig(trunk, codes.codes, len(codes.classes), codes.grid, registers=registers)
     try:
         on_meta(strategy, config)
         strategy.check_steps(config.grid, None)
@@ -115,8 +122,9 @@ def network_of(job: Job, codes: CodesInfo, recipe: RecipePreset) -> tuple[Strate
     return strategy, config
 
 
-def _published_trunk(job: Job, codes: CodesInfo, strategy: Strategy) -> tuple[Strategy, TrunkConfig]:
-    """The trunk, and the strategy with the options of the published network if it is that method's own."""
+def _published_trunk(job: Job, codes: CodesInfo, strategy: Strategy) -> tuple[Strategy, TrunkConfig, int]:
+    """The trunk, and the strategy with the options and registers of the published network if it is that
+    method's own."""
     infos = trunk_presets(job.trunk)
     found = [preset(info.name) for info in infos]
     published, config, info = found[0]
@@ -131,8 +139,9 @@ def _published_trunk(job: Job, codes: CodesInfo, strategy: Strategy) -> tuple[St
             f"--codes '{job.codes}': a grid of {codes.grid[0]}x{codes.grid[1]}, but trunk '{job.trunk}' is "
             f"for {grids}"
         )
-    own = published if published.name == strategy.name else strategy
-    return own, config.trunk
+    if published.name == strategy.name:
+        return published, config.trunk, config.registers
+    return strategy, config.trunk, 0
 
 
 def check_same_codes(train: CodeShards, validation: CodeShards) -> None:

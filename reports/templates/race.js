@@ -2,6 +2,7 @@
 "use strict";
 
 const WHOLE_S = 9; // what the slowest lane takes on the screen at speed 1
+const STILL = matchMedia("(prefers-reduced-motion: reduce)"); // then lost draws are marked and don't fade
 const FLASH = 0.02; // how long a lost draw glows, as a share of the slowest lane's time
 
 class Lane {
@@ -51,7 +52,7 @@ class Lane {
       const age = now - this.doneAt(this.lost[at]);
       if (age < 0 || age > glow) continue;
       const [x, y] = box(this.lost[at + 1]);
-      pen.fillStyle = `rgba(245, 130, 32, ${0.85 * (1 - age / glow)})`;
+      pen.fillStyle = `rgba(245, 130, 32, ${STILL.matches ? 0.6 : 0.85 * (1 - age / glow)})`;
       pen.fillRect(x * scale, y * scale, w * scale, h * scale);
     }
     const finished = now >= this.seconds;
@@ -65,7 +66,7 @@ class Race {
   constructor(block, parts) {
     this.form = block.querySelector(".race-controls");
     this.box = block.querySelector(".lanes");
-    const lanes = (parts.reduce((most, part) => (part.lanes.length > most.lanes.length ? part : most)).lanes).map((one) => new Lane(one));
+    const lanes = parts.flatMap((part) => part.lanes).map((one) => new Lane(one));
     this.all = lanes;
     const { time, class: classes, timed } = this.form.elements;
     const times = [...new Set(lanes.flatMap((lane) => Object.keys(lane.data.seconds)))];

@@ -120,6 +120,8 @@ class Strategy(ABC, Generic[N]):
     tests_drafts: ClassVar[bool] = False
     """Accepts drafts by ``Accept``, so that the loop counts them, and that on random weights a declared share
     (a cell's ``acceptance``) can stand in for what trained ones would accept. Check: ``tests_its_drafts``."""
+    timed_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Options that may be "auto", and the values of which whoever runs the method takes the fastest."""
     reads_code_vectors: ClassVar[bool] = False
     """Compares codes by the vectors that the tokenizer gives them: its network must have been given some."""
     lossless: ClassVar[bool] = False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from strategies.published.naming import Published
 
 GROUP = "pardec.strategies"
+AUTO = "auto"
 PAPERS = Path(__file__).parents[1]
 FIRST = ("raster", "rar", "par", "lpd", "arpg", "randar")
 """They keep their places, and so their colours, whatever else comes; the others follow by name."""
@@ -100,12 +101,17 @@ def titles() -> dict[str, str]:
 
 
 def get(name: str, **options: Any) -> Strategy:
-    """The strategy ``name`` with its options; UserError for an unknown name or option."""
+    """The strategy ``name`` with its options; UserError for an unknown name or option.
+
+    What is left to measurement (``AUTO``) is at its default until it was measured.
+    """
     if name not in names():
         raise unknown_strategy(name)
     kind = _load(name)
     valid = {field.name: field.default for field in dataclasses.fields(kind)}
     choices = get_type_hints(kind)
+    left = {option for option, value in options.items() if value == AUTO and option in kind.timed_options}
+    options = {option: value for option, value in options.items() if option not in left}
     for option, value in options.items():
         if option not in valid:
             raise unknown("option", option, valid, f"strategy '{name}'")

@@ -5,9 +5,9 @@ n .. n + L - 2; fed at once, its entry j predicts place n + j. So index j of p, 
 is place n + j, and so is index j of drafts and q, of which there is one less.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -55,10 +55,12 @@ class Sequential(Protocol):
 class Speculative(TrainingFree[Any]):
     """Drafts a window of tokens behind the accepted ones, and keeps as many as its test says."""
 
+    timed_options: ClassVar[Mapping[str, tuple[int, ...]]] = {"window": (2, 4, 8, 16, 32)}
+
     base: Literal["raster", "rar"] = "raster"  # type: ignore[misc]
     """Whose networks it decodes."""
     window: int = 16
-    """Most tokens fed at once."""
+    """Most tokens fed at once; "auto": the fastest at each batch size, as it is measured."""
 
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.window < 1:
@@ -120,22 +122,27 @@ class Window:
         self.guessed = self.tested >= self.known[:, None]
         new = torch.where(self.guessed, self.tested, -1)
         if length > 1:
-            uniform = yield Uniform("fill", new)
-            self._write(self.tokens, new, self._guesses(new, uniform))
+            neighbour = self._neighbours(new)
+            uniform = yield Uniform("fill", torch.where(neighbour < 0, new, -1))
+            random = (uniform * self.codes).long().clamp(max=self.codes - 1)
+            table = self.tokens if self.guess.startswith("repeat") else self.likely
+            known = table.gather(1, neighbour.clamp(min=0))
+            self._write(self.tokens, new, torch.where(neighbour < 0, random, known))
         self.drafts = self.tokens.gather(1, self.tested % self.tokens.shape[1])
         return self.at
 
-    def _guesses(self, new: Tensor, uniform: Tensor) -> Tensor:
-        """Tokens [B, L - 1]; for a neighbour that has no token yet the last place with one stands in."""
-        random = (uniform * self.codes).long().clamp(max=self.codes - 1)
+    def _neighbours(self, new: Tensor) -> Tensor:
+        """The place whose (likeliest) token is the guess of each new place, [B, L - 1]; -1: any code is.
+
+        For a neighbour that has no token yet the last place with one stands in.
+        """
         if self.guess == "random":
-            return random
+            return torch.full_like(new, -1)
         columns = self.plan.grid[1]
         beside = self.guess.endswith("horizon")
         has = new % columns > 0 if beside else new >= columns
         neighbour = torch.minimum(new - (1 if beside else columns), self.known[:, None] - 1).clamp(min=0)
-        table = self.tokens if self.guess.startswith("repeat") else self.likely
-        return torch.where(has, table.gather(1, neighbour), random)
+        return torch.where(has & (new >= 0), neighbour, -1)
 
     def forward(self) -> Tensor:
         """Logits [R, L, V] of the window's places."""

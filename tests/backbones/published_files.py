@@ -26,6 +26,8 @@ HYPER_PARAMETERS: dict[str, dict[str, Any]] = {
             "class_num": 3, "vqgan_vocab_size": 11},
     "arpg": {**LLAMAGEN, "n_layer": 4},
     "randar": LLAMAGEN,
+    "var": {"depth": 2, "embed_dim": 32, "num_heads": 4, "patch_nums": [1, 2, 3, 4], "V": 11, "Cvae": 4,
+            "num_classes": 3},
     "maskgit": {"input_size": 4, "hidden_dim": 32, "depth": 2, "heads": 3, "mlp_dim": 128,
                 "codebook_size": 11, "nclass": 3},
 }  # fmt: skip
@@ -53,7 +55,7 @@ class Published4x4:
 
     def logits(self, network: Network) -> Tensor:
         """Teacher-forced logits of fixed tokens and labels, "no class" among them."""
-        tokens = torch.arange(32).reshape(2, 16) * 7 % 11
+        tokens = torch.arange(2 * self.strategy.places((4, 4))).reshape(2, -1) * 7 % 11
         lesson = self.strategy.lesson(2, (4, 4), torch.Generator().manual_seed(0), 0.0)
         with torch.no_grad():
             return self.strategy.taught_logits(network, tokens, torch.tensor([1, 3]), lesson)

@@ -72,6 +72,20 @@ def expected_shapes(family):
         own = {"par": {"spe_tok_embeddings.special_embeddings.weight": (3, d)},
                "randar": {"pos_instruct_embeddings": (1, d)}}  # fmt: skip
         return shapes | own.get(family, {})
+    if family == "var":
+        shapes = {
+            "class_emb.weight": (C + 1, d), "word_embed.weight": (d, 4), "word_embed.bias": (d,),
+            "lvl_embed.weight": (4, d), "pos_start": (1, 1, d), "pos_1LC": (1, 30, d),
+            "head_nm.ada_lin.1.weight": (2 * d, d), "head_nm.ada_lin.1.bias": (2 * d,),
+            "head.weight": (V, d), "head.bias": (V,),
+        }  # fmt: skip
+        block = {
+            "attn.mat_qkv.weight": (3 * d, d), "attn.q_bias": (d,), "attn.v_bias": (d,),
+            "attn.scale_mul_1H11": (1, 4, 1, 1), "attn.proj.weight": (d, d), "attn.proj.bias": (d,),
+            "ffn.fc1.weight": (4 * d, d), "ffn.fc1.bias": (4 * d,), "ffn.fc2.weight": (d, 4 * d),
+            "ffn.fc2.bias": (d,), "ada_lin.1.weight": (6 * d, d), "ada_lin.1.bias": (6 * d,),
+        }  # fmt: skip
+        return shapes | {f"blocks.{i}.{k}": v for i in range(DEPTH) for k, v in block.items()}
     if family == "rar":
         h, head = 64, d // 4
         shapes = {

@@ -9,6 +9,7 @@ from reports.answer import CURVES, MOST, SCORED, Sentence, answer
 from reports.contests import against_first, iso_within
 from reports.frame import facets
 from reports.training_noise import TrainingNoise
+from results.environments import result_key
 from results.schema import Row
 
 
@@ -75,8 +76,18 @@ def test_what_is_lossless_and_what_it_saves():
     rows = [cell(0, "raster", 64, 10.0, 60.0, 0.0), cell(1, "jacobi", 41, 10.0, 90.0, 0.0)]
     lossless = next(one for one in said(rows) if one.text.startswith("Lossless"))
     assert "JACOBI in 41 instead of 64 steps, 1.5" in lossless.text
+    assert lossless.text.endswith("times the speed of RASTER, 64 steps.")
     rows[1] = cell(1, "jacobi", 41, 10.0, 90.0, 3.0)
     assert any("Nothing that saves steps is lossless here" in one.text for one in said(rows))
+
+
+def test_lossless_may_be_declared_and_at_another_batch():
+    rows = [cell(0, "raster", 64, 10.0, 60.0, 0.0), cell(1, "par", 19, 10.0, 90.0)]
+    other = without(cell(2, "sjd", 20, 10.0, 90.0, batch=32), "lossiness_bits")
+    facet = facets([*rows, other])[0]
+    found = answer(facet, rows, None, None, {result_key(other)})
+    assert found[1].text == "Lossless: SJD in 20 instead of 64 steps."
+    assert "Nothing that saves steps is lossless" in answer(facet, rows, None, None)[1].text
 
 
 def test_declared_acceptance_saves_nothing_that_is_said():

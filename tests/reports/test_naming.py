@@ -23,6 +23,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "strategy": ("par", "strategy par"),
     "options": ({"order": "spiral"}, "order spiral"),
     "network": ("zoo/other", "zoo/other"),
+    "roles": ({"drafter": "zoo/other"}, "drafter zoo/other"),
     "weights": ("ema", "weights ema"),
     "tokenizer_weights": ("ema", "tokenizer-weights ema"),
     "guidance": (3.5, "guidance 3.5"),
@@ -68,6 +69,15 @@ def test_rows_that_differ_in_one_setting_are_told_apart_by_it_alone(name: str) -
     assert display_name(two) == f"Raster, 64 steps{caveat}"
     assert namer([one, two])(one) != namer([one, two])(two)
     assert list(frame([one, two])[name].map(str)) != list(frame([one, one])[name].map(str))
+
+
+def test_published_files_of_roles_are_one_setting_wherever_they_lie() -> None:
+    rows = [
+        plain(tier="published", settings={"roles": {"drafter": f"/{folder}/{file}.pth"}})
+        for folder, file in (("a", "d30"), ("b", "d30"), ("a", "d24"))
+    ]
+    one, moved, other_file = map(setting_key, rows)
+    assert one == moved != other_file
 
 
 @pytest.mark.parametrize("name", OTHERS)

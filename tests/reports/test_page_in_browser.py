@@ -160,10 +160,31 @@ def test_one_facet_is_shown_at_a_time(opened: Open) -> None:
 
 def test_print_shows_all_and_no_controls(opened: Open) -> None:
     page = opened()
+    page.set_viewport_size({"width": 720, "height": 900})
     page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
     assert (shown(page, "#answer-0"), shown(page, "#answer-1")) == (1, 1)
     assert shown(page, "#pictures-0 [role=tabpanel]") == 2
     assert shown(page, ".controls") == shown(page, "nav") == shown(page, ".tools") == 0
+
+
+def test_motion_is_asked_for(opened: Open) -> None:
+    page = opened(reduced_motion="reduce")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    page.wait_for_timeout(300)
+    assert page.locator("#race-0 [name=time]").input_value() == "300"  # nothing plays by itself
+
+
+def test_the_keyboard_reaches_every_control(opened: Open) -> None:
+    page = opened()
+    at = "['name', 'role', 'class'].map((one) => document.activeElement.getAttribute(one)).find(Boolean)"
+    page.keyboard.press("Tab")
+    assert page.evaluate(at) == "skip"
+    reached = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(at))
+    assert {"x", "metric", "bars", "front", "button", "play", "time", "speed", "class"} <= reached
 
 
 def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:

@@ -13,6 +13,7 @@ from reports.claims import FIGURES, N, claims, counts, rounding
 from reports.published import published_lines
 from results.store import ResultStore
 from strategies.decoding.presets import preset_info, preset_names
+from strategies.decoding.registry import get
 
 LLAMAGEN = "LlamaGen paper tables 6 8-10"
 
@@ -106,6 +107,12 @@ def test_one_other_key_makes_quality_incomparable(key):
     assert "published " in claim.evidence
 
 
+def test_another_decoder_on_the_same_network_says_nothing_of_its_paper():
+    claim = judged([quality_row(strategy="zipar")], "FID")
+    assert claim.verdict == "untested"
+    assert claim.evidence == "no row of raster on llamagen-b-256 has it"
+
+
 def test_every_quality_key_is_covered_by_the_test_above():
     line = judged([quality_row()], "FID").line
     assert set(FIGURES["fid"].expected(line)) == set(DIFFERENT)
@@ -194,7 +201,9 @@ def test_what_a_paper_does_not_state_is_not_the_same():
     """The NAR paper repeats LlamaGen's FID without its guidance, and times it without its data type."""
     lines = {"source": "NAR paper table 1", "guidance": ""}
     assert judged([quality_row()], "FID", **lines).keys == ("guidance", "schedule", "temperature")
-    fast = speed_row(network="llamagen-b-256", steps=256, environment={"gpu": "NVIDIA A100"})
+    fast = speed_row(
+        strategy="raster", network="llamagen-b-256", steps=256, environment={"gpu": "NVIDIA A100"}
+    )
     assert judged([fast], "throughput", **lines).keys == ("batch", "dtype")
 
 
@@ -232,8 +241,9 @@ def test_the_file_names_our_networks_as_we_do():
         assert line["network"] in preset_names()
         info = preset_info(line["network"])
         assert line["model"].startswith(info.title.partition(",")[0])
+        assert line["strategy"] == info.strategy or get(line["strategy"]).base == info.strategy
         assert line["weights"] in ("published", "not published")
-        assert info.file or line["weights"] == "not published"
+        assert info.file or info.role_files or line["weights"] == "not published"
         if line["steps"]:
             assert int(line["steps"]) in {run.steps for run in info.runs}
         if line["scale"] not in ("", "none"):
@@ -274,7 +284,11 @@ def test_no_results_at_all(tmp_path, monkeypatch, capsys):
 
 def test_a_source_of_another_protocol_is_not_judged_by_ours():
     row = quality_row(
-        network="maskgit-s-256", steps=32, guidance=2.0, quality={f"fid@{N}": metric(6.4, 0.1, N)}
+        strategy="halton",
+        network="maskgit-s-256",
+        steps=32,
+        guidance=2.0,
+        quality={f"fid@{N}": metric(6.4, 0.1, N)},
     )
     line = {"source": "Halton-MaskGIT README", "model": "H-MaskGIT-S", "guidance": "cfg 2.0 (w 1.0)"}
     claim = judged([row], "FID", steps="32", **line)

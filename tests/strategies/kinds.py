@@ -29,20 +29,26 @@ class Pace:
         self.known = torch.zeros(self.batch, dtype=torch.int64)  # accepted tokens of each image
         self.last = None  # the newest of them, [B]
 
+    def first(self):
+        """The first place is asked for alone, behind the class."""
+        x = self.network.class_embedding(self.rows.labels)[:, None]
+        here = self.phases[:1].expand(len(self.rows), *self.phases[:1].shape)
+        start = torch.zeros(len(self.rows), dtype=torch.int64)
+        slot = self.slot(start[: self.batch], 1)
+        tokens = yield Ask(self.network(x, here, View(start=self.rows.repeat(slot)), self.cache), slice(0, 1))
+        self.advance(tokens[: self.batch], torch.ones(self.batch, 1, dtype=torch.bool))
+
     def running(self):
         return bool((self.known < self.plan.places).any())
 
     def at(self):
         """Places that the next forward predicts, [B, W]; -1 beyond the end."""
-        at = self.known[:, None] + torch.arange(self.window if self.last is not None else 1)
+        at = self.known[:, None] + torch.arange(self.window)
         return torch.where(at < self.plan.places, at, -1)
 
     def forward(self, drafts):
         """Logits [R, 1 + D, V] behind drafts [B, D] of the next places."""
-        if self.last is None:
-            x = self.network.class_embedding(self.rows.labels)[:, None]
-        else:
-            x = self.network.token_embedding(self.rows.repeat(torch.cat([self.last[:, None], drafts], 1)))
+        x = self.network.token_embedding(self.rows.repeat(torch.cat([self.last[:, None], drafts], 1)))
         start = self.known.clamp(max=self.plan.places - 1)
         here = (start[:, None] + torch.arange(x.shape[1])).clamp(max=self.plan.places - 1)
         view = View(start=self.rows.repeat(self.slot(start, x.shape[1])))
@@ -91,6 +97,7 @@ class ByEquality(TrainingFree[RasterNetwork]):
 
     def decode(self, network, plan, rows):
         pace = Pace(network, plan, rows, self.window)
+        yield from pace.first()
         drafts = torch.zeros(pace.batch, self.window - 1, dtype=torch.int64)
         while pace.running():
             at = pace.at()
@@ -118,6 +125,7 @@ class ByTest(TrainingFree[RasterNetwork]):
 
     def decode(self, network, plan, rows):
         pace, codes = self.pace(network, plan, rows), network.config.codes
+        yield from pace.first()
         # First drafts are code 0, surely: q is 1 there.
         drafts = torch.zeros(pace.batch, self.window - 1, dtype=torch.int64)
         q = nn.functional.one_hot(drafts, codes).float()  # [B, W - 1, V]

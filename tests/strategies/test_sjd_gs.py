@@ -126,9 +126,10 @@ def test_it_is_lossless_at_its_own_setting():
 
 
 @pytest.mark.slow
-def test_many_images_at_batch_four():
+@pytest.mark.parametrize(("images", "batch"), [(12_000, 4), (150_000, 1000)])
+def test_many_images_at_paces_of_their_own(images, batch):
     """A lossless method fails once in a million."""
     small = world(subject(SJDGS(window=4)), (2, 3))
-    statistic, threshold, paces = contract.sampled(small, 150_000, 4)
+    statistic, threshold, paces = contract.sampled(small, images, batch)
     assert paces > 2
     assert statistic < threshold

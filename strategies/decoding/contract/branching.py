@@ -67,8 +67,11 @@ class Branches:
         self.rows = torch.arange(len(scripts))
 
     def take(self, probs: Tensor) -> Tensor:
-        """The likeliest outcome [B] of all rows alike, as a condition of everything else: no branch."""
-        return probs.argmax(dim=1)[:1].expand(len(probs))
+        """The unlikeliest possible outcome [B], alike in all rows: a condition of everything else, no branch.
+
+        Errors show where distributions are far apart, so not behind the likeliest.
+        """
+        return probs.masked_fill(probs <= 0, 2.0).argmin(dim=1)[:1].expand(len(probs))
 
     def decide(self, live: Tensor, probs: Tensor) -> Tensor:
         """An outcome for each live row, [B], of probabilities [B, K]; 0 for the others."""
@@ -195,7 +198,7 @@ class Branching:
     """A strategy whose draws, redraws and uniform numbers follow the scripts of ``branches``."""
 
     def __init__(self, strategy: Strategy, branches: Branches, first_given: bool = False) -> None:
-        """first_given: a token that is asked for alone, before anything is decided, is the likeliest one."""
+        """first_given: a token that is asked for alone, before anything is decided, is the unlikeliest."""
         self.strategy, self.branches, self.first_given = strategy, branches, first_given
 
     def __getattr__(self, name: str) -> Any:

@@ -43,7 +43,7 @@ def check_lossless(subject: Case) -> None:
     Where the plan says who draws when: on an enumerable world of 3 x 3 positions and 2 codes, whatever the
     number of steps, and by the conditionals of some images on a large grid. Where the content decides: over
     every branch of draws, tests and redraws of a small world, with drafts both kept and rejected; where the
-    first token is asked for alone, of those that begin with the likeliest.
+    first token is asked for alone, of those that begin with the unlikeliest.
     """
     if subject.plan((0,)).opened:
         _require_lossless_branches(subject)

@@ -122,6 +122,19 @@ def test_a_decoder_that_decides_its_steps_is_judged_by_every_branch(guidance: Gu
         world.loss(registry.get("sjd"), OWN, 0, 4, None)
 
 
+def test_grouped_acceptance_loses_where_codes_are_many() -> None:
+    """Exactly, over every branch behind one first token."""
+    method = registry.get("gsd", init="repeat_horizon")
+    _, found = World((1, 3), 16).loss(method, OWN, 4, None, None)
+    assert len(found.steps) == 2, "two places are left"
+    assert found.total_variation > 0.05
+    assert abs(sum(step.kl_bits for step in found.steps) - found.kl_bits) < 1e-6
+    _, alone = World((1, 3), 16).loss(
+        registry.get("gsd", init="repeat_horizon", near=1e-9), OWN, 4, None, None
+    )
+    assert alone.total_variation < 1e-6, "a group of one is SJD's own test"
+
+
 def test_a_world_of_too_many_branches_is_not_half_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branches, "MOST_BRANCHES", 500)
     with pytest.raises(Undefined, match="more than 500 branches"):
@@ -181,11 +194,10 @@ def test_the_trait_sequential_conditionals(name: str) -> None:
     strategy = registry.get(name)
     world = World((4, 4), 5)
     network = world.network(strategy, 0)
-    places = 16
-    generator = torch.Generator().manual_seed(0)
+    plan = strategy.plan(world.grid, strategy.allowed_steps(world.grid)[-1], Streams(0, (0,)))
+    places, generator = plan.places, torch.Generator().manual_seed(0)
     tokens = torch.randint(5, (1, places), generator=generator)
-    order = strategy.plan(world.grid, strategy.allowed_steps(world.grid)[-1], Streams(0, (0,))).order
-    order = torch.as_tensor(order).reshape(1, places)
+    order = torch.as_tensor(plan.order).reshape(1, places)
     lesson, label = Lesson(order, (1,) * places), torch.zeros(1, dtype=torch.int64)
     with torch.no_grad():
         plain = strategy.taught_logits(network, tokens, label, lesson)

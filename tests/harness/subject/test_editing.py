@@ -28,7 +28,10 @@ WAYS = [
     ("arpg", {"prefill": "joint"}),
     ("randar", {}),
     ("lpd", {}),
+    ("halton", {}),
 ]
+ALL_WAYS = [*WAYS, ("maskgit", {}), ("maskgit", {"resample_known": True})]
+"""Those too that draw a place anew at every step."""
 
 
 def subject(small_zoo, strategy: str, options: dict | None = None, **changes) -> Subject:
@@ -137,7 +140,7 @@ def test_the_tasks_keep_a_half_or_the_middle():
 # Completions -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("strategy", "options"), WAYS)
+@pytest.mark.parametrize(("strategy", "options"), ALL_WAYS)
 @pytest.mark.parametrize("guidance", [None, 2.0])
 def test_known_tokens_come_back_and_the_others_differ(small_zoo, strategy, options, guidance):
     one = subject(small_zoo, strategy, options, guidance=guidance)
@@ -148,7 +151,7 @@ def test_known_tokens_come_back_and_the_others_differ(small_zoo, strategy, optio
     assert len(tokens[:, 32:].unique(dim=0)) == 4
 
 
-@pytest.mark.parametrize(("strategy", "options"), WAYS)
+@pytest.mark.parametrize(("strategy", "options"), ALL_WAYS)
 def test_a_completion_depends_on_its_seed_and_image_alone(small_zoo, strategy, options):
     one = subject(small_zoo, strategy, options)
     edit = edit_of(one, mask(slice(None), slice(12, None)))

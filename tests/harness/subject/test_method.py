@@ -19,6 +19,8 @@ def card(text: str, zoo):
         ("raster", "one token a step", None, [256, 256], "the grid"),
         ("par", "groups planned beforehand", None, [67, 67], "the grid"),
         ("lpd,steps=10", "groups planned beforehand", None, [2, 256], "whoever asks"),
+        ("lpd,steps=64", "groups planned beforehand", None, [2, 256], "whoever asks"),
+        ("zipar", "groups planned beforehand", "raster", [144, 144], "the grid"),
         ("arpg,steps=10", "groups planned beforehand", None, [1, 256], "whoever asks"),
         ("sjd", "speculative", "raster", [1, 256], "the image: as many drafts as its test accepts"),
     ],
@@ -27,7 +29,7 @@ def test_a_card_says_what_the_method_is(small_zoo, text, kind, base, at_16, deci
     found = card(text, small_zoo)
     assert (found["kind"], found["base"], found["decides"]) == (kind, base, decides)
     assert found["steps"]["16x16"] == at_16
-    assert found["steps"]["24x24"][1] in (147, 576)
+    assert found["steps"]["24x24"][1] in (147, 224, 576)
     assert found["idea"].startswith(f"{found['title']}: ")
     assert found["cache"]["layers"] == 2 or found["strategy"] == "arpg"
     assert json.loads(json.dumps(found)) == found

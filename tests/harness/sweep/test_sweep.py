@@ -195,9 +195,23 @@ def test_speculative_decoders_stand_beside_raster_at_two_windows():
 def test_imagenet256_has_one_cell_of_each_method_per_size():
     cells = sweep_file.load("imagenet256").cells
     large = sweep_file.select(cells, "size=L")
-    papers = ["raster", "rar", "par", "lpd", "arpg", "randar", "ctf", "var", "halton", "maskgit"]
-    speculative = [name for name in SPECULATIVE for _ in (16, 32)]
-    assert [cell.strategy for cell in large] == [*papers, *speculative]
+    papers = [
+        "raster",
+        "rar",
+        "par",
+        "lpd",
+        "arpg",
+        "randar",
+        "ctf",
+        "var",
+        "halton",
+        "maskgit",
+        "nar",
+        "zipar",
+    ]
+    assert [cell.strategy for cell in large] == [*papers, *SPECULATIVE]
+    windows = sweep_file.select(cells, "size=L windows")
+    assert [cell.strategy for cell in windows] == ["zipar", "zipar", *SPECULATIVE]
     for cell in cells:
         info = preset_info(cell.network)
         assert (info.image_size > 256) == (cell.evaluation_size == 256), cell.network
@@ -250,3 +264,22 @@ def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
     for cell in cells:
         recorded = read_card(f"zoo/{cell.strategy}").content["guidance"]["chosen"]
         assert cell.guidance == recorded, cell.describe()
+
+
+@pytest.mark.parametrize("strategy", ["var", "code"])
+def test_imagenet256_holds_the_settings_of_next_scale_decoders(strategy):
+    cells = [cell for cell in sweep_file.load("imagenet256").cells if cell.strategy == strategy]
+    for cell in cells:
+        (run,) = preset_info(cell.network).runs
+        wanted = by_family("var").setting(run.sampling)
+        assert wanted.guidance is not None
+        guided = (wanted.guidance.scale, wanted.guidance.schedule)
+        assert (cell.steps, cell.guidance, cell.guidance_schedule) == (run.steps, *guided)
+        if cell.size != "CoDe baseline":
+            assert (cell.top_k, cell.top_p) == (wanted.top_k, wanted.top_p)
+            assert cell.options == run.options
+    pair = next(cell for cell in sweep_file.load("imagenet256").cells if cell.size == "CoDe")
+    (baseline,) = [cell for cell in sweep_file.load("imagenet256").cells if cell.size == "CoDe baseline"]
+    for key in ("options", "top_k", "top_p", "guidance", "guidance_schedule", "temperature", "dtype"):
+        assert getattr(baseline, key) == getattr(pair, key)
+    assert baseline.network == preset_info(pair.network).networks["drafter"]

@@ -24,10 +24,10 @@ VECTORS = torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0])[:, None]
 RECIPE = Recipe(steps=12, batch=4, warmup_steps=4, validate_every=4, averaging=0.9)
 
 
-def codes(images: int = 24, variants: int = 2, seed: int = 0) -> CodesInMemory:
+def codes(images: int = 24, variants: int = 2, seed: int = 0, name: str = "raster") -> CodesInMemory:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(images) % 3
-    noise = torch.randint(2, (variants, images, 16), generator=generator)
+    noise = torch.randint(2, (variants, images, registry.get(name).places(CONFIG.grid)), generator=generator)
     return CodesInMemory((2 * labels[:, None] + noise).to(torch.uint8), labels)
 
 
@@ -47,12 +47,12 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("name", registry.trained())
 def test_a_run_that_was_cut_equals_an_undisturbed_one(tmp_path, name):
     whole = trainer(tmp_path / "whole", name)
-    whole.run(codes(), codes(seed=1), quiet=True)
+    whole.run(codes(name=name), codes(seed=1, name=name), quiet=True)
     for until in (3, 8, 12):
         piece = trainer(tmp_path / "pieces", name)
         assert piece.resume() == (until > 3)
         torch.rand(5)  # whatever else the process draws
-        piece.run(codes(), codes(seed=1), until=until, quiet=True)
+        piece.run(codes(name=name), codes(seed=1, name=name), until=until, quiet=True)
     assert piece.step == whole.step == 12
     assert equal(state(piece), state(whole))
     assert [entry for entry in piece.log.validation if entry[0] != 3] == whole.log.validation
@@ -73,8 +73,8 @@ def test_seeds_decide_everything(tmp_path):
 def test_every_strategy_learns_what_labels_tell(tmp_path, name):
     """Two codes of eight are possible once the label is known: the loss falls from log 8 towards log 2."""
     run = trainer(tmp_path, name, steps=80, batch=16, rate=5e-3, warmup_steps=5, validate_every=40)
-    before = run.validate(codes(60))
-    run.run(codes(60), codes(60, seed=1), quiet=True)
+    before = run.validate(codes(60, name=name))
+    run.run(codes(60, name=name), codes(60, seed=1, name=name), quiet=True)
     # A zero head knows nothing; NAR's second one is not zeroed.
     predictions = 2 if name == "ctf" else 1  # of each code: its label, then itself
     assert before * predictions == pytest.approx(math.log(8), abs=1e-3 if name != "nar" else 0.02)

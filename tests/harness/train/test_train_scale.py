@@ -19,8 +19,10 @@ from harness.images.code_shards import CodeShards
 from harness.machine.distributed import Group
 from harness.sweep.process import ROOT
 from harness.train import recipes
+from harness.train.at_scale import Job, network_of
 from harness.train.log import LogFile, Speed
 from harness.train.trainer import Trainer, parts_of
+from pardec.errors import UserError
 from strategies.decoding import registry
 from tests.harness.small_codes import INFO, write_codes
 
@@ -36,6 +38,10 @@ RECIPE = recipes.Recipe(
     validate_every=4,
     precision="float32",
 )
+
+
+ON_GRID = [name for name in registry.trained() if registry.get(name).tokenizer == "tokenizer"]
+"""The others learn on the maps of a tokenizer of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def test_an_epoch_visits_every_image_once_and_the_next_in_another_order(folder):
     assert not torch.equal(other, visits[:30])
 
 
-@pytest.mark.parametrize("name", registry.trained())
+@pytest.mark.parametrize("name", ON_GRID)
 def test_what_a_step_teaches_depends_on_seed_and_step_alone(tmp_path, folder, name):
     codes, run, late = CodeShards.open(folder), trainer(tmp_path, name), trainer(tmp_path, name)
     for _ in range(3):
@@ -99,6 +105,21 @@ def test_what_a_step_teaches_depends_on_seed_and_step_alone(tmp_path, folder, na
     assert torch.equal(a.labels, b.labels)
     assert torch.equal(a.lesson.order, b.lesson.order)
     assert a.lesson.sizes == b.lesson.sizes
+    shown = (a.lesson.shown, b.lesson.shown)
+    assert torch.equal(*shown) if name == "maskgit" else shown == (None, None)
+
+
+@pytest.mark.parametrize(("name", "registers"), [("maskgit", 1), ("rar", 0)])
+def test_a_published_trunk_comes_with_its_own_registers(name, registers):
+    trunk = {"maskgit": "maskgit-t", "rar": "rar-b"}[name]
+    codes = 16384 if name == "maskgit" else 1024
+    info = dataclasses.replace(INFO, codes=codes, grid=(16, 16))
+    job = Job(name, trunk, Path("codes"), None, Path("run"))
+    strategy, config = network_of(job, info, recipes.preset("common"))
+    assert (strategy.name, config.registers) == (name, registers)
+    if name == "maskgit":
+        with pytest.raises(UserError, match="needs a trunk with positions"):
+            network_of(dataclasses.replace(job, strategy="raster"), info, recipes.preset("common"))
 
 
 def test_processes_deal_the_rows_of_a_batch_among_them():
@@ -107,7 +128,7 @@ def test_processes_deal_the_rows_of_a_batch_among_them():
     assert sorted(row for part in dealt for row in part) == list(range(24))
 
 
-@pytest.mark.parametrize("name", registry.trained())
+@pytest.mark.parametrize("name", ON_GRID)
 def test_accumulated_micro_batches_equal_one_batch(tmp_path, folder, name):
     codes = CodeShards.open(folder)
     config = dataclasses.replace(CONFIG, trunk=TRUNK.with_dropout(Dropout()))
