@@ -18,6 +18,7 @@ from pathlib import Path
 from harness.cell import sweep_file
 from harness.cell.cell import default_values
 from harness.cli import COMMANDS
+from harness.subject.method import kind_of
 from pardec import load_rows
 from results.schema import Row
 from results.settings import DECLARED, Settings
@@ -26,6 +27,7 @@ from strategies.decoding.base import TRAITS
 from strategies.decoding.contract import CHECKS
 from strategies.decoding.described import variables
 from strategies.decoding.presets import preset_info, preset_names
+from strategies.decoding.streams import Streams
 
 ROOT = Path(__file__).parents[1]
 BASELINES = ROOT / "results" / "baselines"
@@ -157,6 +159,35 @@ def strategies() -> str:
     return table(["strategy", "how it decodes", "networks", "paper"], lines)
 
 
+def titles() -> str:
+    """What the built-in strategies call themselves."""
+    found = registry.titles()
+    return f"{', '.join(found[name] for name in registry.BUILT_IN)} and yours:\n"
+
+
+KINDS = {
+    "one token a step": ("raster or another order, sizes of 1", "`Ask`"),
+    "groups planned beforehand": ("any order and group sizes, decided beforehand", "`Ask`"),
+    "masked": ("sizes beforehand; which places, while decoding (`opened`)", "`Draft`, `Commit`"),
+    "speculative": ("no sizes but a bound (`decides_steps`)", "`Draft`, `Accept`, `Redraw`, `Commit`"),
+    "coarse labels, then all codes": ("two maps; one token a step, then all the rest", "`Ask`"),
+    "next-scale": ("a canvas of maps, one a step", "`Ask`"),
+}
+
+
+def kinds() -> str:
+    """Built-in strategies by the plan that they make on a grid of 16 x 16."""
+    members: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for name, title in registry.titles().items():
+        if name in registry.BUILT_IN:
+            strategy = registry.get(name)
+            steps = None if strategy.decides_steps else strategy.allowed_steps((16, 16))
+            few = steps[len(steps) // 3] if steps else None
+            members[kind_of(strategy, strategy.plan((16, 16), few, Streams(0, (0,))))].append(title)
+    lines = [[kind, *KINDS[kind], ", ".join(found)] for kind, found in members.items()]
+    return table(["kind", "plan", "decode yields", "built in"], lines)
+
+
 def traits() -> str:
     """What each built-in strategy promises at its default options."""
     told = [trait for trait in TRAITS if not trait.endswith(("exceptions", "failures"))]
@@ -266,6 +297,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "full-size": full_size,
     "training-noise": training_noise,
     "strategies": strategies,
+    "titles": titles,
+    "kinds": kinds,
     "traits": traits,
     "declarations": declarations,
     "checks": checks,
