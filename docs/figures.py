@@ -167,7 +167,10 @@ def titles() -> str:
 
 KINDS = {
     "one token a step": ("raster or another order, sizes of 1", "`Ask`"),
-    "groups planned beforehand": ("any order and group sizes, decided beforehand", "`Ask`"),
+    "groups planned beforehand": (
+        "any order and group sizes, decided beforehand",
+        "`Ask`, or `Draft` and `Commit`",
+    ),
     "masked": ("sizes beforehand; which places, while decoding (`opened`)", "`Draft`, `Commit`"),
     "speculative": ("no sizes but a bound (`decides_steps`)", "`Draft`, `Accept`, `Redraw`, `Commit`"),
     "coarse labels, then all codes": ("two maps; one token a step, then all the rest", "`Ask`"),
