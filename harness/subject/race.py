@@ -8,7 +8,7 @@ import torch
 
 from strategies.decoding.decode import Decoded
 from strategies.decoding.plan import Plan
-from strategies.decoding.trace import Committed, Drafted, places_of, step_of_position
+from strategies.decoding.trace import places_of, step_of_position
 
 RACED = 10
 """Images kept: one of each class where labels go round."""
@@ -58,25 +58,12 @@ def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
     Rejected drafts, and those that no test reached.
     """
     batch, places = decoded.order.shape
-    columns = torch.cat([decoded.order, torch.full_like(decoded.order[:, :1], -1)], dim=1)  # [B, N + 1]
-    found = [np.zeros((0, 3), np.int16)]
-    for step in sorted({entry.step for entry in decoded.drafts}):
-        drawn = _touched(decoded.drafts, step, batch, places)
-        kept = _touched(decoded.trace, step, batch, places)
-        images, at = (drawn & ~kept)[:count, :places].nonzero(as_tuple=True)
-        one = torch.stack([images, torch.full_like(images, step), columns[images, at]], dim=1)
-        found.append(one.cpu().numpy().astype(np.int16))
-    return np.concatenate(found)
-
-
-def _touched(
-    entries: Sequence[Committed] | Sequence[Drafted], step: int, batch: int, places: int
-) -> torch.Tensor:
-    """bool [B, N + 1]: the places of the entries of a step; the last column is no place."""
-    device = entries[0].tokens.device
-    touched = torch.zeros(batch, places + 1, dtype=torch.bool, device=device)
-    for entry in entries:
-        if entry.step == step:
-            at = places_of(entry, batch, places)
-            touched.scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
-    return touched
+    touched = [torch.zeros(decoded.steps, count, places + 1, dtype=torch.bool) for _ in range(2)]
+    for entries, marks in zip((decoded.drafts, decoded.trace), touched, strict=True):
+        for entry in entries:
+            at = places_of(entry, batch, places)[:count].cpu()
+            marks[entry.step].scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
+    drawn, kept = touched
+    steps, images, at = (drawn & ~kept)[:, :, :places].nonzero(as_tuple=True)
+    positions = decoded.order.cpu()[images, at]
+    return torch.stack([images, steps, positions], dim=1).numpy().astype(np.int16)
