@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from strategies.decoding.decode import Decoded
 from strategies.decoding.plan import Plan
-from strategies.decoding.trace import places_of, step_of_position
+from strategies.decoding.trace import Committed, Drafted, places_of, step_of_position
 
 RACED = 10
 """Images kept: one of each class where labels go round."""
@@ -57,13 +58,18 @@ def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
 
     Rejected drafts, and those that no test reached.
     """
-    batch, places = decoded.order.shape
-    touched = [torch.zeros(decoded.steps, count, places + 1, dtype=torch.bool) for _ in range(2)]
-    for entries, marks in zip((decoded.drafts, decoded.trace), touched, strict=True):
-        for entry in entries:
-            at = places_of(entry, batch, places)[:count].cpu()
-            marks[entry.step].scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
-    drawn, kept = touched
+    places = decoded.order.shape[1]
+    drawn, kept = (_touched(entries, decoded, count) for entries in (decoded.drafts, decoded.trace))
     steps, images, at = (drawn & ~kept)[:, :, :places].nonzero(as_tuple=True)
     positions = decoded.order.cpu()[images, at]
     return torch.stack([images, steps, positions], dim=1).numpy().astype(np.int16)
+
+
+def _touched(entries: Sequence[Committed | Drafted], decoded: Decoded, count: int) -> Tensor:
+    """bool [K, count, N + 1]: the places of the entries of each step; the last column is no place."""
+    batch, places = decoded.order.shape
+    touched = torch.zeros(decoded.steps, count, places + 1, dtype=torch.bool)
+    for entry in entries:
+        at = places_of(entry, batch, places)[:count].cpu()
+        touched[entry.step].scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
+    return touched
