@@ -78,7 +78,7 @@ class Row:
     """Every field of the cell: what ``explain KEY`` rebuilds it from. Empty in rows of older schemas."""
     options: dict[str, Any] = of_cell(factory=dict)
     """Strategy options that differ from the strategy's defaults."""
-    chosen_options: dict[str, dict[str, int]] = annotation(factory=dict, since=5, before={})
+    chosen_options: dict[str, dict[str, int]] = annotation(factory=dict, since=6, before={})
     """Options that the cell left to measurement: name -> batch size (as text) -> the fastest value."""
     checkpoint: str | None = annotation(None, column=True)
     """SHA-256 of the weights, or ``RANDOM_WEIGHTS``."""
@@ -106,10 +106,10 @@ class Row:
     """Tokens through the networks per image; the two halves of guidance are not doubled."""
     draft_tokens: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_DRAFTS)
     """Tokens drafted per image, accepted ones included."""
-    drafts_tested: float | None = measured(since=5, counted=True, drawn=True, least=0, absent=_NO_TESTS)
+    drafts_tested: float | None = measured(since=6, counted=True, drawn=True, least=0, absent=_NO_TESTS)
     """Tests of drafts per image."""
     accepted_share: float | None = measured(
-        since=5, counted=True, drawn=True, better="higher", least=0, absent=_NO_TESTS
+        since=6, counted=True, drawn=True, better="higher", least=0, absent=_NO_TESTS
     )
     """Share of the tests that a draft passed."""
     wasted_flops: float | None = measured(

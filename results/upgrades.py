@@ -21,6 +21,9 @@ def upgraded(values: Values, fields: Mapping[str, Field], to: int) -> Values:
             for name, one in added.items()
             if one.reasoned and before[name] is None
         }
+        for name in REDEFINED.get(version, ()):
+            if values.pop(name, None) is not None:
+                reasons[name] = f"recorded by another definition before schema {version}"
         known = values.get("unmeasured")
         values = before | values | {"schema": version}
         if isinstance(known, dict):
@@ -39,6 +42,10 @@ def _renamed(values: Values) -> Values:
 
 RENAMED = {"paired": ("turns", 5)}
 """Name until then -> name, and the schema since which it is."""
+
+
+REDEFINED = {6: ("accepted_share",)}
+"""Schema -> numbers that were something else before: of all tokens drawn, the share that was kept."""
 
 
 def _to_5(values: Values) -> Values:

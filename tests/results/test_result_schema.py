@@ -20,7 +20,7 @@ from results.schema import (
     row_from_json,
     row_to_json,
 )
-from results.upgrades import upgraded
+from results.upgrades import REDEFINED, upgraded
 
 DATA = Path(__file__).parent / "data"
 FIELDS = {field.name for field in dataclasses.fields(Row)}
@@ -147,6 +147,11 @@ def test_recorded_rows_of_every_older_schema_are_read(version: int) -> None:
             if "paired" in named:
                 named["turns"] = named.pop("paired")
         new = dataclasses.asdict(row)
+        redefined = [key for since, keys in REDEFINED.items() if version < since for key in keys]
+        for key in redefined:
+            if old.pop(key, None) is not None:
+                assert row.unmeasured[key].startswith("recorded by another definition")
+            assert new[key] is None
         assert {key: new[key] for key in old if key != "unmeasured"} == {
             key: value for key, value in old.items() if key != "unmeasured"
         }
@@ -164,11 +169,11 @@ def test_plans_of_older_rows_were_fixed_before_the_first_token() -> None:
 
 
 def test_a_new_number_needs_a_reason_in_rows_of_every_older_schema() -> None:
-    fields = schema.FIELDS | {"heat_j": Measure(since=6), "colour": Field(since=7, before="grey")}
+    fields = schema.FIELDS | {"heat_j": Measure(since=7), "colour": Field(since=8, before="grey")}
     old = json.loads(line()) | {"schema": 3, "training_seed": 5}
-    row = upgraded(old, fields, 7)
-    assert (row["schema"], row["heat_j"], row["colour"]) == (7, None, "grey")
-    assert row["unmeasured"]["heat_j"] == "not recorded before schema 6"
+    row = upgraded(old, fields, 8)
+    assert (row["schema"], row["heat_j"], row["colour"]) == (8, None, "grey")
+    assert row["unmeasured"]["heat_j"] == "not recorded before schema 7"
     assert row["training_seed"] == 5  # what is there is kept
 
 
