@@ -37,6 +37,7 @@ def row(index: int = 4, **changes: Any) -> Row:
         "steps_least": 9,
         "steps_most": 12,
         "draft_tokens": 90,
+        "drafts_tested": 80,
         "accepted_share": 0.75,
         "wasted_flops": 100.0,
         "calibration_s": {"matmul": 0.01, "python": 0.02},
@@ -74,14 +75,15 @@ def test_any_change_of_a_counted_quantity_fails(name):
 
 
 def test_every_network_of_a_decode_is_counted_exactly():
-    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "cache_bytes": 8}
+    drafter = {"role": "drafter", "parameters": 3, "sha256": None, "weight_bytes": 12, "cache_bytes": 8}
     drafter |= {"forwards": 5, "tokens_processed": 9}
     before = row(networks=[drafter])
     found = verdicts(judge.exact(before, row(networks=[drafter | {"forwards": 6}])), "exact")
     assert {name for name, verdict in found.items() if verdict == "fail"} == {"drafter forwards"}
     gone = verdicts(judge.exact(before, row()), "exact")
     assert [name for name, verdict in gone.items() if verdict == "fail"] == [
-        f"drafter {name}" for name in ("parameters", "cache_bytes", "forwards", "tokens_processed")
+        f"drafter {name}"
+        for name in ("parameters", "weight_bytes", "cache_bytes", "forwards", "tokens_processed")
     ]
 
 
