@@ -11,11 +11,11 @@ from torch import Tensor
 from backbones.config import NetworkConfig
 from strategies.decoding.base import Lesson, TrainingFree
 from strategies.decoding.decode import Rows
+from strategies.decoding.mask_schedules import halton_sizes
 from strategies.decoding.orders import halton
 from strategies.decoding.plan import Plan, known_first
 from strategies.decoding.requests import Commit, Decoding, Draft
 from strategies.decoding.sampling import Sampler
-from strategies.decoding.schedules import halton_sizes
 from strategies.decoding.streams import Streams
 from strategies.maskgit import MaskedNetwork, masked_logits
 

@@ -17,10 +17,10 @@ from backbones.config import NetworkConfig
 from backbones.transformer import Network, Trunk, View, make_norm, modulate
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Rows
+from strategies.decoding.mask_schedules import MaskSchedule, known_share, maskgit_sizes
 from strategies.decoding.orders import raster
 from strategies.decoding.plan import Plan, known_first
 from strategies.decoding.requests import EVERYWHERE, Commit, Decoding, Draft, Drawn, Request, Uniform
-from strategies.decoding.schedules import MaskSchedule, known_share, maskgit_sizes
 from strategies.decoding.streams import Streams
 
 WARM_UP_STEPS = 2

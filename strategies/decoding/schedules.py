@@ -8,11 +8,7 @@ knows a grid or an order.
 import math
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 Schedule = Literal["arccos", "cosine"]
-MaskSchedule = Literal["arccos", "cosine", "linear", "root", "square"]
 
 # The lookup table of LPD (arXiv 2507.01957), which is also its list of training schedules:
 # {tokens: {steps: sizes}}, where "2x46" is the size 2 repeated 46 times.
@@ -64,7 +60,7 @@ def arpg_sizes(unknown: int, steps: int, schedule: Schedule = "arccos") -> tuple
     After step k the fraction left is ``arccos((k+1)/steps) / (pi/2)`` or ``cos(pi/2 * (k+1)/steps)``; every
     step writes at least one token and leaves at least one for the last step.
     """
-    _check_steps(unknown, steps)
+    check_steps(unknown, steps)
     if schedule not in ("arccos", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}: valid are 'arccos', 'cosine'")
     sizes = []
@@ -91,7 +87,7 @@ def lpd_sizes(unknown: int, steps: int, first_is_one: bool = True) -> tuple[int,
     ``first_is_one=False`` is the variant for a prefilled context, where the first group is like any other and
     the table doesn't apply.
     """
-    _check_steps(unknown, steps)
+    check_steps(unknown, steps)
     if not first_is_one:
         return _repaired(_cosine_sizes(unknown, steps), unknown)
     if steps == 1 and unknown > 1:
@@ -141,39 +137,7 @@ def par_sizes(n_tokens: int, regions: int) -> tuple[int, ...]:
     return (1,) * regions + (regions,) * (n_tokens // regions - 1)
 
 
-def known_share(progress: Tensor, schedule: MaskSchedule) -> Tensor:
-    """Share of the tokens that MaskGIT knows (arXiv 2202.04200) at each progress in 0..1."""
-    if schedule == "arccos":
-        return 1 - torch.acos(progress) / (math.pi / 2)
-    if schedule == "cosine":
-        return 1 - torch.cos(progress * (math.pi / 2))
-    return {"linear": progress, "square": progress**2, "root": progress.sqrt()}[schedule]
-
-
-def maskgit_sizes(unknown: int, steps: int, schedule: MaskSchedule = "arccos") -> tuple[int, ...]:
-    """Sizes of the published confidence sampler (arXiv 2310.14400): its share starts at 0, so the first step
-    writes one token. Under ``root`` a step may write nothing."""
-    _check_steps(unknown, steps)
-    # Truncated in float32: dividing counts instead, or float64, gives other sizes.
-    return _grown(unknown, known_share(torch.linspace(0, 1, steps), schedule))
-
-
-def halton_sizes(unknown: int, steps: int) -> tuple[int, ...]:
-    """Sizes of the Halton scheduler (arXiv 2503.17076): arccos, a step ahead of the confidence sampler's."""
-    _check_steps(unknown, steps)
-    after = torch.tensor([step / steps for step in range(1, steps + 1)], dtype=torch.float32)
-    return _grown(unknown, known_share(after, "arccos"))
-
-
-def _grown(unknown: int, shares: Tensor) -> tuple[int, ...]:
-    """What each step adds where ``shares`` of all are known after it, and a token a step at least."""
-    aims = (unknown * shares).int().tolist()
-    known = [max(step, aim) for step, aim in enumerate(aims, start=1)]
-    known[-1] = unknown
-    return tuple(now - before for before, now in zip([0, *known], known, strict=False))
-
-
-def _check_steps(unknown: int, steps: int) -> None:
+def check_steps(unknown: int, steps: int) -> None:
     if unknown < 1:
         raise ValueError(f"nothing to generate: {unknown} positions")
     if steps < 1:

@@ -44,7 +44,7 @@ def test_a_packed_product_is_the_plain_one(dtype, shape, bias):
 def test_a_packed_network_decodes_to_the_same_logits(name):
     strategy, network = get(name), filled(name, torch.float32)
     plan = strategy.plan(CONFIG.grid, None, Streams(0, (0, 1)))
-    tokens = torch.randint(16, (2, 16), generator=torch.Generator().manual_seed(2))
+    tokens = torch.randint(16, (2, plan.places), generator=torch.Generator().manual_seed(2))
     sampler = Recorder(tokens)
     decode(network, strategy, plan, torch.tensor([0, 2]), sampler, Guidance(2.0))
     plain = sampler.seen

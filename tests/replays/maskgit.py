@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies.decoding.base import Lesson
 from strategies.decoding.decode import Decoded, decode
+from strategies.decoding.mask_schedules import halton_sizes, maskgit_sizes
 from strategies.decoding.orders import halton
 from strategies.decoding.plan import Plan
 from strategies.decoding.registry import by_family
 from strategies.decoding.sampling import ForcedSampler
-from strategies.decoding.schedules import halton_sizes, maskgit_sizes
 from strategies.decoding.streams import Streams
 from strategies.halton import Halton
 from strategies.maskgit import MaskGIT

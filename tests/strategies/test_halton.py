@@ -10,9 +10,9 @@ import torch
 
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.contract.requirements import close
+from strategies.decoding.mask_schedules import halton_sizes
 from strategies.decoding.orders import halton
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
-from strategies.decoding.schedules import halton_sizes
 from strategies.decoding.streams import Streams
 from strategies.halton import Halton
 from tests.replays import read_golden

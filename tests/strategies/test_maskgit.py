@@ -16,10 +16,10 @@ from strategies.decoding.base import Lesson
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.contract.requirements import close
 from strategies.decoding.guidance import Guidance
+from strategies.decoding.mask_schedules import halton_sizes, known_share, maskgit_sizes
 from strategies.decoding.presets import preset
 from strategies.decoding.requests import Drawn
 from strategies.decoding.sampling import ForcedSampler, StreamSampler
-from strategies.decoding.schedules import halton_sizes, known_share, maskgit_sizes
 from strategies.decoding.streams import Streams
 from strategies.decoding.trace import places_of
 from strategies.maskgit import LEAST_UNIFORM, MaskGIT

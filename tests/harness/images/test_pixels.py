@@ -147,7 +147,7 @@ def test_one_pass_times_every_number_once_and_says_so(tmp_path, monkeypatch):
     found = measure_cell(chosen, tmp_path, Channel(io.BytesIO()))
     row = make_row(chosen, Outcome("ok", None, found, 1.0), "2026-01-01T00:00:00Z")
     # The second one is for the memory alone, tidied after each step.
-    assert calls == [(range(2),), (range(2), "after_step")]
+    assert calls == [(range(2), "keep_drafts"), (range(2), "after_step")]
     assert (row.throughput_repeats, row.throughput_interval, row.latency_s) == (1, None, None)
     assert list(row.throughput_by_batch) == ["2"]
     assert row.steady is False
