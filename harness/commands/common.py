@@ -162,3 +162,18 @@ def share_of(text: str | None) -> "Share":
     if found.size > 1:
         raise UserError("--shard: torchrun deals the shards already; use one or the other")
     return Share.parse(text)
+
+
+def add_gate_flags(command: argparse.ArgumentParser, file_flag: str, file_help: str) -> None:
+    """What recording and comparing have in common."""
+    command.add_argument(
+        "sweep", nargs="?", default="gate", metavar="FILE|NAME", help="sweep to measure (default: gate)"
+    )
+    command.add_argument(file_flag, dest="baseline", type=Path, metavar="FILE", help=file_help)
+    command.add_argument(
+        "--results", type=Path, metavar="DIR", help="new folder that keeps the rows (default: none does)"
+    )
+    command.add_argument(
+        "--benchmark-json", type=Path, metavar="FILE", help="results of pytest-benchmark that join"
+    )
+    add_machine_flags(command)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.commands.baseline_command import add_gate_arguments, gate_of
+from harness.commands.common import add_gate_flags, overrides
 from pardec.errors import UserError
 
 SUMMARY = (
@@ -13,7 +13,7 @@ SUMMARY = (
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    add_gate_arguments(command, "--baseline", "rows to compare with (default: results/baselines/NAME.jsonl)")
+    add_gate_flags(command, "--baseline", "rows to compare with (default: results/baselines/NAME.jsonl)")
     command.add_argument("--markdown", type=Path, metavar="FILE", help="also write the findings as Markdown")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every finding as JSON")
 
@@ -24,7 +24,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.baseline is not None and not options.baseline.is_file():
         raise UserError(f"--baseline '{options.baseline}': no such file; 'pardec baseline' records one")
-    sweep, path, joined = gate_of(options)
+    sweep, path, joined = gate.asked(
+        options.sweep, overrides(options), options.baseline, options.benchmark_json
+    )
     with gate.fresh_folder(options.results) as folder:
         summary, findings = gate.compare(sweep, folder, path)
     if joined is not None:

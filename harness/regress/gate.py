@@ -2,22 +2,33 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.cell.sweep_file import Sweep
+from harness.regress import benchmarks
 from harness.regress.findings import Finding
 from harness.regress.judge import judge, suspects
 from harness.sweep.process import WORKER, TurnGroup, run_turns
 from harness.sweep.row import Summary
-from harness.sweep.sweep import run_sweep
+from harness.sweep.sweep import run_sweep, sweep_cells
 from pardec.errors import UserError
 from pardec.files import write_whole
 from results.schema import Row, Turns, row_to_json
 from results.store import ROWS, load_rows
 
 BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+
+
+def asked(
+    name: str, overrides: Mapping[str, Any], baseline: Path | None, benchmark_json: Path | None
+) -> tuple[Sweep, Path, benchmarks.Benchmarks | None]:
+    """The checked cells of a sweep, the baseline's file, and what pytest-benchmark measured, if it joins."""
+    sweep = sweep_cells(name, overrides=overrides)
+    joined = None if benchmark_json is None else benchmarks.read_benchmark_json(benchmark_json)
+    return sweep, baseline_path(sweep, baseline), joined
 
 
 def baseline_path(sweep: Sweep, given: Path | None) -> Path:
