@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from backbones.uploading import upload
 from strategies.decoding.streams import Streams
 
 
@@ -89,7 +90,7 @@ class StreamSampler:
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         name = f"{purpose} at {self.stream}" if self.stream else purpose
-        numbers = torch.from_numpy(self.streams.uniform(name, order.shape[-1], visit)).to(order.device)
+        numbers = upload(self.streams.uniform(name, order.shape[-1], visit), order.device)
         return numbers.gather(1, order)
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +114,7 @@ class StreamSampler:
         name = f"gumbel at {self.stream}" if self.stream else "gumbel"
         span = int(offsets.max()) + 1
         uniform = self.streams.of_codes(name, probs.shape[-1], first.cpu().numpy(), span)
-        numbers = torch.from_numpy(uniform).to(probs.device)  # [B, span, V]
+        numbers = upload(uniform, probs.device)  # [B, span, V]
         # Off both ends, where a single number would decide whatever p is.
         exponential = -torch.log1p(-(numbers + 2.0**-25).clamp(max=1 - 2.0**-24))
         rows = torch.arange(len(offsets), device=probs.device)[:, None]
