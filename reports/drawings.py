@@ -41,21 +41,6 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
         "of the first one.",
         partial(pictures.order_maps, facet, artifacts),
     )
-    if windows.families(facet):
-        yield Drawing(
-            "windows",
-            "Against the window of drafts",
-            "A wider window needs fewer steps, but its forwards take longer: the widest is seldom the "
-            "fastest.",
-            partial(windows.against_window, facet),
-        )
-    if windows.maps_of(facet, artifacts):
-        yield Drawing(
-            "acceptance",
-            "Where drafts are accepted",
-            "The share of tested drafts that were kept, at each place of the grid, over all images.",
-            partial(windows.acceptance_maps, facet, artifacts),
-        )
     yield Drawing(
         "film",
         "One image appearing",

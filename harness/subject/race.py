@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from strategies.decoding.decode import Decoded
 from strategies.decoding.plan import Plan
@@ -57,26 +58,18 @@ def draws_lost(decoded: Decoded, count: int) -> np.ndarray:
 
     Rejected drafts, and those that no test reached.
     """
+    places = decoded.order.shape[1]
+    drawn, kept = (_touched(entries, decoded, count) for entries in (decoded.drafts, decoded.trace))
+    steps, images, at = (drawn & ~kept)[:, :, :places].nonzero(as_tuple=True)
+    positions = decoded.order.cpu()[images, at]
+    return torch.stack([images, steps, positions], dim=1).numpy().astype(np.int16)
+
+
+def _touched(entries: Sequence[Committed | Drafted], decoded: Decoded, count: int) -> Tensor:
+    """bool [K, count, N + 1]: the places of the entries of each step; the last column is no place."""
     batch, places = decoded.order.shape
-    columns = torch.cat([decoded.order, torch.full_like(decoded.order[:, :1], -1)], dim=1)  # [B, N + 1]
-    found = [np.zeros((0, 3), np.int16)]
-    for step in sorted({entry.step for entry in decoded.drafts}):
-        drawn = _touched(decoded.drafts, step, batch, places)
-        kept = _touched(decoded.trace, step, batch, places)
-        images, at = (drawn & ~kept)[:count, :places].nonzero(as_tuple=True)
-        one = torch.stack([images, torch.full_like(images, step), columns[images, at]], dim=1)
-        found.append(one.cpu().numpy().astype(np.int16))
-    return np.concatenate(found)
-
-
-def _touched(
-    entries: Sequence[Committed] | Sequence[Drafted], step: int, batch: int, places: int
-) -> torch.Tensor:
-    """bool [B, N + 1]: the places of the entries of a step; the last column is no place."""
-    device = entries[0].tokens.device
-    touched = torch.zeros(batch, places + 1, dtype=torch.bool, device=device)
+    touched = torch.zeros(decoded.steps, count, places + 1, dtype=torch.bool)
     for entry in entries:
-        if entry.step == step:
-            at = places_of(entry, batch, places)
-            touched.scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
+        at = places_of(entry, batch, places)[:count].cpu()
+        touched[entry.step].scatter_(1, at, torch.ones_like(at, dtype=torch.bool))
     return touched

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from synthetic_rows import arrays, base_row, cell_row, sweep_rows
 from reports import style
 from reports.artifacts import Artifacts, load_artifacts, load_method
 from reports.contests import iso_within
+from reports.drawings import drawings
 from reports.frame import facets
 from reports.grid import of_texts
 from reports.images import figure, sprite
@@ -268,11 +270,24 @@ def test_every_marker_has_a_shape_on_the_page():
 
 
 def style_folder():
-    from pathlib import Path
-
     return Path(style.__file__).parent / "templates"
 
 
 def test_anchors_have_samples_but_no_lane():
     row = base_row(1, strategy="real", label="Real images", tier="anchor", network="none")
     assert lanes(facets([row])[0], {}, OWNERS) == []
+
+
+def test_every_picture_has_a_name_of_its_own_and_an_explanation_of_two_lines():
+    speculative = [
+        cell_row(at, "sjd", "SJD", 20, {"window": size}, 10.0, 60.0)
+        for at, size in enumerate((8, 16), start=100)
+    ]
+    facet = facets([*sweep_rows(), *speculative])[0]
+    tests = np.full((8, 8), 3)
+    stored = {result_key(speculative[0]): Artifacts(drafts_tested=tests, drafts_accepted=tests)}
+    found = list(drawings(facet, stored, {}))
+    assert {"samples", "windows", "acceptance"} <= {one.name for one in found}
+    for names in ([one.name for one in found], [one.title for one in found]):
+        assert len(set(names)) == len(names)
+    assert all(40 < len(one.about) < 180 for one in found if one.on_page)
