@@ -17,7 +17,7 @@ COLOURS = {"pass": "green", "fail": "red", "not run": "yellow"}
 def run_and_show(device: str, seconds: float, out: Path, goldens: Path | None) -> int:
     """0 where nothing failed, 1 otherwise."""
     bench = Bench.of(torch.device(device), goldens)
-    asked, outcomes = checks(), list[Outcome]()
+    asked, outcomes = checks(bench.device), list[Outcome]()
     where = machine(device)
     beside = write(outcomes, where, out)
     with progress_bar() as bar:

@@ -1,8 +1,10 @@
 """The checks in order of what they are worth, and their rows and page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from harness.gpu_check.check import Check, Outcome
 from harness.gpu_check.decodes import compiled_tokens, host_waits, recorded_tokens, tokens_of_cpu
 from harness.gpu_check.recordings import replay_on
+from harness.gpu_check.speed import PUBLISHED, TIMES_ROOFLINE, Mode, Workbench
+from harness.gpu_check.training import training_step
 from harness.machine.environment import environment
 from pardec.errors import UserError
 from pardec.files import write_whole
@@ -32,12 +36,66 @@ CORRECT = (
     Check("recorded passes", "every strategy's tokens are those of eager passes", 60, recorded_tokens),
     Check("host waits", "no step waits for the device, unless it decides while decoding", 30, host_waits),
 )
+MODES: tuple[Mode, ...] = ("recorded", "eager", "compiled")
 COMPILED = (Check("compiled passes", "tokens are those of eager passes", 120, compiled_tokens),)
 
 
-def checks() -> tuple[Check, ...]:
-    """All, the most telling first."""
-    return CORRECT + COMPILED
+@dataclass(frozen=True)
+class Size:
+    """What is timed on a kind of device. seconds: about what one network takes in a mode."""
+
+    networks: tuple[str, ...]
+    aimed: int
+    """How many of them, the first, are aimed at a multiple of their roofline."""
+    batches: tuple[int, ...]
+    seconds: Mapping[Mode, float]
+    quick: bool = False
+
+
+FULL = Size(PUBLISHED, len(TIMES_ROOFLINE), (1, 8, 64), {"eager": 20, "recorded": 35, "compiled": 100})
+TINY = Size(("raster", "lpd"), 1, (1, 2), {"eager": 2, "recorded": 2, "compiled": 20}, quick=True)
+
+
+def checks(device: torch.device) -> tuple[Check, ...]:
+    """All, the most telling first: is it right, how near are the aims, then all else; compiling last."""
+    size = FULL if device.type == "cuda" else TINY
+    bench = Workbench(size.quick)
+    first, alone, many = size.networks[: size.aimed], size.batches[0], size.batches[-1]
+
+    def timed(network: str, mode: Mode, batch: int) -> Check:
+        return Check(
+            f"{network}, {mode}, batch {batch}",
+            "images/s and seconds of a batch, against roofline and prediction",
+            size.seconds[mode],
+            partial(bench.speed, network=network, mode=mode, batch=batch),
+        )
+
+    aimed: list[tuple[str, Mode, int]] = [(name, mode, alone) for mode in MODES[:2] for name in first]
+    left = [
+        (name, mode, batch)
+        for batch, mode, name in product(size.batches, MODES, size.networks)
+        if (name, mode, batch) not in aimed
+    ]
+    return (
+        *CORRECT,
+        Check("device card", "what the device streams, multiplies and launches", 15, bench.rates),
+        *(timed(*one) for one in aimed),
+        Check(
+            "memory",
+            "bytes of the cache as predicted, the peak nearly",
+            30,
+            partial(bench.memory, networks=first, batch=size.batches[1]),
+        ),
+        Check(
+            "training step",
+            "the loss falls; images/s and the share of the peak",
+            30,
+            partial(training_step, workbench=bench, network=first[0], batch=many),
+        ),
+        *(timed(*one) for one in left if one[1] != "compiled"),
+        *COMPILED,
+        *(timed(*one) for one in left if one[1] == "compiled"),
+    )
 
 
 def machine(device: str) -> dict[str, Any]:

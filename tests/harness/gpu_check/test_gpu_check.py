@@ -179,7 +179,7 @@ def test_a_wait_in_every_step_is_found(monkeypatch):
 
 def test_the_command_writes_rows_and_a_page(tmp_path, monkeypatch, capsys):
     asked = (Check("a", "one", 1, passing), Check("b", "two", 1, absent), Check("c", "three", 1e9, passing))
-    monkeypatch.setattr("harness.commands.gpu_check_run.checks", lambda: asked)
+    monkeypatch.setattr("harness.commands.gpu_check_run.checks", lambda device: asked)
     out = tmp_path / "here" / "check.jsonl"
     assert main(["gpu-check", "--device", "cpu", "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -197,7 +197,9 @@ def test_the_command_writes_rows_and_a_page(tmp_path, monkeypatch, capsys):
 
 
 def test_a_failed_check_is_the_exit_status(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.commands.gpu_check_run.checks", lambda: (Check("a", "", 1, breaking),))
+    monkeypatch.setattr(
+        "harness.commands.gpu_check_run.checks", lambda device: (Check("a", "", 1, breaking),)
+    )
     assert main(["gpu-check", "--device", "cpu", "--out", str(tmp_path / "x.jsonl")]) == 1
 
 
