@@ -12,22 +12,27 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from backbones.checkpoints import load_published
+from backbones.checkpoints import KeyMap, load_published
+from backbones.tokenizers.multiscale import MultiScaleQuantiser, lend
+from backbones.tokenizers.published import tokenizer_by_family
 from backbones.transformer import Network
 from harness.gpu_check.check import Bench, Finding, NotHere
 from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import decode
 from strategies.decoding.registry import by_family, get
 from strategies.decoding.sampling import ForcedSampler
+from strategies.decoding.streams import Streams
 
 TOLERANCE = 1e-4
 """Of float32 without TF32: the largest difference of a logit."""
 ROUNDED = 0.06
 """Of bfloat16: root mean square of the differences over that of the recorded float32 logits. A CPU's products
-come to 0.015 to 0.042; a wrong mask or position comes to more than 0.3."""
-FAMILIES = ("llamagen", "rar", "par", "lpd", "arpg", "randar", "nar", "maskgit")
+come to 0.010 to 0.042."""
+FAMILIES = ("llamagen", "rar", "par", "lpd", "arpg", "randar", "nar", "maskgit", "var")
 """Whose recordings are one network and forced tokens; the others need rules of their own, and have them in
 the tests."""
+IN_FILE = {"var": "var_wo_ddp."}
+"""What the names of a network's weights begin with, where a file holds a tokenizer too."""
 KINDS = ("decode", "loss")
 
 
@@ -41,6 +46,10 @@ class Recorded:
     config: dict[str, Any]
     sampling: dict[str, Any]
     tensors: dict[str, Tensor]
+
+    def part(self, start: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, by the rest of their names."""
+        return {key.removeprefix(start): one for key, one in self.tensors.items() if key.startswith(start)}
 
     def io(self, name: str) -> Tensor | None:
         return self.tensors.get(f"io.{name}")
@@ -93,16 +102,28 @@ def _built(one: Recorded, device: torch.device, dtype: torch.dtype) -> tuple[Str
     published = by_family(one.family)
     strategy, config = published.configure({**published.defaults, **one.config})
     network = strategy.network(config).eval()
-    weights = {
-        key.removeprefix("weights."): value
-        for key, value in one.tensors.items()
-        if key.startswith("weights.")
-    }
-    load_published(network, weights, published.keys, one.name)
+    load_published(network, one.part("weights." + IN_FILE.get(one.family, "")), published.keys, one.name)
+    if one.family == "var":
+        lend(network.quantiser, _quantiser(one))
     if "prefill" in one.sampling:
         options: dict[str, Any] = {"prefill": one.sampling["prefill"]}
         strategy = replace(strategy, **options)
     return strategy, network.to(device, dtype)
+
+
+def _quantiser(one: Recorded) -> MultiScaleQuantiser:
+    """The quantiser that a VAR network decodes through, from the recorded tokenizer."""
+    config = one.config
+    made = MultiScaleQuantiser(
+        config["V"], config["Cvae"], tuple(config["patch_nums"]), share=config["quant_resi"]
+    )
+    start = "quantiser."
+    names = tokenizer_by_family("vq-var").keys.names
+    keys = KeyMap({ours.removeprefix(start): name for ours, name in names.items() if ours.startswith(start)})
+    weights = one.part("weights.vae_local.")
+    state = {key: value for key, value in weights.items() if key.startswith("quantize.")}
+    load_published(made, state, keys, one.name)
+    return made.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -121,7 +142,12 @@ def _decoded(one: Recorded, device: torch.device, dtype: torch.dtype) -> list[tu
     if one.sampling.get("sampler") == "halton":
         strategy = get("halton")
     sizes = tuple(positions.shape[-1] for positions in one.per_step("step_positions"))
-    plan = strategy.arrange(network.config.grid, np.atleast_2d(one.need("order").numpy()), sizes)
+    order = np.atleast_2d(one.need("order").numpy())
+    grid = network.config.grid
+    if one.family == "var":  # its maps make the plan
+        plan = strategy.plan(grid, None, Streams(0, tuple(range(len(one.need("labels"))))))
+    else:
+        plan = strategy.arrange(grid, order, sizes)
     sampler = _Kept(one.need("tokens").to(device))
     guidance = by_family(one.family).setting(one.sampling).guidance
     decode(network, strategy, plan, one.need("labels").to(device), sampler, guidance)
@@ -146,7 +172,7 @@ def _lesson(one: Recorded, strategy: Strategy, network: Network) -> Lesson:
     if mask is not None:
         return Lesson(raster, shown=~mask)
     lesson = strategy.lesson(len(tokens), network.config.grid, torch.Generator().manual_seed(0), 1.0)
-    order = raster if one.family == "nar" else one.io("order")
+    order = raster if one.family == "nar" else None if one.family == "var" else one.io("order")
     if order is not None:
         lesson = replace(lesson, order=order)
     sizes = one.sampling.get("group_sizes") if one.io("group_sizes") is None else one.need("group_sizes")
