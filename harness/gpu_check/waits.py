@@ -58,7 +58,9 @@ class _StandIn(TorchFunctionMode):
         if self._waits(func, args, kwargs, there):
             self.waits[_place()] += 1
         out = func(*args, **kwargs)
-        if (there or _names_device(args, kwargs)) and func not in (Tensor.cpu, Tensor.numpy):
+        if func is Tensor.cpu:
+            return out.detach()  # the same tensor on a CPU; its copy on the host is waited for once
+        if (there or _names_device(args, kwargs)) and func is not Tensor.numpy:
             for made in tree_leaves(out):
                 if isinstance(made, Tensor):
                     setattr(made, _MARK, True)

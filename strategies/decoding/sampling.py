@@ -112,8 +112,8 @@ class StreamSampler:
         first = torch.where(there, positions, positions.amax()).amin(dim=1).clamp(min=0)  # [B]
         offsets = (positions - first[:, None]).clamp(min=0)
         name = f"gumbel at {self.stream}" if self.stream else "gumbel"
-        span = int(offsets.max()) + 1
-        uniform = self.streams.of_codes(name, probs.shape[-1], first.cpu().numpy(), span)
+        ends = torch.stack((first, offsets.amax(dim=1))).cpu().numpy()  # the one time that it waits
+        uniform = self.streams.of_codes(name, probs.shape[-1], ends[0], int(ends[1].max()) + 1)
         numbers = upload(uniform, probs.device)  # [B, span, V]
         # Off both ends, where a single number would decide whatever p is.
         exponential = -torch.log1p(-(numbers + 2.0**-25).clamp(max=1 - 2.0**-24))

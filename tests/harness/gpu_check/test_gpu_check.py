@@ -1,6 +1,7 @@
 """gpu-check on the CPU: its order and time, what each check sees, and that it fails where it should."""
 
 import json
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -140,6 +141,7 @@ def test_host_waits_are_seen_where_they_happen():
     assert waits(lambda x: x.tolist()) == 1
     assert waits(lambda x: (x + 1).sum().item()) == 1
     assert waits(lambda x: bool(x.any())) == 1
+    assert waits(lambda x: x.cpu().numpy()) == 1
     assert waits(lambda x: int(x[0])) == 1
     assert waits(lambda x: x[x > 0]) == 1
     assert waits(lambda x: x.nonzero()) == 1
@@ -151,7 +153,25 @@ def test_host_waits_are_seen_where_they_happen():
     assert waits(lambda x: upload(numbers, CPU).tolist()) == 1
 
 
-DECLARED = {"gsd": 2, "jacobi": 2, "sjd": 2, "sjd-mc": 2.5, "sjd-gs": 5}
+def test_on_cuda_its_own_debug_mode_tells(monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def work():
+        assert modes[-1] == "warn"
+        for text in (
+            "called a synchronizing CUDA operation",
+            "something else",
+            "called a synchronizing CUDA operation",
+        ):
+            warnings.warn_explicit(text, UserWarning, str(suite.__file__), 7)
+
+    assert waits_of(work, torch.device("cuda")) == {"harness/gpu_check/suite.py:7": 2}
+    assert modes[-1] == "default"
+
+
+DECLARED = {"gsd": 2, "jacobi": 2, "sjd": 2, "sjd-mc": 2.5, "sjd-gs": 3}
 """Strategies that decide while decoding: most waits for each step."""
 
 
