@@ -34,6 +34,7 @@ COMMANDS = (
     "fetch",
     "claims",
     "calibrate",
+    "gpu-check",
     "baseline",
     "regress",
     "selftest",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backbones.config import NetworkConfig
 from backbones.transformer import View
+from backbones.uploading import upload
 from pardec.errors import UserError
 from strategies.decoding.base import TrainingFree
 from strategies.decoding.decode import Rows
@@ -107,15 +108,15 @@ class ZipAR(TrainingFree[RasterNetwork]):
         tokens = torch.zeros(len(rows), plan.places, dtype=torch.int64, device=device)
         masks = self.masks(plan.grid, device)
         for at, fed, mask in zip(plan.groups(), inputs(plan.grid, self.window), masks, strict=True):
-            slots = torch.as_tensor(1 + fed.at, device=device)
+            slots = upload(1 + fed.at, device)
             if at.start == 0:
                 x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
             else:
-                x = network.token_embedding(tokens[:, fed.token])  # [R, n, d]
+                x = network.token_embedding(tokens[:, upload(fed.token, device)])  # [R, n, d]
             here = None if phases is None else phases[slots]
             view = View(slots=slots[None], mask=mask, reach=mask.shape[-1])
             logits = network(x, here, view, cache, asked=at.stop - at.start)
-            tokens[:, plan.order[0, at]] = yield Ask(logits, at)
+            tokens[:, rows.order[0, at]] = yield Ask(logits, at)
 
     def masks(self, grid: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
         """What the inputs of each step see, bool [n, S]: slots up to their own, all or the filled."""
@@ -126,4 +127,4 @@ class ZipAR(TrainingFree[RasterNetwork]):
             seen = np.arange(slots.max() + 1) <= slots[:, None]
             if self.empty_slots == "mask":
                 seen &= filled[: seen.shape[1]]
-            yield torch.as_tensor(seen, device=device)
+            yield upload(seen, device)

@@ -24,6 +24,7 @@ HARNESS = (
     "commands",
     "regress",
     "sweep",
+    "gpu_check",
     "train",
     "lossiness",
     "measure",

@@ -17,6 +17,7 @@ from torch import Tensor
 from backbones.direct import called_directly
 from backbones.networks import Networks
 from backbones.transformer import Network
+from backbones.uploading import upload
 from pardec.errors import NotFinite
 from strategies.decoding.guidance import Guiding
 from strategies.decoding.meter import Meter
@@ -96,7 +97,7 @@ class Decoded:
 
 def make_rows(plan: Plan, labels: Tensor, null_label: int, branches: int, known: Tensor | None) -> Rows:
     """Stack the branches of guidance: the labels, then "no class" in all others."""
-    order = torch.as_tensor(plan.order, device=labels.device)  # [1 or B, N]
+    order = upload(plan.order, labels.device)  # [1 or B, N]
     given = None
     if plan.given:
         if known is None:
@@ -158,7 +159,7 @@ class Loop:
     def _weights(self, progress: Any, count: Any) -> list[Tensor]:
         """Of the branches of guidance, each [n, 1]."""
         scales = () if self.guidance is None else self.guidance.scales(progress, count)
-        return [torch.as_tensor(scale, dtype=torch.float32, device=self.device)[:, None] for scale in scales]
+        return [upload(np.asarray(scale, np.float32), self.device)[:, None] for scale in scales]
 
     def answer(self, request: Request) -> Any:
         if isinstance(request, Ask):

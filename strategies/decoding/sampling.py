@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from backbones.uploading import upload
 from strategies.decoding.streams import Streams
 
 
@@ -89,7 +90,7 @@ class StreamSampler:
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         name = f"{purpose} at {self.stream}" if self.stream else purpose
-        numbers = torch.from_numpy(self.streams.uniform(name, order.shape[-1], visit)).to(order.device)
+        numbers = upload(self.streams.uniform(name, order.shape[-1], visit), order.device)
         return numbers.gather(1, order)
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,9 +112,9 @@ class StreamSampler:
         first = torch.where(there, positions, positions.amax()).amin(dim=1).clamp(min=0)  # [B]
         offsets = (positions - first[:, None]).clamp(min=0)
         name = f"gumbel at {self.stream}" if self.stream else "gumbel"
-        span = int(offsets.max()) + 1
-        uniform = self.streams.of_codes(name, probs.shape[-1], first.cpu().numpy(), span)
-        numbers = torch.from_numpy(uniform).to(probs.device)  # [B, span, V]
+        ends = torch.stack((first, offsets.amax(dim=1))).cpu().numpy()  # the one time that it waits
+        uniform = self.streams.of_codes(name, probs.shape[-1], ends[0], int(ends[1].max()) + 1)
+        numbers = upload(uniform, probs.device)  # [B, span, V]
         # Off both ends, where a single number would decide whatever p is.
         exponential = -torch.log1p(-(numbers + 2.0**-25).clamp(max=1 - 2.0**-24))
         rows = torch.arange(len(offsets), device=probs.device)[:, None]

@@ -23,6 +23,7 @@ HEAVY = (
     "harness.commands.lossiness_run.load",
     "harness.commands.sample_run.load",
     "harness.cost.calibrate.calibrate",
+    "harness.commands.gpu_check_run.run_and_show",
     "harness.commands.train_run._train",
     "harness.train.at_scale.train_at_scale",
     "harness.weights.download._download",
