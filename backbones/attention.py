@@ -16,7 +16,7 @@ from backbones.config import TrunkConfig
 from backbones.positions import rotate, rotate_
 from backbones.taught_attention import Tile, attend_taught, causal_tiles, tiles_of
 
-LOG_MOST = math.log(100)
+LOG_FIRST, LOG_MOST = math.log(4), math.log(100)
 """Bound of what cosine attention learns."""
 Runs = tuple[tuple[int, int], ...]
 
@@ -175,7 +175,7 @@ class Attention(nn.Module):
                 raise ValueError(
                     "cosine attention is self-attention with biases, and as many keys as queries"
                 )
-            self.log_factor = nn.Parameter(torch.full((1, self.heads, 1, 1), math.log(4.0)))
+            self.log_factor = nn.Parameter(torch.full((1, self.heads, 1, 1), LOG_FIRST))
             self.query_value_bias = nn.Parameter(torch.zeros(2 * config.width))
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         if config.qk_norm is True:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.attention import Attention, View
+from backbones.attention import LOG_FIRST, Attention, View
 from backbones.cache import KVCache, LayerCache
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.positions import rotary_table
@@ -254,7 +254,7 @@ class Network(nn.Module):
 def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02) -> None:
     """N(0, std^2) for weights, tables and learned vectors; zero biases; unit norms; a zero output head.
 
-    The factors of cosine attention stay as they were made.
+    The factors of cosine attention begin at 4.
     """
     for name, parameter in network.named_parameters():
         owner = network.get_submodule(name.rpartition(".")[0])
@@ -264,7 +264,7 @@ def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02
             elif name.endswith("bias") or name.startswith("head."):
                 parameter.zero_()
             elif name.endswith("log_factor"):
-                continue  # as it was made
+                parameter.fill_(LOG_FIRST)
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 

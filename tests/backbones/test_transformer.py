@@ -25,7 +25,8 @@ from backbones.transformer import (
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, randomise
 from strategies.rar import RAR
-from tests.strategies.dressings import ADALN
+from strategies.var import VAR
+from tests.strategies.dressings import ADALN, COSINE, SHARED
 
 TRUNK = CONTROLLED.trunk
 X = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -398,6 +399,18 @@ def test_initial_weights(name):
     again = registry.get(name).network(CONTROLLED)
     initialise(again, torch.Generator().manual_seed(0))
     assert all(map(torch.equal, network.parameters(), again.parameters()))
+
+
+def test_initial_weights_fill_every_parameter():
+    """Also where memory was only asked for, as for random weights at full size."""
+    for config in (COSINE, SHARED):
+        network = VAR(scales="1 2 3 4").network(config)
+        for parameter in network.parameters():
+            parameter.data.fill_(float("nan"))
+        initialise(network, torch.Generator().manual_seed(0))
+        assert all(parameter.isfinite().all() for parameter in network.parameters())
+        factors = [one for key, one in network.named_parameters() if key.endswith("log_factor")]
+        assert all(torch.allclose(one.exp(), torch.tensor(4.0)) for one in factors)
 
 
 def test_initial_weights_of_a_modulated_network():

@@ -32,7 +32,7 @@ def forget_graphs():
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("products", ["plain", pytest.param("packed", marks=ONEDNN)])
+@pytest.mark.parametrize("products", ["plain", pytest.param("packed", marks=[ONEDNN, SLOW])])
 @pytest.mark.parametrize(
     "name", [*(pytest.param(name, marks=SLOW) for name in ("raster", "randar")), "rar", "lpd", "arpg"]
 )
