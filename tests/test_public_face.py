@@ -27,6 +27,8 @@ tokenizer = pardec.load_tokenizer()
 config = pardec.NetworkConfig(trunk, codes=tokenizer.codes, classes=10, grid=tokenizer.grid)
 strategy = pardec.get("lpd")
 network = strategy.network(config).eval()
+for parameter in network.parameters():
+    torch.nn.init.normal_(parameter, std=0.02)
 streams = pardec.Streams(0, images=(0,))
 plan = strategy.plan(config.grid, 12, streams)
 decoded = pardec.decode(network, strategy, plan, torch.tensor([3]), pardec.StreamSampler(streams))
