@@ -23,6 +23,8 @@ from results.environments import result_key
 from results.schema import Row
 
 _FRAMES = 10
+_PANELS = 5
+"""Of a line."""
 _NUMBERED = 100
 """Most positions of a map whose squares are large enough to hold the step."""
 _COLUMNS = 10
@@ -92,18 +94,8 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         return None
     panels = list(distinct.values())
     sharing = Counter((row.label, row.steps) for row, _ in panels)
-    columns = min(len(panels), 5)
-    lines = -(-len(panels) // columns)
     with plt.rc_context(style.RC | {"axes.grid": False}):
-        figure, grid = plt.subplots(
-            lines,
-            columns,
-            figsize=(1.95 * columns + 0.5, 2.3 * lines + 0.3),
-            squeeze=False,
-            layout="constrained",
-        )
-        for axes in grid.flat[len(panels) :]:
-            axes.set_axis_off()
+        figure, grid = grid_panels(len(panels))
         for axes, (row, order) in zip(grid.flat, panels, strict=False):
             alone = sharing[row.label, row.steps] == 1
             image = _draw_order(axes, row, order, row.label if alone else series_label(row, facet.rows))
@@ -223,6 +215,17 @@ def _columns_of(classes: np.ndarray, own: np.ndarray) -> list[int]:
     """Index into a row's samples of each column: the first unused sample of the column's class."""
     unused = {int(c): iter(np.flatnonzero(own == c).tolist()) for c in np.unique(classes)}
     return [next(unused[int(c)]) for c in classes]
+
+
+def grid_panels(count: int) -> tuple[Figure, np.ndarray]:
+    """A figure of ``count`` panels, five a line: axes [lines, columns], those left over switched off."""
+    columns = min(count, _PANELS)
+    lines = -(-count // columns)
+    size = (1.95 * columns + 0.5, 2.3 * lines + 0.3)
+    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def note_under(figure: Figure, caption: str, note: str) -> None:

@@ -18,13 +18,12 @@ from reports.artifacts import Artifacts
 from reports.frame import Facet
 from reports.labels import Label, place_labels
 from reports.naming import counted_steps, series_label
-from reports.pictures import note_under
+from reports.pictures import grid_panels, note_under
 from results.environments import result_key
 from results.schema import Row
 
 _TIMED = (1, 64)
 """Batch sizes whose speed is drawn."""
-_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -137,20 +136,11 @@ def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure 
     panels = maps_of(facet, artifacts)
     if not panels:
         return None
-    columns = min(len(panels), _COLUMNS)
-    lines = -(-len(panels) // columns)
     with plt.rc_context(style.RC | {"axes.grid": False}):
-        figure, grid = plt.subplots(
-            lines,
-            columns,
-            figsize=(1.95 * columns + 0.5, 2.3 * lines + 0.3),
-            squeeze=False,
-            layout="constrained",
-        )
-        for axes in grid.flat:
-            axes.set_axis_off()
+        figure, grid = grid_panels(len(panels))
         for axes, (row, tested, accepted) in zip(grid.flat, panels, strict=False):
             share = np.where(tested > 0, accepted / np.maximum(tested, 1), np.nan)
+            axes.set_axis_off()
             image = axes.imshow(share, cmap=style.ORDER_MAP, vmin=0, vmax=1, interpolation="nearest")
             name = "\n".join(style.wrapped(series_label(row, facet.rows), 22))
             rate = accepted.sum() / max(tested.sum(), 1)

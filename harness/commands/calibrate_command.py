@@ -19,28 +19,16 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from harness.cell.cell import checked
-    from harness.cost.calibrate import Sizes, calibrate
+    from harness.cost.calibrate import QUICK, Sizes, calibrate
     from harness.cost.cards import user_cards, write_card
     from harness.machine.terminal import progress_bar
     from harness.subject.prepare import check_device
 
     checked("threads", options.threads, "--threads")
     check_device(options.device, "float32")
-    quick = Sizes(
-        stream_bytes=4 << 20,
-        inputs=64,
-        outputs=128,
-        weights_bytes=1 << 18,
-        rows=(1, 16),
-        passes=8,
-        read_bytes=(1 << 16,),
-        kernels=2,
-        kernel_rows=(8,),
-        repeats=3,
-    )
     with progress_bar() as bar:
         bar.add_task("calibrating", total=None)
-        card = calibrate(torch.device(options.device), options.threads, quick if options.quick else Sizes())
+        card = calibrate(torch.device(options.device), options.threads, QUICK if options.quick else Sizes())
     path = options.out or user_cards()
     write_card(card, path)
     print(f"{card.name}: {card.title}")

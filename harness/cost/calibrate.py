@@ -40,6 +40,21 @@ class Sizes:
     repeats: int = 5
 
 
+QUICK = Sizes(
+    stream_bytes=4 << 20,
+    inputs=64,
+    outputs=128,
+    weights_bytes=1 << 18,
+    rows=(1, 16),
+    passes=8,
+    read_bytes=(1 << 16,),
+    kernels=2,
+    kernel_rows=(8,),
+    repeats=3,
+)
+"""Seconds instead of minutes: to see that it works, not to believe the rates."""
+
+
 def calibrate(device: torch.device, threads: int = 0, sizes: Sizes = Sizes()) -> DeviceCard:
     """The card of ``device``. threads: CPU threads (0: every core), set for the whole process."""
     on_cpu = device.type == "cpu"

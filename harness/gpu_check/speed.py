@@ -12,7 +12,7 @@ import torch
 
 from backbones.cache import KVCache
 from harness.cell.cell import RANDOM, Cell
-from harness.cost.calibrate import Sizes, calibrate
+from harness.cost.calibrate import QUICK, Sizes, calibrate
 from harness.cost.cards import DeviceCard, card_of
 from harness.cost.model import decode_seconds, precision_of
 from harness.cost.work import DecodeWork, decode_work
@@ -171,20 +171,6 @@ class Workbench:
             if bench.device.type == "cuda" and abs(predicted_s / batch_s - 1) > PREDICTED_WITHIN:
                 wrong.append(f"predicted {predicted_s:.3g} s are not within {PREDICTED_WITHIN:.0%}")
         return Finding(not wrong, figures, "; ".join(wrong))
-
-
-QUICK = Sizes(
-    stream_bytes=4 << 20,
-    inputs=64,
-    outputs=128,
-    weights_bytes=1 << 18,
-    rows=(1, 16),
-    passes=8,
-    read_bytes=(1 << 16,),
-    kernels=2,
-    kernel_rows=(8,),
-    repeats=3,
-)
 
 
 def in_mode(subject: Subject, mode: Mode, bench: Bench) -> Subject:
