@@ -2,7 +2,7 @@
 
 A row is plain data, written as one JSON line. Units stand in the field names. Numbers are unrounded; a number
 that could not be measured is null and ``unmeasured`` says why, under the field's name, or under a dotted name
-(``phases_s.plan``, ``quality.kid_mnist@1000``) where the null is an entry of a mapping.
+(``phases_s.plan``, ``quality.kid_fashion@1000``) where the null is an entry of a mapping.
 """
 
 import dataclasses
@@ -198,7 +198,7 @@ class Row:
     )
     """Peak bytes during decode over the loaded state, at ``batch``."""
     quality: dict[str, Metric] | None = measured()
-    """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
+    """Metric name with its N, e.g. "fd_fashion@1000" -> value and interval."""
     lossiness_bits: Lossiness | None = measured(
         unit="bits", since=2, gated="anywhere", compared="lossiness", better="lower"
     )

@@ -221,7 +221,7 @@ def test_the_switch_changes_what_lies_across(opened: Open, axis: str, title: str
 
 def test_the_metric_changes_what_lies_up(opened: Open) -> None:
     page = opened()
-    assert label(page, "y").startswith("fd_mnist@1000, lower is better")
+    assert label(page, "y").startswith("fd_fashion@1000, lower is better")
     before = points(page).nth(0).bounding_box()["y"]
     page.locator("#picture-0 [name=metric]").select_option("accuracy@1000")
     assert label(page, "y").startswith("accuracy@1000, higher is better")
@@ -249,7 +249,7 @@ def test_a_point_shows_its_numbers_and_samples(opened: Open) -> None:
     card = page.locator("#tip")
     text = card.inner_text()
     assert "LPD, 20 steps" in text
-    assert re.search(r"fd_mnist@1000\s+11\.8\d* ± 0\.7", text)
+    assert re.search(r"fd_fashion@1000\s+11\.8\d* ± 0\.7", text)
     assert card.locator("img").get_attribute("src").startswith("data:image/png;base64,")
     assert card.locator("img").get_attribute("alt") == "Samples of classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     page.mouse.move(5, 5)
@@ -356,7 +356,7 @@ def test_a_field_of_the_matrix_gives_its_reason(opened: Open) -> None:
     assert "undefined" in page.locator("#tip").inner_text()
     page.locator("#iso-0 .matrix tr:has(th:text-is('LPD')) .faster").first.focus()
     assert re.search(
-        "LPD takes .* times .*'s speed at equal fd_mnist@1000", page.locator("#tip").inner_text()
+        "LPD takes .* times .*'s speed at equal fd_fashion@1000", page.locator("#tip").inner_text()
     )
 
 
@@ -409,11 +409,11 @@ def test_tables_are_copied_as_they_are_shown(opened: Open) -> None:
         holder.get_by_role("button", name=f"Copy as {form}").click()
         page.wait_for_function("window.copied")
         found[form] = page.evaluate("window.copied")
-    assert found["CSV"].splitlines()[0].startswith("strategy,steps,guidance,fd_mnist@1000")
+    assert found["CSV"].splitlines()[0].startswith("strategy,steps,guidance,fd_fashion@1000")
     assert found["CSV"].splitlines()[1].startswith('"<img src=x onerror=""window.hit=1"">')
     assert "\\<img src=x onerror" in found["Markdown"]
     assert found["LaTeX"].splitlines()[:2][1] == "\\toprule"
-    assert "fd\\_mnist@1000" in found["LaTeX"]
+    assert "fd\\_fashion@1000" in found["LaTeX"]
     assert "$\\pm$" in found["LaTeX"]
     assert "\\$\\{1\\}" in found["LaTeX"]
     assert found["LaTeX"].endswith("\\bottomrule\n\\end{tabular}")

@@ -100,7 +100,7 @@ def test_causes_are_shown_and_escaped(report: Path) -> None:
 
 def test_iso_quality_and_paired_differences_head_the_page(report: Path) -> None:
     page = Page(report.read_text(encoding="utf-8"))
-    assert page.text.index("The answer") < page.text.index("Times faster at equal fd_mnist@1000")
+    assert page.text.index("The answer") < page.text.index("Times faster at equal fd_fashion@1000")
     assert page.text.index("Times faster") < page.text.index("Against Raster, 64 steps")
     assert "(Benjamini-Hochberg)" in page.text
     assert "undefined" in page.text

@@ -13,7 +13,7 @@ from reports.frame import facets
 from reports.training_noise import TrainingNoise, seed_pairs
 from results.schema import Row
 
-METRIC = "fd_mnist@1000"
+METRIC = "fd_fashion@1000"
 RECORDED = training_noise.recorded
 """The function itself: the tests below run without what comes with pardec."""
 
