@@ -16,6 +16,7 @@ from reports.frame import Facet, facets
 from reports.markdown_page import markdown_page
 from reports.naming import steps_text
 from reports.page import html_page
+from reports.relation_verdicts import held
 from reports.sections import Part, Picture, Section
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
@@ -45,10 +46,11 @@ def write_report(
         told = progress or (lambda done, total, name: None)
         sections = _sections(rows, source, out / "figures", told, methods.lossless(stored))
         gate = selftest.beside(source)
+        relations = held(rows, TrainingNoise.known(rows))
         _write(out / "results.csv", tables.to_csv(rows))
-        _write(out / "report.md", markdown_page(rows, sections, gate))
+        _write(out / "report.md", markdown_page(rows, sections, gate, relations))
         page = out / "report.html"
-        _write(page, html_page(rows, sections, gate, stored))
+        _write(page, html_page(rows, sections, gate, stored, relations))
     except OSError as error:
         raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
     return page

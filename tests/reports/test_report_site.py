@@ -160,7 +160,7 @@ def test_figures_of_the_papers_stand_beside_the_published_tier_only() -> None:
     assert {figure.strategy for figure in figures} == {"raster", "lpd"}
     assert {"LlamaGen-B", "LlamaGen-L"} <= {figure.cells[0] for figure in figures}
     assert all(len(figure.cells) == len(HEADINGS) and figure.cells[-1] for figure in figures)
-    page = html_page(rows, [], [], {})
+    page = html_page(rows, [], [], {}, [])
     assert "In the papers" in page
     assert "LlamaGen paper tables 6 8-10" in page
 
