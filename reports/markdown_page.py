@@ -33,7 +33,11 @@ def markdown_page(
         lines += [""] * bool(section.failures or section.missing)
         for picture in section.pictures:
             title, caption = markdown(picture.title), markdown(picture.caption)
-            lines += [f"![{title}](figures/{picture.name}.png)", "", f"*{caption}*", ""]
+            if picture.png is not None:
+                lines += [f"![{title}](figures/{picture.name}.png)", "", f"*{caption}*", ""]
+            lines += [part for one in picture.said for part in (markdown(one), "")]
+            if picture.lacking is not None:
+                lines += [markdown(f"{picture.title}: {' '.join(picture.lacking)}"), ""]
     if held:
         lines += [f"## {relation_tables.TITLE}", "", relation_tables.to_markdown(held)]
     figures = published.beside(rows)
