@@ -23,16 +23,18 @@ NOTE = (
 )
 HEADINGS = (
     "strategy",
-    "its paper",
+    "verdict",
     "against",
     "times fewer steps",
     "distance, difference",
     "training seeds",
     "times as fast",
-    "verdict",
     "because",
+    "its paper",
     "source",
 )
+_ON_TERMINAL = HEADINGS[:-2]
+"""The rest is in the files and the report."""
 
 
 def cells_of(one: Held) -> tuple[str, ...]:
@@ -40,14 +42,14 @@ def cells_of(one: Held) -> tuple[str, ...]:
     relation, quality = one.relation, one.quality
     return (
         relation.own.words,
-        f"{relation.quality}: {relation.claim}",
+        one.verdict,
         relation.baseline.words,
         _beside("" if one.fewer_steps is None else f"{one.fewer_steps:.3g}", relation.fewer_steps),
         interval_text(quality),
         "" if quality is None else quality.training_text,
         _beside(interval_text(one.speed), relation.faster, relation.on),
-        one.verdict,
         "; ".join(one.why),
+        relation.claim,
         relation.source,
     )
 
@@ -73,7 +75,11 @@ COLOURS: dict[Verdict, str] = {"holds": "green", "does not hold": "red", "cannot
 
 def summary(found: Sequence[Held]) -> str:
     """One line: how many relations of each verdict."""
-    return f"{len(found)} relations: {', '.join(f'{n} {verdict}' for verdict, n in counts(found).items())}."
+    told = counts(found)
+    return (
+        f"Of {len(found)} relations {told['holds']} hold, {told['does not hold']} do not, and of "
+        f"{told['cannot be said']} nothing can be said."
+    )
 
 
 def filled(found: Sequence[Held]) -> list[list[str]]:
@@ -82,18 +88,21 @@ def filled(found: Sequence[Held]) -> list[list[str]]:
 
 
 def print_relations(found: Sequence[Held], console: Console | None = None) -> None:
-    """Every relation; nothing without rows of the tier."""
+    """Every relation that rows speak to, and whose rows are missing; nothing without rows of the tier."""
     if not found:
         return
     console = console or Console()
-    print_fitting(
-        console,
-        HEADINGS[:-1],
-        [line[:-1] for line in filled(found)],
-        title=terminal(TITLE),
-        styles=[COLOURS[one.verdict] for one in found],
-    )
-    for text in (summary(found), NOTE):
+    told = [one for one in found if one.own is not None]
+    if told:
+        print_fitting(
+            console,
+            _ON_TERMINAL,
+            [line[: len(_ON_TERMINAL)] for line in filled(told)],
+            title=terminal(TITLE),
+            styles=[COLOURS[one.verdict] for one in told],
+        )
+    untold = [f"{one.relation.own.words}: {'; '.join(one.why)}" for one in found if one.own is None]
+    for text in (summary(found), *untold, NOTE):
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 

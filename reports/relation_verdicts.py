@@ -114,6 +114,7 @@ class _Measured:
     metric: str
     failed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     fewer_steps: float | None = None
     quality: Difference | None = None
     speed: Difference | None = None
@@ -172,22 +173,23 @@ class _Measured:
         span = f"{100 * low:+.0f} to {100 * high:+.0f} % of the baseline's {self.metric}"
         allowed = f"allowed {100 * limit:+.0f} %" if limit else "it has to be better"
         if low > limit or (limit == 0.0 and low == 0.0):
-            self.failed.append(f"worse: {span}, {allowed}")
+            self.failed.append(f"{span}, {allowed}")
         elif high > limit or (limit == 0.0 and high == 0.0):
             self.unknown.append(f"{span}, {allowed}")
+        else:
+            self.remarks.append(f"{span}, {allowed}")
 
     def held(self) -> Held:
         verdict: Verdict = "holds"
         if self.failed or self.unknown:
             verdict = "does not hold" if self.failed else "cannot be said"
         images = self.own.training_images, self.baseline.training_images
-        remarks = (
-            [] if images[0] == images[1] else [f"networks of {_images(images[0])} and {_images(images[1])}"]
-        )
+        if images[0] != images[1]:
+            self.remarks.append(f"networks of {_images(images[0])} and {_images(images[1])}")
         return Held(
             self.relation,
             verdict,
-            (*self.failed, *self.unknown, *remarks),
+            (*self.failed, *self.unknown, *self.remarks),
             self.own,
             self.baseline,
             self.fewer_steps,
