@@ -86,6 +86,8 @@ class Row:
     """Which of several state dicts in the checkpoint's file, e.g. "ema"; null where it holds one."""
     training_seed: int | None = annotation(None, since=4)
     """Seed that the network of a zoo was trained with; null where its card doesn't say, or without one."""
+    training_images: int | None = annotation(None, since=7, column=True)
+    """Images that the network of a zoo had learned from; null where its card doesn't say, or without one."""
     parameters: int | None = measured(column=True, counted=True, least=0)
     """Parameters of the network, counted; of all networks where there are several."""
     networks: list[NetworkUse] | None = annotation(None, since=5)

@@ -1,6 +1,7 @@
 """The report's page in a real browser: every control does what it says, and no text of others is obeyed."""
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from synthetic_rows import anchor_rows, arrays, cell_row, failed_row, quality_row, replicates
 
 from reports import site
@@ -18,6 +20,7 @@ from results.schema import Row
 from results.store import ResultStore
 from tests.reports.browsers import browser  # noqa: F401 - a fixture
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="window.hit=1"> ${1} </script><b>\''
 CELLS = [
     ("raster", "Raster", 64, {}, 9.8, 61.0),
@@ -345,6 +348,33 @@ def test_a_draw_that_is_not_kept_flashes(opened: Open) -> None:
     assert max(seen) > 0
     assert min(seen) == 0
     assert page.evaluate(orange, lanes(page).index("Raster")) == 0
+
+
+def test_the_race_is_recorded_as_frames_and_a_sheet(
+    report: Path,
+    browser: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    spec = importlib.util.spec_from_file_location("race_frames", ROOT / "docs" / "race_frames.py")
+    assert spec is not None
+    assert spec.loader is not None
+    race_frames = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(race_frames)
+    frames = race_frames.record(browser, report, tmp_path / "frames", (0.1, 1.0), label="7", width=800)
+    assert [path.name for path, _ in frames] == ["race-0100.png", "race-1000.png"]
+    early, late = (np.asarray(Image.open(path).convert("RGB")) for path, _ in frames)
+    assert early.shape == late.shape
+    assert early.shape[1] > 1200  # twice as sharp as the page
+    assert (early != late).mean() > 0.02
+    slowest = frames[1][1].partition(" of ")[2]
+    assert frames[1][1] == f"{slowest} of {slowest}"
+    assert frames[0][1].endswith(f" of {slowest}")
+    whole = Image.open(race_frames.sheet(frames, tmp_path / "race.png"))
+    assert whole.size == (early.shape[1], 2 * (early.shape[0] + race_frames.HEAD))
+    empty = tmp_path / "empty.html"
+    empty.write_text('<div id="race-0"></div>')
+    with pytest.raises(ValueError, match="has no race"):
+        race_frames.record(browser, empty, tmp_path / "frames")
 
 
 # Matrix, tables, tabs ------------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ def test_every_picture_has_a_name_of_its_own_and_an_explanation_of_two_lines():
     facet = facets([*sweep_rows(), *speculative])[0]
     tests = np.full((8, 8), 3)
     stored = {result_key(speculative[0]): Artifacts(drafts_tested=tests, drafts_accepted=tests)}
-    found = list(drawings(facet, stored, {}))
+    found = list(drawings(facet, stored, {}, {}))
     assert {"samples", "windows", "acceptance"} <= {one.name for one in found}
     for names in ([one.name for one in found], [one.title for one in found]):
         assert len(set(names)) == len(names)

@@ -41,6 +41,7 @@ def test_only_rows_that_differ_in_the_training_seed_alone_are_paired() -> None:
         {"status": "oom", "reason": "x"},
         {"training_seed": None},
         {"training_seed": 0},
+        {"training_images": 50_000},
         {"dtype": "bfloat16"},
     ):
         assert not seed_pairs([rows[0], dataclasses.replace(rows[1], **changes)]), changes
