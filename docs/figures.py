@@ -52,15 +52,6 @@ def one_line(text: str) -> str:
 # From recorded rows -----------------------------------------------------------------------------------------
 
 
-def ratio(row: Row) -> str:
-    """How many times as fast as the reference that was timed in turn with it: the median of the pairs."""
-    assert row.turns is not None
-    times = zip(row.turns["seconds"], row.turns["reference_seconds"], strict=True)
-    pairs = sorted(reference / own for own, reference in times)
-    middle = len(pairs) // 2
-    return f"{(pairs[middle] + pairs[~middle]) / 2:.2f}"
-
-
 def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     if value is None or low is None or high is None:
         return "-"
@@ -68,19 +59,21 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
 
 
 def controlled() -> str:
-    """One cell a strategy, as the gate records it."""
-    rows = baseline("gate")
+    """The main job: one cell a strategy at its paper's steps, beside both anchors."""
+    rows = baseline("quick")
     metric = f"fd_fashion@{rows[0].images}"
+    (raster,) = [row for row in rows if row.strategy == "raster"]
+    assert raster.throughput_images_per_s
     lines = []
     for row in rows:
-        found = (row.quality or {})[metric]
+        found, speed = (row.quality or {})[metric], row.throughput_images_per_s
         lines.append(
             [
                 row.label,
-                f"{row.steps:g}",
-                f"{row.tokens_processed:g}",
-                ratio(row),
-                f"{row.latency_s * 1e3:.0f}" if row.latency_s else "-",
+                f"{row.steps:.3g}" if row.steps else "",
+                f"{row.tokens_processed:.0f}" if row.tokens_processed else "",
+                f"{speed / raster.throughput_images_per_s:.2f}" if speed else "",
+                f"{row.latency_s * 1e3:.0f}" if row.latency_s else "",
                 with_interval(found["value"], found["low"], found["high"]),
             ]
         )
@@ -92,7 +85,8 @@ def controlled() -> str:
         "latency, ms",
         f"`{metric}` (lower is better)",
     ]
-    return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+    cells = [row for row in rows if row.tier != "anchor"]
+    return table(headings, lines) + "\n" + setting_of(cells) + "\n"
 
 
 def setting_of(rows: Sequence[Row]) -> str:
@@ -100,11 +94,10 @@ def setting_of(rows: Sequence[Row]) -> str:
     row = rows[0]
     host = (row.environment or {})["host_cpu"]
     batches = ", ".join(str(batch) for batch in sorted({one.batch or 0 for one in rows}))
-    guidance = "" if len({one.guidance for one in rows}) > 1 else f", guidance {row.guidance:g}"
     torch = (row.environment or {})["torch"]
     return (
         f"{host}, {row.threads} threads, torch {torch}, {row.dtype}, batch {batches}"
-        f"{guidance}, {row.images} images."
+        f", {row.images} images, guidance as each card records."
     )
 
 

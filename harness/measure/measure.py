@@ -35,6 +35,8 @@ BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory a cell measures besides its own; at the first, latency."""
 _IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
 ONCE = "the images are generated once, and every time is taken once"
+MEMORY_PATIENCE_S = 20.0
+"""Of a cell whose images are generated once: a batch that takes longer is not run again for its memory."""
 Report = Callable[[float, str], None]
 
 
@@ -164,7 +166,7 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     memory.settle()
     memory.reset()
     totals = _generate(subject, found, report, Budget(seconds=0.0, least=1))
-    if max(totals) <= budgets.images.patience_s:
+    if max(totals) <= MEMORY_PATIENCE_S:
         report(1.0, "memory")
         memory.reset()
         run_batch(subject, range(min(own, cell.images)), after_step=memory.release)

@@ -14,6 +14,7 @@ from harness.machine.failures import classify
 from harness.subject.pins import finished
 from harness.sweep.job import measure_cell
 from harness.sweep.messages import Channel
+from harness.weights.finite import is_finite
 from pardec.errors import NotFinite, UserError
 from tests.backbones.published_files import to_published
 from tests.harness.harmed import harmed_zoo
@@ -115,3 +116,22 @@ def test_a_decoder_that_overflows_gives_no_black_image(small_zoo, tmp_path, caps
 def test_whole_weights_pass(small_zoo):
     load_tokenizer(small_zoo / "tokenizer.safetensors")
     finished(normalised(Cell("raster", zoo=str(small_zoo))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_one_element_that_is_no_number_is_found_wherever_it_stands(dtype, size):
+    generator = torch.Generator().manual_seed(size)
+    whole = torch.randn(size, generator=generator).to(dtype)
+    assert is_finite(whole)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        for place in {0, size // 2, size - 1}:
+            broken = whole.clone()
+            broken[place] = value
+            assert not is_finite(broken)
+
+
+def test_whole_numbers_and_nothing_are_finite():
+    assert is_finite(torch.empty(0, 3))
+    assert is_finite(torch.tensor([1, 2]))
+    assert is_finite(torch.tensor(True))
