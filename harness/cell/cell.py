@@ -18,9 +18,14 @@ ANCHORS = {
     "real": "Real images",
     "reconstruction": "Reconstructions",
     "reconstruction-multiscale": "Reconstructions, multi-scale",
+    "reconstruction-robust": "Reconstructions, robust decoder",
 }
 """Rows that decode nothing: the held-out images, and what a tokenizer makes of them."""
-RECONSTRUCTING = {"reconstruction": "tokenizer", "reconstruction-multiscale": "multiscale"}
+RECONSTRUCTING = {
+    "reconstruction": "tokenizer",
+    "reconstruction-multiscale": "multiscale",
+    "reconstruction-robust": "robust",
+}
 """Anchor -> the zoo's tokenizer that its images went through."""
 ZOO_PREFIX = "zoo/"
 LOSSINESS_IMAGES = 200

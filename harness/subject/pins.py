@@ -31,6 +31,7 @@ def finished(cell: Cell) -> Cell:
         cell = prepared.cell
         if any(getattr(cell, name) is not None for name in SCORING):
             cell = with_scoring(cell)
+    zoo_tokenizer(cell)  # refuses a decoder of other codes
     if not cell.is_published:
         refuse_replaced(cell.data)
         for path in _shared_files(cell).values():

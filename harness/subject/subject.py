@@ -24,6 +24,7 @@ from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
 from harness.subject.prepare import Prepared, dtype_of
 from harness.subject.race import Race
+from harness.subject.tokenizers import zoo_tokenizer
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.finite import check_finite
@@ -86,7 +87,7 @@ def load(prepared: Prepared) -> Subject:
     device = torch.device(cell.device)
     network = _empty_network(prepared, device)
     weights_taken = _fill(network, prepared)
-    tokenizer = cell_tokenizer(cell, prepared.config, prepared.strategy.tokenizer)
+    tokenizer = cell_tokenizer(cell, prepared.config, zoo_tokenizer(cell))
     _lend(tokenizer, network, cell)
     check_finite(network, f"network '{cell.network}': weight")
     if cell.products == "packed":
