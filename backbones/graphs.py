@@ -1,11 +1,10 @@
 """A trunk's forward passes recorded once and replayed: CUDA graphs, without the host's time per kernel.
 
-What a pass computes is fixed by its shapes, its ``View`` and the cache it writes to, and a plan repeats them
-for every batch. So each is recorded when it first occurs and replayed from then on, its inputs copied to
-where the recording reads them: the same kernels in the same order, and so the same numbers as without. The
-tensors of a view are inputs as well: images at their own pace need one recording for a shape, not one for
-every slot. Keys and values stay where the cache has them; a network therefore keeps its caches
-(``Network.keep_caches``).
+What a pass computes is fixed by its shapes and the cache it writes to: where its rows go and what they see
+are tensors (``View.fixed``) and inputs like the rows. So a pass is recorded when its shape first occurs and
+replayed from then on, its inputs copied to where the recording reads them. It reads the whole cache behind a
+mask, or the parts of it up to the filled one, whose number is the number of recordings of a shape. Keys and
+values stay where the cache has them; a network therefore keeps its caches (``Network.keep_caches``).
 """
 
 import time
@@ -20,7 +19,8 @@ from backbones.cache import KVCache
 from backbones.networks import Networks
 from backbones.transformer import Network, Trunk, View
 
-Run = Callable[[], Tensor]
+Outputs = tuple[Tensor, ...]
+Run = Callable[[], Outputs]
 Key = tuple[Any, ...]
 VIEW_FIELDS = tuple(field.name for field in fields(View))
 
@@ -28,8 +28,8 @@ VIEW_FIELDS = tuple(field.name for field in fields(View))
 class Recorder(Protocol):
     """Turns a pass into one that can be replayed."""
 
-    def record(self, run: Run) -> tuple[Callable[[], None], Tensor]:
-        """A function that repeats ``run`` on whatever its inputs hold by then, and the tensor it fills."""
+    def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
+        """A function that repeats ``run`` on whatever its inputs hold by then, and the tensors it fills."""
         ...
 
 
@@ -40,7 +40,7 @@ class CUDAGraphs:
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
 
-    def record(self, run: Run) -> tuple[Callable[[], None], Tensor]:
+    def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
         # Libraries choose kernels and allocate workspaces in their first calls, which can't be recorded.
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(current)
@@ -50,17 +50,76 @@ class CUDAGraphs:
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
-            output = run()
-        return graph.replay, output
+            outputs = run()
+        return graph.replay, outputs
+
+
+class Repeats:
+    """Recorder of devices without graphs: a pass is computed again, from where a recording would read.
+
+    What a recording would have fixed stays fixed, so the same recordings serve the same steps, and counting
+    them needs no GPU."""
+
+    def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
+        outputs = run()
+
+        def replay() -> None:
+            for output, again in zip(outputs, run(), strict=True):
+                output.copy_(again)
+
+        return replay, outputs
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded pass: the inputs it reads and the output it fills."""
+    """One recorded pass: the inputs it reads and the outputs it fills."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
-    output: Tensor
+    outputs: Outputs
+
+
+class Recordings:
+    """Recorded passes of one function by what they are fixed to, and the inputs that they share."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.made: dict[Key, Recording] = {}
+        self.calls = 0
+        """Passes so far, recorded or replayed."""
+        self.seconds = 0.0
+        """Spent recording."""
+        self._buffers: dict[Key, Tensor] = {}
+
+    def run(
+        self,
+        fixed: Key,
+        fed: Sequence[Tensor | None],
+        function: Callable[[Sequence[Tensor | None]], Outputs],
+    ) -> Outputs:
+        """``function`` of the tensors ``fed``, whose shapes a recording is fixed to as it is to ``fixed``."""
+        self.calls += 1
+        key = (*(None if tensor is None else (*tensor.shape, tensor.dtype) for tensor in fed), *fixed)
+        if key not in self.made:
+            started = time.perf_counter()
+            buffers = [self._buffer(role, tensor) for role, tensor in enumerate(fed)]
+            inputs = tuple(tensor for tensor in buffers if tensor is not None)
+            _copy(fed, inputs)
+            self.made[key] = Recording(inputs, *self.recorder.record(lambda: function(buffers)))
+            self.seconds += time.perf_counter() - started
+        recording = self.made[key]
+        _copy(fed, recording.inputs)
+        recording.replay()
+        return tuple(output.clone() for output in recording.outputs)
+
+    def _buffer(self, role: int, like: Tensor | None) -> Tensor | None:
+        """Where passes of one shape read this input; one for all, since no two passes run at once."""
+        if like is None:
+            return None
+        key = (role, *like.shape, like.dtype)
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+        return self._buffers[key]
 
 
 class ReplayedTrunk:
@@ -68,11 +127,7 @@ class ReplayedTrunk:
 
     def __init__(self, trunk: Trunk, recorder: Recorder) -> None:
         self.forward = trunk.forward
-        self.recorder = recorder
-        self.recordings: dict[Key, Recording] = {}
-        self.seconds = 0.0
-        """Spent recording."""
-        self._buffers: dict[Key, Tensor] = {}
+        self.recordings = Recordings(recorder)
 
     def __call__(
         self,
@@ -85,76 +140,55 @@ class ReplayedTrunk:
         asked: int | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
-        if cache is not None and isinstance(view.start, int) and view.slots is None:
-            view = view.placed(x, cache.slots)  # its mask is an input
+        if cache is not None and cache.unit is not None:
+            view = view.fixed(x, cache.slots, cache.unit)
         seen = {name: getattr(view, name) for name in VIEW_FIELDS}
-        fed = (x, phases, *map(_tensor, seen.values()), *(modulations or ()))
-        resident = () if shared is None else shared
-        key: Key = (
-            *(None if tensor is None else (*tensor.shape, tensor.dtype) for tensor in fed),
+        fixed: Key = (
             *(None if isinstance(value, Tensor) else value for value in seen.values()),
             None if cache is None else cache.store.data_ptr(),
-            *((tensor.data_ptr(), tensor.shape) for tensor in resident),
+            *((tensor.data_ptr(), tensor.shape) for tensor in shared or ()),
             asked,
         )
-        if key not in self.recordings:
-            started = time.perf_counter()
-            self.recordings[key] = self._record(fed, view, cache, shared, asked)
-            self.seconds += time.perf_counter() - started
-        recording = self.recordings[key]
-        _copy(fed, recording.inputs)
-        recording.replay()
-        return recording.output.clone()
+        parts = 2 + len(VIEW_FIELDS)
 
-    def _record(
-        self,
-        fed: tuple[Tensor | None, ...],
-        view: View,
-        cache: KVCache | None,
-        shared: tuple[Tensor, Tensor] | None,
-        asked: int | None,
-    ) -> Recording:
-        buffers = [self._buffer(role, tensor) for role, tensor in enumerate(fed)]
-        x, phases, *others = buffers
-        assert x is not None
-        seen, modulations = others[: len(VIEW_FIELDS)], others[len(VIEW_FIELDS) :]
-        inside: dict[str, Any] = {
-            name: tensor for name, tensor in zip(VIEW_FIELDS, seen, strict=True) if tensor is not None
-        }
-        fixed = replace(view, **inside)
-        inputs = tuple(tensor for tensor in buffers if tensor is not None)
-        _copy(fed, inputs)
-        made = [tensor for tensor in modulations if tensor is not None] or None
-        replay, output = self.recorder.record(
-            lambda: self.forward(x, phases, fixed, cache, shared, made, asked)
-        )
-        return Recording(inputs, replay, output)
+        def forward(fed: Sequence[Tensor | None]) -> Outputs:
+            x, phases = fed[:2]
+            inside: dict[str, Any] = {
+                name: tensor
+                for name, tensor in zip(VIEW_FIELDS, fed[2:parts], strict=True)
+                if tensor is not None
+            }
+            made = [tensor for tensor in fed[parts:] if tensor is not None] or None
+            assert x is not None
+            return (self.forward(x, phases, replace(view, **inside), cache, shared, made, asked),)
 
-    def _buffer(self, role: int, like: Tensor | None) -> Tensor | None:
-        """Where passes of one shape read this input; one for all, since no two passes run at once."""
-        if like is None:
-            return None
-        key = (role, *like.shape, like.dtype)
-        if key not in self._buffers:
-            self._buffers[key] = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-        return self._buffers[key]
+        fed = (x, phases, *map(_tensor, seen.values()), *(modulations or ()))
+        return self.recordings.run(fixed, fed, forward)[0]
 
 
 def _tensor(value: object) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def _copy(fed: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:
+def _copy(fed: Sequence[Tensor | None], inputs: tuple[Tensor, ...]) -> None:
     for target, source in zip(inputs, (tensor for tensor in fed if tensor is not None), strict=True):
         target.copy_(source)
 
 
-def replay_trunks(network: Network | Networks, recorder: Recorder) -> list[ReplayedTrunk]:
+def whole(cache: KVCache) -> int:
+    """Every pass reads all slots: one recording for a shape."""
+    return cache.slots
+
+
+def replay_trunks(
+    network: Network | Networks, recorder: Recorder, unit: Callable[[KVCache], int] = whole
+) -> list[ReplayedTrunk]:
     """Make every trunk of ``network`` record and replay its passes; for decoding, not for learning.
 
-    Hooks of the trunks go on counting: they are called before a pass, replayed or not.
+    unit: of how many slots of a cache a pass reads multiples: few parts are few recordings, many leave little
+    to read in vain. Hooks of the trunks go on counting: they are called before a pass, replayed or not.
     """
-    network.keep_caches()
+    network.keep_caches(unit)
     replayed = []
     for module in network.modules():
         if isinstance(module, Trunk):

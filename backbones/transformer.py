@@ -163,7 +163,7 @@ class Trunk(nn.Module):
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         if cache is not None:
-            view = view.placed(x, cache.slots)
+            view = view.placed(x, cache.slots, cache.unit)
         last: View | None = None
         # The fused kernel's causal mask has as many rows as keys.
         if asked is not None and asked != x.shape[1] and not view.causal:
@@ -207,6 +207,7 @@ class Network(nn.Module):
         """What the tokenizer decodes each code to, float32 [V, c]; handed over by whoever has both, to
         strategies that read it."""
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
+        self._unit: Callable[[KVCache], int] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -233,6 +234,7 @@ class Network(nn.Module):
         made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
             self._kept[rows, layers, slots] = made
+            made.unit = None if self._unit is None else self._unit(made)
         return made
 
     reads_tokenizer: ClassVar[bool] = False
@@ -241,10 +243,10 @@ class Network(nn.Module):
     def borrow(self, tokenizer: nn.Module | None) -> None:
         """Take those weights from the tokenizer, or fixed values where there is none; here there are none."""
 
-    def keep_caches(self) -> None:
+    def keep_caches(self, unit: Callable[[KVCache], int] | None = None) -> None:
         """Give every later decode of one shape the same cache: its address is fixed, and one decode runs at a
-        time."""
-        self._kept = {}
+        time. unit: of how many slots recorded passes read multiples, by the cache."""
+        self._kept, self._unit = {}, unit
 
     def drop_embedded(self, x: Tensor) -> Tensor:
         rate = self.config.trunk.dropout.embedding

@@ -2,35 +2,61 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import attention
-from backbones.graphs import CUDAGraphs, Recorder, ReplayedTrunk, replay_trunks
+from backbones.graphs import CUDAGraphs, Recorder, Recordings, replay_trunks
 from backbones.networks import Networks
 from backbones.taught_attention import attend_taught
 from backbones.transformer import Block, Network, Trunk, run_blocks
+from strategies.decoding.decode import Drawing, draw_guided
+from strategies.decoding.sampling import Sampler, StreamSampler
 
 RECOMPILE_LIMIT = 64
 """Graphs of one function before the compiler gives up; it then fails and doesn't go on without compiling."""
 
 
+class ReplayedDraw:
+    """Stands in for ``draw_guided``: guidance, filters and the draw as one recording for each shape."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recordings = Recordings(recorder)
+
+    def __call__(
+        self, logits: Tensor, weights: list[Tensor], numbers: Tensor, sampler: Sampler
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if not isinstance(sampler, StreamSampler):
+            return draw_guided(logits, weights, numbers, sampler)
+
+        def draw(fed: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+            logits, numbers, *weights = (tensor for tensor in fed if tensor is not None)
+            return draw_guided(logits, weights, numbers, sampler)
+
+        settings = type(sampler), sampler.temperature, sampler.top_k, sampler.top_p
+        tokens, guided, soundness = self.recordings.run(settings, (logits, numbers, *weights), draw)
+        return tokens, guided, soundness
+
+
 @dataclass(frozen=True)
 class Recorded:
-    """The trunks of a network whose passes are recorded."""
+    """What of a decode is recorded: the passes of its trunks, and its draws."""
 
-    trunks: tuple[ReplayedTrunk, ...] = ()
+    parts: tuple[Recordings, ...] = ()
+    drawing: Drawing = draw_guided
+    """As ``decode`` takes it."""
 
     @property
     def passes(self) -> int:
-        return sum(len(trunk.recordings) for trunk in self.trunks)
+        return sum(len(one.made) for one in self.parts)
 
     @property
     def seconds(self) -> float:
-        return sum(trunk.seconds for trunk in self.trunks)
+        return sum(one.seconds for one in self.parts)
 
 
 NOTHING_RECORDED = Recorded()
@@ -74,8 +100,10 @@ def compile_taught(network: Network | Networks) -> bool:
 
 
 def record_passes(network: Network | Networks, recorder: Recorder | None = None) -> Recorded:
-    """Record every pass of the trunks when it first occurs, by default as CUDA graphs."""
-    return Recorded(tuple(replay_trunks(network, recorder or CUDAGraphs())))
+    """Record every pass of the trunks when it first occurs, by default as CUDA graphs, and every draw."""
+    recorder = recorder or CUDAGraphs()
+    trunks, draw = replay_trunks(network, recorder), ReplayedDraw(recorder)
+    return Recorded((*(trunk.recordings for trunk in trunks), draw.recordings), draw)
 
 
 def graphs(recorded: Recorded = NOTHING_RECORDED) -> int:
