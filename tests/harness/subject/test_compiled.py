@@ -83,8 +83,7 @@ class WholeGraphs:
 @pytest.mark.parametrize(
     "name", ["raster", pytest.param("arpg", marks=SLOW), pytest.param("sjd", marks=SLOW)]
 )
-def test_a_recorded_pass_is_one_graph_that_serves_all_its_steps(name, lpd, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", compiled.RECOMPILE_LIMIT)
+def test_a_recorded_pass_is_one_graph_that_serves_all_its_steps(name, lpd):
     cell = dataclasses.replace(lpd, strategy=name, steps=None)
     subject = load(prepare(cell))
     expected = run_batch(subject, (0, 1)).decoded
