@@ -80,6 +80,7 @@ class WholeGraphs:
         return replay, outputs
 
 
+@torch._dynamo.config.patch(recompile_limit=compiled.RECOMPILE_LIMIT)
 @pytest.mark.parametrize(
     "name", ["raster", pytest.param("arpg", marks=SLOW), pytest.param("sjd", marks=SLOW)]
 )
