@@ -28,6 +28,9 @@ VIEW_FIELDS = tuple(field.name for field in fields(View))
 class Recorder(Protocol):
     """Turns a pass into one that can be replayed."""
 
+    nbytes: int
+    """Device memory that all recordings took so far."""
+
     def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
         """A function that repeats ``run`` on whatever its inputs hold by then, and the tensors it fills."""
         ...
@@ -39,6 +42,7 @@ class CUDAGraphs:
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
+        self.nbytes = 0
 
     def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
         # Libraries choose kernels and allocate workspaces in their first calls, which can't be recorded.
@@ -48,9 +52,13 @@ class CUDAGraphs:
             for _ in range(2):
                 run()
         current.wait_stream(side)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # as entering a capture does: what it frees is no recording's
+        free, _ = torch.cuda.mem_get_info()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
             outputs = run()
+        self.nbytes += max(0, free - torch.cuda.mem_get_info()[0])
         return graph.replay, outputs
 
 
@@ -60,6 +68,8 @@ class Repeats:
     What a recording would have fixed stays fixed, so the same recordings serve the same steps, and counting
     them needs no GPU."""
 
+    nbytes = 0
+
     def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
         outputs = run()
 
@@ -68,6 +78,15 @@ class Repeats:
                 output.copy_(again)
 
         return replay, outputs
+
+
+ALIGNED = 8
+"""Slots: kernels read masks of such a width as they are, and copy others."""
+
+
+def part_slots(slots: int, parts: int) -> int:
+    """Slots of each of so many parts, the last of them shorter."""
+    return -(-slots // (parts * ALIGNED)) * ALIGNED
 
 
 @dataclass(frozen=True)
@@ -175,20 +194,15 @@ def _copy(fed: Sequence[Tensor | None], inputs: tuple[Tensor, ...]) -> None:
         target.copy_(source)
 
 
-def whole(cache: KVCache) -> int:
-    """Every pass reads all slots: one recording for a shape."""
-    return cache.slots
-
-
 def replay_trunks(
-    network: Network | Networks, recorder: Recorder, unit: Callable[[KVCache], int] = whole
+    network: Network | Networks, recorder: Recorder, parts: Callable[[KVCache], int] = lambda cache: 1
 ) -> list[ReplayedTrunk]:
     """Make every trunk of ``network`` record and replay its passes; for decoding, not for learning.
 
-    unit: of how many slots of a cache a pass reads multiples: few parts are few recordings, many leave little
-    to read in vain. Hooks of the trunks go on counting: they are called before a pass, replayed or not.
+    parts: of a cache, which passes read up to the filled one: one part is one recording for a shape, many
+    leave little to read in vain. Hooks of the trunks go on counting: they are called before every pass.
     """
-    network.keep_caches(unit)
+    network.keep_caches(lambda cache: part_slots(cache.slots, parts(cache)))
     replayed = []
     for module in network.modules():
         if isinstance(module, Trunk):

@@ -104,8 +104,8 @@ GRID = (16, 16)
 def graphs_of(bench: Bench, names: Sequence[str] = registry.BUILT_IN) -> Finding:
     """How many recordings serve a decode of 16x16 places, and that a second one adds none; of strategies that
     decide while decoding, whose windows differ at the end, that is not asked."""
-    figures: dict[str, str] = {}
-    wrong = []
+    figures: dict[str, str | int] = {}
+    wrong, nbytes = [], 0
     for name in names:
         config = replace(CONTROLLED, grid=GRID)
         case = on_device(subject(registry.get(name), config), bench.device)
@@ -113,10 +113,11 @@ def graphs_of(bench: Bench, names: Sequence[str] = registry.BUILT_IN) -> Finding
         decoded(case, bench.device, (0, 1), None, recorded)
         graphs, calls = recorded.passes, sum(part.calls for part in recorded.parts)
         figures[name] = f"{graphs} for {calls} passes and draws"
+        nbytes += recorded.nbytes or 0
         decoded(case, bench.device, (2, 3), None, recorded)
         if recorded.passes > graphs and not case.strategy.decides_steps:
             wrong.append(f"{name}: a second decode adds {recorded.passes - graphs}")
-    return Finding(not wrong, figures, "; ".join(wrong))
+    return Finding(not wrong, {"bytes": nbytes, **figures}, "; ".join(wrong))
 
 
 def compiled_tokens(bench: Bench, names: Sequence[str] = COMPILED) -> Finding:

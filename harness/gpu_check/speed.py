@@ -147,7 +147,9 @@ class Workbench:
             "first s": first_s,
         }
         if mode == "recorded":
-            figures["passes"] = subject.recorded.passes
+            figures["graphs"] = subject.recorded.passes
+            figures["graph bytes"] = subject.recorded.nbytes
+            figures["cache parts"] = subject.recorded.cache_parts
         return self.held(figures, batch_s, subject.prepared, bench, mode)
 
     def held(

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch._dynamo
 
+from backbones.cache import KVCache
 from backbones.products import PackedLinear, can_pack
 from harness.cell.cell import Cell
 from harness.subject import compiled
@@ -61,13 +62,26 @@ def test_recorded_passes_count_as_graphs_with_their_time(lpd):
     assert (passes.calls, draws.calls) == (6, 6)
     assert recorded.passes == len(passes.made) + len(draws.made) <= 12
     assert compiled.graphs(recorded) == compiled.graphs() + recorded.passes
+    assert (recorded.nbytes, recorded.cache_parts) == (0, 1)
     seconds = compiled.compile_s(recorded)
     assert seconds is not None
     assert seconds >= recorded.seconds > 0
 
 
+def test_a_cache_is_read_in_the_fewest_parts_that_are_as_fast(lpd):
+    assert compiled.fewest({1: 1.04, 2: 1.0, 4: 1.2}) == 1
+    assert compiled.fewest({1: 2.0, 2: 1.5, 4: 1.04, 8: 1.0}) == 4
+    cache = KVCache(prepare(lpd).config.trunk, 2, 40, torch.float32, torch.device("cpu"))
+    seconds = compiled.reading_seconds(cache, calls=2)
+    assert set(seconds) == set(compiled.PARTS)
+    assert min(seconds.values()) > 0
+    assert compiled.NOTHING_RECORDED.nbytes is compiled.NOTHING_RECORDED.cache_parts is None
+
+
 class WholeGraphs:
     """Passes compiled without a break, for their shapes alone."""
+
+    nbytes = 0
 
     def record(self, run):
         compiled_run = torch.compile(run, fullgraph=True, dynamic=False, backend="eager")
