@@ -132,7 +132,6 @@ def test_a_ray_run_equals_the_local_one(cluster, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_dry_run_shows_the_nodes(cluster):
     nodes = ray_pool.nodes_at(cluster.address)
     assert sorted((node.cpus, node.gpus) for node in nodes) == [(0, 0), (1, 0), (1, 0)]
