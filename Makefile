@@ -37,8 +37,8 @@ docs: setup
 	$(BIN)/python docs/figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# What networks learn from: mnist, fashion (downloaded), or idx:DIR (its files in a folder).
-DATA ?= mnist
+# What networks learn from: fashion (downloaded), or idx:DIR (its files in a folder).
+DATA ?= fashion
 
 train: setup
 	$(BIN)/pardec train --all --data $(DATA)

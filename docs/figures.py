@@ -70,7 +70,7 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
 def controlled() -> str:
     """One cell a strategy, as the gate records it."""
     rows = baseline("gate")
-    metric = f"fd_mnist@{rows[0].images}"
+    metric = f"fd_fashion@{rows[0].images}"
     lines = []
     for row in rows:
         found = (row.quality or {})[metric]
@@ -139,7 +139,7 @@ def training_noise() -> str:
     told = []
     for strategy, steps in dict.fromkeys((row.strategy, row.steps) for row in rows):
         pair = [row for row in rows if (row.strategy, row.steps) == (strategy, steps)]
-        metric = f"fd_mnist@{pair[0].images}"
+        metric = f"fd_fashion@{pair[0].images}"
         values = [(row.quality or {})[metric]["value"] for row in pair]
         told.append(f"{pair[0].label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}")
     return f"Two training seeds of one recipe have `{metric}` of: {'; '.join(told)}.\n"

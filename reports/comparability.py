@@ -80,7 +80,7 @@ class Incomparable(UserError):
 
 
 def quantity(name: str) -> Quantity:
-    """What the field or metric ``name`` ("fd_mnist@1000") declares."""
+    """What the field or metric ``name`` ("fd_fashion@1000") declares."""
     one = FIELDS.get(name)
     if isinstance(one, Measure):
         falls = one.better == "lower"

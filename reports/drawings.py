@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from reports import lossiness, pictures, plots, predicted, windows
+from reports import learning, learning_curve, lossiness, pictures, plots, predicted, windows
 from reports.artifacts import Artifacts
 from reports.escape import file_stem
 from reports.frame import Facet, metrics
@@ -23,10 +23,19 @@ class Drawing:
     """None where nothing was measured for it."""
     on_page: bool = True
     """Whether the page shows it; all are files beside it."""
+    said: tuple[str, ...] = ()
+    """What it shows of these rows, in sentences."""
+    lacking: tuple[str, str] | None = None
+    """What is missing of it, and the command that gives that: then there is a tab all the same."""
 
 
-def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.Costs) -> Iterator[Drawing]:
-    """All pictures of a facet, those of most interest first."""
+def drawings(
+    facet: Facet,
+    artifacts: Mapping[str, Artifacts],
+    costs: predicted.Costs,
+    stored: learning.Stored,
+) -> Iterator[Drawing]:
+    """All pictures of a facet, those of most interest first; ``stored``: methods' cards by ``result_key``."""
     yield Drawing(
         "samples",
         "Samples",
@@ -60,6 +69,17 @@ def drawings(facet: Facet, artifacts: Mapping[str, Artifacts], costs: predicted.
         "Peak memory over weights and inputs, at every batch size that was tried.",
         partial(plots.memory_against_batch, facet),
     )
+    if learning.is_taught(facet):
+        missing = learning.lacking(facet, stored)
+        yield Drawing(
+            "learning",
+            "Learning curve",
+            "Loss and quality against training images. Losses compare along a line: lessons and tokenizers "
+            "differ between strategies.",
+            partial(learning_curve.figure, facet, stored),
+            said=tuple(learning.sentences(facet)),
+            lacking=None if missing is None else (missing, learning.SWEEP),
+        )
     if predicted.checked_predictions(facet.cells, costs):
         yield Drawing(
             "predicted-against-measured",

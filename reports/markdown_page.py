@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
-from reports import predicted, published, tables
+from reports import predicted, published, relation_tables, tables
 from reports.answer import Sentence
 from reports.escape import markdown
 from reports.frame import hardware_notes
+from reports.relation_verdicts import Held
 from reports.sections import Section
 from reports.words import GATE, TRAPS, summary
 from results.schema import Row
 
 
-def markdown_page(rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str]) -> str:
+def markdown_page(
+    rows: Sequence[Row], sections: Sequence[Section], gate: Sequence[str], held: Sequence[Held]
+) -> str:
     """All of the report but the pictures themselves, which lie in ``figures``."""
     lines = ["# pardec report", "", summary(rows), ""]
     if gate:
@@ -30,7 +33,13 @@ def markdown_page(rows: Sequence[Row], sections: Sequence[Section], gate: Sequen
         lines += [""] * bool(section.failures or section.missing)
         for picture in section.pictures:
             title, caption = markdown(picture.title), markdown(picture.caption)
-            lines += [f"![{title}](figures/{picture.name}.png)", "", f"*{caption}*", ""]
+            if picture.png is not None:
+                lines += [f"![{title}](figures/{picture.name}.png)", "", f"*{caption}*", ""]
+            lines += [part for one in picture.said for part in (markdown(one), "")]
+            if picture.lacking is not None:
+                lines += [markdown(f"{picture.title}: {' '.join(picture.lacking)}"), ""]
+    if held:
+        lines += [f"## {relation_tables.TITLE}", "", relation_tables.to_markdown(held)]
     figures = published.beside(rows)
     if figures:
         lines += ["## In the papers", "", published.NOTE, ""]

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reports import grid, methods, points, predicted, published, race, rerun, style, tables
+from reports import grid, methods, points, predicted, published, race, relation_tables, rerun, style, tables
 from reports.claim_tables import HEADINGS as CLAIM_HEADINGS
 from reports.claim_tables import NOTE as CLAIM_NOTE
 from reports.claim_tables import cells_of
@@ -24,6 +24,8 @@ from reports.frame import hardware_notes
 from reports.images import sprite
 from reports.matrix import Matrix, matrix
 from reports.naming import namer
+from reports.relation_verdicts import Held
+from reports.relations import relations
 from reports.sections import Part, Section
 from reports.words import GATE, TRAPS, summary
 from results.environments import result_key
@@ -38,6 +40,7 @@ def html_page(
     sections: Sequence[Section],
     gate: Sequence[str],
     stored: Mapping[str, Mapping[str, Any]],
+    held: Sequence[Held],
 ) -> str:
     """The page; ``stored``: the methods' cards by ``result_key``."""
     owners = _owners(rows)
@@ -58,6 +61,7 @@ def html_page(
         facets=[_facet(section) for section in sections],
         axes=points.axes(),
         cards=methods.cards(rows, stored),
+        relations=_relations(held),
         claims=_claims(rows),
         published=_published(rows),
         reruns=_reruns(rows),
@@ -76,7 +80,8 @@ def _text(name: str) -> str:
 
 def _owners(rows: Sequence[Row]) -> list[str]:
     """Every strategy that something on the page belongs to; its number names its colour."""
-    named = {row.strategy for row in rows} | {strategy for strategy, _ in predicted.published_predictions()}
+    named = {row.strategy for row in rows} | {one.own.strategy for one in relations()}
+    named |= {strategy for strategy, _ in predicted.published_predictions()}
     return sorted(named, key=style.rank)
 
 
@@ -137,6 +142,21 @@ def _part(part: Part, section: Section) -> dict[str, Any]:
         "iso": None if iso is None else grid.of_contest(iso, pairs),
         "against": None if against is None else grid.of_contest(against, rivals),
     }
+
+
+def _relations(held: Sequence[Held]) -> dict[str, Any] | None:
+    """Each strategy against what its paper claims; None without a row of the controlled tier."""
+    if not held:
+        return None
+    owners = [one.relation.own.strategy for one in held]
+    table = grid.of_texts(
+        relation_tables.TITLE,
+        relation_tables.HEADINGS,
+        relation_tables.filled(held),
+        relation_tables.NOTE,
+        owners,
+    )
+    return {"summary": relation_tables.summary(held), "table": table}
 
 
 def _claims(rows: Sequence[Row]) -> dict[str, Any]:

@@ -19,15 +19,19 @@ class Picture:
 
     name: str
     title: str
-    png: Path
+    png: Path | None
+    """None where nothing was measured for it, which ``lacking`` says."""
     caption: str
     about: str = ""
     on_page: bool = True
+    said: tuple[str, ...] = ()
+    lacking: tuple[str, str] | None = None
+    """As ``Drawing`` has them."""
 
     @property
-    def data_uri(self) -> str:
+    def data_uri(self) -> str | None:
         """The picture itself, so that the page needs no other file."""
-        return images.figure(self.png)
+        return None if self.png is None else images.figure(self.png)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from reports.contests import against_first, iso_within
 from reports.drawings import Drawing, drawings
 from reports.escape import file_stem
 from reports.frame import Facet, facets
+from reports.learning import Stored
 from reports.markdown_page import markdown_page
 from reports.naming import steps_text
 from reports.page import html_page
+from reports.relation_verdicts import held
 from reports.sections import Part, Picture, Section
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
@@ -43,12 +45,13 @@ def write_report(
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         told = progress or (lambda done, total, name: None)
-        sections = _sections(rows, source, out / "figures", told, methods.lossless(stored))
+        sections = _sections(rows, source, out / "figures", told, stored)
         gate = selftest.beside(source)
+        relations = held(rows, TrainingNoise.known(rows))
         _write(out / "results.csv", tables.to_csv(rows))
-        _write(out / "report.md", markdown_page(rows, sections, gate))
+        _write(out / "report.md", markdown_page(rows, sections, gate, relations))
         page = out / "report.html"
-        _write(page, html_page(rows, sections, gate, stored))
+        _write(page, html_page(rows, sections, gate, stored, relations))
     except OSError as error:
         raise UserError(f"report '{out}' can't be written: {error.strerror or error}") from None
     return page
@@ -59,13 +62,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _sections(
-    rows: Sequence[Row], source: Path, figures: Path, progress: Progress, lossless: Collection[str]
+    rows: Sequence[Row], source: Path, figures: Path, progress: Progress, stored: Stored
 ) -> list[Section]:
     artifacts = {result_key(row): load_artifacts(row, source) for row in rows}
     costs = {result_key(row): cost for row in rows if (cost := load_cost(row, source)) is not None}
     noise = TrainingNoise.known(rows)
     split = facets(rows)
-    planned = [list(drawings(facet, artifacts, costs)) for facet in split]
+    planned = [list(drawings(facet, artifacts, costs, stored)) for facet in split]
+    lossless = methods.lossless(stored)
     total, done = sum(map(len, planned)), 0
     sections = []
     for number, (facet, drawing) in enumerate(zip(split, planned, strict=True), start=1):
@@ -113,13 +117,14 @@ def _parts(facet: Facet, artifacts: Mapping[str, Artifacts], noise: TrainingNois
 
 
 def _draw(one: Drawing, prefix: str, section: Section, figures: Path) -> None:
-    figure = one.draw()
-    if figure is None:
+    figure, stem = one.draw(), prefix + one.name
+    if figure is None and one.lacking is None:
         section.missing.append(f"{one.title}: nothing was measured for it")
         return
-    stem = prefix + one.name
-    png, _ = plots.save_figure(figure, figures, stem)
-    section.pictures.append(Picture(stem, one.title, png, section.facet.caption, one.about, one.on_page))
+    png = None if figure is None else plots.save_figure(figure, figures, stem)[0]
+    caption = section.facet.caption
+    picture = Picture(stem, one.title, png, caption, one.about, one.on_page, one.said, one.lacking)
+    section.pictures.append(picture)
 
 
 def _edited(source: Path, figures: Path) -> list[Picture]:

@@ -79,7 +79,7 @@ class TrainingNoise:
 
 
 def seed_pairs(rows: Sequence[Row]) -> list[SeedPair]:
-    """Every two rows of one setting whose networks differ in the training seed."""
+    """Every two rows of one setting whose networks learned from as many images, by another training seed."""
     settings: dict[str, list[Row]] = {}
     for row in rows:
         if row.status == "ok" and row.training_seed is not None:
@@ -88,7 +88,7 @@ def seed_pairs(rows: Sequence[Row]) -> list[SeedPair]:
         SeedPair(a, b)
         for several in settings.values()
         for a, b in combinations(several, 2)
-        if a.training_seed != b.training_seed
+        if a.training_seed != b.training_seed and a.training_images == b.training_images
     ]
 
 

@@ -9,7 +9,7 @@ GATE = "How far the regression gate can be trusted (pardec selftest)"
 TRAPS = (
     "Fréchet distances shrink as N grows, by an amount that depends on the model: compare at the same N, "
     "never a distance at small N with a published one at 50,000.",
-    "fd_mnist is the Fréchet distance of a small classifier's features; it is no FID.",
+    "fd_fashion is the Fréchet distance of a small classifier's features; it is no FID.",
     "Bits lost are judged by the cell's own network, one token at a time in the same order: figures of "
     "different networks do not compare, and where one token at a time is unlike training (LPD's tightly "
     "packed contexts), part of the figure is that strangeness.",

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class MetricKind:
-    """Of the metrics whose name starts so: ``fd`` of "fd_mnist_inf@1000"."""
+    """Of the metrics whose name starts so: ``fd`` of "fd_fashion_inf@1000"."""
 
     better: Literal["lower", "higher"]
     needs: Literal["reference", "clean reference", "features", "images"] = "reference"
@@ -33,7 +33,7 @@ KINDS = {
 }
 UNSTATED = (0.05, 0.0)
 _UNKNOWN = MetricKind("higher")
-_EXTRACTORS = ("mnist", "inception")
+_EXTRACTORS = ("fashion", "mnist", "inception")
 
 
 def kind_of(metric: str) -> MetricKind:

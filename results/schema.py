@@ -2,7 +2,7 @@
 
 A row is plain data, written as one JSON line. Units stand in the field names. Numbers are unrounded; a number
 that could not be measured is null and ``unmeasured`` says why, under the field's name, or under a dotted name
-(``phases_s.plan``, ``quality.kid_mnist@1000``) where the null is an entry of a mapping.
+(``phases_s.plan``, ``quality.kid_fashion@1000``) where the null is an entry of a mapping.
 """
 
 import dataclasses
@@ -87,6 +87,8 @@ class Row:
     """Which of several state dicts in the checkpoint's file, e.g. "ema"; null where it holds one."""
     training_seed: int | None = annotation(None, since=4)
     """Seed that the network of a zoo was trained with; null where its card doesn't say, or without one."""
+    training_images: int | None = annotation(None, since=7, column=True)
+    """Images that the network of a zoo had learned from; null where its card doesn't say, or without one."""
     parameters: int | None = measured(column=True, counted=True, least=0)
     """Parameters of the network, counted; of all networks where there are several."""
     networks: list[NetworkUse] | None = annotation(None, since=5)
@@ -185,9 +187,9 @@ class Row:
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
     """Graphs compiled and passes recorded for the cell; 0 in eager mode."""
-    graph_bytes: int | None = measured(since=7, unit="bytes", better="lower", least=0, absent=_NOT_RECORDED)
+    graph_bytes: int | None = measured(since=8, unit="bytes", better="lower", least=0, absent=_NOT_RECORDED)
     """Device memory that recording took, beside the passes' own; in no other field of the row."""
-    cache_parts: int | None = measured(since=7, absent=_NOT_RECORDED)
+    cache_parts: int | None = measured(since=8, absent=_NOT_RECORDED)
     """Parts in which recorded passes read a cache up to the filled one: a graph each, chosen by time."""
     energy_per_image_j: float | None = measured(unit="J", since=2, gated="on one device", better="lower")
     """Joules of the device for one image, where its counter is readable."""
@@ -203,7 +205,7 @@ class Row:
     )
     """Peak bytes during decode over the loaded state, at ``batch``."""
     quality: dict[str, Metric] | None = measured()
-    """Metric name with its N, e.g. "fd_mnist@1000" -> value and interval."""
+    """Metric name with its N, e.g. "fd_fashion@1000" -> value and interval."""
     lossiness_bits: Lossiness | None = measured(
         unit="bits", since=2, gated="anywhere", compared="lossiness", better="lower"
     )

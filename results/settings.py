@@ -78,8 +78,10 @@ class Settings:
         joins=True,
     )
     """The same of ``tokenizer_checkpoint``."""
-    data: str = setting("mnist", rule=text("mnist or imagefolder:PATH"), shared="network")
-    """Where the reference images come from: ``mnist`` or ``imagefolder:PATH``."""
+    data: str = setting(
+        "fashion", rule=text("fashion, idx:DIR or imagefolder:PATH"), before="mnist", shared="network"
+    )
+    """Where the reference images come from: ``fashion``, ``idx:DIR`` or ``imagefolder:PATH``."""
     reference: str | None = setting(
         None,
         rule=text("the path of an ADM reference npz"),
@@ -179,6 +181,8 @@ class Settings:
     once: bool = setting(False, rule=switch(), applies="decoding")
     """Generate the images (by default one batch) in one pass and time that alone: no warm-up, no repeats, no
     other batch sizes."""
+    by_batch: bool = setting(True, rule=switch(), late=True, applies="decoding")
+    """Measure throughput and memory at batch 1, 16 and 64; without it at batch 1 and the cell's own."""
     evaluation_size: int | None = setting(None, rule=whole(1, 4096), applies="decoding", unit="pixels")
     """Side in pixels to which images are resized before they become bytes; None for their own."""
     dtype: str = setting(

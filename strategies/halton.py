@@ -12,7 +12,7 @@ from backbones.config import NetworkConfig
 from strategies.decoding.base import Lesson, TrainingFree
 from strategies.decoding.decode import Rows
 from strategies.decoding.mask_schedules import halton_sizes
-from strategies.decoding.orders import halton
+from strategies.decoding.orders import OrderRule, ruled_orders
 from strategies.decoding.plan import Plan, known_first
 from strategies.decoding.requests import Commit, Decoding, Draft
 from strategies.decoding.sampling import Sampler
@@ -33,6 +33,7 @@ class Halton(TrainingFree[MaskedNetwork]):
     base: ClassVar[str] = "maskgit"
     any_order: ClassVar[bool] = True
 
+    order: OrderRule = "halton"
     roll: bool = False
     """Every image's order is shifted, in turn, by a number of its own."""
     sharpness: float = 1.0
@@ -55,10 +56,13 @@ class Halton(TrainingFree[MaskedNetwork]):
     def orders(
         self, grid: tuple[int, int], sizes: tuple[int, ...], streams: Streams, known: np.ndarray
     ) -> np.ndarray:
-        orders = halton(grid)[None]
+        orders = ruled_orders(self.order, grid, streams)  # [1 or B, N]
         if self.roll:
-            shifts = (streams.uniform("roll", 1)[:, 0].astype(np.float64) * orders.size).astype(int)
-            orders = np.stack([np.roll(orders[0], shift) for shift in shifts])  # [B, N]
+            places = orders.shape[1]
+            shifts = (streams.uniform("roll", 1)[:, 0].astype(np.float64) * places).astype(int)
+            orders = np.stack(
+                [np.roll(orders[row % len(orders)], shift) for row, shift in enumerate(shifts)]
+            )  # [B, N]
         return known_first(orders, known)
 
     def arrange(

@@ -1,4 +1,4 @@
-"""pardec claims: which published figures the measured rows reproduce."""
+"""pardec claims: which published figures the measured rows reproduce, and which relations of methods hold."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,9 @@ from harness.commands.common import introduce_strategies
 from pardec.errors import UserError
 from results.store import RESULTS
 
-SUMMARY = "hold every published figure against the measured rows"
+SUMMARY = (
+    "hold every published figure, and what papers claim against their baselines, against the measured rows"
+)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -18,23 +20,35 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"folder or file of rows; may be repeated (default: every folder under {RESULTS})",
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="write claims.md and claims.csv there")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="write claims and relations there, as .md and .csv"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from reports.claim_tables import print_claims, to_csv, to_markdown
+    from reports import claim_tables, relation_tables
     from reports.claims import claims
+    from reports.relation_verdicts import held
+    from reports.training_noise import TrainingNoise
     from results.store import load_rows
 
     introduce_strategies()
     folders = options.results or sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
-    found = claims([row for folder in folders for row in load_rows(folder)])
-    print_claims(found)
+    rows = [row for folder in folders for row in load_rows(folder)]
+    found, relations = claims(rows), held(rows, TrainingNoise.known(rows))
+    relation_tables.print_relations(relations)
+    claim_tables.print_claims(found)
     if options.out is None:
         return 0
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        for name, text in (("claims.md", to_markdown(found)), ("claims.csv", to_csv(found))):
+        written = {
+            "claims.md": claim_tables.to_markdown(found),
+            "claims.csv": claim_tables.to_csv(found),
+            "relations.md": relation_tables.to_markdown(relations),
+            "relations.csv": relation_tables.to_csv(relations),
+        }
+        for name, text in written.items():
             (options.out / name).write_text(text, encoding="utf-8")
             print(options.out / name)
     except OSError as error:

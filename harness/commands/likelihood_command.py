@@ -23,7 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "locality (default: all)",
     )
     command.add_argument("--images", type=int, default=1000, help="held-out images (default: 1000)")
-    command.add_argument("--data", metavar="SPEC", help="mnist, fashion, idx:DIR or imagefolder:PATH")
+    command.add_argument("--data", metavar="SPEC", help="fashion, idx:DIR or imagefolder:PATH")
     command.add_argument("--seed", type=int, help="of random orders (default: 0)")
     command.add_argument(
         "--out", type=Path, metavar="FILE", help="write the table's lines as JSON Lines, too"

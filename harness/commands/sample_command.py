@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--inpaint-demo",
         type=Path,
         metavar="DIR",
-        help="complete and edit real digits; stored in the results folder DIR, whose report shows them",
+        help="complete and edit real images; stored in the results folder DIR, whose report shows them",
     )
     add_machine_flags(command)
 

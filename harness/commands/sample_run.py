@@ -114,9 +114,9 @@ def _enlarged(subject: Subject, options: argparse.Namespace) -> Tensor:
 
 
 def _demonstrate(subject: Subject, results: Path, out: Path) -> None:
-    """Real digits around given tokens: the npz among the artifacts of ``results``, the picture as ``out``."""
+    """Real images around given tokens: the npz among the artifacts of ``results``, the picture as ``out``."""
     with progress_bar() as bar:
-        task = bar.add_task("digits", total=2 * len(DEMONSTRATED) * len(task_masks((1, 1))))
+        task = bar.add_task("images", total=2 * len(DEMONSTRATED) * len(task_masks((1, 1))))
         edits = demonstrate(subject, lambda: bar.advance(task))
     introduce_strategies()
     path = edits_path(results, edits.strategy)

@@ -24,9 +24,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
     command.add_argument(
         "--data",
-        default="mnist",
+        default="fashion",
         type=spec_of,
-        help="fashion, idx:DIR, mnist or imagefolder:PATH (default: %(default)s); with the first two, "
+        help="fashion, idx:DIR or imagefolder:PATH (default: %(default)s); with the first two, "
         "networks are trained from mark to mark",
     )
     command.add_argument(

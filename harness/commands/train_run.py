@@ -42,7 +42,7 @@ def train(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
     if is_fashion(options.data):
-        _train_tier(targets, options.out or zoo.SHIPPED / "fashion", options)
+        _train_tier(targets, folder, options)
         return 0
     for target in targets:
         stem = target if target in FILES else zoo.file_stem(target, options.seed or 0, options.size)

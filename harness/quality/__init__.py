@@ -1,11 +1,11 @@
 """Quality of a set of images against a reference: distances, precision and recall, accuracy, with intervals.
 
     features = extract(images, extractor)  # once per set
-    reference = ReferenceStats.of(extract(real, extractor), "mnist-train")
+    reference = ReferenceStats.of(extract(real, extractor), "fashion-train")
     metrics = quality(features, reference, labels, predictions)
 
-Names carry extractor and number of images (``fd_mnist@1000``): a Fréchet distance depends on both, is biased
-upwards by about c/N, and must never be set beside one at another N or under another extractor.
+Names carry extractor and number of images (``fd_fashion@1000``): a Fréchet distance depends on both, is
+biased upwards by about c/N, and must never be set beside one at another N or under another extractor.
 
 Two protocols are in use for published numbers, both on ports of the same 2015 Inception weights:
 

@@ -195,7 +195,7 @@ def quality(
     judge_predictions: ArrayLike | None = None,
     seed: int = diversity.SPLIT_SEED,
 ) -> dict[str, Metric]:
-    """Every metric of a generated set, named with extractor and number of images: ``fd_mnist@1000``.
+    """Every metric of a generated set, named with extractor and number of images: ``fd_fashion@1000``.
 
     labels: int [n], the classes asked for; judge_predictions: int [n], what a classifier that is not the
     extractor sees (None: no accuracy); seed: of the shuffle into splits of the Inception-Score-like score,

@@ -36,7 +36,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A feature network and the name its distances carry (``mnist`` -> ``fd_mnist@N``).
+    """A feature network and the name its distances carry (``fashion`` -> ``fd_fashion@N``).
 
     network: uint8 [B, 3, H, W] -> (features float [B, D], logits float [B, C]).
     """

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backbones.tokenizers import Tokenizer
 from harness.images.data import load_dataset, to_float
+from harness.images.names import is_fashion
 from harness.images.pictures import open_image, open_with_alpha
 from harness.images.pixels import GREY
 from harness.subject.subject import Given, Subject, run_batch
@@ -125,10 +126,11 @@ def complete(subject: Subject, edit: Edit, images: Sequence[int]) -> tuple[Tenso
     return torch.cat([one.pixels for one in done if one.pixels is not None]), tokens
 
 
-# A demonstration on real digits ----------------------------------------------------------------------------
+# A demonstration on real images ----------------------------------------------------------------------------
 
-DEMONSTRATED = ((3, 8), (4, 9), (7, 2))
-"""Class of the digit, and another that its kept part may also become."""
+DEMONSTRATED = ((2, 3), (7, 9), (6, 4))
+"""Class of the image, and another that its kept part may also become: pullover and dress, sneaker and ankle
+boot, shirt and coat."""
 COMPLETIONS = 4
 
 
@@ -146,15 +148,15 @@ def task_masks(size: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def demonstrate(subject: Subject, progress: Callable[[], None] = lambda: None) -> Edits:
-    """Held-out digits of which a part is kept, completed to their own class and edited to another."""
+    """Held-out images of which a part is kept, completed to their own class and edited to another."""
     tokenizer, cell = subject.tokenizer, subject.prepared.cell
-    if tokenizer is None or tokenizer.image_size != (32, 32) or cell.data != "mnist":
-        raise UserError("--inpaint-demo shows MNIST digits, so it needs a network of the controlled tier")
-    digits = load_dataset(cell.data, "held-out")
+    if tokenizer is None or tokenizer.image_size != (32, 32) or not is_fashion(cell.data):
+        raise UserError("--inpaint-demo shows Fashion-MNIST, so it needs a network of the controlled tier")
+    held_out = load_dataset(cell.data, "held-out")
     classes = subject.prepared.config.classes
     labels, rows = [], []
     for own, other in DEMONSTRATED:
-        pixels = digits.images[int((digits.labels == own).nonzero()[0])]
+        pixels = held_out.images[int((held_out.labels == own).nonzero()[0])]
         for task, mask in task_masks(tokenizer.image_size).items():
             edit = make_edit(tokenizer, pixels, mask)
             shown = [pixels, edit.masked()]
@@ -163,8 +165,9 @@ def demonstrate(subject: Subject, progress: Callable[[], None] = lambda: None) -
                 shown += list(complete(subject, edit, images)[0])
                 progress()
             rows.append(torch.stack(shown).permute(0, 2, 3, 1).numpy())
-            labels.append(f"{own}, {task}\nedited to {other}")
+            names = held_out.classes
+            labels.append(f"{names[own]}, {task}\nedited to {names[other]}")
     blank = [""] * (COMPLETIONS - 1)
     heads = ("image", "given", "completed", *blank, "edited", *blank)
-    caption = f"{cell.describe()}, seed {cell.seed}; real held-out MNIST digits"
+    caption = f"{cell.describe()}, seed {cell.seed}; real held-out images of Fashion-MNIST"
     return Edits(subject.prepared.strategy.name, caption, tuple(labels), heads, np.stack(rows))

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.cell.cell import RANDOM, Cell
 from harness.subject.prepare import Prepared
+from harness.weights import zoo
 from pardec.errors import UserError
 from pardec.files import write_whole
 from strategies.decoding import registry
@@ -34,7 +36,15 @@ def method_card(prepared: Prepared) -> dict[str, Any]:
         "cache": {"layers": layers, "slots": slots},
         "steps": {f"{h}x{w}": steps_on(strategy, (h, w)) for h, w in GRIDS},
         "decides": what_decides(strategy, plan),
+        "learning": learning_of(prepared.cell),
     }
+
+
+def learning_of(cell: Cell) -> dict[str, Any] | None:
+    """The curves of the run that the cell's network is of; None without a network of the zoo."""
+    if cell.is_published or cell.checkpoint == RANDOM:
+        return None
+    return zoo.read_card(cell.network, cell.zoo).learning
 
 
 def kind_of(strategy: Strategy[Any], plan: Plan) -> str:

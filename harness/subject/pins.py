@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from harness.cell.cell import ANCHORS, RANDOM, SCORING, Cell, network_pin
-from harness.images.data import folder_of
-from harness.images.folders import class_folders, clean_files, content_hash
+from harness.images.data import files_of
+from harness.images.folders import clean_files, content_hash
+from harness.images.names import refuse_replaced
 from harness.quality.assess.adm import with_scoring
 from harness.subject.prepare import check_counts, check_device, load_plugins, prepare
 from harness.subject.tokenizers import zoo_tokenizer
@@ -31,6 +32,7 @@ def finished(cell: Cell) -> Cell:
         if any(getattr(cell, name) is not None for name in SCORING):
             cell = with_scoring(cell)
     if not cell.is_published:
+        refuse_replaced(cell.data)
         for path in _shared_files(cell).values():
             check_zoo_file(path, file_sha256(path))
     return dataclasses.replace(cell, pins=pins(cell))
@@ -61,9 +63,9 @@ def pins(cell: Cell) -> dict[str, str]:
             path = Path(file)
             # Only clean_reference may be a folder.
             found[role] = content_hash(path, clean_files(path)) if path.is_dir() else file_sha256(path)
-    folder = folder_of(cell.data)
-    if folder is not None:
-        found["data"] = content_hash(folder, (file for _, files in class_folders(folder) for file in files))
+    data = files_of(cell.data)
+    if data is not None:
+        found["data"] = content_hash(*data)
     for plugin in cell.plugin:
         found[f"plugin {Path(plugin).stem}"] = file_sha256(Path(plugin))
     return found

@@ -225,22 +225,15 @@ def _joined(last: NetworkConfig, configs: Mapping[str, NetworkConfig]) -> Networ
 
 
 def _tuned(cell: Cell) -> Cell:
-    """The cell with the guidance scale and its schedule that the card of its network records; UserError where
-    it records none, or none of the cell's schedule."""
+    """The cell with the guidance scale and its schedule that the card of its network records, of another seed
+    or an earlier mark that of the first; UserError where there is none, or none of the cell's schedule."""
     network = cell.network or _own_network(cell)
     if cell.is_published:
         raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
-    card = zoo.read_card(network, cell.zoo)
-    try:
-        found = card.content["guidance"]
-        scale, schedule = next(
-            (one["guidance"], one["guidance_schedule"])
-            for one in found["grid"]
-            if one["guidance"] == found["chosen"]
-        )
-    except (LookupError, TypeError, StopIteration):
-        scale = schedule = None
-    if not (is_number(scale) and schedule in SCHEDULES):
+    scale, schedule = _recorded_scale(network, cell.zoo)
+    if scale is None and zoo.first_of(network) != network:
+        scale, schedule = _recorded_scale(zoo.first_of(network), cell.zoo)
+    if scale is None:
         raise UserError(
             f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
             "pardec sweep guidance, pardec tune"
@@ -250,7 +243,21 @@ def _tuned(cell: Cell) -> Cell:
             f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
             f"'{network}' records a scale for '{schedule}'"
         )
-    return dataclasses.replace(cell, guidance=float(scale), guidance_schedule=schedule)
+    return dataclasses.replace(cell, guidance=scale, guidance_schedule=schedule)
+
+
+def _recorded_scale(network: str, folder: str | None) -> tuple[float | None, str]:
+    """Guidance scale and schedule of a card, None where it records none."""
+    try:
+        found = zoo.read_card(network, folder).content["guidance"]
+        scale, schedule = next(
+            (one["guidance"], one["guidance_schedule"])
+            for one in found["grid"]
+            if one["guidance"] == found["chosen"]
+        )
+    except (LookupError, TypeError, StopIteration):
+        return None, ""
+    return (float(scale), schedule) if is_number(scale) and schedule in SCHEDULES else (None, "")
 
 
 def with_files(cell: Cell) -> Cell:

@@ -65,7 +65,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
     lost, why_not = _lossiness(subject, channel)
-    found.row |= lost.row | {"training_seed": training_seed(cell), "weights_taken": subject.weights_taken}
+    found.row |= lost.row | taught(cell) | {"weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
     trace = {
         "step_of_position": gallery.step_of_position,
@@ -90,11 +90,12 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     return found.row | quality | {"artifacts": pictures | method | predicted, "unmeasured": why}
 
 
-def training_seed(cell: Cell) -> int | None:
-    """Of the cell's network, where it is one of a zoo and has its trained weights."""
+def taught(cell: Cell) -> dict[str, int | None]:
+    """How the cell's network was trained, where it is one of a zoo and has its trained weights."""
     if cell.is_published or cell.checkpoint == RANDOM:
-        return None
-    return zoo.read_card(cell.network, cell.zoo).training_seed
+        return {}
+    card = zoo.read_card(cell.network, cell.zoo)
+    return {"training_seed": card.training_seed, "training_images": card.training_images}
 
 
 def _store_of(cell: Cell, folder: Path) -> ImageStore:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from harness.cell import sweep_file
-from harness.cell.cell import Cell
+from harness.cell.cell import ZOO_PREFIX, Cell
 from harness.cell.sweep_file import Sweep
 from harness.machine.failures import says_disk_full
 from harness.machine.stopping import Stop, stop_on_signals
@@ -23,12 +23,15 @@ from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
 from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
 from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_group, waiting
+from harness.weights import zoo
 from pardec.errors import UserError
 from pardec.files import remove_partials
 from reports.escape import terminal
 from reports.fitting import DASH, print_fitting
 from results.schema import Row, row_to_json
 from results.store import ResultStore
+
+_ALL_MARKS = f"{ZOO_PREFIX}{zoo.MARKS}/"
 
 
 def sweep_cells(
@@ -44,7 +47,11 @@ def sweep_cells(
     sweep = sweep_file.load(file_or_name, overrides)
     if max_images is not None:
         sweep = sweep_file.once(sweep, max_images)
-    cells: Sequence[Cell] = sweep.cells
+    cells: Sequence[Cell] = _each_mark(sweep.cells)
+    if not any(not cell.is_anchor for cell in cells) and cells != sweep.cells:
+        raise UserError(
+            f"{sweep_file.named(file_or_name)}: no network of its marks stands; see: pardec train"
+        )
     if select is not None:
         cells = sweep_file.select(cells, select, finished=False)
     checked = []
@@ -57,6 +64,18 @@ def sweep_cells(
     if select is not None:
         checked = sweep_file.select(checked, select)
     return dataclasses.replace(sweep, cells=tuple({cell.key: cell for cell in checked}.values()))
+
+
+def _each_mark(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells, those of ``zoo/marks/NAME-*`` once for every mark of the run that stands."""
+    found: list[Cell] = []
+    for cell in cells:
+        run = cell.network.removeprefix(_ALL_MARKS).removesuffix("-*")
+        if cell.network != f"{_ALL_MARKS}{run}-*":
+            found.append(cell)
+            continue
+        found += (dataclasses.replace(cell, network=ZOO_PREFIX + name) for name in zoo.marks(run, cell.zoo))
+    return tuple(found)
 
 
 def dry_run(

@@ -48,7 +48,7 @@ def train_classifier(
     steps: int = ClassifierBudget.steps,
     seed: int | None = None,
     device: str = "cpu",
-    data: str = "mnist",
+    data: str = "fashion",
     tokenizer: Tokenizer | None = None,
 ) -> Path:
     """Train on the augmented training split and write ROLE.safetensors and ROLE.json.

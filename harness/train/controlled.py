@@ -1,4 +1,4 @@
-"""A strategy's network on the controlled trunk and digits, under the one budget of ``Recipe``."""
+"""A strategy's network on the controlled trunk and images of a folder, under the one budget of ``Recipe``."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ def train_network(
     name: str,
     folder: Path,
     runs: Path,
-    data: str = "mnist",
+    data: str = "fashion",
     device: str = "cpu",
     codes: Path | None = None,
     steps: int | None = None,

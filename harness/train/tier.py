@@ -38,8 +38,6 @@ from strategies.decoding import registry
 
 ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
-MARKS = "marks"
-"""Folder of a zoo with the networks of every mark."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         + (f" --size {given.size}" if given.size else ""),
     }
     write_card(path.with_suffix(".json"), card)
-    kept = folder / MARKS / f"{stem}-{mark}x.safetensors"
+    kept = folder / zoo.MARKS / f"{stem}-{mark}x.safetensors"
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(path, kept)
     card["weights"]["file"] = kept.name

@@ -44,7 +44,7 @@ def train_tokenizer(
     steps: int = TokenizerBudget.steps,
     seed: int = 0,
     device: str = "cpu",
-    data: str = "mnist",
+    data: str = "fashion",
     config: FSQConfig | None = None,
 ) -> Path:
     """Train on the augmented training split and write tokenizer.safetensors and tokenizer.json.

@@ -20,7 +20,7 @@ def grids(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         if row.status != "ok" or row.guidance is None or not row.quality:
             continue
         metrics = {name.partition("@")[0]: metric for name, metric in row.quality.items()}
-        if not {"fd_mnist", "accuracy"} <= metrics.keys() or metrics["fd_mnist"]["value"] is None:
+        if not {"fd_fashion", "accuracy"} <= metrics.keys() or metrics["fd_fashion"]["value"] is None:
             continue
         found[row.network].append(
             {
@@ -30,7 +30,7 @@ def grids(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
                 "options": dict(row.options),
                 "images": row.images,
                 "seed": row.seed,
-                "fd_mnist": metrics["fd_mnist"],
+                "fd_fashion": metrics["fd_fashion"],
                 "accuracy": metrics["accuracy"],
             }
         )
@@ -39,7 +39,7 @@ def grids(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
 
 def chosen(grid: Sequence[Mapping[str, Any]]) -> float:
     """The scale by ``RULE``."""
-    return float(min(grid, key=lambda entry: entry["fd_mnist"]["value"])["guidance"])
+    return float(min(grid, key=lambda entry: entry["fd_fashion"]["value"])["guidance"])
 
 
 def record(rows: Sequence[Row], zoo: Path | None) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The zoo: small trained networks as NAME.safetensors with a card NAME.json. Cards are read without torch."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ SHARED = ("tokenizer", "features", "judge")
 """Files that every cell of the controlled tier uses."""
 OTHER_TOKENIZERS = ("multiscale", "robust")
 """Files that cells of some strategies and sweeps use."""
+MARKS = "marks"
+"""Folder of a zoo with the networks of every mark: ``zoo/marks/raster-1x``."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,22 @@ class Card:
         seed = recipe.get("seed") if isinstance(recipe, Mapping) else None
         return seed if is_whole(seed) else None
 
+    @property
+    def training_images(self) -> int | None:
+        """Images behind the network, None where the card doesn't say."""
+        images = self.content.get("images_trained")
+        return images if is_whole(images) else None
+
+    @property
+    def learning(self) -> dict[str, Any]:
+        """How the network learned: whose it is, and the curves of its run, in nats a token over images."""
+        curves = {name: self.content.get(name) or [] for name in ("marks", "train_loss", "decay_loss")}
+        return {"strategy": self.strategy, **curves}
+
+
+_MARK = re.compile(r"(.+)-(\d+)x")
+_SEED = re.compile(r"-seed\d+$")
+
 
 def folder_of(zoo: str | Path | None) -> Path:
     return SHIPPED if zoo is None else Path(zoo)
@@ -54,16 +73,33 @@ def file_stem(strategy: str, training_seed: int, size: str = "") -> str:
 
 
 def names(zoo: str | Path | None = None) -> list[str]:
-    """Networks with a card in a zoo folder."""
+    """Networks with a card in a zoo folder, those of earlier marks aside."""
     cards = (path for path in folder_of(zoo).glob("*.json") if path.stem not in (*SHARED, *OTHER_TOKENIZERS))
     return sorted(path.stem for path in cards if path.with_suffix(".safetensors").is_file())
+
+
+def marks(stem: str, zoo: str | Path | None = None) -> list[str]:
+    """The networks of a run's marks that stand in a zoo folder, by rising mark: ``marks/lpd-1x``."""
+    cards = (folder_of(zoo) / MARKS).glob("*.json")
+    found = [
+        (path, _MARK.fullmatch(path.stem)) for path in cards if path.with_suffix(".safetensors").is_file()
+    ]
+    of_run = [(int(match[2]), path.stem) for path, match in found if match and match[1] == stem]
+    return [f"{MARKS}/{name}" for _, name in sorted(of_run)]
+
+
+def first_of(network: str) -> str:
+    """The network of the first training seed and the last mark that is trained as this one."""
+    stem = network.removeprefix(ZOO_PREFIX).removeprefix(f"{MARKS}/")
+    match = _MARK.fullmatch(stem) if stem != network.removeprefix(ZOO_PREFIX) else None
+    return ZOO_PREFIX + _SEED.sub("", match[1] if match else stem)
 
 
 def read_card(network: str, zoo: str | Path | None = None) -> Card:
     """The card of ``zoo/NAME``; UserError where it or its weights are missing or can't be read."""
     name = network.removeprefix(ZOO_PREFIX)
-    if Path(name).name != name:
-        raise UserError(f"network '{network}': expected {ZOO_PREFIX}NAME without folders")
+    if Path(name).name != name.removeprefix(f"{MARKS}/"):
+        raise UserError(f"network '{network}': expected {ZOO_PREFIX}NAME or {ZOO_PREFIX}{MARKS}/NAME")
     weights = folder_of(zoo) / f"{name}.safetensors"
     path = weights.with_suffix(".json")
     for file in (weights, path):
@@ -81,6 +117,10 @@ def read_card(network: str, zoo: str | Path | None = None) -> Card:
 
 def _advice(name: str, zoo: str | Path | None) -> str:
     """How to come by the network, or which there are, where nothing is trained under its name."""
+    if name.startswith(f"{MARKS}/"):
+        match = _MARK.fullmatch(name.removeprefix(f"{MARKS}/"))
+        stem = match[1] if match else name.removeprefix(f"{MARKS}/")
+        return f"marks that stand: {', '.join(marks(stem, zoo)) or 'none'}; {_advice(stem, zoo)}"
     strategy, _, seed = name.rpartition("-seed")
     if not strategy or not seed.isdecimal():
         strategy, seed = name, ""

@@ -106,6 +106,7 @@ NAMES = (
     "strategy=lpd|par",
     "0,1",
     "3",
+    "fashion",
     "mnist",
     "imagefolder:folder",
     "imagefolder:",

@@ -8,12 +8,17 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
 from backbones.weights import save_half
-from harness.quality.classifiers import ClassifierConfig, FeatureNetwork
+from harness.images.data import load_dataset
+from harness.quality.assess.stored import store_reference
+from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, load_features
+from harness.quality.sets import Extractor
 from harness.train.store_zoo import store_zoo
 from harness.train.trainer import Recipe, Trainer
 from strategies.decoding import registry
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64)
+REFERENCE = 1000
+"""Images behind the stored reference; the training images don't travel with the package."""
 STRATEGIES = ("raster", "rar", "par", "lpd", "arpg", "randar", "maskgit")
 
 
@@ -28,6 +33,9 @@ def make_zoo(folder: Path, strategies: tuple[str, ...] = STRATEGIES) -> Path:
             ("judge", ClassifierConfig("plain", width=8, features=16)),
         ):
             save_half(FeatureNetwork(config), folder / f"{role}.safetensors", asdict(config))
+        features = load_features(folder / "features.safetensors")
+        extractor = Extractor.of("fashion", features, features.sha256)
+        store_reference(load_dataset("fashion", "held-out").first(REFERENCE), extractor, folder)
         for name in strategies:
             strategy = registry.get(name)
             trainer = Trainer(strategy, NetworkConfig(TRUNK, 64, 10, (8, 8)), Recipe(), folder / "run")

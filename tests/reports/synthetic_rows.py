@@ -47,8 +47,8 @@ def metric(value: float, half: float, n: int = 1000) -> dict[str, Any]:
 
 def quality(distance: float, n: int = 1000) -> dict[str, Any]:
     return {
-        f"fd_mnist@{n}": metric(distance, 0.06 * distance, n),
-        f"kid_mnist@{n}": metric(distance / 900, 0.0012, n),
+        f"fd_fashion@{n}": metric(distance, 0.06 * distance, n),
+        f"kid_fashion@{n}": metric(distance / 900, 0.0012, n),
         f"precision@{n}": metric(0.95 - distance / 200, 0.017, n),
         f"recall@{n}": metric(0.9 - distance / 90, 0.021, n),
         f"accuracy@{n}": metric(1.01 - distance / 250, 0.009, n),

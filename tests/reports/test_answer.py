@@ -16,8 +16,8 @@ from results.schema import Row
 def cell(at: int, strategy: str, steps: int, distance: float, rate: float, lost: float = 5.0, **more) -> Row:
     row = cell_row(at, strategy, strategy.upper(), steps, {}, distance, rate)
     noise = 0.002 * np.random.default_rng(at).standard_normal(20)
-    quality = {"fd_mnist@1000": metric(distance, 0.1)}
-    replicates = {"fd_mnist@1000": (distance + noise).tolist()}
+    quality = {"fd_fashion@1000": metric(distance, 0.1)}
+    replicates = {"fd_fashion@1000": (distance + noise).tolist()}
     bits = {"value": lost, "low": 0.9 * lost, "high": 1.1 * lost, "n": 20}
     row = dataclasses.replace(row, quality=quality, quality_replicates=replicates, lossiness_bits=bits)
     return dataclasses.replace(row, **more)
@@ -48,7 +48,7 @@ def curves() -> list[Row]:
 
 def test_equal_quality_comes_first_with_its_interval():
     first = said(curves())[0]
-    assert first.text.startswith("At equal fd_mnist@1000, LPD is 4.")
+    assert first.text.startswith("At equal fd_fashion@1000, LPD is 4.")
     assert first.text.endswith("times as fast as RASTER.")
     assert " ± " in first.text or " [" in first.text
     assert first.evidence == "iso"
@@ -62,14 +62,14 @@ def test_single_settings_say_what_is_missing_and_the_command_that_gives_it():
         cell(2, "arpg", 8, 30.0, 500.0),
     ]
     found = said(rows)
-    assert found[0].text.startswith("Nothing can be said at equal fd_mnist@1000 against RASTER yet")
+    assert found[0].text.startswith("Nothing can be said at equal fd_fashion@1000 against RASTER yet")
     assert found[0].command == CURVES
     assert sum(one.command == CURVES for one in found) == 1
     assert "PAR, 19 steps decodes 2.6" in found[1].text
     assert "not shown to differ" in found[1].text
     worse = next(one for one in found if "is worse" in one.text)
     assert worse.text.startswith("The fastest, ARPG, 8 steps at 8.")
-    assert "fd_mnist@1000 +20.0" in worse.text
+    assert "fd_fashion@1000 +20.0" in worse.text
 
 
 def test_what_is_lossless_and_what_it_saves():

@@ -13,7 +13,7 @@ from reports.isoquality import Curve, advantage, curve, front
 from reports.training_noise import TrainingNoise
 from results.schema import Row
 
-METRIC = "fd_mnist@1000"
+METRIC = "fd_fashion@1000"
 
 
 def analytic(

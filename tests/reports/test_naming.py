@@ -123,7 +123,7 @@ def test_counts_of_a_declared_acceptance_are_never_compared(tmp_path: Path) -> N
 
 
 def test_pictures_over_steps_leave_out_what_follows_from_a_declared_acceptance() -> None:
-    metric = "fd_mnist@1000"
+    metric = "fd_fashion@1000"
     (facet,) = facets([plain(acceptance=0.7, steps_bound=64)])
     assert plots.quality_against_steps(facet, metric) is None
     assert plots.quality_against_throughput(facet, metric) is not None

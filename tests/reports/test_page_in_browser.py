@@ -1,6 +1,7 @@
 """The report's page in a real browser: every control does what it says, and no text of others is obeyed."""
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from synthetic_rows import anchor_rows, arrays, cell_row, failed_row, quality_row, replicates
 
 from reports import site
@@ -18,6 +20,7 @@ from results.schema import Row
 from results.store import ResultStore
 from tests.reports.browsers import browser  # noqa: F401 - a fixture
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="window.hit=1"> ${1} </script><b>\''
 CELLS = [
     ("raster", "Raster", 64, {}, 9.8, 61.0),
@@ -221,7 +224,7 @@ def test_the_switch_changes_what_lies_across(opened: Open, axis: str, title: str
 
 def test_the_metric_changes_what_lies_up(opened: Open) -> None:
     page = opened()
-    assert label(page, "y").startswith("fd_mnist@1000, lower is better")
+    assert label(page, "y").startswith("fd_fashion@1000, lower is better")
     before = points(page).nth(0).bounding_box()["y"]
     page.locator("#picture-0 [name=metric]").select_option("accuracy@1000")
     assert label(page, "y").startswith("accuracy@1000, higher is better")
@@ -249,7 +252,7 @@ def test_a_point_shows_its_numbers_and_samples(opened: Open) -> None:
     card = page.locator("#tip")
     text = card.inner_text()
     assert "LPD, 20 steps" in text
-    assert re.search(r"fd_mnist@1000\s+11\.8\d* ± 0\.7", text)
+    assert re.search(r"fd_fashion@1000\s+11\.8\d* ± 0\.7", text)
     assert card.locator("img").get_attribute("src").startswith("data:image/png;base64,")
     assert card.locator("img").get_attribute("alt") == "Samples of classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     page.mouse.move(5, 5)
@@ -347,6 +350,33 @@ def test_a_draw_that_is_not_kept_flashes(opened: Open) -> None:
     assert page.evaluate(orange, lanes(page).index("Raster")) == 0
 
 
+def test_the_race_is_recorded_as_frames_and_a_sheet(
+    report: Path,
+    browser: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    spec = importlib.util.spec_from_file_location("race_frames", ROOT / "docs" / "race_frames.py")
+    assert spec is not None
+    assert spec.loader is not None
+    race_frames = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(race_frames)
+    frames = race_frames.record(browser, report, tmp_path / "frames", (0.1, 1.0), label="7", width=800)
+    assert [path.name for path, _ in frames] == ["race-0100.png", "race-1000.png"]
+    early, late = (np.asarray(Image.open(path).convert("RGB")) for path, _ in frames)
+    assert early.shape == late.shape
+    assert early.shape[1] > 1200  # twice as sharp as the page
+    assert (early != late).mean() > 0.02
+    slowest = frames[1][1].partition(" of ")[2]
+    assert frames[1][1] == f"{slowest} of {slowest}"
+    assert frames[0][1].endswith(f" of {slowest}")
+    whole = Image.open(race_frames.sheet(frames, tmp_path / "race.png"))
+    assert whole.size == (early.shape[1], 2 * (early.shape[0] + race_frames.HEAD))
+    empty = tmp_path / "empty.html"
+    empty.write_text('<div id="race-0"></div>')
+    with pytest.raises(ValueError, match="has no race"):
+        race_frames.record(browser, empty, tmp_path / "frames")
+
+
 # Matrix, tables, tabs ------------------------------------------------------------------------------------
 
 
@@ -356,7 +386,7 @@ def test_a_field_of_the_matrix_gives_its_reason(opened: Open) -> None:
     assert "undefined" in page.locator("#tip").inner_text()
     page.locator("#iso-0 .matrix tr:has(th:text-is('LPD')) .faster").first.focus()
     assert re.search(
-        "LPD takes .* times .*'s speed at equal fd_mnist@1000", page.locator("#tip").inner_text()
+        "LPD takes .* times .*'s speed at equal fd_fashion@1000", page.locator("#tip").inner_text()
     )
 
 
@@ -409,11 +439,11 @@ def test_tables_are_copied_as_they_are_shown(opened: Open) -> None:
         holder.get_by_role("button", name=f"Copy as {form}").click()
         page.wait_for_function("window.copied")
         found[form] = page.evaluate("window.copied")
-    assert found["CSV"].splitlines()[0].startswith("strategy,steps,guidance,fd_mnist@1000")
+    assert found["CSV"].splitlines()[0].startswith("strategy,steps,guidance,fd_fashion@1000")
     assert found["CSV"].splitlines()[1].startswith('"<img src=x onerror=""window.hit=1"">')
     assert "\\<img src=x onerror" in found["Markdown"]
     assert found["LaTeX"].splitlines()[:2][1] == "\\toprule"
-    assert "fd\\_mnist@1000" in found["LaTeX"]
+    assert "fd\\_fashion@1000" in found["LaTeX"]
     assert "$\\pm$" in found["LaTeX"]
     assert "\\$\\{1\\}" in found["LaTeX"]
     assert found["LaTeX"].endswith("\\bottomrule\n\\end{tabular}")

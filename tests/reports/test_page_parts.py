@@ -59,7 +59,7 @@ def test_a_matrix_is_square_and_its_halves_are_inverse():
     assert above.shade == pytest.approx(-below.shade)
     assert above.shade > 0
     assert above.why.startswith("LPD takes 2.")
-    assert "at equal fd_mnist@1000" in above.why
+    assert "at equal fd_fashion@1000" in above.why
     hatched = found.fields[2][0]
     assert hatched is not None
     assert hatched.shade is None
@@ -78,10 +78,10 @@ def test_points_carry_every_number_with_its_bounds():
         assert point["x"]["throughput"] == [row.throughput_images_per_s, *row.throughput_interval]
         assert point["x"]["latency"][0] == pytest.approx(1000 * row.latency_s)
         assert point["x"]["steps"] == [row.steps, None, None]
-        entry = row.quality["fd_mnist@1000"]
-        assert point["y"]["fd_mnist@1000"] == [entry["value"], entry["low"], entry["high"]]
+        entry = row.quality["fd_fashion@1000"]
+        assert point["y"]["fd_fashion@1000"] == [entry["value"], entry["low"], entry["high"]]
         assert dict(point["texts"])["peak memory"].endswith("(n=1) MB")
-    assert found["metrics"][0]["name"] == "fd_mnist@1000"
+    assert found["metrics"][0]["name"] == "fd_fashion@1000"
     assert found["metrics"][0]["lower"] is True
     assert found["published"] == []
 
@@ -286,7 +286,7 @@ def test_every_picture_has_a_name_of_its_own_and_an_explanation_of_two_lines():
     facet = facets([*sweep_rows(), *speculative])[0]
     tests = np.full((8, 8), 3)
     stored = {result_key(speculative[0]): Artifacts(drafts_tested=tests, drafts_accepted=tests)}
-    found = list(drawings(facet, stored, {}))
+    found = list(drawings(facet, stored, {}, {}))
     assert {"samples", "windows", "acceptance"} <= {one.name for one in found}
     for names in ([one.name for one in found], [one.title for one in found]):
         assert len(set(names)) == len(names)

@@ -44,7 +44,7 @@ def test_a_result_equals_itself(sweep: Path) -> None:
 def test_differences_have_intervals_and_verdicts(tmp_path: Path) -> None:
     better = cell_row(1, *CELLS[0][:4], CELLS[0][4] / 2, CELLS[0][5] * 2)
     found = {one.name: one for one in pair(tmp_path, raster(), better).differences}
-    distance = found["fd_mnist@1000"]
+    distance = found["fd_fashion@1000"]
     assert distance.verdict == "better"
     assert distance.change == pytest.approx(-4.9)
     assert distance.low is not None
@@ -146,12 +146,12 @@ def test_a_narrow_terminal_gets_all_of_it(tmp_path: Path) -> None:
     for text in (printed(comparison, 40), printed(comparison)):
         assert "not comparable: device" in text
         assert "device differs (cpu, cuda)" in text
-        assert "fd_mnist@1000" in text
+        assert "fd_fashion@1000" in text
 
 
 def test_strategies_of_one_result_are_compared_pairwise(sweep: Path) -> None:
     iso, against = compare_within(sweep)
-    assert iso.title.startswith("Iso-quality: fd_mnist@1000 (device cpu")
+    assert iso.title.startswith("Iso-quality: fd_fashion@1000 (device cpu")
     assert len(iso.lines) == 15  # six series
     assert any(line[1] == "undefined" and "no common quality" in line[-1] for line in iso.lines)
     assert len(against.lines) == 8

@@ -90,15 +90,15 @@ def test_a_changed_protocol_splits_facets(rows: Sequence[Row]) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "key"),
     [
-        ("fd_mnist@1000", {"images": 500}, "n"),
-        ("is_mnist@1000", {"tokenizer": "other"}, "tokenizer"),
+        ("fd_fashion@1000", {"images": 500}, "n"),
+        ("is_fashion@1000", {"tokenizer": "other"}, "tokenizer"),
         ("throughput_images_per_s", {"batch": 1}, "batch"),
         ("throughput_images_per_s", {"compile": True}, "compile"),
         ("peak_bytes", {"batch": 1}, "batch"),
         ("latency_s", {"products": "packed"}, "products"),
         ("lossiness_bits", {"checkpoint": "0" * 64}, "judge"),
         ("lossiness_bits", {"temperature": 0.5}, "temperature"),
-        ("fd_mnist@1000", {"settings": {"evaluation_size": 64}}, "evaluation_size"),
+        ("fd_fashion@1000", {"settings": {"evaluation_size": 64}}, "evaluation_size"),
         ("steps", {"acceptance": 0.7}, "acceptance"),
         ("draft_tokens", {"acceptance": 0.7}, "acceptance"),
     ],
@@ -152,7 +152,7 @@ def test_frame_has_numbers_and_bounds(rows: Sequence[Row]) -> None:
     table = frame(rows)
     assert len(table) == len(rows)
     ok = table[(table.status == "ok") & (table.tier != "anchor")]
-    for name in ("fd_mnist@1000", "throughput_images_per_s", "latency_s"):
+    for name in ("fd_fashion@1000", "throughput_images_per_s", "latency_s"):
         assert (ok[f"{name}_low"] <= ok[name]).all()
         assert (ok[name] <= ok[f"{name}_high"]).all()
     assert table["facet_n"].eq("1000").all()
@@ -160,7 +160,7 @@ def test_frame_has_numbers_and_bounds(rows: Sequence[Row]) -> None:
 
 def test_metrics_put_distances_first_and_rates_last(rows: Sequence[Row]) -> None:
     names = [name.split("@")[0] for name in metrics(rows)]
-    assert names == ["fd_mnist", "kid_mnist", "precision", "recall", "accuracy"]
+    assert names == ["fd_fashion", "kid_fashion", "precision", "recall", "accuracy"]
     assert [lower_is_better(name) for name in names] == [True, True, False, False, False]
 
 

@@ -85,7 +85,7 @@ def test_quality_needs_the_same_conditions(changes):
 
 
 def test_metrics_that_no_paper_prints_have_no_points():
-    assert overlay.published_points(facets([arpg_row()])[0], "fd_mnist@1000", False) == []
+    assert overlay.published_points(facets([arpg_row()])[0], "fd_fashion@1000", False) == []
 
 
 @pytest.mark.parametrize("draw", [plots.quality_against_throughput, plots.quality_against_steps])

@@ -22,7 +22,7 @@ from results.environments import result_key
 from results.schema import Row
 from results.store import load_rows
 
-METRIC = "fd_mnist@1000"
+METRIC = "fd_fashion@1000"
 MAIN = ("raster", "rar", "par", "lpd", "arpg", "randar")
 
 
@@ -54,7 +54,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     return [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.overlaps(two)]
 
 
-@pytest.mark.parametrize("metric", [METRIC, "accuracy@1000", "kid_mnist@1000"])
+@pytest.mark.parametrize("metric", [METRIC, "accuracy@1000", "kid_fashion@1000"])
 @pytest.mark.parametrize("draw", [plots.quality_against_throughput, plots.quality_against_steps])
 def test_trade_offs_name_every_series_and_anchor(facet: Facet, metric: str, draw: object) -> None:
     figure = draw(facet, metric)  # type: ignore[operator]

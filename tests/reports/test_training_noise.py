@@ -13,7 +13,7 @@ from reports.frame import facets
 from reports.training_noise import TrainingNoise, seed_pairs
 from results.schema import Row
 
-METRIC = "fd_mnist@1000"
+METRIC = "fd_fashion@1000"
 RECORDED = training_noise.recorded
 """The function itself: the tests below run without what comes with pardec."""
 
@@ -41,6 +41,7 @@ def test_only_rows_that_differ_in_the_training_seed_alone_are_paired() -> None:
         {"status": "oom", "reason": "x"},
         {"training_seed": None},
         {"training_seed": 0},
+        {"training_images": 50_000},
         {"dtype": "bfloat16"},
     ):
         assert not seed_pairs([rows[0], dataclasses.replace(rows[1], **changes)]), changes

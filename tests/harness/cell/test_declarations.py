@@ -66,8 +66,8 @@ assert cell_of(other) == sweet
 assert row(plain).unmeasured["heat_j"] == "not measured"
 
 # The table, and labels.
-assert list(frame([one, other])["flavour"]) == ["plain", "sweet"]
-assert list(frame([one, other])["heat_j"]) == [2.0, 3.0]
+table = frame([one, other])
+assert dict(zip(table["flavour"], table["heat_j"])) == {"plain": 2.0, "sweet": 3.0}
 assert series_label(other, [one, other]) == "LPD (flavour sweet)"
 assert display_name(other, [one, other]) == "LPD, 8 steps, flavour sweet"
 assert display_name(other) == "LPD, 8 steps"

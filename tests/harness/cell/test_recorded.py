@@ -47,6 +47,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dtype": st.sampled_from(DTYPES),
     "device": st.sampled_from(["cpu", "cuda:1"]),
     "products": st.sampled_from(PRODUCTS),
+    "by_batch": st.booleans(),
     "compile": st.booleans(),
     "cuda_graphs": st.booleans(),
     "lossiness_images": st.none() | st.integers(0, 9),
@@ -139,7 +140,7 @@ def test_rows_hold_no_setting_of_another_type(changes: dict[str, Any], message: 
 
 
 def test_explain_takes_the_key_of_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = sweep_cells("quick", "strategy=lpd,steps=10")
+    sweep = sweep_cells("gate", "strategy=lpd")
     cell = dataclasses.replace(sweep.cells[0], guidance_interval=2, guidance_schedule="linear", threads=1)
     ResultStore(tmp_path).append(row_of(cell, images=cell.images))
     for place in (tmp_path, tmp_path / "rows.jsonl"):
@@ -163,10 +164,10 @@ def test_a_row_of_another_machine_is_explained_without_its_files(
 def test_explain_says_where_an_older_row_does_not_tell_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = sweep_cells("quick", "strategy=lpd,steps=10").cells[0]
+    cell = sweep_cells("gate", "strategy=lpd").cells[0]
     values = json.loads(row_to_json(row_of(cell, images=cell.images))) | {"settings": {}}
     (tmp_path / "rows.jsonl").write_text(json.dumps(values) + "\n")
     assert main(["explain", cell.key, "--results", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
-    assert "steps        10" in out
+    assert "steps        20" in out
     assert "doesn't tell every setting" in err

@@ -15,10 +15,39 @@ def words(cell) -> list[str]:
     return shlex.split(command(base_row(1, settings=cell.settings())))
 
 
-@pytest.mark.parametrize("name", ["quick", "iso-quality"])
-def test_the_command_of_a_row_is_a_sweep_of_its_cell(small_zoo, name):
+SWEEP = """
+[defaults]
+images = 40
+batch = 8
+[[include]]
+strategy = ["real", "raster", "zipar"]
+guidance = 1.25
+[[include]]
+strategy = "rar"
+guidance = 1.5
+guidance_schedule = "power-cosine"
+guidance_power = 2.5
+[[include]]
+strategy = "lpd"
+options = [{ order = "locality" }, { order = "random" }]
+label = "LPD, an order"
+steps = [6, 10]
+temperature = 0.9
+[[include]]
+strategy = "sjd"
+options = { window = 8 }
+by_batch = false
+lossiness_images = 0
+"""
+
+
+def test_the_command_of_a_row_is_a_sweep_of_its_cell(small_zoo, tmp_path):
     zoo = {"zoo": str(small_zoo)}
-    for cell in sweep_cells(name, None, zoo).cells:
+    file = tmp_path / "sweep.toml"
+    file.write_text(SWEEP, encoding="utf-8")
+    cells = sweep_cells(str(file), None, zoo).cells
+    assert len(cells) == 9
+    for cell in cells:
         pardec, sweep, text, *flags = words(cell)
         assert (pardec, sweep, flags) == ("pardec", "sweep", ["--zoo", str(small_zoo)])
         again = sweep_cells(text, None, zoo)

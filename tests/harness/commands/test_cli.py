@@ -242,7 +242,7 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
     assert "head.weight" in rows["raster"].reason
     lpd = rows["lpd"]
     assert lpd.steps == 64
-    assert set(lpd.quality) >= {"fd_mnist@40", "fd_mnist_clean@40", "kid_mnist@40", "accuracy@40"}
+    assert set(lpd.quality) >= {"fd_fashion@40", "fd_fashion_clean@40", "kid_fashion@40", "accuracy@40"}
     assert rows["real"].reference == lpd.reference
     assert rows["real"].protocol == lpd.protocol
     assert lpd.reference["n"] == 4000
@@ -254,7 +254,7 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
     beside = load_artifacts(lpd, results)
     assert beside.problems == ()
     assert beside.lossiness_bits.shape == (40, 64)
-    assert len(lpd.quality_replicates["fd_mnist@40"]) == 20
+    assert len(lpd.quality_replicates["fd_fashion@40"]) == 20
     assert rows["real"].unmeasured["lossiness_bits"] == "an anchor decodes nothing"
     assert not list((results / "artifacts").glob(".*"))
     before = (results / "rows.jsonl").read_text().splitlines()[0]

@@ -30,7 +30,7 @@ def test_home_and_what_only_looks_like_it(home):
     assert path_of("~no-such-user/x") == Path("~no-such-user/x")
     assert path_of("a/~/x") == Path("a/~/x")
     assert spec_of("imagefolder:~/pictures") == f"imagefolder:{home}/pictures"
-    assert spec_of("mnist") == "mnist"
+    assert spec_of("fashion") == "fashion"
 
 
 def flags_of_paths() -> list[tuple[str, argparse.Action]]:

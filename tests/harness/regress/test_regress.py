@@ -150,14 +150,14 @@ def shifted(before: Row, name: str, by: float, noise: float = 0.0) -> Row:
 @pytest.mark.parametrize(
     ("name", "by", "noise", "verdict"),
     [
-        ("fd_mnist@1000", +1.0, 0.001, "fail"),  # of 13.1: past the margin of 5 %
-        ("fd_mnist@1000", +0.3, 0.001, "warn"),  # surely worse, within the margin
-        ("fd_mnist@1000", +1.0, 1.0, "pass"),  # not surely worse
-        ("fd_mnist@1000", -5.0, 0.001, "pass"),  # better
+        ("fd_fashion@1000", +1.0, 0.001, "fail"),  # of 13.1: past the margin of 5 %
+        ("fd_fashion@1000", +0.3, 0.001, "warn"),  # surely worse, within the margin
+        ("fd_fashion@1000", +1.0, 1.0, "pass"),  # not surely worse
+        ("fd_fashion@1000", -5.0, 0.001, "pass"),  # better
         ("accuracy@1000", -0.02, 0.0001, "fail"),
         ("accuracy@1000", -0.005, 0.0001, "warn"),
         ("accuracy@1000", +0.02, 0.0001, "pass"),
-        ("kid_mnist@1000", +0.002, 0.00001, "fail"),
+        ("kid_fashion@1000", +0.002, 0.00001, "fail"),
     ],
 )
 def test_quality_fails_where_it_is_surely_worse_by_more_than_the_margin(name, by, noise, verdict):
@@ -169,17 +169,17 @@ def test_quality_fails_where_it_is_surely_worse_by_more_than_the_margin(name, by
 
 def test_the_interval_is_of_the_paired_difference_where_both_have_replicates():
     before = row()
-    after = shifted(before, "fd_mnist@1000", 1.0)
-    assert quality.difference("fd_mnist@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
+    after = shifted(before, "fd_fashion@1000", 1.0)
+    assert quality.difference("fd_fashion@1000", before, after, 0.99) == pytest.approx((1.0, 1.0))
     low, high = quality.difference(
-        "fd_mnist@1000", before, dataclasses.replace(after, quality_replicates=None), 0.99
+        "fd_fashion@1000", before, dataclasses.replace(after, quality_replicates=None), 0.99
     )
     assert low < 0 < high  # each is known to 6 % alone
 
 
 @pytest.mark.parametrize("gone", ["null", "absent", "all"])
 def test_a_metric_that_is_no_longer_measured_fails(gone):
-    before, name = row(), "fd_mnist@1000"
+    before, name = row(), "fd_fashion@1000"
     kept = {key: metric for key, metric in before.quality.items() if key != name}
     lost = {**before.quality[name], "value": None, "low": None, "high": None}
     why = "too few images"
@@ -199,7 +199,7 @@ def test_a_metric_that_is_no_longer_measured_fails(gone):
 
 @pytest.mark.parametrize("part", ["interval", "replicates"])
 def test_a_metric_without_the_certainty_of_the_baseline_fails(part):
-    before, name = row(), "fd_mnist@1000"
+    before, name = row(), "fd_fashion@1000"
     worse = shifted(before, name, 50.0)
     lost = {"quality_replicates": {k: v for k, v in worse.quality_replicates.items() if k != name}}
     if part == "interval":
@@ -216,7 +216,7 @@ def test_a_metric_without_the_certainty_of_the_baseline_fails(part):
 
 
 def test_a_worse_metric_without_interval_on_either_side_warns():
-    before, name = row(quality_replicates=None), "fd_mnist@1000"
+    before, name = row(quality_replicates=None), "fd_fashion@1000"
     bare = {**before.quality[name], "low": None, "high": None}
     unmeasured = before.unmeasured | {f"quality.{name}": "few"}
     before = dataclasses.replace(before, quality={name: bare}, unmeasured=unmeasured)
@@ -227,7 +227,7 @@ def test_a_worse_metric_without_interval_on_either_side_warns():
 
 def test_a_metric_without_a_stated_margin_warns_at_most():
     before = row()
-    known = before.quality["fd_mnist@1000"]
+    known = before.quality["fd_fashion@1000"]
     before = dataclasses.replace(before, quality={"depth@1000": known}, quality_replicates={})
     worse = {**known, "value": 9e4, "low": 8.9e4, "high": 9.1e4}
     found = judge.judge([before], [dataclasses.replace(before, quality={"depth@1000": worse})])
@@ -244,11 +244,11 @@ def test_quality_against_another_reference_fails_and_a_mere_other_name_does_not_
     assert {one.verdict for one in found} == {"fail", "pass"}
     against = {one.quantity: one for one in found}
     assert against["accuracy@1000"].verdict == "pass"  # it needs no reference
-    assert "reference differs" in against["fd_mnist@1000"].text
-    assert "record a new baseline if the change is meant" in against["fd_mnist@1000"].text
-    worse = shifted(before, "fd_mnist@1000", 50.0)
+    assert "reference differs" in against["fd_fashion@1000"].text
+    assert "record a new baseline if the change is meant" in against["fd_fashion@1000"].text
+    worse = shifted(before, "fd_fashion@1000", 50.0)
     renamed = dataclasses.replace(worse, reference={**worse.reference, "name": "mnist, renamed"})
-    (told,) = [one for one in judge.judge([before], [renamed]) if one.quantity == "fd_mnist@1000"]
+    (told,) = [one for one in judge.judge([before], [renamed]) if one.quantity == "fd_fashion@1000"]
     assert (told.verdict, told.text.partition(",")[0]) == ("fail", "difference +50")
 
 

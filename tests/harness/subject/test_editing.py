@@ -278,7 +278,7 @@ def test_the_demonstration_is_stored_and_drawn(capsys, small_zoo, tmp_path):
     (edits,) = load_edits(results)
     assert edits.strategy == "randar"
     assert edits.images.shape == (9, 10, SIZE, SIZE, 3)
-    assert edits.labels[0].startswith("3, lower half anew")
+    assert edits.labels[0].startswith("pullover, lower half anew")
     assert "3 steps" in edits.caption
     assert (edits.images[0, 1, 16:] == 127).all()
     assert np.array_equal(edits.images[0, 0, :16], edits.images[0, 1, :16])

@@ -41,6 +41,7 @@ def test_traits_are_those_that_hold(small_zoo):
 
 
 def test_a_card_lies_among_the_artifacts(small_zoo, tmp_path):
+    assert card("zipar", small_zoo)["learning"]["strategy"] == "raster"  # whose network it decodes
     prepared = prepare(inline_cell("lpd,steps=4", {"zoo": str(small_zoo)}))
     artifact = store_method(prepared, tmp_path)
     assert artifact == {"method": f"artifacts/{prepared.cell.key}.method.json"}

@@ -277,8 +277,11 @@ def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material,
     assert (folder / "raster.safetensors").read_bytes() == (
         folder / "marks/raster-2x.safetensors"
     ).read_bytes()
-    card = zoo.read_card("zoo/raster-1x", folder / "marks")
-    assert card.strategy == "raster"
+    assert zoo.names(folder) == ["raster"]
+    assert zoo.marks("raster", folder) == ["marks/raster-1x", "marks/raster-2x"]
+    card = zoo.read_card("zoo/marks/raster-1x", folder)
+    assert (card.strategy, card.training_seed, card.training_images) == ("raster", 0, 40)
+    assert [row["images"] for row in card.learning["marks"]] == [40]
     assert card.network == CONFIG
     last = json.loads((folder / "raster.json").read_text())
     assert [row["mark"] for row in last["marks"]] == [1, 2]

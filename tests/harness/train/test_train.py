@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import Cell
 from harness.cli import main
-from harness.sweep.job import training_seed as seed_of
+from harness.sweep.job import taught
 from harness.train.trainer import CodesInMemory, Recipe, Trainer, card
 from harness.weights import zoo
 from pardec.errors import UserError
@@ -176,9 +176,10 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     assert main([*arguments, "--seed", "1"]) == 0  # another network beside the first
     assert not equal(first, load_file(out / "raster-seed1.safetensors"))
     assert equal(first, load_file(out / "raster.safetensors"))
-    assert [seed_of(Cell("raster", network=f"zoo/{name}", zoo=str(out))) for name in zoo.names(out)] == [0, 1]
+    cells = [Cell("raster", network=f"zoo/{name}", zoo=str(out)) for name in zoo.names(out)]
+    assert [taught(cell)["training_seed"] for cell in cells] == [0, 1]
     untrained = Cell("raster", network="zoo/raster-seed1", zoo=str(out), checkpoint="random")
-    assert seed_of(untrained) is None
+    assert taught(untrained) == {}
 
 
 def test_a_missing_network_of_another_seed_names_the_command_that_makes_it(tmp_path):

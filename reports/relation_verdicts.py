@@ -1,0 +1,208 @@
+"""Each strategy's relation to its paper: what it claims against its own baseline, and what our rows measure.
+
+Rows are of the controlled tier, at the paper's steps. Quality is the difference of the first distance with
+its 95 % interval, paired where the rows allow it, widened on both sides by how far another training seed
+moves it where the two decode different networks. Each relation is judged alone, and its limit stood before
+any row was measured.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reports import style
+from reports.artifacts import Artifacts
+from reports.claims import rounding
+from reports.comparability import SPEED_KEYS, Incomparable, quantity, require_comparable, row_keys
+from reports.differences import Difference, differences
+from reports.frame import metrics
+from reports.measured import estimate_of
+from reports.relations import Relation, relations
+from reports.training_noise import TrainingNoise
+from results.schema import Row
+
+Verdict = Literal["holds", "does not hold", "cannot be said"]
+VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "cannot be said")
+TIME = "throughput_images_per_s"
+_NONE = Artifacts()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim against rows: what was measured, the verdict and its reasons."""
+
+    relation: Relation
+    verdict: Verdict
+    why: tuple[str, ...]
+    own: Row | None = None
+    baseline: Row | None = None
+    fewer_steps: float | None = None
+    quality: Difference | None = None
+    """Of the strategy less the baseline."""
+    speed: Difference | None = None
+
+
+def held(rows: Sequence[Row], noise: TrainingNoise) -> list[Held]:
+    """Every claim against the rows, in the order of the strategies; none without a row of the tier."""
+    if not any(row.tier == "controlled" for row in rows):
+        return []
+    found = [_held(one, rows, noise) for one in relations()]
+    return sorted(found, key=lambda one: style.rank(one.relation.own.strategy))
+
+
+def _held(relation: Relation, rows: Sequence[Row], noise: TrainingNoise) -> Held:
+    own, baseline = relation.own.rows(rows), relation.baseline.rows(rows)
+    missing = [
+        side.words for side, found in ((relation.own, own), (relation.baseline, baseline)) if not found
+    ]
+    if missing:
+        return Held(relation, "cannot be said", tuple(f"no row of {side}" for side in missing))
+    pair = _pair(own, baseline)
+    if isinstance(pair, str):
+        return Held(relation, "cannot be said", (pair,))
+    measured = _Measured(relation, *pair)
+    measured.judge(noise)
+    return measured.held()
+
+
+def _pair(own: Sequence[Row], baseline: Sequence[Row]) -> tuple[Row, Row, str] | str:
+    """The rows to compare and their metric: of all guidance scales each side's best, of one machine and noise
+    where there is such a pair; else why there is none."""
+    metric = _shared_metric(own, baseline)
+    if metric is None:
+        return "no quality metric in common"
+    scored = [[row for row in rows if (row.quality or {}).get(metric)] for rows in (own, baseline)]
+    keys = quantity(metric).keys
+    for wanted in ((*keys, *SPEED_KEYS), keys):
+        groups: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {}
+        for side, rows in enumerate(scored):
+            for row in rows:
+                known = row_keys(row)
+                noise = row.seed if wanted != keys else None
+                key = (noise, *(known[name] for name in wanted))
+                groups.setdefault(key, ([], []))[side].append(row)
+        whole = [group for group in groups.values() if all(group)]
+        if whole:
+            ours, theirs = max(whole, key=lambda group: group[0][0].images or 0)
+            return _best(ours, metric), _best(theirs, metric), metric
+    try:
+        require_comparable((scored[0][0], scored[1][0]), keys)
+    except Incomparable as error:
+        return str(error)
+    return "no two rows of the two can be compared"
+
+
+def _shared_metric(own: Sequence[Row], baseline: Sequence[Row]) -> str | None:
+    """The first kind of metric that both have, at the most images that both have it."""
+    shared = [name for name in metrics(own) if name in metrics(baseline)]
+    alike = [name for name in shared if name.partition("@")[0] == shared[0].partition("@")[0]]
+    return max(alike, key=lambda name: int(name.partition("@")[2]), default=None)
+
+
+def _best(rows: Sequence[Row], metric: str) -> Row:
+    sign = 1.0 if quantity(metric).lower_is_better else -1.0
+    return min(rows, key=lambda row: sign * estimate_of(row, metric)[0])
+
+
+@dataclass
+class _Measured:
+    """A pair of rows on its way to a verdict."""
+
+    relation: Relation
+    own: Row
+    baseline: Row
+    metric: str
+    failed: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    fewer_steps: float | None = None
+    quality: Difference | None = None
+    speed: Difference | None = None
+
+    def judge(self, noise: TrainingNoise) -> None:
+        found, _ = differences(self.baseline, self.own, _NONE, _NONE, noise)
+        named = {one.name: one for one in found}
+        self.quality, self.speed = named.get(self.metric), named.get(TIME)
+        if self.own.steps and self.baseline.steps:
+            self.fewer_steps = self.baseline.steps / self.own.steps
+        if self.relation.fewer_steps:
+            self._judge_steps()
+        elif self.relation.faster:
+            self._judge_speed()
+        self._judge_quality()
+
+    def _judge_steps(self) -> None:
+        claimed = self.relation.fewer_steps
+        if self.fewer_steps is None:
+            self.unknown.append("steps were not counted")
+        elif self.fewer_steps < float(claimed) - rounding(claimed) - 1e-9:
+            self.failed.append(f"{self.fewer_steps:.3g} times fewer steps, claimed {claimed}")
+
+    def _judge_speed(self) -> None:
+        """Where no steps are saved, speed is the claim, and counts on the paper's own device alone."""
+        claimed, on = self.relation.faster, self.relation.on
+        device = "cpu" if self.own.device == "cpu" else str((self.own.environment or {}).get("gpu"))
+        if not on or on not in device:
+            self.unknown.append(f"its speed is claimed on {on or 'other devices'}, measured on {device}")
+            return
+        ratio = None if self.speed is None else self.speed.ratio
+        if ratio is None or ratio.low is None or ratio.high is None:
+            self.unknown.append("its speed has no interval")
+            return
+        least = float(claimed) - rounding(claimed)
+        if ratio.high < least:
+            self.failed.append(f"{ratio.value:.3g} times as fast, claimed {claimed}")
+        elif ratio.low < least:
+            self.unknown.append(f"the interval of its speed reaches below {claimed}")
+
+    def _judge_quality(self) -> None:
+        change = self.quality
+        if change is None or change.low is None or change.high is None:
+            self.unknown.append("quality has no interval")
+            return
+        same = self.own.checkpoint is not None and self.own.checkpoint == self.baseline.checkpoint
+        if not same and change.training is None:
+            self.unknown.append("how far another training seed moves quality is not known")
+            return
+        sign = 1.0 if quantity(self.metric).lower_is_better else -1.0
+        around = 0.0 if same else change.training or 0.0
+        whole = abs(estimate_of(self.baseline, self.metric)[0])
+        low, high = sorted((sign * change.low, sign * change.high))
+        low, high = (low - around) / whole, (high + around) / whole
+        limit = self.relation.limit
+        span = f"{100 * low:+.0f} to {100 * high:+.0f} % of the baseline's {self.metric}"
+        allowed = f"allowed {100 * limit:+.0f} %" if limit else "it has to be better"
+        if low > limit or (limit == 0.0 and low == 0.0):
+            self.failed.append(f"{span}, {allowed}")
+        elif high > limit or (limit == 0.0 and high == 0.0):
+            self.unknown.append(f"{span}, {allowed}")
+        else:
+            self.remarks.append(f"{span}, {allowed}")
+
+    def held(self) -> Held:
+        verdict: Verdict = "holds"
+        if self.failed or self.unknown:
+            verdict = "does not hold" if self.failed else "cannot be said"
+        images = self.own.training_images, self.baseline.training_images
+        if images[0] != images[1]:
+            self.remarks.append(f"networks of {_images(images[0])} and {_images(images[1])}")
+        return Held(
+            self.relation,
+            verdict,
+            (*self.failed, *self.unknown, *self.remarks),
+            self.own,
+            self.baseline,
+            self.fewer_steps,
+            self.quality,
+            self.speed,
+        )
+
+
+def _images(count: int | None) -> str:
+    return "unknown training" if count is None else f"{count:,} training images"
+
+
+def counts(found: Iterable[Held]) -> dict[Verdict, int]:
+    """Relations of every verdict."""
+    verdicts = [one.verdict for one in found]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
