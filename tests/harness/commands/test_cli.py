@@ -105,11 +105,12 @@ def test_an_unknown_flag_is_one_line(capsys, command):
         (["train", "lpdd"], ["unknown training target 'lpdd'", "did you mean 'lpd'"]),
         (["train", "lpd", "--steps", "0"], ["--steps 0", "at least 1"]),
         (["train", "lpd", "--out", "{tmp}"], ["tokenizer", "pardec train tokenizer"]),
-        (["train", "robust"], ["unknown training target 'robust'"]),
-        (["train", "lpd", "--most", "2"], ["--most", "have marks"]),
+        (["train", "robust", "--data", "imagefolder:x"], ["unknown training target 'robust'"]),
+        (["train", "lpd", "--data", "imagefolder:x", "--most", "2"], ["--most", "have marks"]),
         (["train", "lpd", "--data", "fashion", "--most", "3"], ["--most 3", "1, 2, 4, 8"]),
         (["train", "lpd", "--data", "fashion", "--steps", "9"], ["--steps", "from mark to mark", "--most"]),
-        (["train", "lpd", "--data", "fashion", "--out", "{tmp}"], ["tokenizer", "pardec train tokenizer"]),
+        (["train", "lpd", "--data", "mnist"], ["data 'mnist'", "replaced by", "fashion"]),
+        (["sweep", "strategy=lpd,data=mnist"], ["data 'mnist'", "replaced by", "fashion"]),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):
@@ -155,18 +156,34 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path, small_zoo):
     assert "can't be written" in error
 
 
+LISTED = """
+[[include]]
+strategy = ["real", "raster"]
+[[include]]
+strategy = "par"
+steps = 19
+[[include]]
+strategy = "lpd"
+options = [{ order = "locality" }, { order = "random" }]
+label = "LPD, an order"
+steps = [6, 10]
+"""
+
+
 def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
-    arguments = ["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", "--results", str(tmp_path / "none")]
-    assert main(arguments) == 0
+    (tmp_path / "s.toml").write_text(LISTED)
+    arguments = ["sweep", str(tmp_path / "s.toml"), "--zoo", str(small_zoo), "--dry-run"]
+    assert main([*arguments, "--results", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
-    assert "11 cells" in out
-    assert "LPD random order" in out
+    assert "7 cells" in out
+    assert "LPD, an order" in out
     assert not (tmp_path / "none").exists()
 
 
-def test_conditions_given_apart_must_all_be_met(capsys, small_zoo):
-    given = ["-k", "strategy=lpd|par", "-k", "steps>=10"]  # alone they select 4 and 8
-    assert main(["sweep", "quick", "--zoo", str(small_zoo), "--dry-run", *given]) == 0
+def test_conditions_given_apart_must_all_be_met(capsys, tmp_path, small_zoo):
+    (tmp_path / "s.toml").write_text(LISTED)
+    given = ["-k", "strategy=lpd|par", "-k", "steps>=10"]  # alone they select 5 and 4
+    assert main(["sweep", str(tmp_path / "s.toml"), "--zoo", str(small_zoo), "--dry-run", *given]) == 0
     assert re.search(r"\b3 cells", capsys.readouterr().out)
 
 
@@ -245,7 +262,7 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
     assert set(lpd.quality) >= {"fd_fashion@40", "fd_fashion_clean@40", "kid_fashion@40", "accuracy@40"}
     assert rows["real"].reference == lpd.reference
     assert rows["real"].protocol == lpd.protocol
-    assert lpd.reference["n"] == 4000
+    assert lpd.reference["n"] == 1000
     for value in (lpd.throughput_images_per_s, lpd.latency_s, lpd.flops_per_image, lpd.cache_bytes):
         assert value > 0
     assert (results / lpd.artifacts["trace"]).is_file()
