@@ -31,10 +31,10 @@ def test_hours_of_nothing_name_no_card(small_zoo):
 
 
 def test_on_ray_it_says_what_a_cell_takes_of_which_node(small_zoo, capsys):
-    words = ["sweep", "quick", "-k", "strategy=real|par", "--zoo", str(small_zoo), "--threads", "3"]
+    words = ["sweep", "strategy=par,guidance=2", "--zoo", str(small_zoo), "--threads", "3"]
     assert main([*words, "--dry-run", "--executor", "ray"]) == 0
     text = capsys.readouterr().out
-    assert text.count("3 CPUs") == 2
+    assert text.count("3 CPUs") == 1
     assert "all its images are made by one process" in text
     assert main([*words, "--dry-run"]) == 0
     assert "3 CPUs" not in capsys.readouterr().out
