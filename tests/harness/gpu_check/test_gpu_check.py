@@ -4,16 +4,21 @@ import json
 import warnings
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from backbones.graphs import Repeats
+from backbones.positions import rotary_table
 from backbones.uploading import upload
 from harness.cli import main
 from harness.gpu_check import decodes, recordings, suite
 from harness.gpu_check.check import Bench, Check, Finding, NotHere, run_checks
 from harness.gpu_check.waits import waits_of
+from harness.subject.compiled import NOTHING_RECORDED, record_passes
 from strategies.decoding import registry
+from strategies.decoding.contract.recording import subject
 from strategies.nar import sources_of
 from tests.backbones.test_graphs import BakedPasses
 
@@ -212,6 +217,20 @@ def test_only_strategies_that_decide_wait_in_a_step(name):
     assert found.decides == (found.per_step > 0)
     if name not in DECLARED:
         assert found.most[1] <= 6
+
+
+@pytest.mark.parametrize("name", ["raster", "rar", "arpg", "lpd", "nar", "token-shuffle", "zipar"])
+def test_a_recorded_decode_waits_no_more_than_an_eager_one(name):
+    for table in (sources_of, rotary_table):
+        table.cache_clear()
+    waits = []
+    for recorder in (None, Repeats):
+        case = subject(registry.get(name))
+        recorded = NOTHING_RECORDED if recorder is None else record_passes(case.network, recorder())
+        run = partial(decodes.decoded, case, CPU, (0, 1), None, recorded)
+        waits_of(run, CPU)
+        waits.append(sum(waits_of(run, CPU).values()))
+    assert waits[1] == waits[0] <= 6
 
 
 def test_a_wait_in_every_step_is_found(monkeypatch):
