@@ -1,7 +1,6 @@
 """From a recorded row back to the cell that it was measured of."""
 
 from harness.cell.cell import RANDOM, RULES, Cell, default_values, normalised
-from harness.images.names import REPLACED
 from pardec.errors import UserError
 from results.schema import FIELDS, RANDOM_WEIGHTS, Row
 from results.settings import DECLARED
@@ -37,7 +36,7 @@ def _stored(row: Row) -> Cell:
 
 def _as_told(row: Row) -> Cell:
     told = {name: getattr(row, name) for name, one in FIELDS.items() if one.kind == "setting"}
-    told |= {"steps": row.steps, "images": row.images, "data": REPLACED}
+    told |= {"steps": row.steps, "images": row.images, "data": DECLARED["data"].before}
     if row.checkpoint == RANDOM_WEIGHTS:
         told["checkpoint"] = RANDOM
     for name, value in told.items():

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,23 +157,11 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path, small_zoo):
     assert "can't be written" in error
 
 
-LISTED = """
-[[include]]
-strategy = ["real", "raster"]
-[[include]]
-strategy = "par"
-steps = 19
-[[include]]
-strategy = "lpd"
-options = [{ order = "locality" }, { order = "random" }]
-label = "LPD, an order"
-steps = [6, 10]
-"""
+LISTED = str(Path(__file__).parents[1] / "listed.toml")
 
 
 def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
-    (tmp_path / "s.toml").write_text(LISTED)
-    arguments = ["sweep", str(tmp_path / "s.toml"), "--zoo", str(small_zoo), "--dry-run"]
+    arguments = ["sweep", LISTED, "--zoo", str(small_zoo), "--dry-run"]
     assert main([*arguments, "--results", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
     assert "7 cells" in out
@@ -180,10 +169,9 @@ def test_dry_run_lists_cells_and_writes_nothing(capsys, tmp_path, small_zoo):
     assert not (tmp_path / "none").exists()
 
 
-def test_conditions_given_apart_must_all_be_met(capsys, tmp_path, small_zoo):
-    (tmp_path / "s.toml").write_text(LISTED)
+def test_conditions_given_apart_must_all_be_met(capsys, small_zoo):
     given = ["-k", "strategy=lpd|par", "-k", "steps>=10"]  # alone they select 5 and 4
-    assert main(["sweep", str(tmp_path / "s.toml"), "--zoo", str(small_zoo), "--dry-run", *given]) == 0
+    assert main(["sweep", LISTED, "--zoo", str(small_zoo), "--dry-run", *given]) == 0
     assert re.search(r"\b3 cells", capsys.readouterr().out)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
@@ -160,7 +161,13 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     for name in ("tokenizer.safetensors", "tokenizer.json"):
         if (small_zoo / name).is_file():
             (out / name).write_bytes((small_zoo / name).read_bytes())
-    arguments = ["train", "raster", "--steps", "2", "--threads", "1", "--out", str(out)]
+    for label in range(10):
+        for image in range(2):
+            (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{image}.png")
+    data = f"imagefolder:{tmp_path / 'images'}"
+    arguments = ["train", "raster", "--steps", "2", "--threads", "1", "--out", str(out), "--data", data]
     arguments += ["--codes", str(tmp_path / "codes.npz"), "--runs", str(tmp_path / "runs")]
     assert main(arguments) == 0
     first = load_file(out / "raster.safetensors")
@@ -168,7 +175,7 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     assert equal(first, load_file(out / "raster.safetensors"))
     told = json.loads((out / "raster.json").read_text())
     assert told["steps_trained"] == 2
-    assert told["trained_on"]["name"] == "mnist"
+    assert told["trained_on"]["name"] == data
     assert (out / "raster.safetensors").stat().st_size < 8e6
     capsys.readouterr()
     assert main([*arguments[:2], "--steps", "3", *arguments[4:]]) == 2
