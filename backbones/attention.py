@@ -36,10 +36,10 @@ class View:
     Decoding, each image at its own pace: ``start`` is int64 [R], or ``slots``, int64 [R, n] or [1, n], names
     them one by one. The first ``reach`` slots are read (None: all that there are), a bound known to the host,
     so that nothing waits for the device. Under ``start`` row i of image r sees slots 0 to start[r] + i, which
-    must be filled; ``mask`` [n, S] or [R, 1, n, S] over the S slots read may say otherwise. ``slots`` always
-    come with a mask, for what is filled the method alone knows: ``up_to(slots, S)`` lets every row see all
-    slots up to its own, unfilled ones, zero in key and value, among them. Slots may be written again, and a
-    cache is cut back by starting earlier.
+    must be filled; ``runs``, whose keys then count from start[r] on, or ``mask`` [n, S] or [R, 1, n, S] over
+    the S slots read may say otherwise. ``slots`` always come with a mask, for what is filled the method alone
+    knows: ``up_to(slots, S)`` lets every row see all slots up to its own, unfilled ones, zero in key and
+    value, among them. Slots may be written again, and a cache is cut back by starting earlier.
     """
 
     start: int | Tensor = 0
@@ -56,10 +56,13 @@ class View:
         """Where keys and values go, as ``LayerCache.extend`` takes it."""
         return self.start if self.slots is None else self.slots
 
-    def placed(self, x: Tensor, slots: int) -> "View":
+    def placed(self, x: Tensor, slots: int, unit: int | None = None) -> "View":
         """The same for rows x [R, n, d] and a cache of ``slots``, once for all blocks: the slots written out
         where images have a pace of their own, and what rows see as a mask that attention adds to its scores,
-        or as none where that is all. ValueError where the view contradicts itself."""
+        or as none where that is all. unit: of ``fixed``, where passes are recorded. ValueError where the view
+        contradicts itself."""
+        if unit is not None:
+            return self.fixed(x, slots, unit).placed(x, slots)
         rows = x.shape[1]
         if not isinstance(self.start, int) or self.slots is not None:
             at, seen = self._at_own_pace(rows, slots)
@@ -77,17 +80,48 @@ class View:
 
     def _at_own_pace(self, rows: int, slots: int) -> tuple[Tensor, Tensor]:
         """Slots [R, n] and the mask."""
-        if self.causal or self.runs is not None:
+        at, start = self.slots, self.start
+        if self.causal or (self.runs is not None and (at is not None or self.mask is not None)):
             raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
-        at = self.slots
-        if isinstance(self.start, Tensor):
+        if isinstance(start, Tensor):
             if at is not None:
                 raise ValueError("a view takes either start [R] or slots [R, n]")
-            at = self.start[:, None] + torch.arange(rows, device=self.start.device)
+            at = start[:, None] + torch.arange(rows, device=start.device)
         elif self.mask is None:
             raise ValueError("a view with slots needs a mask: what else is filled it can't know")
         assert at is not None
-        return at, up_to(at, self.reach or slots) if self.mask is None else self.mask
+        if self.mask is not None:
+            return at, self.mask
+        last = at
+        if self.runs is not None:
+            assert isinstance(start, Tensor)
+            parts = [(start + keys - 1)[:, None].expand(-1, rows) for rows, keys in self.runs]
+            last = torch.cat(parts, dim=1)  # [R, n]
+        return at, up_to(last, self.reach or slots)
+
+    def fixed(self, x: Tensor, slots: int, unit: int) -> "View":
+        """The same with all that changes from step to step in tensors, for rows x [R, n, d] and a cache of
+        ``slots``: one recorded pass then serves all steps of a shape. A start that all images share becomes
+        int64 [1], and what is read goes on to a multiple of ``unit`` slots, masked behind what is seen.
+
+        IndexError for a slot that is not there.
+        """
+        rows, start, runs, filled = x.shape[1], self.start, self.runs, self.reach or slots
+        if isinstance(start, int) and self.slots is None:
+            filled = start + rows
+            if filled > slots:
+                raise IndexError(f"cache of {slots} slots asked to hold {filled}")
+            if runs is not None:
+                runs = tuple((fed, keys - start) for fed, keys in runs)
+            elif not self.causal and self.mask is None and rows > 1:
+                runs = ((rows, rows),)
+            start = torch.full((1,), start, device=x.device)
+        reach = min(slots, -(-filled // unit) * unit)
+        mask = self.mask
+        if mask is not None and mask.shape[-1] < reach:
+            unseen = False if mask.dtype == torch.bool else float("-inf")
+            mask = F.pad(mask, (0, reach - mask.shape[-1]), value=unseen)
+        return View(start, mask=mask, runs=runs, slots=self.slots, reach=reach)
 
     def of_last(self, asked: int) -> "View":
         """The same where only the last ``asked`` rows are computed."""

@@ -60,6 +60,8 @@ class KVCache:
         shape = (layers, rows, 2 * config.shared_heads, slots, config.head_width)
         self.store = before_use(torch.empty(shape, dtype=dtype, device=device)).zero_()
         self.layers = [self.layer_type(layer) for layer in self.store]
+        self.unit: int | None = None
+        """Recorded passes read multiples of so many slots; None where none are recorded."""
 
     @property
     def slots(self) -> int:

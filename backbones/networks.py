@@ -1,8 +1,11 @@
 """Several networks of one decode, by the role that each plays (drafter and refiner, coarse and fine)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
+from backbones.cache import KVCache
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
 
@@ -37,6 +40,6 @@ class Networks(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    def keep_caches(self) -> None:
+    def keep_caches(self, unit: Callable[[KVCache], int] | None = None) -> None:
         for network in self.roles.values():
-            network.keep_caches()
+            network.keep_caches(unit)

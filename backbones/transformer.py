@@ -113,7 +113,7 @@ def run_blocks(
     view: View,
     caches: Sequence[LayerCache] | None = None,
     shared: tuple[Tensor, Tensor] | None = None,
-    modulations: Sequence[Tensor] | None = None,
+    modulations: Sequence[Tensor] | Tensor | None = None,
     last: View | None = None,
 ) -> Tensor:
     """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``.
@@ -153,7 +153,7 @@ class Trunk(nn.Module):
         view: View,
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        modulations: Sequence[Tensor] | None = None,
+        modulations: Sequence[Tensor] | Tensor | None = None,
         asked: int | None = None,
     ) -> Tensor:
         """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read; of a
@@ -163,7 +163,7 @@ class Trunk(nn.Module):
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         if cache is not None:
-            view = view.placed(x, cache.slots)
+            view = view.placed(x, cache.slots, cache.unit)
         last: View | None = None
         # The fused kernel's causal mask has as many rows as keys.
         if asked is not None and asked != x.shape[1] and not view.causal:
@@ -184,13 +184,20 @@ class Trunk(nn.Module):
         ends = {*range(self.at_once, len(self.blocks), self.at_once), len(self.blocks), self.tap or 0} - {0}
         return [slice(first, last) for first, last in pairwise([0, *sorted(ends)])]
 
-    def modulations(self, condition: Tensor) -> list[Tensor]:
-        """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
+    def modulations(self, condition: Tensor) -> list[Tensor] | Tensor:
+        """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d]; without gradient as one tensor.
 
         Apart from the pass they belong to, for they need no input of it: a decode makes those of many steps
-        at once and so reads these weights, a third of the network's, as seldom.
+        at once and so reads these weights, a third of the network's, as seldom. As one tensor those of a step
+        reach a recorded pass by one copy.
         """
-        return [block.modulation(condition) for block in self.blocks]  # type: ignore[operator]
+        made = (block.modulation(condition) for block in self.blocks)  # type: ignore[operator]
+        if torch.is_grad_enabled():
+            return list(made)
+        whole = condition.new_empty(len(self.blocks), *condition.shape[:-1], 6 * self.config.width)
+        for at, one in enumerate(made):  # one after the other, so that they are never there twice
+            whole[at] = one
+        return whole
 
 
 class Network(nn.Module):
@@ -207,6 +214,7 @@ class Network(nn.Module):
         """What the tokenizer decodes each code to, float32 [V, c]; handed over by whoever has both, to
         strategies that read it."""
         self._kept: dict[tuple[int, int, int], KVCache] | None = None
+        self._unit: Callable[[KVCache], int] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -233,6 +241,7 @@ class Network(nn.Module):
         made = KVCache(self.config.trunk, rows, slots, self.dtype, self.device, layers)
         if self._kept is not None:
             self._kept[rows, layers, slots] = made
+            made.unit = None if self._unit is None else self._unit(made)
         return made
 
     reads_tokenizer: ClassVar[bool] = False
@@ -241,10 +250,10 @@ class Network(nn.Module):
     def borrow(self, tokenizer: nn.Module | None) -> None:
         """Take those weights from the tokenizer, or fixed values where there is none; here there are none."""
 
-    def keep_caches(self) -> None:
+    def keep_caches(self, unit: Callable[[KVCache], int] | None = None) -> None:
         """Give every later decode of one shape the same cache: its address is fixed, and one decode runs at a
-        time."""
-        self._kept = {}
+        time. unit: of how many slots recorded passes read multiples, by the cache."""
+        self._kept, self._unit = {}, unit
 
     def drop_embedded(self, x: Tensor) -> Tensor:
         rate = self.config.trunk.dropout.embedding

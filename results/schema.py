@@ -38,6 +38,7 @@ RANDOM_WEIGHTS = "random"
 
 _NO_DRAFTS = "the strategy drafts no tokens"
 _NO_TESTS = "the strategy tests no drafts"
+_NOT_RECORDED = "passes are not recorded"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,10 @@ class Row:
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
     """Graphs compiled and passes recorded for the cell; 0 in eager mode."""
+    graph_bytes: int | None = measured(since=8, unit="bytes", better="lower", least=0, absent=_NOT_RECORDED)
+    """Device memory that recording took, beside the passes' own; in no other field of the row."""
+    cache_parts: int | None = measured(since=8, absent=_NOT_RECORDED)
+    """Parts in which recorded passes read a cache up to the filled one: a graph each, chosen by time."""
     energy_per_image_j: float | None = measured(unit="J", since=2, gated="on one device", better="lower")
     """Joules of the device for one image, where its counter is readable."""
     calibration_s: Numbers | None = measured(unit="s", since=2, gated="anywhere", least=0)

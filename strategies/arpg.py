@@ -64,7 +64,11 @@ class ARPGNetwork(Network):
         query_phases: phases of the targets, complex64 [..., n, 1, D/2].
         """
         if cache is not None:
-            content_view = content_view.placed(block, cache.slots)
+            content_view = content_view.placed(block, cache.slots, cache.unit)
+            if (
+                content_view.mask is not None
+            ):  # more is read than is filled: queries see what the last row does
+                query_view = View(mask=content_view.mask[..., -1:, :])
         x = self.content_norm(self.content(block, block_phases, content_view, cache))
         heads = (-1, self.config.trunk.head_width)
         keys = rotate(self.key(x).unflatten(-1, heads), block_phases).transpose(1, 2)  # [R, H, m, D]

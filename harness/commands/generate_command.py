@@ -22,6 +22,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--shard", metavar="I/N", help="only every N-th chunk, from the I-th (0 <= I < N)")
     command.add_argument(
+        "--dry-run", action="store_true", help="show which process makes which images and what it holds"
+    )
+    command.add_argument(
+        "--processes", metavar="MxN", help="with --dry-run: of N processes on each of M machines"
+    )
+    command.add_argument(
         "--adm", type=Path, metavar="FILE", help="when all are there: write them for the ADM evaluator"
     )
     command.add_argument("--png", type=Path, metavar="DIR", help="when all are there: write a PNG each")

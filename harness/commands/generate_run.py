@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from harness.cell.cell import Cell
 from harness.commands.common import overrides, share_of
+from harness.commands.generate_plan import foreseen, show_plan
 from harness.images.pngs import check_png, export_png
 from harness.images.shards import Shards, export_adm, flipped
 from harness.images.stores import ImageStore
@@ -25,14 +26,20 @@ from reports.tables import with_interval
 
 
 def generate(options: argparse.Namespace) -> int:
-    cell, share = _cell(options), share_of(options.shard)
+    if options.processes is not None and not options.dry_run:
+        raise UserError(f"--processes '{options.processes}': only with --dry-run; torchrun starts processes")
+    cell = _found(options)
+    if options.dry_run:
+        _check_chunk(options.chunk, cell)
+        show_plan(foreseen(cell), options)
+        return 0
+    cell, share = finished(cell), share_of(options.shard)
     if options.adm is not None or options.png is not None or _judged(cell):
         check_tokenizer(cell)
     if options.png is not None:
         check_png(options.png, cell)
     chunk = options.chunk
-    if chunk is not None and (chunk < 1 or chunk % cell.batch):
-        raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")
+    _check_chunk(chunk, cell)
     other = None if options.against is None else Shards.read(options.against)
     torch.set_num_threads(cell.threads)
     shards = Shards.open(options.out, cell)
@@ -44,14 +51,19 @@ def generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _cell(options: argparse.Namespace) -> Cell:
+def _check_chunk(chunk: int | None, cell: Cell) -> None:
+    if chunk is not None and (chunk < 1 or chunk % cell.batch):
+        raise UserError(f"--chunk {chunk}: expected a multiple of the batch, {cell.batch}")
+
+
+def _found(options: argparse.Namespace) -> Cell:
     changes = overrides(options)
-    if "device" in changes:
+    if "device" in changes and not options.dry_run:
         changes["device"] = local_device(changes["device"])
     cell = find_cell(options.cell, changes, None)
     if cell.is_anchor:
         raise UserError(f"cell '{options.cell}': an anchor generates nothing")
-    return finished(cell)
+    return cell
 
 
 def _generate(cell: Cell, store: ImageStore) -> None:

@@ -8,7 +8,7 @@ from harness.cell.sweep_file import Sweep
 from harness.commands.common import introduce_strategies, overrides
 from harness.commands.report_command import write
 from harness.cost.sweep_hours import predicted_hours
-from harness.sweep.cluster.ray_pool import RayPool
+from harness.sweep.cluster.ray_pool import Need, RayPool, nodes_at
 from harness.sweep.row import Summary
 from harness.sweep.sweep import dry_run, run_sweep, sweep_cells
 from pardec.errors import UserError
@@ -26,7 +26,10 @@ def sweep(options: argparse.Namespace) -> int:
     select = ",".join(options.select) if options.select else None
     sweep = sweep_cells(options.sweep, select, overrides(options), most)
     if options.dry_run:
-        dry_run(sweep)
+        on_ray = options.executor == "ray"
+        dry_run(sweep, takes=Need.of if on_ray else None)
+        if on_ray:
+            print(_dealt(sweep, options.address))
         print(predicted_hours(sweep.cells, options.device_card))
         return 0
     folder = options.results or RESULTS / sweep.name
@@ -38,6 +41,18 @@ def sweep(options: argparse.Namespace) -> int:
     if not options.no_report and summary.rows:
         _show(folder)
     return summary.exit_code
+
+
+def _dealt(sweep: Sweep, address: str | None) -> str:
+    """How the cells are dealt; with an address, over which nodes."""
+    how = (
+        "each cell is one task: all its images are made by one process, which holds its weights and cache; "
+        "cells go in this order to the node with most room"
+    )
+    if address is None:
+        return f"{how} (--address HOST:PORT shows the nodes)"
+    needs = {Need.of(cell) for cell in sweep.cells}
+    return "\n".join([how, *(f"node {node.address}: {node.said(needs)}" for node in nodes_at(address))])
 
 
 def _run_on_ray(sweep: Sweep, folder: Path, address: str | None) -> Summary:

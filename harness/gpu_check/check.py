@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from backbones.graphs import CUDAGraphs, Recorder
+from backbones.graphs import CUDAGraphs, Recorder, Repeats
 from harness.machine.failures import classify
 
 State = Literal["pass", "fail", "not run"]
@@ -23,13 +23,13 @@ class NotHere(Exception):
 class Bench:
     """What is checked.
 
-    goldens: folder of recordings of published implementations, or None. recorder: makes recorded passes, None
-    where the device has none. backend: of the compiler.
+    goldens: folder of recordings of published implementations, or None. recorder: makes recorded passes; a
+    stand-in where the device has none. backend: of the compiler.
     """
 
     device: torch.device
     goldens: Path | None = None
-    recorder: Callable[[], Recorder] | None = None
+    recorder: Callable[[], Recorder] = Repeats
     backend: str = "eager"
 
     @classmethod

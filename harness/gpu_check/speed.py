@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from backbones.cache import KVCache
+from backbones.graphs import Repeats
 from harness.cell.cell import RANDOM, Cell
 from harness.cost.calibrate import QUICK, Sizes, calibrate
 from harness.cost.cards import DeviceCard, card_of
@@ -133,7 +134,7 @@ class Workbench:
 
     def speed(self, bench: Bench, network: str, mode: Mode, batch: int) -> Finding:
         """Images/s and seconds of a batch, against the roofline and the prediction."""
-        if mode == "recorded" and bench.recorder is None:
+        if mode == "recorded" and bench.recorder is Repeats:
             raise NotHere(f"passes are recorded on CUDA devices, not on '{bench.device}'")
         subject = in_mode(self.subject(network, bench, batch), mode, bench)
         first_s = run_batch(subject, range(batch)).seconds["total"]  # compiles and records
@@ -146,7 +147,9 @@ class Workbench:
             "first s": first_s,
         }
         if mode == "recorded":
-            figures["passes"] = subject.recorded.passes
+            figures["graphs"] = subject.recorded.passes
+            figures["graph bytes"] = subject.recorded.nbytes
+            figures["cache parts"] = subject.recorded.cache_parts
         return self.held(figures, batch_s, subject.prepared, bench, mode)
 
     def held(
@@ -181,7 +184,6 @@ def in_mode(subject: Subject, mode: Mode, bench: Bench) -> Subject:
     if mode == "compiled":
         compile_trunks(network, bench.backend)
         return dataclasses.replace(subject, network=network)
-    assert bench.recorder is not None
     return dataclasses.replace(subject, network=network, recorded=record_passes(network, bench.recorder()))
 
 

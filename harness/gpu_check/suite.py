@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from harness.gpu_check.check import Check, Outcome
-from harness.gpu_check.decodes import compiled_tokens, host_waits, recorded_tokens, tokens_of_cpu
+from harness.gpu_check.decodes import compiled_tokens, graphs_of, host_waits, recorded_tokens, tokens_of_cpu
 from harness.gpu_check.recordings import replay_on
 from harness.gpu_check.speed import PUBLISHED, TIMES_ROOFLINE, Mode, Workbench
 from harness.gpu_check.training import training_step
@@ -34,6 +34,7 @@ CORRECT = (
     ),
     Check("tokens of the CPU", "every strategy's float32 tokens are the CPU's", 30, tokens_of_cpu),
     Check("recorded passes", "every strategy's tokens are those of eager passes", 60, recorded_tokens),
+    Check("graphs", "how many recordings serve a decode of 16x16 places of every strategy", 30, graphs_of),
     Check("host waits", "no step waits for the device, unless it decides while decoding", 30, host_waits),
 )
 MODES: tuple[Mode, ...] = ("recorded", "eager", "compiled")
@@ -52,7 +53,7 @@ class Size:
     quick: bool = False
 
 
-FULL = Size(PUBLISHED, len(TIMES_ROOFLINE), (1, 8, 64), {"eager": 20, "recorded": 35, "compiled": 100})
+FULL = Size(PUBLISHED, len(TIMES_ROOFLINE), (1, 8, 64), {"eager": 20, "recorded": 25, "compiled": 100})
 TINY = Size(("raster", "lpd"), 1, (1, 2), {"eager": 2, "recorded": 2, "compiled": 20}, quick=True)
 
 

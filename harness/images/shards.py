@@ -69,6 +69,13 @@ class Shards:
         return shards
 
     @classmethod
+    def foreseen(cls, folder: Path, cell: Cell) -> "Shards":
+        """As ``open`` would find it, for what a run would do; writes nothing."""
+        if (folder / RUN).is_file():
+            _images_of_same(folder, cell)
+        return cls(folder, cell.images)
+
+    @classmethod
     def read(cls, folder: Path) -> "Shards":
         """A finished folder; UserError where there is none."""
         return cls(folder, _run_of(folder)["cell"]["images"])
@@ -79,7 +86,7 @@ class Shards:
 
     def _named(self) -> list[tuple[range, Path]]:
         found = []
-        for path in self.folder.iterdir():
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
             match = _NAME.fullmatch(path.name)
             if match is not None:
                 found.append((range(int(match[1]), int(match[2])), path))

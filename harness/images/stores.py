@@ -21,6 +21,11 @@ def cut(images: range, length: int) -> Iterator[range]:
         yield range(start, min(start + length, images.stop))
 
 
+def shard_length(cell: Cell, chunk: int | None) -> int:
+    """Images of a shard."""
+    return chunk or BATCHES_PER_SHARD * cell.batch
+
+
 @dataclass
 class ImageStore:
     """Writes batches that come in order of their images into shards.
@@ -41,8 +46,7 @@ class ImageStore:
         cls, shards: Shards, cell: Cell, chunk: int | None = None, share: Share | None = None
     ) -> "ImageStore":
         """A store for what is missing of this process's share; chunk: images a shard, or 10 batches."""
-        length = chunk or BATCHES_PER_SHARD * cell.batch
-        return cls(shards, cell.batch, shards.missing(length, share or Share()))
+        return cls(shards, cell.batch, shards.missing(shard_length(cell, chunk), share or Share()))
 
     @property
     def images_missing(self) -> int:

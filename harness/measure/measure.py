@@ -127,6 +127,8 @@ def measure(
         found.row["chosen_options"] = found.choice.row
     own = str(cell.batch)
     found.note("peak_bytes", found.peaks[own], found.unmeasured.get(f"peak_bytes_by_batch.{own}", ""))
+    found.note("graph_bytes", subject.recorded.nbytes, "passes are not recorded")
+    found.note("cache_parts", subject.recorded.cache_parts, "no cache is read by recorded passes")
     found.note("compile_s", compiled.compile_s(subject.recorded), "eager mode: nothing is compiled")
     return found
 

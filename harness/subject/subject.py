@@ -222,6 +222,7 @@ def run_batch(
             known=None if given is None else given.tokens.to(subject.device).expand(len(images), -1),
             observe=on_commit,
             keep_drafts=keep_drafts,
+            drawing=subject.recorded.drawing,
         )
         ended = clock.now()
         pixels = (

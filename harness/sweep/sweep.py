@@ -1,7 +1,7 @@
 """Runs the cells of a sweep one by one, each on disk before the next begins; goes on where it was cut."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,21 +78,31 @@ def _each_mark(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     return tuple(found)
 
 
-def dry_run(sweep: Sweep, console: Console | None = None) -> None:
-    """The cells, their keys, steps and predicted memory, as a table."""
+def dry_run(
+    sweep: Sweep, console: Console | None = None, takes: Callable[[Cell], object] | None = None
+) -> None:
+    """The cells, their keys, steps and predicted memory, as a table.
+
+    takes: what a cell takes of the machine that it is sent to, where it is sent to one.
+    """
+    texts = ("cell", "setting") if takes is None else ("cell", "takes", "setting")
     numbers = ("steps", "batch", "images", "weights MB", "cache MB")
     lines = []
     for cell in sweep.cells:
         if cell.is_anchor:
-            lines.append([cell.key, cell.label, DASH, DASH, str(cell.images), DASH, DASH])
+            lines.append([*_names(cell, cell.label, takes), DASH, DASH, str(cell.images), DASH, DASH])
             continue
         prepared = prepare(cell)
         memory = predict(prepared)
         sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
         counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
-        lines.append([cell.key, cell.describe(), *counts, *sizes])
+        lines.append([*_names(cell, cell.describe(), takes), *counts, *sizes])
     title = terminal(f"{sweep.name}: {len(sweep.cells)} cells")
-    print_fitting(console or Console(), ("cell", "setting", *numbers), lines, right=numbers, title=title)
+    print_fitting(console or Console(), (*texts, *numbers), lines, right=numbers, title=title)
+
+
+def _names(cell: Cell, setting: str, takes: Callable[[Cell], object] | None) -> list[str]:
+    return [cell.key, *([] if takes is None else [str(takes(cell))]), setting]
 
 
 def run_sweep(

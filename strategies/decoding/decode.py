@@ -120,6 +120,21 @@ def combine(logits: Tensor, weights: list[Tensor]) -> Tensor:
     return guided
 
 
+def draw_guided(
+    logits: Tensor, weights: list[Tensor], numbers: Tensor, sampler: Sampler
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [B, n] of logits [R, n, V] and a number [B, n] each; the guided logits, float32 [B, n, V]; and
+    what is finite where they are, [B, n]."""
+    logits = logits.float()
+    if weights:
+        logits = combine(logits, weights)
+    tokens, soundness = sampler.draw(logits, numbers)
+    return tokens, logits, soundness
+
+
+Drawing = Callable[[Tensor, list[Tensor], Tensor, Sampler], tuple[Tensor, Tensor, Tensor]]
+
+
 class Loop:
     """One decode: answers requests, and keeps what they amount to."""
 
@@ -132,7 +147,9 @@ class Loop:
         guidance: Guiding | None,
         observe: Callable[[Committed], None] | None,
         keep_drafts: bool,
+        drawing: Drawing,
     ) -> None:
+        self.drawing = drawing
         self.meter, self.plan, self.rows, self.sampler = meter, plan, rows, sampler
         self.guidance, self.observe, self.keep_drafts = guidance, observe, keep_drafts
         self.device, self.batch = rows.labels.device, len(rows) // rows.branches
@@ -192,24 +209,31 @@ class Loop:
     def draw(self, draft: Draft) -> Drawn:
         if self.meter.forwards != self.drawn_after:
             self.step, self.drawn_after = self.step + 1, self.meter.forwards
-        logits, at, law = draft.logits.float(), draft.at, None
-        if self.weights:
-            logits = combine(logits, self._weights_for(at, draft.clock))
-        if draft.law is not None:
-            law = draft.law(logits, self.sampler)
-        if draft.noise == "gumbel":
-            law = self.sampler.probabilities(logits) if law is None else law
-            tokens, soundness = self.sampler.race(law, self._positions(at)), logits.sum(dim=-1)
+        at, law = draft.at, None
+        weights = self._weights_for(at, draft.clock) if self.weights else []
+        if draft.noise != "gumbel" and draft.law is None:
+            tokens, logits, soundness = self.drawing(
+                draft.logits, weights, self._numbers(draft), self.sampler
+            )
         else:
-            numbers = self.numbers.of_places(at) if draft.noise == "place" else self.numbers.next("token", at)
-            if law is None:
-                tokens, soundness = self.sampler.draw(logits, numbers)
-            else:
-                tokens, soundness = self.sampler.draw_from(law, numbers), logits.sum(dim=-1)
+            logits = combine(draft.logits.float(), weights) if weights else draft.logits.float()
+            law = self.sampler.probabilities(logits) if draft.law is None else draft.law(logits, self.sampler)
+            tokens, soundness = self._draw_from(law, draft), logits.sum(dim=-1)
         if isinstance(at, Tensor):
             soundness = soundness.masked_fill(at < 0, 0.0)
         self.soundness += soundness.sum()
         return Drawn(tokens, logits, self.sampler, law)
+
+    def _numbers(self, draft: Draft) -> Tensor:
+        """[B, n]."""
+        if draft.noise == "place":
+            return self.numbers.of_places(draft.at)
+        return self.numbers.next("token", draft.at)
+
+    def _draw_from(self, law: Tensor, draft: Draft) -> Tensor:
+        if draft.noise == "gumbel":
+            return self.sampler.race(law, self._positions(draft.at))
+        return self.sampler.draw_from(law, self._numbers(draft))
 
     def accept(self, request: Accept) -> Tensor:
         accepted = self.numbers.next("accept", request.at) < request.chance.clamp(max=1)  # [B, n]
@@ -339,11 +363,13 @@ def decode(
     known: Tensor | None = None,
     observe: Callable[[Committed], None] | None = None,
     keep_drafts: bool = False,
+    drawing: Drawing = draw_guided,
 ) -> Decoded:
     """Generate tokens for ``labels`` [B] by ``plan``.
 
     known: int64 [B, N] tokens by position, read at the plan's given places only. observe: called after each
     commit (film strips, phase times). keep_drafts: keep what was drawn, not only what was committed.
+    drawing: what computes ``draw_guided``.
 
     Raises ValueError where guidance meets a network without a null class, OffPlan (a ValueError) where a
     strategy leaves its plan, NotFinite for guided logits that are NaN or infinite.
@@ -354,7 +380,7 @@ def decode(
     branches = 1 if guidance is None else 1 + len(guidance.scales(plan.progress, plan.count))
     rows = make_rows(plan, labels, config.classes, branches, known)
     with called_directly(network), Meter(network) as meter:
-        loop = Loop(meter, plan, rows, sampler, guidance, observe, keep_drafts)
+        loop = Loop(meter, plan, rows, sampler, guidance, observe, keep_drafts, drawing)
         asking = strategy.decode(network, plan, rows)
         answer: Any = None
         while True:

@@ -5,7 +5,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.attention import View, up_to
-from backbones.graphs import replay_trunks
+from backbones.cache import KVCache
+from backbones.config import TrunkConfig
+from backbones.graphs import Repeats, part_slots, replay_trunks
+from backbones.transformer import Trunk
+from harness.gpu_check.waits import waits_of
+from harness.subject.compiled import record_passes
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.decode import Ask
@@ -13,6 +18,7 @@ from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
+from tests.strategies.dressings import ADALN
 
 
 class Log(TorchDispatchMode):
@@ -34,6 +40,8 @@ def flat(value):
 
 class BakedPasses:
     """Every kernel of a pass with the addresses that it had when it was recorded."""
+
+    nbytes = 0
 
     def __init__(self):
         self.recorded = 0
@@ -76,11 +84,109 @@ def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
         assert torch.equal(found.tokens, eager.tokens)
         assert (found.forwards, found.tokens_processed) == (eager.forwards, eager.tokens_processed)
     # The second and the last batch have the shapes of the first: all is replayed.
-    assert recorder.recorded == sum(len(trunk.recordings) for trunk in trunks)
+    assert recorder.recorded == sum(len(trunk.recordings.made) for trunk in trunks)
     before = recorder.recorded
     decoded(case, (7, 8), steps, guidance)
     assert recorder.recorded == before or content_decides
-    assert sum(trunk.seconds for trunk in trunks) > 0
+    assert sum(trunk.recordings.seconds for trunk in trunks) > 0
+
+
+@pytest.mark.parametrize("name", ["raster", "lpd", "arpg", "zipar", "sjd"])
+def test_parts_of_a_cache_are_recordings_of_their_own(name):
+    strategy = registry.get(name, **({"window": 2} if name == "sjd" else {}))
+    case = subject(strategy)
+    steps = None if strategy.decides_steps else strategy.allowed_steps((4, 4))[-1]
+    expected = decoded(case, (0, 1), steps, Guidance(2.0))
+    made = []
+    for parts in (1, 2):
+        case = subject(strategy)
+        trunks = replay_trunks(case.network, BakedPasses(), lambda cache, parts=parts: parts)
+        assert torch.equal(decoded(case, (0, 1), steps, Guidance(2.0)).tokens, expected.tokens)
+        made.append(sum(len(trunk.recordings.made) for trunk in trunks))
+    assert made[0] <= made[1]
+    if name == "raster":
+        assert made == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["rar", "maskgit"])
+def test_adaln_reaches_a_recording_as_one_input(name):
+    """Of RAR a pass with the start vector and one for all other steps."""
+    case = subject(registry.get(name), ADALN)
+    expected = decoded(case, (0, 1), 16, Guidance(2.0))
+    (trunk,) = replay_trunks(case.network, BakedPasses())
+    for _ in range(2):
+        assert torch.equal(decoded(case, (0, 1), 16, Guidance(2.0)).tokens, expected.tokens)
+    made = trunk.recordings.made.values()
+    assert [one.inputs[-1].shape[:3] for one in made] == (
+        [(2, 4, 2), (2, 4, 1)] if name == "rar" else [(2, 4, 1)]
+    )
+
+
+@pytest.mark.parametrize("slots", [1, 8, 17, 256, 257, 680])
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_parts_of_a_cache_are_as_wide_as_kernels_read(slots, parts):
+    size = part_slots(slots, parts)
+    assert size % 8 == 0
+    assert -(-slots // size) <= parts
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+def test_nothing_waits_inside_of_a_recording(name):
+    waits = []
+
+    class Watched(Repeats):
+        def record(self, run):
+            run()  # what is kept for later passes is made here, as in the calls before a capture
+            waits.append(sum(waits_of(run, torch.device("cpu")).values()))
+            return super().record(run)
+
+    case = subject(registry.get(name))
+    recorded = record_passes(case.network, Watched())
+    steps = None if case.strategy.decides_steps else case.strategy.allowed_steps((4, 4))[-1]
+    decoded(case, (0, 1), steps, Guidance(2.0))
+    assert len(waits) == recorded.passes
+    assert sum(waits) == 0
+
+
+TRUNK = TrunkConfig(depth=2, width=16, heads=2, mlp_width=16)
+VIEWS = {
+    "all": lambda start: View(start),
+    "causal": lambda start: View(start, causal=True),
+    "runs": lambda start: View(start, runs=((2, start + 2), (1, start + 3))),
+    "mask": lambda start: View(start, mask=(torch.arange(start + 3) % 3 > 0).expand(3, -1)),
+    "own pace": lambda start: View(torch.tensor([start, start - 1]), reach=start + 3),
+    "slots": lambda start: View(
+        slots=torch.arange(start, start + 3)[None],
+        mask=(torch.arange(start + 3) < start + 2).expand(3, -1),
+        reach=start + 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("seen", VIEWS.values(), ids=list(VIEWS))
+@pytest.mark.parametrize("unit", [1, 4, 12])
+@pytest.mark.parametrize("start", [1, 4, 9])
+def test_a_fixed_view_sees_the_same(seen, unit, start):
+    generator = torch.Generator().manual_seed(start)
+    torch.manual_seed(start)
+    trunk, x = Trunk(TRUNK).eval(), torch.randn(2, 3, 16, generator=generator)
+    found = []
+    with torch.inference_mode():
+        for fixed in (None, unit):
+            cache = KVCache(TRUNK, 2, 12, torch.float32, torch.device("cpu"))
+            cache.store.copy_(torch.randn(cache.store.shape, generator=generator.manual_seed(7)))
+            cache.unit = fixed
+            view = seen(start) if fixed is None else seen(start).fixed(x, 12, fixed)
+            found.append((trunk(x, None, view, cache), cache.store))
+    assert isinstance(view.start, torch.Tensor) or view.slots is not None
+    assert view.reach == min(12, -(-(start + 3) // unit) * unit)
+    for plain, same in zip(*found, strict=True):
+        torch.testing.assert_close(same, plain, atol=1e-6, rtol=1e-5)
+
+
+def test_a_fixed_view_refuses_a_slot_that_is_not_there():
+    with pytest.raises(IndexError, match="cache of 12 slots asked to hold 13"):
+        View(10).fixed(torch.zeros(1, 3, 16), 12, 4)
 
 
 def test_a_kept_cache_is_the_same_for_one_shape_and_new_for_another():

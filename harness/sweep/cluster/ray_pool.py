@@ -8,7 +8,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +65,14 @@ class Node:
     def holds(self, need: Need) -> bool:
         return self.cpus >= need.cpus and self.gpus >= need.gpus
 
+    def said(self, needs: Collection[Need]) -> str:
+        """Its resources, and how many tasks of each need it runs at once."""
+        at_once = [f"{self.at_once(need)} cells that take {need}" for need in sorted(needs, key=str)]
+        return f"{self.cpus} CPUs, {self.gpus} GPUs; at once {' or '.join(at_once)}"
+
+    def at_once(self, need: Need) -> int:
+        return min(self.cpus // need.cpus, self.gpus // need.gpus if need.gpus else self.cpus)
+
     def without(self, needs: Iterable[Need]) -> "Node":
         """What is left of the node while tasks of these needs run on it."""
         taken = list(needs)
@@ -76,6 +84,29 @@ def choose(nodes: Iterable[Node], need: Need, machine: str | None = None) -> Nod
     """The node with most room for ``need``, for want of GPUs if none is needed; None where none has room."""
     fitting = [node for node in nodes if node.holds(need) and machine in (None, node.id)]
     return max(fitting, key=lambda node: (need.gpus > 0 or node.gpus == 0, node.cpus), default=None)
+
+
+def nodes_at(address: str) -> list[Node]:
+    """The nodes of the cluster there, which is left again; UserError where there is none."""
+    ray = require_ray()
+    _connect(ray, address)
+    try:
+        return _alive(ray)
+    finally:
+        ray.shutdown()
+
+
+def _alive(ray: ModuleType) -> list[Node]:
+    return [
+        Node(
+            one["NodeID"],
+            one["NodeManagerAddress"],
+            int(one["Resources"].get("CPU", 0)),
+            int(one["Resources"].get("GPU", 0)),
+        )
+        for one in ray.nodes()
+        if one["Alive"]
+    ]
 
 
 class RayPool:
@@ -92,7 +123,7 @@ class RayPool:
         self._count = 0
         _connect(self.ray, address or AUTO)
         self._run = self.ray.remote(run_task)
-        self._nodes = self._alive()
+        self._nodes = _alive(self.ray)
 
     def __enter__(self) -> "RayPool":
         return self
@@ -102,18 +133,6 @@ class RayPool:
         for reference, _, _ in self._sent.values():
             self.ray.cancel(reference, force=True)
         self.ray.shutdown()
-
-    def _alive(self) -> list[Node]:
-        return [
-            Node(
-                one["NodeID"],
-                one["NodeManagerAddress"],
-                int(one["Resources"].get("CPU", 0)),
-                int(one["Resources"].get("GPU", 0)),
-            )
-            for one in self.ray.nodes()
-            if one["Alive"]
-        ]
 
     def check(self, cells: Sequence[Cell]) -> None:
         """UserError, before anything runs, where the nodes can't run the cells as they stand."""
@@ -151,7 +170,7 @@ class RayPool:
         return self._count
 
     def wait(self, timeout_s: float) -> list[tuple[int, Delivery | Lost]]:
-        self._nodes = self._alive()
+        self._nodes = _alive(self.ray)
         if not self._sent:
             time.sleep(timeout_s)
             return []

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch._dynamo
 
+from backbones.cache import KVCache
 from backbones.products import PackedLinear, can_pack
 from harness.cell.cell import Cell
 from harness.subject import compiled
@@ -56,12 +57,60 @@ def test_recorded_passes_count_as_graphs_with_their_time(lpd):
     subject = load(prepare(lpd))
     recorded = compiled.record_passes(subject.network, BakedPasses())
     assert compiled.graphs(recorded) == compiled.graphs()
-    run_batch(subject, (0, 1))
-    assert recorded.passes == 6
-    assert compiled.graphs(recorded) == compiled.graphs() + 6
+    run_batch(dataclasses.replace(subject, recorded=recorded), (0, 1))
+    passes, draws = recorded.parts
+    assert (passes.calls, draws.calls) == (6, 6)
+    assert recorded.passes == len(passes.made) + len(draws.made) <= 12
+    assert compiled.graphs(recorded) == compiled.graphs() + recorded.passes
+    assert (recorded.nbytes, recorded.cache_parts) == (0, 1)
     seconds = compiled.compile_s(recorded)
     assert seconds is not None
     assert seconds >= recorded.seconds > 0
+
+
+def test_a_cache_is_read_in_the_fewest_parts_that_are_as_fast(lpd):
+    assert compiled.fewest({1: 1.04, 2: 1.0, 4: 1.2}) == 1
+    assert compiled.fewest({1: 2.0, 2: 1.5, 4: 1.04, 8: 1.0}) == 4
+    cache = KVCache(prepare(lpd).config.trunk, 2, 40, torch.float32, torch.device("cpu"))
+    seconds = compiled.reading_seconds(cache, calls=2)
+    assert set(seconds) == set(compiled.PARTS)
+    assert min(seconds.values()) > 0
+    assert compiled.NOTHING_RECORDED.nbytes is compiled.NOTHING_RECORDED.cache_parts is None
+
+
+class WholeGraphs:
+    """Passes compiled without a break, for their shapes alone."""
+
+    nbytes = 0
+
+    def record(self, run):
+        compiled_run = torch.compile(run, fullgraph=True, dynamic=False, backend="eager")
+        outputs = tuple(output.clone() for output in compiled_run())
+
+        def replay():
+            for output, again in zip(outputs, compiled_run(), strict=True):
+                output.copy_(again)
+
+        return replay, outputs
+
+
+@torch._dynamo.config.patch(recompile_limit=compiled.RECOMPILE_LIMIT)
+@pytest.mark.parametrize(
+    "name", ["raster", pytest.param("arpg", marks=SLOW), pytest.param("sjd", marks=SLOW)]
+)
+def test_a_recorded_pass_is_one_graph_that_serves_all_its_steps(name, lpd):
+    cell = dataclasses.replace(lpd, strategy=name, steps=None)
+    subject = load(prepare(cell))
+    expected = run_batch(subject, (0, 1)).decoded
+    subject = dataclasses.replace(subject, recorded=compiled.record_passes(subject.network, WholeGraphs()))
+    before = compiled.graphs()
+    found = run_batch(subject, (0, 1)).decoded
+    assert torch.equal(found.tokens, expected.tokens)
+    assert compiled.graphs() - before == subject.recorded.passes
+    if name == "raster":
+        assert subject.recorded.passes == 2
+    run_batch(subject, (0, 1))
+    assert compiled.graphs() - before == subject.recorded.passes
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,11 @@ def test_a_ray_run_equals_the_local_one(cluster, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_dry_run_shows_the_nodes(cluster):
+    nodes = ray_pool.nodes_at(cluster.address)
+    assert sorted((node.cpus, node.gpus) for node in nodes) == [(0, 0), (1, 0), (1, 0)]
+
+
 def test_cells_that_no_node_can_run_are_told_before_anything_runs(cluster, tmp_path):
     with RayPool(cluster.address, tmp_path) as pool:
         for wrong, words in (
