@@ -86,8 +86,8 @@ class Settings:
         joins=True,
         label="{} decoder",
     )
-    """What draws images from the controlled tier's codes: the tokenizer's ``own`` decoder, or the ``robust`` one
-    of the same encoder and codes, taught on codes of which some were wrong."""
+    """What draws images from the controlled tier's codes: the tokenizer's ``own`` decoder, or the ``robust``
+    one of the same encoder and codes, taught on codes of which some were wrong."""
     data: str = setting(
         "fashion", rule=text("fashion, idx:DIR or imagefolder:PATH"), before="mnist", shared="network"
     )

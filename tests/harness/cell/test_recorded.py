@@ -47,6 +47,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dtype": st.sampled_from(DTYPES),
     "device": st.sampled_from(["cpu", "cuda:1"]),
     "products": st.sampled_from(PRODUCTS),
+    "decoder": st.sampled_from(["own", "robust"]),
     "by_batch": st.booleans(),
     "compile": st.booleans(),
     "cuda_graphs": st.booleans(),

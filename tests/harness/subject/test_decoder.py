@@ -45,7 +45,5 @@ def test_the_same_tokens_become_other_images(zoo: str) -> None:
 
 
 def test_codes_of_another_tokenizer_have_no_robust_decoder(zoo: str) -> None:
-    with pytest.raises(
-        UserError, match="decoder = 'robust': expected 'own', for strategy 'raster'"
-    ):
+    with pytest.raises(UserError, match="decoder = 'robust': expected 'own', for strategy 'raster'"):
         finished(normalised(Cell("raster", network="llamagen-l-256", checkpoint="random", decoder="robust")))
