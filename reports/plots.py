@@ -112,19 +112,17 @@ def memory_against_batch(facet: Facet) -> Figure | None:
     return figure
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes NAME.png, NAME.svg and NAME.pdf, closes the figure and returns the first two paths."""
+def save_figure(figure: Figure, folder: Path, name: str) -> Path:
+    """Writes NAME.png and the same in the other ``FORMATS``, closes the figure, returns the PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    png, svg, pdf = (folder / f"{name}.{form}" for form in ("png", "svg", "pdf"))
     with plt.rc_context(style.RC):
         figure.canvas.draw()
         box = figure.get_tightbbox().padded(_MARGIN)
-        figure.set_layout_engine("none")  # laid out once, for all three
-        figure.savefig(png, bbox_inches=box)
-        figure.savefig(svg, bbox_inches=box, metadata={"Date": None})
-        figure.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None})
+        figure.set_layout_engine(None)  # laid out once; with one in place each format is drawn twice
+        for form, metadata in FORMATS.items():
+            figure.savefig(folder / f"{name}.{form}", bbox_inches=box, metadata=metadata)
     plt.close(figure)
-    return png, svg
+    return folder / f"{name}.png"
 
 
 def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np.ndarray:
@@ -135,6 +133,8 @@ def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np
     return kept[np.argsort(x[kept], kind="stable")]
 
 
+FORMATS: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Endings of a figure's files, and what they tell beside it: no date, so equal figures are equal files."""
 _MARGIN = 0.12
 """Inches around a figure's content."""
 _TICK_ROOM = 1.13

@@ -121,7 +121,7 @@ def _draw(one: Drawing, prefix: str, section: Section, figures: Path) -> None:
     if figure is None and one.lacking is None:
         section.missing.append(f"{one.title}: nothing was measured for it")
         return
-    png = None if figure is None else plots.save_figure(figure, figures, stem)[0]
+    png = None if figure is None else plots.save_figure(figure, figures, stem)
     caption = section.facet.caption
     picture = Picture(stem, one.title, png, caption, one.about, one.on_page, one.said, one.lacking)
     section.pictures.append(picture)
@@ -132,7 +132,7 @@ def _edited(source: Path, figures: Path) -> list[Picture]:
     found = []
     for edits in load_edits(source):
         stem = f"editing-{file_stem(edits.strategy)}"
-        png, _ = plots.save_figure(pictures.edit_grid(edits), figures, stem)
+        png = plots.save_figure(pictures.edit_grid(edits), figures, stem)
         title = f"Around given tokens: {edits.strategy}"
         about = "Real images of which a part was given; the grey part was drawn anew."
         found.append(Picture(stem, title, png, edits.caption, about))

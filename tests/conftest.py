@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--kills", type=int, default=50, help="kills of the slow kill test (default: 50)")
     parser.addoption("--kill-seed", type=int, default=0, help="chooses victims and instants (default: 0)")
+
+
+def pytest_collection_finish() -> None:
+    """What all tests share is no garbage: the collection before every timed batch passes over it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from harness.machine.environment import environment
+from tests.quick_figures import quick_figures  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -243,6 +243,7 @@ def test_a_row_names_no_file_outside_the_results(path: str, tmp_path: Path) -> N
     assert len(found.problems) == 1
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_edits_of_another_folder_write_into_none(tmp_path: Path) -> None:
     results = tmp_path / "a" / "results"
     (results / "artifacts").mkdir(parents=True)

@@ -14,6 +14,7 @@ SLOW = ("report", "row-tables", "inline-cell", "image", "artifacts", "checkpoint
 """Targets of which the ordinary suite tries fewer inputs."""
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_damaged_inputs_are_refused_in_one_line(
     name: str, tmp_path: Path, request: pytest.FixtureRequest

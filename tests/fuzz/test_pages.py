@@ -12,6 +12,7 @@ from tests.fuzz.pages import HOSTILE, check_everything, hostile_rows
 _PIECES = st.sampled_from(
     [*HOSTILE, *"<>&\"'`*_[]()|\\$#~!-\n\x1b\x9b\u202e{}%", "</", "](", "[/", "://", "www."]
 )
+pytestmark = pytest.mark.usefixtures("quick_figures")
 TEXTS = st.lists(_PIECES, min_size=1, max_size=4).map("".join)
 
 

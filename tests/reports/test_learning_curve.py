@@ -156,6 +156,7 @@ def test_what_is_missing_is_said() -> None:
         assert not learning.is_taught(untaught)
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_report_shows_it_and_says_what_is_missing(tmp_path: Path) -> None:
     for name, told, rows in (("whole", True, ROWS), ("old", False, ROWS[:1])):
         store = ResultStore(tmp_path / name)
@@ -169,7 +170,7 @@ def test_the_report_shows_it_and_says_what_is_missing(tmp_path: Path) -> None:
     whole, old = ((tmp_path / name / "report" / "report.html").read_text() for name in ("whole", "old"))
     assert "between 50,000 and 100,000 training images" in whole
     assert SWEEP not in whole
-    assert (tmp_path / "whole" / "report" / "figures" / "learning.svg").is_file()
+    assert (tmp_path / "whole" / "report" / "figures" / "learning.png").is_file()
     assert f'<code class="copy">{SWEEP}</code>' in old
     assert SWEEP in (tmp_path / "old" / "report" / "report.md").read_text()
-    assert not (tmp_path / "old" / "report" / "figures" / "learning.svg").exists()
+    assert not (tmp_path / "old" / "report" / "figures" / "learning.png").exists()

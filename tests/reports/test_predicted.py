@@ -126,6 +126,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_report_shows_prediction_and_waterfall(folder, tmp_path):
     page = write_report(folder, tmp_path / "report").read_text()
     text = (tmp_path / "report" / "report.md").read_text()

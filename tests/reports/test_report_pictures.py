@@ -268,10 +268,11 @@ def test_colours_follow_the_order_of_introduction(monkeypatch: pytest.MonkeyPatc
     assert sorted(names, key=style.rank) == ["real", "reconstruction", "spiral", "raster", "lpd"]
 
 
-def test_saved_figures_are_png_and_svg(facet: Facet, tmp_path: Path) -> None:
+def test_saved_figures_are_png_svg_and_pdf(facet: Facet, tmp_path: Path) -> None:
     figure = plots.memory_against_batch(facet)
     assert figure is not None
-    png, svg = plots.save_figure(figure, tmp_path / "figures", "memory")
+    png = plots.save_figure(figure, tmp_path / "figures", "memory")
     assert png.read_bytes()[:4] == b"\x89PNG"
-    assert "</svg>" in svg.read_text()
+    assert "</svg>" in png.with_suffix(".svg").read_text()
+    assert png.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
     assert not plt.get_fignums()

@@ -124,6 +124,7 @@ def test_markdown_pictures_exist_and_csv_has_every_row(report: Path, sweep: Path
         assert len(list(csv.DictReader(file))) == len(load_rows(sweep))
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_missing_artifacts_are_named(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     row = sweep_rows()[6]
@@ -136,6 +137,7 @@ def test_missing_artifacts_are_named(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_failures_alone_still_make_a_report(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     for row in (*anchor_rows(), dataclasses.replace(failed_row(), quality=None)):
@@ -186,6 +188,7 @@ def test_no_torch_is_imported(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_report_shows_a_stored_demonstration(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     for row in anchor_rows():

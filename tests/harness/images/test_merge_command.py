@@ -14,7 +14,10 @@ from harness.images.shards import Shards
 from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import Outcome
 from harness.sweep.row import done_rows, make_row
+from reports.frame import facets
+from reports.site import write_report
 from results.store import ResultStore, load_rows
+from tests.quick_figures import quick_figures  # noqa: F401
 
 CELL = Cell("lpd", network="lpd-l-256", images=4, threads=1)
 
@@ -109,10 +112,7 @@ def test_nothing_is_merged_into_a_folder_in_which_a_sweep_runs(tmp_path, capsys)
     assert len(load_rows(out)) == 1
 
 
-def test_the_report_of_a_merged_folder_has_a_section_per_machine(tmp_path):
-    from reports.frame import facets
-    from reports.site import write_report
-
+def test_the_report_of_a_merged_folder_has_a_section_per_machine(tmp_path, quick_figures):  # noqa: F811
     a, b, out = machine(tmp_path / "a"), machine(tmp_path / "b", "EPYC", 1), tmp_path / "out"
     assert main(["merge", str(a), str(b), "--into", str(out)]) == 0
     split = facets(load_rows(out))
