@@ -19,6 +19,7 @@ from harness.cell import sweep_file
 from harness.cell.cell import default_values
 from harness.cli import COMMANDS
 from harness.subject.method import kind_of
+from harness.weights import zoo
 from pardec import load_rows
 from results.schema import Row
 from results.settings import DECLARED, Settings
@@ -136,6 +137,21 @@ def training_noise() -> str:
         values = [(row.quality or {})[metric]["value"] for row in pair]
         told.append(f"{pair[0].label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}")
     return f"Two training seeds of one recipe have `{metric}` of: {'; '.join(told)}.\n"
+
+
+def marks() -> str:
+    """Validation loss of every trained network at its marks."""
+    cards = [zoo.read_card(name).content for name in zoo.names()]
+    losses = {(card["strategy"], card["recipe"]["seed"]): card for card in cards}
+    names = sorted({mark["mark"] for card in cards for mark in card["marks"]})
+    titles = registry.titles()
+    lines = []
+    for (strategy, seed), card in sorted(losses.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]):
+        told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
+        title = titles[strategy] + (f", seed {seed}" if seed else "")
+        certain = f"{100 * card['near_certain']:.0f} %"
+        lines.append([title, *(told.get(mark, "") for mark in names), certain])
+    return table(["network", *(f"{mark}x" for mark in names), "near certain"], lines)
 
 
 # From what the code declares --------------------------------------------------------------------------------
@@ -292,6 +308,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "controlled": controlled,
     "full-size": full_size,
     "training-noise": training_noise,
+    "marks": marks,
     "strategies": strategies,
     "titles": titles,
     "kinds": kinds,
