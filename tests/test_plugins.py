@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from harness.cli import main
+from strategies.decoding import registry
+
 SPIRAL = Path(__file__).parent / "plugins" / "spiral.py"
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_plugins", {})
 
 
 def pardec(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -41,15 +51,14 @@ def test_an_entry_point_is_listed_and_explained(tmp_path: Path) -> None:
     assert "16" in explained.stdout
 
 
-def test_a_file_is_explained() -> None:
+def test_a_file_is_explained(no_plugins: None, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random")
-    explained = pardec(*words, "--plugin", os.fspath(SPIRAL))
-    assert explained.returncode == 0, explained.stderr
-    assert "319,845,376" in explained.stdout
+    assert main([*words, "--plugin", os.fspath(SPIRAL)]) == 0
+    assert "319,845,376" in capsys.readouterr().out
 
 
-def test_without_the_plugin_the_name_is_unknown() -> None:
-    refused = pardec("explain", "strategy=spiral,steps=16")
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
-    assert "unknown strategy 'spiral'" in refused.stderr
+def test_without_the_plugin_the_name_is_unknown(no_plugins: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "strategy=spiral,steps=16"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert "unknown strategy 'spiral'" in error

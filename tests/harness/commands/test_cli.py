@@ -14,37 +14,41 @@ from harness.cli import COMMANDS, main
 from harness.sweep.process import ROOT
 from reports.artifacts import load_artifacts
 from results.store import load_rows
+from tests.quick_figures import quick_figures  # noqa: F401
 
 HEAVY = ("torch", "pandas", "matplotlib", "scipy", "torchvision")
 IMPORTS = """
 import sys
 from harness.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit:
-    pass
-print("\\nHEAVY", [name for name in {heavy} if name in sys.modules])
+for words in {calls}:
+    try:
+        main(words)
+    except SystemExit:
+        pass
+    print("\\nHEAVY", [name for name in {heavy} if name in sys.modules])
 """
 
 
-def heavy_imports(*arguments: str) -> str:
-    code = IMPORTS.format(heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+def heavy_imports(*calls: list[str]) -> list[str]:
+    """What has been imported after each of the calls, all in one new process."""
+    code = IMPORTS.format(heavy=HEAVY, calls=calls)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.rpartition("HEAVY ")[2].strip()
+    found = re.findall(r"^HEAVY (.*)$", done.stdout, re.MULTILINE)
+    assert len(found) == len(calls)
+    return found
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["sweep", "--help"], ["train", "--help"], ["fetch"]]
-)
-def test_help_and_list_import_nothing_heavy(arguments):
-    assert heavy_imports(*arguments) == "[]"
+def test_help_and_list_import_nothing_heavy():
+    calls = [["--help"], ["list"], ["sweep", "--help"], ["train", "--help"], ["fetch"]]
+    assert heavy_imports(*calls) == ["[]"] * len(calls)
 
 
 def test_report_and_compare_import_no_torch(tmp_path):
+    """One after the other in one process, so that torch names the one that brought it."""
     folder = str(tmp_path)
-    for arguments in (["report", "--results", folder], ["compare", folder, folder], ["claims"]):
-        assert "torch" not in heavy_imports(*arguments)
+    calls = [["report", "--results", folder], ["compare", folder, folder], ["claims"]]
+    assert [("torch" in names) for names in heavy_imports(*calls)] == [False] * 3
 
 
 def test_list_names_strategies_networks_and_sweeps(capsys):
@@ -222,7 +226,7 @@ steps = 3
 """
 
 
-def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo):
+def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo, quick_figures):  # noqa: F811
     """Real workers: an anchor, a cell, and a cell whose weights are broken."""
     zoo = tmp_path / "zoo"
     zoo.mkdir()

@@ -95,15 +95,23 @@ def test_training_is_seeded_and_leaves_the_global_stream_alone(tmp_path, data):
     assert card["budget"]["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    ("count", "within", "least"),
+    [
+        (1500, 0.03, 0.89),  # 4 standard errors of a share of 0.92 over so many images
+        pytest.param(10_000, 0.002, 0.92, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("role", "load"), [("features", load_features), ("judge", load_judge)])
-def test_zoo_classifiers_are_as_good_as_their_cards_say(role, load):
+def test_zoo_classifiers_are_as_good_as_their_cards_say(role, load, count, within, least):
     network, card = load(), json.loads((ZOO / f"{role}.json").read_text())
-    held_out = load_dataset("fashion", "held-out")
+    held_out = load_dataset("fashion", "held-out").first(count)
     assert card["weights"]["sha256"] == network.sha256
     assert network.config == classifier_config(role, 10)
     found = accuracy(network, held_out.images, held_out.labels)
-    assert found == pytest.approx(card["accuracy"]["held_out"], abs=0.002)
-    assert found >= 0.92
+    assert found == pytest.approx(card["accuracy"]["held_out"], abs=within)
+    assert found >= least
+    assert card["accuracy"]["held_out"] >= 0.92
     assert card["accuracy"]["held_out_reconstructed"] >= 0.90
 
 

@@ -33,9 +33,23 @@ def forget_graphs():
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("products", ["plain", pytest.param("packed", marks=[ONEDNN, SLOW])])
+FAST = [("lpd", "plain"), ("arpg", "packed")]
+
+
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=SLOW) for name in ("raster", "randar")), "rar", "lpd", "arpg"]
+    ("name", "products"),
+    [
+        pytest.param(
+            name,
+            products,
+            marks=[
+                *([ONEDNN] if products == "packed" else []),
+                *([] if (name, products) in FAST else [SLOW]),
+            ],
+        )
+        for name in ("raster", "rar", "lpd", "arpg", "randar")
+        for products in ("plain", "packed")
+    ],
 )
 def test_compiled_trunks_give_the_same_tokens_in_few_graphs(name, products, lpd):
     cell = dataclasses.replace(lpd, strategy=name, steps=None, products=products)
