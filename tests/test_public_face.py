@@ -90,14 +90,14 @@ def pip(arguments: list[str]) -> None:
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path):
-    """All but the pictures of the README, networks of earlier marks, states of unfinished training."""
+    """All but the pictures of the README and networks of earlier marks."""
     held = set(zipfile.ZipFile(wheel).namelist())
     ours = {
         path.relative_to(ROOT).as_posix()
         for package in BELOW
         for path in (ROOT / package).rglob("*")
         if path.is_file()
-        and not {"__pycache__", "runs", "gallery", "marks", "unfinished"} & set(path.relative_to(ROOT).parts)
+        and not {"__pycache__", "runs", "gallery", "marks"} & set(path.relative_to(ROOT).parts)
     }
     assert len(ours) > 200
     assert ours - held == set()
