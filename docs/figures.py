@@ -129,14 +129,16 @@ def full_size() -> str:
 
 def training_noise() -> str:
     """How far a second training seed moves a distance."""
-    rows = baseline("training-seeds")
+    pairs: dict[tuple[str, float | None, int], list[Row]] = {}
+    for row in baseline("training-seeds"):
+        pairs.setdefault((row.label, row.steps, row.images), []).append(row)
     told = []
-    for strategy, steps in dict.fromkeys((row.strategy, row.steps) for row in rows):
-        pair = [row for row in rows if (row.strategy, row.steps) == (strategy, steps)]
-        metric = f"fd_fashion@{pair[0].images}"
-        values = [(row.quality or {})[metric]["value"] for row in pair]
-        told.append(f"{pair[0].label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}")
-    return f"Two training seeds of one recipe have `{metric}` of: {'; '.join(told)}.\n"
+    for (label, steps, images), pair in pairs.items():
+        values = [(row.quality or {})[f"fd_fashion@{images}"]["value"] for row in pair]
+        told.append(
+            f"`fd_fashion@{images}` of {label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}"
+        )
+    return f"Two training seeds of one recipe: {'; '.join(told)}.\n"
 
 
 def marks() -> str:
@@ -146,7 +148,9 @@ def marks() -> str:
     names = sorted({mark["mark"] for card in cards for mark in card["marks"]})
     titles = registry.titles()
     lines = []
-    for (strategy, seed), card in sorted(losses.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]):
+    for (strategy, seed), card in sorted(
+        losses.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]
+    ):
         told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
         title = titles[strategy] + (f", seed {seed}" if seed else "")
         certain = f"{100 * card['near_certain']:.0f} %"

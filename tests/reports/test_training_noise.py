@@ -112,11 +112,10 @@ def test_one_network_has_no_noise_of_training(tmp_path: Any, monkeypatch: pytest
     assert found[METRIC].words.endswith("within training noise)")
 
 
-def test_the_recorded_rows_hold_two_seeds_of_raster_and_lpd() -> None:
-    rows = RECORDED()
-    assert {(row.strategy, row.training_seed) for row in rows} == {
-        (name, seed) for name in ("raster", "lpd") for seed in (0, 1)
-    }
-    moved = TrainingNoise(tuple(seed_pairs(rows))).moved(METRIC, rows[:1])
-    assert moved.keys() == {"raster, 64 steps", "lpd, 10 steps", "lpd, 6 steps"}
+@pytest.mark.parametrize("images", [256, 500, 1000])
+def test_the_recorded_rows_hold_two_seeds_for_the_sweeps_numbers_of_images(images: int) -> None:
+    rows = [row for row in RECORDED() if row.images == images]
+    assert {(row.strategy, row.training_seed) for row in rows} == {("raster", 0), ("raster", 1)}
+    moved = TrainingNoise(tuple(seed_pairs(rows))).moved(f"fd_fashion@{images}", rows[:1])
+    assert moved.keys() == {"raster, 256 steps"}
     assert all(size > 0 for size in moved.values())
