@@ -135,9 +135,8 @@ def training_noise() -> str:
     told = []
     for (label, steps, images), pair in pairs.items():
         values = [(row.quality or {})[f"fd_fashion@{images}"]["value"] for row in pair]
-        told.append(
-            f"`fd_fashion@{images}` of {label} in {steps:g} steps {' and '.join(f'{value:.3f}' for value in values)}"
-        )
+        both = " and ".join(f"{value:.3f}" for value in values)
+        told.append(f"`fd_fashion@{images}` of {label} in {steps:g} steps {both}")
     return f"Two training seeds of one recipe: {'; '.join(told)}.\n"
 
 
