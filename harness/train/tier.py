@@ -124,6 +124,8 @@ def train_tier(
             ):
                 if mine:
                     train_to_mark(trainer_of(name, recipe, given, runs), level, given, folder, stop)
+                if stop.requested:  # as the last step was done: nothing is begun after it
+                    raise SystemExit(f"stopped after {name}")
 
 
 def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:

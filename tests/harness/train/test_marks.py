@@ -268,6 +268,20 @@ def test_all_networks_reach_a_level_before_one_goes_on(tmp_path, material, monke
     ]  # fmt: skip
 
 
+def test_a_stop_at_the_end_of_a_network_begins_no_other(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    stored = []
+
+    def stopped_while_stored(run, mark, *_):
+        stored.append(run.strategy.name)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("harness.train.tier.store_mark", stopped_while_stored)
+    with pytest.raises(SystemExit, match="stopped after raster"):
+        train_tier(("raster", "lpd"), RECIPE, material, tmp_path / "zoo", tmp_path / "runs")
+    assert stored == ["raster"]
+
+
 def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material, monkeypatch):
     monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
     folder, runs = tmp_path / "zoo", tmp_path / "runs"
