@@ -21,6 +21,7 @@ from harness.cli import COMMANDS
 from harness.subject.method import kind_of
 from harness.weights import zoo
 from pardec import load_rows
+from reports.naming import series_label
 from results.schema import Row
 from results.settings import DECLARED, Settings
 from strategies.decoding import registry
@@ -60,8 +61,10 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
 
 
 def controlled() -> str:
-    """The main job: one cell a strategy at its paper's steps, beside both anchors."""
-    rows = baseline("quick")
+    """Every strategy of the main job at its paper's steps and its card's guidance, beside both anchors."""
+    asked = {(cell.strategy, cell.steps) for cell in sweep_file.load("quick").cells}
+    rows = [row for row in baseline("iso-quality") if row.tier == "anchor" or is_tuned(row)]
+    rows = [row for row in rows if {(row.strategy, row.steps), (row.strategy, None)} & asked]
     metric = f"fd_fashion@{rows[0].images}"
     (raster,) = [row for row in rows if row.strategy == "raster"]
     assert raster.throughput_images_per_s
@@ -70,7 +73,7 @@ def controlled() -> str:
         found, speed = (row.quality or {})[metric], row.throughput_images_per_s
         lines.append(
             [
-                row.label,
+                series_label(row, rows),
                 f"{row.steps:.3g}" if row.steps else "",
                 f"{row.tokens_processed:.0f}" if row.tokens_processed else "",
                 f"{speed / raster.throughput_images_per_s:.2f}" if speed else "",
@@ -88,6 +91,11 @@ def controlled() -> str:
     ]
     cells = [row for row in rows if row.tier != "anchor"]
     return table(headings, lines) + "\n" + setting_of(cells) + "\n"
+
+
+def is_tuned(row: Row) -> bool:
+    """Whether a row has the guidance that its network's card records."""
+    return bool(row.guidance == zoo.read_card(row.network).content["guidance"]["chosen"])
 
 
 def setting_of(rows: Sequence[Row]) -> str:
