@@ -3,6 +3,7 @@
 These head a report, for a single-point speed-up says nothing of the quality it was bought with.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -130,7 +131,7 @@ def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: st
 
 @dataclass(frozen=True)
 class Against:
-    """Every cell against the first: by quantity, with verdicts that hold over all that is shown."""
+    """Every cell against ``base``: by quantity, with verdicts that hold over all that is shown."""
 
     base: Row
     quantities: tuple[str, ...]
@@ -140,10 +141,12 @@ class Against:
 def against_first(
     cells: Sequence[Row], beside: Mapping[str, Artifacts], noise: TrainingNoise
 ) -> Against | None:
-    """The first metric, accuracy and speed of every cell against the first; None without a second."""
+    """The first metric, accuracy and speed of every cell against the first of its strategy's settings, or the
+    best of them where several were measured; None without a second cell."""
     if len(cells) < 2:
         return None
-    base, others = cells[0], cells[1:]
+    base = _best_of_first(cells)
+    others = [row for row in cells if row is not base]
     shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
     pairs: list[tuple[Row, list[Difference]]] = []
     for row in others:
@@ -154,6 +157,22 @@ def against_first(
     remaining = iter(judged([one for _, found in pairs for one in found]))
     decided = tuple((row, {one.name: next(remaining) for one in found}) for row, found in pairs)
     return Against(base, tuple(shown), decided)
+
+
+def _best_of_first(cells: Sequence[Row]) -> Row:
+    """Of the cells with the first one's strategy and label, that of the best first metric."""
+    first, names = cells[0], metrics(cells)
+    if not names:
+        return first
+    sign = 1 if lower_is_better(names[0]) else -1
+
+    def badness(row: Row) -> float:
+        metric = (row.quality or {}).get(names[0])
+        return math.inf if metric is None or metric["value"] is None else sign * metric["value"]
+
+    return min(
+        (row for row in cells if (row.strategy, row.label) == (first.strategy, first.label)), key=badness
+    )
 
 
 def difference_table(

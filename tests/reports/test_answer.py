@@ -114,3 +114,20 @@ def test_without_quality_speed_alone_is_told():
 
 def test_nothing_measured_is_said_to_be_nothing():
     assert said([*anchor_rows(), failed_row()])[0].text == "Nothing can be said: no cell was measured."
+
+
+def test_cells_stand_against_the_best_setting_of_the_first_strategy():
+    rows = [
+        cell(0, "raster", 64, 30.0, 60.0, 0.0, guidance=1.0),
+        cell(1, "raster", 64, 10.0, 60.0, 0.0, guidance=1.5),
+        cell(2, "raster", 64, 20.0, 60.0, 0.0, guidance=3.0),
+        cell(3, "lpd", 20, 12.0, 200.0),
+    ]
+    against = against_first(rows, {}, TrainingNoise())
+    assert against is not None
+    assert against.base.guidance == 1.5
+    assert [row.cell for row, _ in against.found] == [rows[at].cell for at in (0, 2, 3)]
+    unscored = [without(row, "quality") for row in rows]
+    found = against_first(unscored, {}, TrainingNoise())
+    assert found is not None
+    assert found.base == unscored[0]
