@@ -24,10 +24,12 @@ Named = tuple[list[Label], list[np.ndarray]]
 
 
 def figure(facet: Facet, stored: Stored) -> Figure | None:
-    """Validation loss of every mark, and quality at the paper's steps; None where rows tell of neither."""
+    """Validation loss of every mark, and quality at the paper's steps where some network has several marks;
+    None where rows tell of neither."""
     runs, metric = learning.runs(facet, stored), next(iter(metrics(facet.cells)), None)
     series = learning.series(facet, metric) if metric else []
-    panels = [name for name, shown in (("loss", runs), ("quality", series)) if shown]
+    curved = any(len(one.rows) > 1 for one in series)
+    panels = [name for name, shown in (("loss", runs), ("quality", curved)) if shown]
     if not panels:
         return None
     with plt.rc_context(style.RC):

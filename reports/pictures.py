@@ -120,7 +120,8 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
     for spine in axes.spines.values():
         spine.set_visible(False)
     name = "\n".join(textwrap.wrap(label, 20))
-    axes.set_title(f"{name}\n{steps} steps", color=style.colour(row.strategy), fontsize=9.5, loc="center")
+    told = f"{steps} steps" if row.steps is None else steps_text(row)
+    axes.set_title(f"{name}\n{told}", color=style.colour(row.strategy), fontsize=9.5, loc="center")
     if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
             if step < 0:
