@@ -155,7 +155,7 @@ class ReplayedTrunk:
         view: View,
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        modulations: Sequence[Tensor] | Tensor | None = None,
+        modulations: Sequence[Tensor] | None = None,
         asked: int | None = None,
     ) -> Tensor:
         """As ``Trunk.forward``. ``shared`` must lie in a kept cache, for it is read where it is."""
@@ -168,7 +168,7 @@ class ReplayedTrunk:
             *((tensor.data_ptr(), tensor.shape) for tensor in shared or ()),
             asked,
         )
-        parts, in_one = 2 + len(VIEW_FIELDS), isinstance(modulations, Tensor)
+        parts = 2 + len(VIEW_FIELDS)
 
         def forward(fed: Sequence[Tensor | None]) -> Outputs:
             x, phases = fed[:2]
@@ -177,12 +177,11 @@ class ReplayedTrunk:
                 for name, tensor in zip(VIEW_FIELDS, fed[2:parts], strict=True)
                 if tensor is not None
             }
-            made = fed[parts] if in_one else [tensor for tensor in fed[parts:] if tensor is not None] or None
+            made = [tensor for tensor in fed[parts:] if tensor is not None] or None
             assert x is not None
             return (self.forward(x, phases, replace(view, **inside), cache, shared, made, asked),)
 
-        modulated = (modulations,) if isinstance(modulations, Tensor) else modulations or ()
-        fed = (x, phases, *map(_tensor, seen.values()), *modulated)
+        fed = (x, phases, *map(_tensor, seen.values()), *(modulations or ()))
         return self.recordings.run(fixed, fed, forward)[0]
 
 

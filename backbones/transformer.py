@@ -113,7 +113,7 @@ def run_blocks(
     view: View,
     caches: Sequence[LayerCache] | None = None,
     shared: tuple[Tensor, Tensor] | None = None,
-    modulations: Sequence[Tensor] | Tensor | None = None,
+    modulations: Sequence[Tensor] | None = None,
     last: View | None = None,
 ) -> Tensor:
     """Consecutive blocks of a trunk, with the caches and modulations of these; else as ``Trunk.forward``.
@@ -153,7 +153,7 @@ class Trunk(nn.Module):
         view: View,
         cache: KVCache | None = None,
         shared: tuple[Tensor, Tensor] | None = None,
-        modulations: Sequence[Tensor] | Tensor | None = None,
+        modulations: Sequence[Tensor] | None = None,
         asked: int | None = None,
     ) -> Tensor:
         """Rows x [R, n, d] -> [R, n, d], or [R, asked, d] where only the last ``asked`` rows are read; of a
@@ -184,20 +184,13 @@ class Trunk(nn.Module):
         ends = {*range(self.at_once, len(self.blocks), self.at_once), len(self.blocks), self.tap or 0} - {0}
         return [slice(first, last) for first, last in pairwise([0, *sorted(ends)])]
 
-    def modulations(self, condition: Tensor) -> list[Tensor] | Tensor:
-        """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d]; without gradient as one tensor.
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """[R, n, 6d] for each block, from adaLN's SiLU'd vectors [R, n, d].
 
         Apart from the pass they belong to, for they need no input of it: a decode makes those of many steps
-        at once and so reads these weights, a third of the network's, as seldom. As one tensor those of a step
-        reach a recorded pass by one copy.
+        at once and so reads these weights, a third of the network's, as seldom.
         """
-        made = (block.modulation(condition) for block in self.blocks)  # type: ignore[operator]
-        if torch.is_grad_enabled():
-            return list(made)
-        whole = condition.new_empty(len(self.blocks), *condition.shape[:-1], 6 * self.config.width)
-        for at, one in enumerate(made):  # one after the other, so that they are never there twice
-            whole[at] = one
-        return whole
+        return [block.modulation(condition) for block in self.blocks]  # type: ignore[operator]
 
 
 class Network(nn.Module):

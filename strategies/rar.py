@@ -21,8 +21,6 @@ SPARE_STEPS = 100
 MODULATED_ROWS = 64
 """Rows of adaLN parts made at once, over images and steps: many, to read those weights seldom, few, to keep
 the parts small."""
-Modulated = tuple[list[Tensor] | Tensor, Tensor]
-"""Of the blocks and of the final norm."""
 
 
 class RARNetwork(Network):
@@ -80,14 +78,14 @@ class RARNetwork(Network):
         start = self.start.expand(len(x), -1, -1)
         return torch.cat([start + self.positions[:, :1] if self.learned else start, x], dim=1)
 
-    def modulations(self, labels: Tensor, at: slice | Tensor) -> Modulated:
+    def modulations(self, labels: Tensor, at: slice | Tensor) -> list[Tensor]:
         """What adaLN does at the sequence indices ``at``, a slice or [R, n], by class and index alone.
 
-        [R, n, 6d] for each block, and [R, n, 2d] for the final norm.
+        [R, n, 6d] for each block and [R, n, 2d] for the final norm.
         """
         steps = self.step_embeddings[:, at] if isinstance(at, slice) else self.step_embeddings[0][at]
         condition = F.silu(self.embeddings(self.class_ids(labels)).unsqueeze(1) + steps)  # [R, n, d]
-        return self.trunk.modulations(condition), self.final_modulation(condition)
+        return [*self.trunk.modulations(condition), self.final_modulation(condition)]
 
     def forward(
         self,
@@ -101,7 +99,7 @@ class RARNetwork(Network):
         """Logits [R, n, V] of embedded rows x [R, n, d], or of the last ``asked`` of them."""
         if not self.adaln:
             return self.head(self.norm(self.trunk(x, phases, view, cache, asked=asked))).float()
-        of_blocks, final = modulations.of(self, view.start, x.shape[1])
+        *of_blocks, final = modulations.of(self, view.start, x.shape[1])
         # The reverse of the blocks' order: scale, then shift.
         scale, shift = of_last(final, asked).chunk(2, dim=-1)
         x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks, asked=asked))
@@ -117,27 +115,22 @@ class Modulations:
     def __init__(self, labels: Tensor, ahead: int) -> None:
         self.labels, self.ahead = labels, ahead
         self.first = self.past = 0
-        self.made: Modulated | None = None
+        self.made: list[Tensor] = []
 
-    def of(self, network: RARNetwork, start: int | Tensor, rows: int) -> Modulated:
+    def of(self, network: RARNetwork, start: int | Tensor, rows: int) -> list[Tensor]:
         """Those of so many sequence indices from ``start`` on; [R]: where each row starts by itself."""
         if isinstance(start, int):
             return self.between(network, start, start + rows)
         return network.modulations(self.labels, start[:, None] + torch.arange(rows, device=start.device))
 
-    def between(self, network: RARNetwork, start: int, end: int) -> Modulated:
+    def between(self, network: RARNetwork, start: int, end: int) -> list[Tensor]:
         """Those of the sequence indices from ``start`` to ``end``, each [R, end - start, ...]."""
         if end > self.past:
             last = network.config.places + 1
             self.first, self.past = start, max(end, min(start + self.ahead, last))
-            self.made = None  # before as many come into being
+            self.made.clear()  # before as many come into being
             self.made = network.modulations(self.labels, slice(self.first, self.past))
-        assert self.made is not None
-        if (start, end) == (self.first, self.past):
-            return self.made
-        (of_blocks, final), here = self.made, slice(start - self.first, end - self.first)
-        assert isinstance(of_blocks, Tensor)  # a lesson is read whole
-        return of_blocks[:, :, here], final[:, here]
+        return [made[:, start - self.first : end - self.first] for made in self.made]
 
 
 class RARFeed:

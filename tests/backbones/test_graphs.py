@@ -18,7 +18,6 @@ from strategies.decoding.guidance import Guidance
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
-from tests.strategies.dressings import ADALN
 
 
 class Log(TorchDispatchMode):
@@ -106,20 +105,6 @@ def test_parts_of_a_cache_are_recordings_of_their_own(name):
     assert made[0] <= made[1]
     if name == "raster":
         assert made == [1, 2]
-
-
-@pytest.mark.parametrize("name", ["rar", "maskgit"])
-def test_adaln_reaches_a_recording_as_one_input(name):
-    """Of RAR a pass with the start vector and one for all other steps."""
-    case = subject(registry.get(name), ADALN)
-    expected = decoded(case, (0, 1), 16, Guidance(2.0))
-    (trunk,) = replay_trunks(case.network, BakedPasses())
-    for _ in range(2):
-        assert torch.equal(decoded(case, (0, 1), 16, Guidance(2.0)).tokens, expected.tokens)
-    made = trunk.recordings.made.values()
-    assert [one.inputs[-1].shape[:3] for one in made] == (
-        [(2, 4, 2), (2, 4, 1)] if name == "rar" else [(2, 4, 1)]
-    )
 
 
 @pytest.mark.parametrize("slots", [1, 8, 17, 256, 257, 680])

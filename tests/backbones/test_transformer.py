@@ -206,7 +206,7 @@ def test_slots_up_to_ones_own():
     ("view", "text"),
     [
         (View(start=torch.tensor([0, 1]), causal=True), "takes a mask"),
-        (View(start=torch.tensor([0, 1]), runs=((1, 1), (1, 2))), "takes a mask"),
+        (View(slots=torch.tensor([[0], [1]]), runs=((1, 1),)), "takes a mask"),
         (View(start=torch.tensor([0, 1]), slots=torch.tensor([[0], [1]])), "either start"),
         (View(slots=torch.tensor([[0], [1]])), "needs a mask"),
     ],

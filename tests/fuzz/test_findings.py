@@ -264,7 +264,7 @@ def test_tune_writes_no_card_outside_the_zoo(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((zoo.SHIPPED / name).read_bytes())
     before = (tmp_path / "lpd.json").read_bytes()
     rows = [dataclasses.replace(_ROW, network="zoo/../lpd", guidance=scale) for scale in (1.0, 2.0)]
-    with pytest.raises(UserError, match="without folders"):
+    with pytest.raises(UserError, match="expected zoo/NAME or zoo/marks/NAME"):
         tune.record(rows, tmp_path / "zoo")
     assert (tmp_path / "lpd.json").read_bytes() == before
 

@@ -30,6 +30,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "guidance_schedule": ("linear", "linear"),
     "guidance_power": (3.0, "guidance-power 3"),
     "guidance_interval": (4, "guidance-interval 4"),
+    "decoder": ("robust", "robust decoder"),
     "temperature": (0.5, "temperature 0.5"),
     "top_k": (7, "top-k 7"),
     "top_p": (0.25, "top-p 0.25"),
