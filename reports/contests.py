@@ -3,7 +3,6 @@
 These head a report, for a single-point speed-up says nothing of the quality it was bought with.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,6 +13,7 @@ from reports.differences import Difference, differences, judged, tally
 from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
 from reports.isoquality import TIME, Advantage, advantage, curve
+from reports.measured import best_of
 from reports.naming import display_name
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
@@ -145,7 +145,8 @@ def against_first(
     best of them where several were measured; None without a second cell."""
     if len(cells) < 2:
         return None
-    base = _best_of_first(cells)
+    of_first = [row for row in cells if (row.strategy, row.label) == (cells[0].strategy, cells[0].label)]
+    base = best_of(of_first, names[0]) if (names := metrics(cells)) else cells[0]
     others = [row for row in cells if row is not base]
     shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
     pairs: list[tuple[Row, list[Difference]]] = []
@@ -157,22 +158,6 @@ def against_first(
     remaining = iter(judged([one for _, found in pairs for one in found]))
     decided = tuple((row, {one.name: next(remaining) for one in found}) for row, found in pairs)
     return Against(base, tuple(shown), decided)
-
-
-def _best_of_first(cells: Sequence[Row]) -> Row:
-    """Of the cells with the first one's strategy and label, that of the best first metric."""
-    first, names = cells[0], metrics(cells)
-    if not names:
-        return first
-    sign = 1 if lower_is_better(names[0]) else -1
-
-    def badness(row: Row) -> float:
-        metric = (row.quality or {}).get(names[0])
-        return math.inf if metric is None or metric["value"] is None else sign * metric["value"]
-
-    return min(
-        (row for row in cells if (row.strategy, row.label) == (first.strategy, first.label)), key=badness
-    )
 
 
 def difference_table(

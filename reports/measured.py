@@ -1,9 +1,13 @@
 """A measured quantity of a row, by its field or metric name, with its interval and what pairs it."""
 
+import math
+from collections.abc import Iterable
+
 import numpy as np
 
 from reports.inference import Estimate
 from results.fields import Measure
+from results.metrics import kind_of
 from results.schema import FIELDS, Row
 
 TIMES = {
@@ -53,6 +57,17 @@ def estimate_of(row: Row, name: str) -> Estimate:
     entry = row.lossiness_bits if name == "lossiness_bits" else (row.quality or {})[name]
     assert entry is not None
     return value, entry["low"], entry["high"]
+
+
+def best_of(rows: Iterable[Row], metric: str) -> Row:
+    """The row with the best value of a quality metric, those without one last; the first of equals."""
+    sign = 1.0 if kind_of(metric).better == "lower" else -1.0
+
+    def badness(row: Row) -> float:
+        value = measured(row, metric)
+        return math.inf if value is None else sign * value
+
+    return min(rows, key=badness)
 
 
 def replicates_of(row: Row, metric: str) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from reports.claims import rounding
 from reports.comparability import SPEED_KEYS, Incomparable, quantity, require_comparable, row_keys
 from reports.differences import Difference, differences
 from reports.frame import metrics
-from reports.measured import estimate_of
+from reports.measured import best_of, estimate_of
 from reports.relations import Relation, relations
 from reports.training_noise import TrainingNoise
 from results.schema import Row
@@ -84,7 +84,7 @@ def _pair(own: Sequence[Row], baseline: Sequence[Row]) -> tuple[Row, Row, str] |
         whole = [group for group in groups.values() if all(group)]
         if whole:
             ours, theirs = max(whole, key=lambda group: group[0][0].images or 0)
-            return _best(ours, metric), _best(theirs, metric), metric
+            return best_of(ours, metric), best_of(theirs, metric), metric
     try:
         require_comparable((scored[0][0], scored[1][0]), keys)
     except Incomparable as error:
@@ -97,11 +97,6 @@ def _shared_metric(own: Sequence[Row], baseline: Sequence[Row]) -> str | None:
     shared = [name for name in metrics(own) if name in metrics(baseline)]
     alike = [name for name in shared if name.partition("@")[0] == shared[0].partition("@")[0]]
     return max(alike, key=lambda name: int(name.partition("@")[2]), default=None)
-
-
-def _best(rows: Sequence[Row], metric: str) -> Row:
-    sign = 1.0 if quantity(metric).lower_is_better else -1.0
-    return min(rows, key=lambda row: sign * estimate_of(row, metric)[0])
 
 
 @dataclass
@@ -167,6 +162,9 @@ class _Measured:
         sign = 1.0 if quantity(self.metric).lower_is_better else -1.0
         around = 0.0 if same else change.training or 0.0
         whole = abs(estimate_of(self.baseline, self.metric)[0])
+        if not whole:
+            self.unknown.append(f"the baseline's {self.metric} is 0, of which nothing is a share")
+            return
         low, high = sorted((sign * change.low, sign * change.high))
         low, high = (low - around) / whole, (high + around) / whole
         limit = self.relation.limit

@@ -19,7 +19,8 @@ from harness.cost.model import predict_cost
 from harness.cost.work import Unforeseeable
 from harness.machine.terminal import progress_bar
 from harness.measure.measure import count_flops
-from harness.subject.prepare import Prepared, predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import load
 from harness.sweep.find import find_cell
 from pardec.errors import UserError, visible

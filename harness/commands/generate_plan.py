@@ -13,7 +13,8 @@ from harness.images.shards import Shards
 from harness.images.stores import shard_length
 from harness.machine.distributed import launch
 from harness.subject.pins import finished
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from reports.escape import terminal
 from reports.fitting import DASH, print_fitting
 

@@ -54,7 +54,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -> None:
-    """Tokenizer, then networks from mark to mark, then what else is asked for of the new tier."""
+    """Tokenizer, then networks from mark to mark, then what else is asked for."""
     files = [target for target in targets if target in FILES]
     if options.all and not options.again:
         files = [target for target in files if not (folder / f"{target}.json").is_file()]

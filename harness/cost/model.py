@@ -16,7 +16,8 @@ from backbones.tokenizers import Tokenizer
 from harness.cost.cards import DeviceCard
 from harness.cost.work import META, DecodeWork, Operations, decode_work, tokenizer_work, unguided
 from harness.images.pixels import images_at_a_time
-from harness.subject.prepare import Prepared, predict
+from harness.subject.prediction import predict
+from harness.subject.prepare import Prepared
 from pardec.files import write_whole
 
 

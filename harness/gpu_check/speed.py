@@ -22,7 +22,8 @@ from harness.machine.environment import cpu_name
 from harness.machine.memory import PeakMemory
 from harness.measure.repeats import Budget, repeat
 from harness.subject.compiled import compile_trunks, record_passes
-from harness.subject.prepare import Prepared, predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
 from strategies.decoding import presets
 from strategies.decoding.meter import by_role

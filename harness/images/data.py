@@ -107,7 +107,7 @@ def _rows_of_split(labels: np.ndarray, split: str) -> np.ndarray:
 
 def files_of(spec: str) -> tuple[Path, list[Path]] | None:
     """The folder and files that a data set is read from, None for one that isn't the user's; UserError for
-    no path, or no files."""
+    no path, or an image folder without classes."""
     kind, _, rest = spec.partition(":")
     if kind == "imagefolder":
         folder = _parse_folder(rest, spec)[0]

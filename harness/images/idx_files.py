@@ -45,9 +45,8 @@ def read_fashion(split: str, folder: Path | None) -> tuple[np.ndarray, np.ndarra
     if folder is None:
         folder = SHIPPED if split == "held-out" else _downloaded()
     stem = STEMS[split]
-    images_file, labels_file = _pair(folder, stem)
-    images = read_idx(images_file, 3)  # [n, 28, 28]
-    labels = read_idx(labels_file, 1)
+    images = read_idx(_file(folder, f"{stem}-images-idx3-ubyte"), 3)  # [n, 28, 28]
+    labels = read_idx(_file(folder, f"{stem}-labels-idx1-ubyte"), 1)
     if len(images) != len(labels) or not len(labels) or labels.max() >= len(CLASSES):
         raise UserError(f"'{folder}': {len(images)} images and {len(labels)} labels of {stem} don't match")
     grey = resized(images, SIDE)[:, None]  # [n, 1, 32, 32]
@@ -55,20 +54,22 @@ def read_fashion(split: str, folder: Path | None) -> tuple[np.ndarray, np.ndarra
 
 
 def idx_files(folder: Path) -> list[Path]:
-    """The four files of a folder; UserError where one is missing."""
-    return [file for stem in STEMS.values() for file in _pair(folder, stem)]
+    """Those of the four files that a folder has; who reads one that is missing says so."""
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    found = (_found(folder, f"{stem}-{kind}") for stem in STEMS.values() for kind in kinds)
+    return [file for file in found if file is not None]
 
 
-def _pair(folder: Path, stem: str) -> tuple[Path, Path]:
-    """Files of the images and of the labels."""
-    return _file(folder, f"{stem}-images-idx3-ubyte"), _file(folder, f"{stem}-labels-idx1-ubyte")
+def _found(folder: Path, name: str) -> Path | None:
+    """The file or its gz, where there is one."""
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
 
 
 def _file(folder: Path, name: str) -> Path:
     """The file or its gz; UserError where the folder has neither."""
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
+    found = _found(folder, name)
+    if found is not None:
+        return found
     raise UserError(f"'{folder}' has no file {name}.gz or {name}")
 
 

@@ -24,7 +24,7 @@ from harness.measure.repeats import Budget, percentiles, repeat, warm_up
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
 from harness.subject import compiled
-from harness.subject.prepare import predict
+from harness.subject.prediction import predict
 from harness.subject.subject import PHASES, Gallery, Subject, run_batch
 from harness.weights.empty import on_meta
 from results.parts import NetworkUse
@@ -35,8 +35,6 @@ BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory a cell measures besides its own; at the first, latency."""
 _IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
 ONCE = "the images are generated once, and every time is taken once"
-MEMORY_PATIENCE_S = 20.0
-"""Of a cell whose images are generated once: a batch that takes longer is not run again for its memory."""
 Report = Callable[[float, str], None]
 
 
@@ -49,6 +47,8 @@ class Budgets:
     """At the cell's batch; the batches of its images are the first repeats."""
     latency: Budget = _LATENCY
     by_batch: Budget = _BY_BATCH
+    memory_patience_s: float = 20.0
+    """Of images that are generated once: a batch that takes longer is not run again for its memory."""
 
 
 @dataclass
@@ -168,7 +168,7 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     memory.settle()
     memory.reset()
     totals = _generate(subject, found, report, Budget(seconds=0.0, least=1))
-    if max(totals) <= MEMORY_PATIENCE_S:
+    if max(totals) <= budgets.memory_patience_s:
         report(1.0, "memory")
         memory.reset()
         run_batch(subject, range(min(own, cell.images)), after_step=memory.release)

@@ -32,7 +32,8 @@ from harness.regress.findings import Verdict, worst
 from harness.regress.quality import quality
 from harness.subject import compiled
 from harness.subject.pins import finished
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, Subject, load, run_batch
 from harness.sweep.process import Outcome, joined
 from harness.sweep.row import make_row

@@ -33,6 +33,7 @@ class ReplayedDraw:
     def __call__(
         self, logits: Tensor, weights: list[Tensor], numbers: Tensor, sampler: Sampler
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``draw_guided``, of the same shapes; a sampler of another kind draws without a recording."""
         if not isinstance(sampler, StreamSampler):
             return draw_guided(logits, weights, numbers, sampler)
 

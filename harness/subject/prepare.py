@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from backbones.cache import cache_bytes
 from backbones.checkpoints import read_checkpoint
 from backbones.config import NetworkConfig
 from backbones.products import can_pack
@@ -371,30 +370,6 @@ def check_device(device: str, dtype: str) -> None:
         raise UserError(f"device '{device}': this machine has {torch.cuda.device_count()} CUDA devices")
     if kind.type == "cpu" and dtype == "float16":
         raise UserError("dtype 'float16' needs a CUDA device; on the CPU: float32, bfloat16")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a cell will hold in memory, known before it runs."""
-
-    parameters: int
-    weight_bytes: int
-    cache_bytes: int
-    cache_by_role: Mapping[str, int]
-
-
-def predict(prepared: Prepared, batch: int | None = None) -> Prediction:
-    """Bytes of the weights, and of the key/value cache at ``batch`` (default: the cell's)."""
-    dtype = dtype_of(prepared.cell)
-    network = on_meta(prepared.strategy, prepared.config)
-    shapes = prepared.strategy.cache_shapes(prepared.config)
-    rows = prepared.rows(batch or prepared.cell.batch)
-    parameters = parameter_count(network)
-    caches = {
-        role: cache_bytes(prepared.config.of(role).trunk, layers, rows, slots, dtype)
-        for role, (layers, slots) in shapes.items()
-    }
-    return Prediction(parameters, parameters * dtype.itemsize, sum(caches.values()), caches)
 
 
 def dtype_of(cell: Cell) -> torch.dtype:

@@ -17,7 +17,8 @@ from harness.machine.failures import says_disk_full
 from harness.machine.stopping import Stop, stop_on_signals
 from harness.machine.terminal import progress_bar
 from harness.subject.pins import finished
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from harness.sweep.cluster.driver import Pool, run_on
 from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
@@ -48,7 +49,7 @@ def sweep_cells(
     if max_images is not None:
         sweep = sweep_file.once(sweep, max_images)
     cells: Sequence[Cell] = _each_mark(sweep.cells)
-    if not any(not cell.is_anchor for cell in cells) and cells != sweep.cells:
+    if cells != sweep.cells and all(cell.is_anchor for cell in cells):
         raise UserError(
             f"{sweep_file.named(file_or_name)}: no network of its marks stands; see: pardec train"
         )

@@ -24,7 +24,7 @@ def train_network(
     name: str,
     folder: Path,
     runs: Path,
-    data: str = "fashion",
+    data: str,
     device: str = "cpu",
     codes: Path | None = None,
     steps: int | None = None,

@@ -21,7 +21,8 @@ HARMLESS = ("save_every_s", "log_every")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A budget, by default that of the controlled tier. Rates are per step; ``steps`` are optimiser steps."""
+    """A budget, by default that of a network on a user's folder of images. Rates are per step; ``steps`` are
+    optimiser steps."""
 
     steps: int = 24_000
     batch: int = 16
@@ -48,7 +49,7 @@ class Recipe:
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Of products under autocast; weights and optimiser state are float32."""
     streams: Literal["running", "by_step"] = "running"
-    """``running``: one random stream goes through the run, as the controlled tier was trained. ``by_step``:
+    """``running``: one random stream goes through the run. ``by_step``:
     every draw is a function of (seed, step, row), so the number of processes changes nothing."""
     log_every: int = 1000
     """Steps whose mean loss makes one entry of the log."""

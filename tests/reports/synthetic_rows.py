@@ -42,7 +42,7 @@ ENVIRONMENT = {
 
 
 def metric(value: float, half: float, n: int = 1000) -> dict[str, Any]:
-    return {"value": value, "low": value - half, "high": value + half, "n": n, "reference": "mnist-train"}
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "reference": "fashion-train"}
 
 
 def quality(distance: float, n: int = 1000) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def base_row(index: int, **changes: Any) -> Row:
         "attempts": [
             {"started_at": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "status": "ok", "reason": None}
         ],
-        "reference": {"name": "mnist-train", "sha256": "cd" * 32, "n": 4000},
+        "reference": {"name": "fashion-train", "sha256": "cd" * 32, "n": 4000},
         "protocol": {
             "colour": "round",
             "labels": "i % 10",

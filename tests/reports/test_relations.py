@@ -206,3 +206,10 @@ def test_the_command_prints_and_writes_them(tmp_path: Any, capsys: pytest.Captur
     assert "PAR, 67 steps: no row of PAR, 67 steps" in printed
     assert "| holds |" in (out / "relations.md").read_text()
     assert ",holds," in (out / "relations.csv").read_text()
+
+
+def test_of_a_baseline_at_distance_zero_nothing_is_a_share() -> None:
+    perfect = row(2, "raster", 256, 0.0)
+    one = found([perfect, row(3, "raster", 256, 0.0, training_seed=1), row(4, "par", 67, 1.0)], "par")
+    assert one.verdict == "cannot be said"
+    assert any("is 0, of which nothing is a share" in reason for reason in one.why)

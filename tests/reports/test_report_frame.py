@@ -42,7 +42,7 @@ def test_caption_states_device_dtype_batch_n_and_reference(rows: Sequence[Row]) 
         "float32",
         "batch 64",
         "N = 1000",
-        "mnist-train",
+        "fashion-train",
         "cdcdcdcd",
         "n = 4000",
     ):
@@ -66,7 +66,7 @@ def test_caption_says_whose_weights_are_random() -> None:
         ({"dtype": "bfloat16"}, "dtype"),
         ({"threads": 1}, "threads"),
         ({"images": 500}, "n"),
-        ({"reference": {"name": "mnist-train", "sha256": "00" * 32, "n": 4000}}, "reference"),
+        ({"reference": {"name": "fashion-train", "sha256": "00" * 32, "n": 4000}}, "reference"),
         ({"environment": {"host_cpu": "another"}}, "hardware"),
         ({"tokenizer": "other"}, "tokenizer"),
         ({"compile": True}, "compile"),

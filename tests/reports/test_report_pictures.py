@@ -61,7 +61,15 @@ def test_trade_offs_name_every_series_and_anchor(facet: Facet, metric: str, draw
     shown = " ".join(texts(figure))
     for name in ("Raster", "RAR", "PAR", "LPD", "LPD random order", "ARPG", "Real images", "Reconstructions"):
         assert name in shown
-    for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train", "95 % intervals", "Pareto"):
+    for part in (
+        "device cpu",
+        "float32",
+        "batch 64",
+        "N = 1000",
+        "fashion-train",
+        "95 % intervals",
+        "Pareto",
+    ):
         assert part in shown
     assert not overlapping(figure)
     assert figure.axes[0].get_legend() is None

@@ -85,7 +85,7 @@ def test_every_picture_has_one_explanation_and_its_settings_in_its_alternative_t
     assert len(set(captions)) == len(captions) == 6
     assert all(page.text.count(html.unescape(caption)) == 1 for caption in captions)
     for alternative in re.findall(r'<img [^>]*alt="([^"]*)"', text):
-        for part in ("device cpu", "float32", "batch 64", "N = 1000", "mnist-train"):
+        for part in ("device cpu", "float32", "batch 64", "N = 1000", "fashion-train"):
             assert part in alternative
     names = {path.name for path in (report.parent / "figures").iterdir()}
     assert {"samples.png", "samples.svg", "samples.pdf", "order.svg", "memory-against-batch.png"} <= names

@@ -156,7 +156,7 @@ def test_ruled_orders_are_per_image_only_where_random():
     assert ruled_orders("raster", (3, 4), streams)[0, 0] == 0
 
 
-ANY_ORDER = [(name, rule) for name in ("arpg", "lpd", "randar") for rule in get_args(OrderRule)]
+ANY_ORDER = [(name, rule) for name in ("arpg", "lpd", "randar", "halton") for rule in get_args(OrderRule)]
 ABOUT_ORDERS = ("plans_are_valid", "every_position_once", "given_tokens", "batch_equals_singles")
 
 

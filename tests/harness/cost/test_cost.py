@@ -19,7 +19,8 @@ from harness.cost.sweep_hours import predicted_hours
 from harness.cost.work import Operations, Unforeseeable, decode_work, tokenizer_work, unguided
 from harness.measure.measure import count_flops
 from harness.subject.pins import finished
-from harness.subject.prepare import Prepared, predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import load
 from harness.sweep.job import measure_cell, store_prediction
 from harness.sweep.messages import Channel

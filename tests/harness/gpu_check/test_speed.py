@@ -12,7 +12,7 @@ from harness.gpu_check.check import Bench, NotHere
 from harness.gpu_check.speed import PUBLISHED, TIMES_ROOFLINE, Workbench, cell_of
 from harness.gpu_check.training import training_step
 from harness.measure.repeats import Budget
-from harness.subject import prepare
+from harness.subject import prediction, prepare
 from tests.backbones.test_graphs import BakedPasses
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_networks_of_full_size_can_be_prepared_in_bfloat16(network, monkeypatch)
     prepared = prepare.prepare(cell_of(network, torch.device("cuda"), 8))
     assert prepared.cell.dtype == "bfloat16"
     assert prepared.guidance.scale == speed.GUIDANCE
-    assert 2e8 < prepare.predict(prepared).parameters < 7e8
+    assert 2e8 < prediction.predict(prepared).parameters < 7e8
 
 
 def test_times_stand_beside_roofline_and_prediction():
@@ -104,7 +104,7 @@ def test_caches_are_as_large_as_predicted(monkeypatch):
     assert found.passed, found.reason
     assert all(found.figures[f"{name} cache bytes"] > 1e5 for name in ("raster", "arpg"))
     assert "cache" not in vars(bench.loaded["raster"].network)
-    right = prepare.predict
+    right = prediction.predict
     monkeypatch.setattr(
         speed,
         "predict",

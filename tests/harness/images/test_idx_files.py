@@ -1,6 +1,7 @@
 """Fashion-MNIST: its files, the resizing rule, and what travels with the package."""
 
 import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.cell.cell import Cell
 from harness.images.data import augmentation_of, load_dataset
 from harness.images.idx_files import CLASSES, FRACTION_BITS, SHIPPED, read_idx, resized, resizing_weights
+from harness.subject.pins import pins
 from pardec.errors import UserError
 
 
@@ -43,6 +46,19 @@ def test_test_images_travel_with_the_package_and_are_frozen(held_out):
 
 def test_a_folder_of_the_same_files_is_the_same_data_set(held_out):
     assert load_dataset(f"idx:{SHIPPED}", "held-out").sha256 == held_out.sha256
+
+
+def test_files_of_a_folder_are_in_the_key_of_a_cell(small_zoo, tmp_path):
+    for file in SHIPPED.glob("t10k*"):
+        shutil.copy(file, tmp_path)
+    cell = Cell("real", data=f"idx:{tmp_path}", zoo=str(small_zoo))
+    before = pins(cell)["data"]
+    assert "data" not in pins(Cell("real", zoo=str(small_zoo)))
+    labels = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    raw = bytearray(gzip.decompress(labels.read_bytes()))
+    raw[-1] ^= 1
+    labels.write_bytes(gzip.compress(bytes(raw)))
+    assert pins(cell)["data"] != before
 
 
 def test_nothing_is_augmented_where_all_shoes_point_one_way():

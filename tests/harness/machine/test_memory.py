@@ -114,8 +114,8 @@ def test_heap_pages_go_back_after_every_step_of_the_batch_that_is_not_timed(smal
     measuring._measure_once(subject, measuring.Measurements(), lambda share, doing: None, measuring.Budgets())
     assert len(calls) == 7
     calls.clear()
-    monkeypatch.setattr(measuring, "MEMORY_PATIENCE_S", 0.0)
-    measuring._measure_once(subject, measuring.Measurements(), lambda share, doing: None, measuring.Budgets())
+    hurried = measuring.Budgets(memory_patience_s=0.0)
+    measuring._measure_once(subject, measuring.Measurements(), lambda share, doing: None, hurried)
     assert not calls
     memory = PeakMemory(subject.device)
     memory.settle()

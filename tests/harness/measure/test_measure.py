@@ -20,7 +20,8 @@ from harness.measure import measure as measuring
 from harness.measure.measure import Budgets, count_flops, measure
 from harness.measure.repeats import Budget
 from harness.measure.turns import time_in_turn
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from harness.subject.subject import PHASES, Batch, Subject, load, run_batch
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams

@@ -13,7 +13,8 @@ from harness.cell.cell import Cell, normalised
 from harness.images.pixels import detokenize, film_of
 from harness.measure import measure
 from harness.subject.pins import finished
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, load, run_batch
 from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import MarkTrainer, TaughtImages

@@ -12,7 +12,8 @@ from backbones.transformer import parameter_count
 from harness.cell.cell import Cell, normalised
 from harness.measure import measure
 from harness.subject.pins import finished
-from harness.subject.prepare import predict, prepare
+from harness.subject.prediction import predict
+from harness.subject.prepare import prepare
 from harness.subject.subject import load, run_batch
 from harness.train.store_zoo import store_zoo
 from harness.train.trainer import Recipe, Trainer
