@@ -170,7 +170,7 @@ def _trade_off(
         cloud = np.concatenate(points)
         _scale(axes, np.array([*cloud, *((one.x, one.y) for one in published)]), facet, metric)
         if fewer_is_better:
-            _plain_ticks(axes.xaxis, sorted({int(v) for v in cloud[:, 0]}))
+            _plain_ticks(axes.xaxis, sorted({round(v) for v in cloud[:, 0]}))
         obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
         obstacles += _draw_anchors(axes, facet, metric)
         axes.set_xlabel(x_label)
