@@ -38,15 +38,22 @@ def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
 
     ``config`` is what is needed to build the module again; it goes into the header as JSON.
     """
-    tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in module.state_dict().items()
-    }
+    tensors = {name: _half(tensor).contiguous().cpu() for name, tensor in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     # One header entry: the order of several is not fixed, and the file's hash is its name.
     content = save(tensors, metadata={HEADER: json.dumps(dict(config), sort_keys=True)})
     write_whole(path, lambda file: file.write(content))
     return file_sha256(path)
+
+
+def as_stored(tensor: Tensor) -> Tensor:
+    """A tensor as ``save_half`` and ``load_half`` give it back."""
+    half = _half(tensor)
+    return half.float() if half.is_floating_point() else half
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def load_half(path: Path) -> Weights:

@@ -39,13 +39,11 @@ Stored = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """How one network learned. marks: validation loss of each mark's network; taught: mean loss of the
-    constant run; decay: of the branch that ends in the last mark's network."""
+    """How one network learned. marks: validation loss of each mark's network; taught: mean training loss."""
 
     strategy: str
     marks: Curve
     taught: Curve
-    decay: Curve
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _run(learning: Any) -> Run | None:
         for one in (told if isinstance(told, list) else [])
         if isinstance(one, dict)
     ]
-    curves = [_curve(points) for points in (marks, learning.get("train_loss"), learning.get("decay_loss"))]
+    curves = [_curve(points) for points in (marks, learning.get("train_loss"))]
     return Run(learning["strategy"], *curves) if len(curves[0]) else None
 
 

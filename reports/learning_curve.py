@@ -50,8 +50,8 @@ def figure(facet: Facet, stored: Stored) -> Figure | None:
         note_under(
             drawn,
             facet.caption,
-            "marks: finished networks, whose rate has fallen to nothing; thin: loss while learning, at a "
-            "constant rate and (dotted) as it falls; bars: 95 % intervals over images",
+            "marks: finished networks, whose rate has fallen to nothing; thin: loss while learning; "
+            "bars: 95 % intervals over images",
         )
     return drawn
 
@@ -61,9 +61,8 @@ def _losses(axes: Axes, runs: list[Run]) -> Named:
     for run in runs:
         colour = style.colour(run.strategy)
         least = _FROM * run.marks[:, 0].min()
-        for curve, look in ((run.taught, "-"), (run.decay, ":")):
-            shown = curve[curve[:, 0] >= least]
-            axes.plot(*shown.T, color=colour, lw=0.8, ls=look, alpha=0.6)
+        shown = run.taught[run.taught[:, 0] >= least]
+        axes.plot(*shown.T, color=colour, lw=0.8, alpha=0.6)
         axes.plot(*run.marks.T, color=colour, marker=style.marker(run.strategy))
         labels.append(_named(style.title(run.strategy), run.marks, colour))
         lines.append(run.marks)

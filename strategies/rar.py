@@ -166,7 +166,6 @@ class RAR(Strategy[RARNetwork]):
     name: ClassVar[str] = "rar"
     title: ClassVar[str] = "RAR"
     paper: ClassVar[str] = "2411.00776"
-    lessons_alike_until: ClassVar[float] = 0.5
     lossless: ClassVar[bool] = True
     gradient_exceptions: ClassVar[Mapping[str, str]] = {
         "k_norm.bias": "a constant added to all keys cancels in the softmax",

@@ -19,7 +19,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", nargs="?", metavar="WHAT", help="tokenizer, features, judge or a strategy")
     command.add_argument("--strategy", metavar="NAME", help="the same as naming it as WHAT")
     command.add_argument("--all", action="store_true", help="everything")
-    command.add_argument("--again", action="store_true", help="with --all: also what is in the zoo already")
+    command.add_argument(
+        "--again",
+        action="store_true",
+        help="begin anew where the zoo holds a mark to go on from; with --all: also what is in the zoo",
+    )
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
     command.add_argument(

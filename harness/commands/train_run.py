@@ -67,7 +67,7 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
         assert recipe is not None  # by names
         given = material(options.data, folder, options.runs, speaks, options.size)
         speakers = [name for name in names if registry.get(name).tokenizer == speaks]
-        train_tier(speakers, recipe, given, folder, options.runs, options.most)
+        train_tier(speakers, recipe, given, folder, options.runs, options.most, options.again)
     for target in [target for target in files if target not in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
 

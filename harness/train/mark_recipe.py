@@ -1,11 +1,13 @@
 """The recipe of the controlled tier: one run gives a finished network at each mark.
 
-The rate is warmed up, then constant ("warm-up, stable, decay"). Before each mark a branch leaves the
-constant run, lets the rate fall to nothing and ends in the mark's network; then the constant run goes on from
-where the branch began. So marks share their images but for the branches, and a longer budget redoes nothing.
+A leg leads from one mark to the next: the rate is warmed up, constant, then falls to nothing, so that a leg
+ends in a finished network, and the next leg begins with that network and fresh momenta ("warm-up, stable,
+decay, simplified": Wen et al., arXiv 2410.05192). So a longer budget redoes nothing, and a mark's weights are
+all that it takes to go on.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +29,9 @@ class MarkRecipe:
     """Of Muon (Jordan et al. 2024; scale of updates as AdamW's: Liu et al., arXiv 2502.16982): matrices of
     the blocks."""
     warmup_steps: int = 200
+    """Of each leg."""
     decay_share: float = 0.2
-    """Of a mark's images; linear to zero."""
+    """Of a leg's steps; linear to zero."""
     betas: tuple[float, float] = (0.9, 0.95)
     momentum: float = 0.95
     weight_decay: float = 0.05
@@ -42,17 +45,25 @@ class MarkRecipe:
         """The step at which a mark's network is finished."""
         return self.base_images * mark // self.batch
 
-    def branch_of(self, mark: int, alike_until: float = 1.0) -> int:
-        """The step at which a mark's branch leaves: its decay begins, or its lessons begin to change."""
-        return round(self.end_of(mark) * min(1 - self.decay_share, alike_until))
+    def leg(self, step: int) -> tuple[int, int]:
+        """First step of the leg that a step is in, and the first one after it: the mark."""
+        ends = [0, *map(self.end_of, self.marks)]
+        at = bisect_right(ends, step)
+        if at == len(ends):
+            raise ValueError(f"step {step} lies beyond the last mark, step {ends[-1]}")
+        return ends[at - 1], ends[at]
 
-    def rate_share(self, step: int, mark: int | None) -> float:
-        """Share of the full rate: in the constant run (``mark`` None) or on a mark's branch."""
-        share = min(1.0, (step + 1) / self.warmup_steps)
-        if mark is None:
-            return share
-        end = self.end_of(mark)
-        return min(share, (end - step) / (end * self.decay_share))
+    def progress(self, step: int) -> float:
+        """Share of its leg that lies before a step."""
+        begin, end = self.leg(step)
+        return (step - begin) / (end - begin)
+
+    def rate_share(self, step: int) -> float:
+        """Share of the full rate at a step."""
+        begin, end = self.leg(step)
+        return min(
+            1.0, (step - begin + 1) / self.warmup_steps, (end - step) / ((end - begin) * self.decay_share)
+        )
 
     def next_mark(self, losses: Mapping[int, float]) -> int | None:
         """The mark to train to, given the validation losses of those reached; None where learning is over."""

@@ -8,11 +8,12 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
+from backbones.weights import as_stored
 from harness.images.codes import generator_of
 from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
@@ -54,13 +56,9 @@ class Reached:
     marks: dict[int, float] = field(default_factory=dict)
     """Validation loss of each mark's network, nats a token."""
     curve: list[tuple[int, float]] = field(default_factory=list)
-    """(images, mean loss of the constant run since the point before)."""
-    branches: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
-    """The same for each mark's branch."""
+    """(images, mean loss since the point before)."""
     seconds: float = 0.0
-    """By the clock, branches, pauses and waits for a core included."""
-    images: int = 0
-    """Learned from, branches included."""
+    """By the clock, waits for a core included."""
 
 
 class MarkTrainer:
@@ -94,8 +92,6 @@ class MarkTrainer:
         self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
         self.optimisers = optimisers_of(self.network, recipe)
         self.step, self.reached = 0, Reached()
-        self.mark: int | None = None
-        """On whose branch the run is; None on the constant run."""
         self.sums = [0.0, 0]
         """Of losses since the last point of the curve, and of steps."""
 
@@ -106,46 +102,48 @@ class MarkTrainer:
         """Where the run is."""
         return self.folder / "run.pt"
 
-    @property
-    def fork(self) -> Path:
-        """The constant run where the present branch left it."""
-        return self.folder / "fork.pt"
-
-    def save(self, path: Path | None = None) -> None:
+    def save(self) -> None:
         state = {
             "content": json.dumps(self.content, sort_keys=True),
             "step": self.step,
-            "mark": self.mark,
             "sums": self.sums,
             "reached": asdict(self.reached),
             "network": self.network.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path or self.path, lambda file: torch.save(state, file))
+        write_whole(self.path, lambda file: torch.save(state, file))
 
-    def resume(self, path: Path | None = None) -> bool:
-        """Take up a saved state; False where there is none, UserError for one of another recipe."""
-        path = path or self.path
+    def resume(self) -> bool:
+        """Take up the saved state; False where there is none, UserError for one of another recipe."""
+        path = self.path
         if not path.is_file():
             return False
         try:
             state = torch.load(path, weights_only=True)
         except (pickle.UnpicklingError, *UNREADABLE) as error:
             raise UserError(f"'{path}' can't be read as a saved run: {one_line(error)[:120]}") from None
-        if not isinstance(state, dict) or not self._goes_on(state.get("content")):
+        content = state.get("content") if isinstance(state, dict) else None
+        if not isinstance(content, str) or not self.is_of(json.loads(content)):
             raise UserError(
                 f"'{path}' is a run of another recipe, trunk, tokenizer or data set; choose another --runs"
             )
-        self.step, self.mark, self.sums = state["step"], state["mark"], state["sums"]
+        self.step, self.sums = state["step"], state["sums"]
         self.reached = Reached(**state["reached"])
         self.network.load_state_dict(state["network"])
         for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(stored)
         return True
 
-    def _goes_on(self, stored: object) -> bool:
-        return isinstance(stored, str) and goes_on(json.loads(stored), self.content)
+    def is_of(self, stored: Mapping[str, Any]) -> bool:
+        """Whether what ``stored`` tells of a run is true of this one."""
+        return goes_on(stored, self.content)
+
+    def begin_leg(self, weights: Mapping[str, Tensor], reached: Reached) -> None:
+        """Go on from the weights of the last mark reached, the same from memory and from disk."""
+        self.network.load_state_dict({name: as_stored(tensor) for name, tensor in weights.items()})
+        self.optimisers = optimisers_of(self.network, self.recipe)
+        self.step, self.reached, self.sums = self.recipe.end_of(max(reached.marks)), reached, [0.0, 0]
 
     # Learning -----------------------------------------------------------------------------------------
 
@@ -155,12 +153,10 @@ class MarkTrainer:
         rows = rows_of(step, recipe, len(data.labels))
         generator = generator_of(recipe.seed, LESSON, step)
         labels = drop_labels(data.labels[rows], self.config.classes, recipe.label_drop, generator)
-        # The constant run is the beginning of every longer one: its lessons are those of the first step.
-        progress = 0.0 if self.mark is None else step / recipe.end_of(self.mark)
-        lesson = self.strategy.lesson(recipe.batch, self.config.grid, generator, progress)
+        lesson = self.strategy.lesson(recipe.batch, self.config.grid, generator, recipe.progress(step))
         for optimiser, rate in zip(self.optimisers, (recipe.matrix_rate, recipe.rate), strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = rate * recipe.rate_share(step, self.mark)
+                group["lr"] = rate * recipe.rate_share(step)
             optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             loss = self.strategy.loss(self.network, data.codes[rows].long(), labels, lesson)
@@ -208,7 +204,7 @@ class MarkTrainer:
         say: Callable[[str], None] = print,
         stop: Stop | None = None,
     ) -> None:
-        """Train to the end of ``mark``, then go back to the constant run.
+        """Train to the end of ``mark``, the next one, and make ready for what comes after it.
 
         finished: called with the mark once its network stands, before the state is saved as past it. stop:
         when it is requested, the state is saved and SystemExit raised.
@@ -217,12 +213,8 @@ class MarkTrainer:
         if self.compiled is None:
             self.compiled = compile_taught(self.network)
         self.network.train()
-        leave, end = self.recipe.branch_of(mark, self.strategy.lessons_alike_until), self.recipe.end_of(mark)
         saved = started = time.monotonic()
-        while self.step < end:
-            if self.mark is None and self.step >= leave:
-                self.mark, self.sums = mark, [0.0, 0]
-                self.save(self.fork)
+        while self.step < self.recipe.end_of(mark):
             self._note(self.train_step(train).item(), say)
             now = time.monotonic()
             self.reached.seconds += now - started
@@ -236,29 +228,21 @@ class MarkTrainer:
         self.reached.marks[mark] = self.validate(validation)
         say(f"{self.strategy.name}: {mark}x, validation loss {self.reached.marks[mark]:.4f}")
         finished(mark)
-        reached = self.reached
-        self.resume(self.fork)
-        self.mark, self.reached = None, reached
+        self.begin_leg(self.network.state_dict(), self.reached)
         self.save()
-        self.fork.unlink()
 
     def _note(self, loss: float, say: Callable[[str], None]) -> None:
         """Add a step to the account; UserError where training has come to nothing."""
-        self.reached.images += self.recipe.batch
         self.sums = [self.sums[0] + loss, self.sums[1] + 1]
         if self.step % CURVE_STEPS:
             return
         mean, images = self.sums[0] / self.sums[1], self.step * self.recipe.batch
         if not math.isfinite(mean):
             raise UserError(f"{self.folder}: the loss is {mean} at step {self.step}")
-        points = self.reached.curve
-        if self.mark is not None:
-            points = self.reached.branches.setdefault(self.mark, [])
-        points.append((images, mean))
+        self.reached.curve.append((images, mean))
         self.sums = [0.0, 0]
-        where = "" if self.mark is None else f" (decay of {self.mark}x)"
-        pace = self.reached.images / max(self.reached.seconds, 1e-9)
-        say(f"{self.strategy.name}: {images} images{where}, loss {mean:.4f}, {pace:.1f} images/s")
+        pace = images / max(self.reached.seconds, 1e-9)
+        say(f"{self.strategy.name}: {images} images, loss {mean:.4f}, {pace:.1f} images/s")
 
 
 def rows_of(step: int, recipe: MarkRecipe, images: int) -> Tensor:

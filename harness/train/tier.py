@@ -24,15 +24,16 @@ from backbones.controlled import controlled_network
 from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.base import Tokenizer
 from backbones.transformer import parameter_count
-from backbones.weights import save_half, write_card
+from backbones.weights import load_half, save_half, write_card
 from harness.images.codes import Codes, encode_variants
 from harness.images.data import Dataset, load_dataset
 from harness.machine.environment import environment
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
-from harness.train.mark_trainer import MarkTrainer, TaughtImages
+from harness.train.mark_trainer import MarkTrainer, Reached, TaughtImages
 from harness.train.tokenizer import data_card
 from harness.weights import zoo
+from pardec.errors import UserError, one_line
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
@@ -87,8 +88,10 @@ def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: 
     return TaughtImages(torch.from_numpy(stored.codes[0]), torch.from_numpy(stored.labels).long())
 
 
-def trainer_of(name: str, recipe: MarkRecipe, given: Material, runs: Path) -> MarkTrainer:
-    """The run of one network, taken up where it was left."""
+def trainer_of(
+    name: str, recipe: MarkRecipe, given: Material, runs: Path, folder: Path | None = None
+) -> MarkTrainer:
+    """The run of one network, taken up where it was left: in ``runs``, or at the last mark of a zoo."""
     stem = zoo.file_stem(name, recipe.seed, given.size)
     trainer = MarkTrainer(
         registry.get(name),
@@ -100,7 +103,41 @@ def trainer_of(name: str, recipe: MarkRecipe, given: Material, runs: Path) -> Ma
         tokenizer=given.tokenizer,
     )
     trainer.resume()
+    for mark in [] if folder is None else zoo.marks(stem, folder)[-1:]:
+        _take_up(trainer, zoo.read_card(mark, folder))
     return trainer
+
+
+def _take_up(trainer: MarkTrainer, card: zoo.Card) -> None:
+    """Begin the leg after a mark, if the run isn't there yet; UserError for another run's mark."""
+    try:
+        told, made_of = card.content, _made_of(card)
+        reached = Reached(
+            {one["mark"]: one["validation_loss"] for one in told["marks"]},
+            [(images, loss) for images, loss in told["train_loss"]],
+            float(told["seconds"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"card of '{card.weights}': not of a mark: {one_line(error)[:120]}") from None
+    if not trainer.is_of(made_of):
+        raise UserError(
+            f"'{card.weights}' is of another recipe, trunk, tokenizer or data set; --again begins without it"
+        )
+    if trainer.recipe.end_of(max(reached.marks)) > trainer.step:
+        trainer.begin_leg(load_half(card.weights).tensors, reached)
+
+
+def _made_of(card: zoo.Card) -> dict[str, Any]:
+    """What a run is bound by, as the card of one of its marks tells it."""
+    told = card.content
+    splits = {name: told["trained_on"].get(name) for name in ("train", "held-out")}
+    return {
+        "recipe": told["recipe"],
+        "network": told["network"],
+        "strategy": {"name": card.strategy, **card.options},
+        "tokenizer_sha256": told["tokenizer_sha256"],
+        **{f"{name.replace('-', '_')}_sha256": split["sha256"] for name, split in splits.items() if split},
+    }
 
 
 def train_tier(
@@ -110,11 +147,14 @@ def train_tier(
     folder: Path,
     runs: Path,
     most: int | None = None,
+    again: bool = False,
 ) -> None:
     """Train every named network that no other process is training, level by level, to its end.
 
-    most: a mark beyond which nothing is trained.
+    folder: a zoo; runs go on from the last mark that it holds, but for ``again``. most: a mark beyond which
+    nothing is trained.
     """
+    before = None if again else folder
     levels = [mark for mark in recipe.marks if most is None or mark <= most]
     for level in levels:
         for name in names:
@@ -123,7 +163,7 @@ def train_tier(
                 claimed(runs / zoo.file_stem(name, recipe.seed, given.size)) as mine,
             ):
                 if mine:
-                    train_to_mark(trainer_of(name, recipe, given, runs), level, given, folder, stop)
+                    train_to_mark(trainer_of(name, recipe, given, runs, before), level, given, folder, stop)
                 if stop.requested:  # as the last step was done: nothing is begun after it
                     raise SystemExit(f"stopped after {name}")
 
@@ -179,7 +219,6 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "mark": mark,
         "images_trained": recipe.end_of(mark) * recipe.batch,
         "steps_trained": recipe.end_of(mark),
-        "images_computed": reached.images,
         "seconds": round(reached.seconds),
         "near_certain": trainer.near_certain(given.validation),
         "marks": [
@@ -187,7 +226,6 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
             for one, loss in sorted(reached.marks.items())
         ],
         "train_loss": reached.curve,
-        "decay_loss": reached.branches.get(mark, []),
         "tokenizer_sha256": given.made_of["tokenizer_sha256"],
         "trained_on": given.card,
         "weights": {

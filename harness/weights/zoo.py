@@ -54,7 +54,7 @@ class Card:
     @property
     def learning(self) -> dict[str, Any]:
         """How the network learned: whose it is, and the curves of its run, in nats a token over images."""
-        curves = {name: self.content.get(name) or [] for name in ("marks", "train_loss", "decay_loss")}
+        curves = {name: self.content.get(name) or [] for name in ("marks", "train_loss")}
         return {"strategy": self.strategy, **curves}
 
 

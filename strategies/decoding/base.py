@@ -143,8 +143,6 @@ class Strategy(ABC, Generic[N]):
     """Decoding with a cache gives the logits of ``taught_logits`` over the same tokens and groups, within
     1e-4. Of a training-free strategy only where it overrides ``taught_logits``. Check:
     ``cached_equals_taught``."""
-    lessons_alike_until: ClassVar[float] = 1.0
-    """Progress of training up to which ``lesson`` doesn't depend on it."""
     gradient_exceptions: ClassVar[Mapping[str, str]] = {}
     """Parameters (by suffix) that cannot get a gradient -> the mathematical reason; a part of each must truly
     get none. Checks: ``every_parameter_learns``, ``declares_itself``."""

@@ -47,8 +47,7 @@ def card(strategy: str, marks: dict[int, float] = MARKS) -> dict[str, Any]:
         "learning": {
             "strategy": strategy,
             "marks": told,
-            "train_loss": [[2_000, 2.0], [30_000, 0.9], [80_000, 0.85]],
-            "decay_loss": [[90_000, 0.8], [100_000, 0.76]],
+            "train_loss": [[2_000, 2.0], [30_000, 0.9], [80_000, 0.85], [100_000, 0.76]],
         }
     }
 
@@ -82,7 +81,7 @@ def test_runs_are_those_of_the_cards() -> None:
     found = {run.strategy: run for run in runs(facet, shorter)}
     assert list(found) == ["raster", "lpd", "arpg"]
     np.testing.assert_allclose(found["raster"].marks, [[50_000, 0.8], [100_000, 0.75]])
-    assert (len(found["raster"].taught), len(found["raster"].decay)) == (3, 2)
+    assert len(found["raster"].taught) == 4
 
 
 @pytest.mark.parametrize(
@@ -101,9 +100,9 @@ def test_runs_are_those_of_the_cards() -> None:
 def test_a_card_that_says_nothing_is_left_out(told: Any) -> None:
     (facet,) = facets(ROWS[:1])
     assert runs(facet, {result_key(ROWS[0]): {"learning": told}}) == []
-    odd = {**card("raster")["learning"], "train_loss": [[1, 2, 3]], "decay_loss": 7}
+    odd = {**card("raster")["learning"], "train_loss": [[1, 2, 3]]}
     (run,) = runs(facet, {result_key(ROWS[0]): {"learning": odd}})
-    assert (len(run.taught), len(run.decay)) == (0, 0)
+    assert len(run.taught) == 0
 
 
 def test_both_halves_are_drawn_and_each_alone() -> None:

@@ -52,17 +52,21 @@ def same(one, other):
 # Schedule ---------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from((1, 2, 4, 8)), st.integers(1, 400), st.floats(0.05, 0.9))
-def test_the_rate_is_warmed_up_then_constant_then_falls_to_nothing(mark, warmup, share):
+@given(st.integers(1, 400), st.floats(0.05, 0.9))
+def test_in_every_leg_the_rate_is_warmed_up_then_constant_then_falls_to_nothing(warmup, share):
     recipe = MarkRecipe(warmup_steps=warmup, decay_share=share)
-    end, leave = recipe.end_of(mark), recipe.branch_of(mark)
-    constant = [recipe.rate_share(step, None) for step in range(0, end, 50)]
-    assert constant == sorted(constant)
-    assert recipe.rate_share(warmup, None) == 1
-    branch = [recipe.rate_share(step, mark) for step in range(leave, end)]
-    assert branch == sorted(branch, reverse=True) or leave < warmup
-    assert 0 < branch[-1] <= 1 / ((end - leave) * 0.98)
-    assert branch[0] >= 0.99 or leave < warmup
+    begin = 0
+    for end in map(recipe.end_of, recipe.marks):
+        rates = [recipe.rate_share(step) for step in range(begin, end)]
+        top = rates.index(max(rates))
+        assert rates[: top + 1] == sorted(rates[: top + 1])
+        assert rates[top:] == sorted(rates[top:], reverse=True)
+        assert rates[0] == 1 / warmup
+        assert rates[-1] <= 1 / ((end - begin) * share) * 1.01
+        if warmup < (end - begin) * (1 - share):
+            assert rates[top] == 1
+            assert rates.count(1.0) >= (end - begin) * (1 - share) - warmup - 1
+        begin = end
 
 
 def test_marks_are_those_of_the_tier():
@@ -73,8 +77,12 @@ def test_marks_are_those_of_the_tier():
         200_000,
         400_000,
     ]
-    assert recipe.branch_of(1) == 2500
-    assert recipe.branch_of(1, alike_until=0.5) == 1562
+    assert [recipe.leg(step) for step in (0, 3124, 3125, 24_999)] == [
+        (0, 3125), (0, 3125), (3125, 6250), (12_500, 25_000)
+    ]  # fmt: skip
+    assert [recipe.progress(step) for step in (0, 3125, 9375)] == [0, 0, 0.5]
+    with pytest.raises(ValueError, match="beyond the last mark, step 25000"):
+        recipe.leg(25_000)
 
 
 @pytest.mark.parametrize(
@@ -132,18 +140,31 @@ def test_a_run_goes_on_where_all_that_was_stored_is_the_same():
 # Runs -------------------------------------------------------------------------------------------------
 
 
-def test_a_branch_leaves_the_constant_run_as_it_was(tmp_path, images):
-    branched, plain = trainer(tmp_path / "branched"), trainer(tmp_path / "plain")
+def test_a_leg_begins_with_the_network_of_the_mark_and_nothing_else(tmp_path, images):
+    run, other = trainer(tmp_path / "run"), trainer(tmp_path / "other", recipe=RECIPE)
     ends = {}
-    train(branched, images, 1, lambda mark: ends.update({mark: state(branched)}))
-    assert branched.step == RECIPE.branch_of(1) == 8
-    for _ in range(8):
-        plain.train_step(images)
-    assert same(state(plain), state(branched))
-    assert not same(ends[1], state(branched))
-    plain.train_step(images)
-    branched.train_step(images)
-    assert same(state(plain), state(branched))
+    train(run, images, 1, lambda mark: ends.update({mark: state(run)}))
+    assert run.step == RECIPE.end_of(1) == 10
+    assert not same(state(run), ends[1])  # rounded as a file would
+    assert all(torch.equal(tensor, ends[1][name].half().float()) for name, tensor in state(run).items())
+    other.begin_leg(ends[1], run.reached)
+    for one in (run, other):
+        one.train_step(images)
+    assert same(state(run), state(other))
+
+
+def test_what_a_lesson_is_told_of_progress_is_of_its_leg(tmp_path, images, monkeypatch):
+    run, told = trainer(tmp_path, "rar"), []
+    lesson = type(run.strategy).lesson
+
+    def listen(strategy, batch, grid, generator, progress):
+        told.append(progress)
+        return lesson(strategy, batch, grid, generator, progress)
+
+    monkeypatch.setattr(type(run.strategy), "lesson", listen)
+    for _ in range(20):
+        run.train_step(images)
+    assert told == [step / 10 for step in range(10)] * 2
 
 
 @pytest.mark.parametrize("stop", [3, 9, 13])
@@ -175,8 +196,7 @@ def test_a_killed_run_goes_on_as_if_not(tmp_path, images, stop, monkeypatch):
         train(again, images, mark)
     assert same(state(whole), state(again))
     assert again.reached.marks == whole.reached.marks
-    assert again.reached.images == whole.reached.images
-    assert not again.fork.exists()
+    assert again.reached.curve == whole.reached.curve
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_ends(tmp_path, images):
@@ -303,6 +323,35 @@ def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material,
     assert last["weights"]["file"] == "raster.safetensors"
     assert 0 <= last["near_certain"] <= 1
     assert trainer_of("raster", RECIPE, material, runs).reached.marks.keys() == {1, 2}
+
+
+def test_a_run_goes_on_from_the_mark_of_a_zoo_as_from_its_own(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    whole, later = tmp_path / "whole", tmp_path / "later"
+    train_tier(("raster",), RECIPE, material, whole, tmp_path / "runs", most=2)
+    train_tier(("raster",), RECIPE, material, later, tmp_path / "first", most=1)
+    train_tier(("raster",), RECIPE, material, later, tmp_path / "lost", most=2)
+    assert (whole / "raster.safetensors").read_bytes() == (later / "raster.safetensors").read_bytes()
+    cards = [json.loads((folder / "raster.json").read_text()) for folder in (whole, later)]
+    assert cards[0]["marks"] == cards[1]["marks"]
+    assert cards[0]["train_loss"] == cards[1]["train_loss"]
+    train_tier(("raster",), RECIPE, material, later, tmp_path / "again", most=1, again=True)
+    assert trainer_of("raster", RECIPE, material, tmp_path / "again").reached.marks.keys() == {1}
+
+
+def test_a_mark_of_another_run_is_no_beginning(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    train_tier(("raster",), RECIPE, material, tmp_path, tmp_path / "runs", most=1)
+    other = dataclasses.replace(material, made_of={"tokenizer_sha256": "u" * 64})
+    with pytest.raises(
+        UserError, match=r"raster-1x\.safetensors' is of another recipe, trunk, tokenizer or data"
+    ):
+        trainer_of("raster", RECIPE, other, tmp_path / "lost", tmp_path)
+    card = tmp_path / "marks/raster-1x.json"
+    told = json.loads(card.read_text())
+    card.write_text(json.dumps({**told, "marks": 3}))
+    with pytest.raises(UserError, match=r"raster-1x\.safetensors': not of a mark"):
+        trainer_of("raster", RECIPE, material, tmp_path / "lost", tmp_path)
 
 
 def test_a_run_is_one_process_s_at_a_time(tmp_path):
