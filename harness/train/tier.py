@@ -8,7 +8,6 @@ compares networks of one budget.
 import dataclasses
 import fcntl
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -103,8 +102,8 @@ def trainer_of(
         tokenizer=given.tokenizer,
     )
     trainer.resume()
-    for mark in [] if folder is None else zoo.marks(stem, folder)[-1:]:
-        _take_up(trainer, zoo.read_card(mark, folder))
+    if folder is not None and zoo.marks(stem, folder)[-1:] == [stem]:
+        _take_up(trainer, zoo.read_card(stem, folder))
     return trainer
 
 
@@ -197,7 +196,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 
 def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
-    """Write a mark's network as the zoo's, and once more under the mark's own name."""
+    """Write a mark's network as the zoo's, whose network of an earlier mark moves to ``zoo.MARKS``."""
     recipe, reached = trainer.recipe, trainer.reached
     stem = zoo.file_stem(trainer.strategy.name, recipe.seed, given.size)
     trunk = zoo.trunk_hash(trainer.config.trunk)
@@ -207,6 +206,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "tokenizer_sha256": given.made_of["tokenizer_sha256"],
     }
     path = folder / f"{stem}.safetensors"
+    _keep_earlier(stem, mark, folder)
     sha256 = save_half(trainer.network, path, header)
     card: dict[str, Any] = {
         "strategy": trainer.strategy.name,
@@ -240,8 +240,14 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         + (f" --size {given.size}" if given.size else ""),
     }
     write_card(path.with_suffix(".json"), card)
-    kept = folder / zoo.MARKS / f"{stem}-{mark}x.safetensors"
+
+
+def _keep_earlier(stem: str, mark: int, folder: Path) -> None:
+    """Move the zoo's network of a mark before ``mark`` to its place among the marks."""
+    before = zoo.read_card(stem, folder).mark if zoo.marks(stem, folder)[-1:] == [stem] else None
+    if before is None or before >= mark:
+        return
+    kept = folder / zoo.MARKS / f"{stem}-{before}x"
     kept.parent.mkdir(exist_ok=True)
-    shutil.copyfile(path, kept)
-    card["weights"]["file"] = kept.name
-    write_card(kept.with_suffix(".json"), card)
+    for ending in (".safetensors", ".json"):
+        (folder / stem).with_suffix(ending).replace(kept.with_suffix(ending))

@@ -23,7 +23,7 @@ SHARED = ("tokenizer", "features", "judge")
 OTHER_TOKENIZERS = ("multiscale", "robust")
 """Files that cells of some strategies and sweeps use."""
 MARKS = "marks"
-"""Folder of a zoo with the networks of every mark: ``zoo/marks/raster-1x``."""
+"""Folder of a zoo with the networks of earlier marks: ``zoo/marks/raster-1x``."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class Card:
         recipe = self.content.get("recipe")
         seed = recipe.get("seed") if isinstance(recipe, Mapping) else None
         return seed if is_whole(seed) else None
+
+    @property
+    def mark(self) -> int | None:
+        """Of its training, None where it has none."""
+        mark = self.content.get("mark")
+        return mark if is_whole(mark) else None
 
     @property
     def training_images(self) -> int | None:
@@ -79,13 +85,14 @@ def names(zoo: str | Path | None = None) -> list[str]:
 
 
 def marks(stem: str, zoo: str | Path | None = None) -> list[str]:
-    """The networks of a run's marks that stand in a zoo folder, by rising mark: ``marks/lpd-1x``."""
+    """The networks of a run's marks that stand in a zoo folder: ``marks/lpd-1x`` and so on, then ``lpd``."""
     cards = (folder_of(zoo) / MARKS).glob("*.json")
     found = [
         (path, _MARK.fullmatch(path.stem)) for path in cards if path.with_suffix(".safetensors").is_file()
     ]
     of_run = [(int(match[2]), path.stem) for path, match in found if match and match[1] == stem]
-    return [f"{MARKS}/{name}" for _, name in sorted(of_run)]
+    last = [stem] if stem in names(zoo) and read_card(stem, zoo).mark is not None else []
+    return [*(f"{MARKS}/{name}" for _, name in sorted(of_run)), *last]
 
 
 def first_of(network: str) -> str:

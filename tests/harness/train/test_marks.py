@@ -306,13 +306,8 @@ def test_the_zoo_keeps_the_last_mark_and_each_under_its_name(tmp_path, material,
     monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
     folder, runs = tmp_path / "zoo", tmp_path / "runs"
     train_tier(("raster",), RECIPE, material, folder, runs, most=2)
-    for name in ("raster", "marks/raster-1x", "marks/raster-2x"):
-        assert (folder / f"{name}.safetensors").is_file()
-    assert (folder / "raster.safetensors").read_bytes() == (
-        folder / "marks/raster-2x.safetensors"
-    ).read_bytes()
     assert zoo.names(folder) == ["raster"]
-    assert zoo.marks("raster", folder) == ["marks/raster-1x", "marks/raster-2x"]
+    assert zoo.marks("raster", folder) == ["marks/raster-1x", "raster"]
     card = zoo.read_card("zoo/marks/raster-1x", folder)
     assert (card.strategy, card.training_seed, card.training_images) == ("raster", 0, 40)
     assert [row["images"] for row in card.learning["marks"]] == [40]
@@ -344,13 +339,13 @@ def test_a_mark_of_another_run_is_no_beginning(tmp_path, material, monkeypatch):
     train_tier(("raster",), RECIPE, material, tmp_path, tmp_path / "runs", most=1)
     other = dataclasses.replace(material, made_of={"tokenizer_sha256": "u" * 64})
     with pytest.raises(
-        UserError, match=r"raster-1x\.safetensors' is of another recipe, trunk, tokenizer or data"
+        UserError, match=r"raster\.safetensors' is of another recipe, trunk, tokenizer or data"
     ):
         trainer_of("raster", RECIPE, other, tmp_path / "lost", tmp_path)
-    card = tmp_path / "marks/raster-1x.json"
+    card = tmp_path / "raster.json"
     told = json.loads(card.read_text())
     card.write_text(json.dumps({**told, "marks": 3}))
-    with pytest.raises(UserError, match=r"raster-1x\.safetensors': not of a mark"):
+    with pytest.raises(UserError, match=r"raster\.safetensors': not of a mark"):
         trainer_of("raster", RECIPE, material, tmp_path / "lost", tmp_path)
 
 
