@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.compiler import is_compiling
+from torch.nn.attention.bias import causal_lower_right
 
 from backbones.cache import LayerCache
 from backbones.config import TrunkConfig
@@ -56,10 +57,11 @@ class View:
         """Where keys and values go, as ``LayerCache.extend`` takes it."""
         return self.start if self.slots is None else self.slots
 
-    def placed(self, x: Tensor, slots: int, unit: int | None = None) -> "View":
+    def placed(self, x: Tensor, slots: int, unit: int | None = None, by_parts: bool = False) -> "View":
         """The same for rows x [R, n, d] and a cache of ``slots``, once for all blocks: the slots written out
         where images have a pace of their own, and what rows see as a mask that attention adds to its scores,
-        or as none where that is all. unit: of ``fixed``, where passes are recorded. ValueError where the view
+        or as none where that is all. unit: of ``fixed``, where passes are recorded. by_parts: runs, and rows
+        under ``causal``, stay what they are where all images share one pace. ValueError where the view
         contradicts itself."""
         if unit is not None:
             return self.fixed(x, slots, unit).placed(x, slots)
@@ -70,6 +72,8 @@ class View:
             at, seen = None, self.mask
         else:
             runs = self.runs
+            if by_parts and (self.causal or runs is not None):
+                return View(self.start, causal=self.causal and rows > 1, runs=runs)
             if self.causal and rows > 1:
                 runs = tuple((1, keys) for keys in range(self.start + 1, self.start + rows + 1))
             mask = None if runs is None else hidden(runs, self.start + rows, x.dtype, x.device)
@@ -125,7 +129,20 @@ class View:
 
     def of_last(self, asked: int) -> "View":
         """The same where only the last ``asked`` rows are computed."""
-        return replace(self, mask=None if self.mask is None else self.mask[..., -asked:, :], asked=asked)
+        mask = None if self.mask is None else self.mask[..., -asked:, :]
+        return replace(self, mask=mask, runs=last_runs(self.runs, asked), asked=asked)
+
+
+def last_runs(runs: Runs | None, asked: int) -> Runs | None:
+    """Of the last ``asked`` rows."""
+    if runs is None:
+        return None
+    left, kept = asked, []
+    for rows, keys in reversed(runs):
+        if left > 0:
+            kept.append((min(rows, left), keys))
+        left -= rows
+    return tuple(reversed(kept))
 
 
 def up_to(slots: Tensor, reach: int) -> Tensor:
@@ -133,7 +150,7 @@ def up_to(slots: Tensor, reach: int) -> Tensor:
     return torch.arange(reach, device=slots.device) <= slots[:, None, :, None]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 @torch.inference_mode(False)  # kept beyond the decode that first asks for it
 def hidden(runs: Runs, read: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """What runs (rows, keys) add to their scores over ``read`` slots, [n, read]: -inf behind a row's keys;
@@ -153,11 +170,26 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+    if view.runs is not None:
+        return attend_by_runs(queries, keys, values, view.runs).transpose(1, 2)
+    if view.causal and keys.shape[2] > queries.shape[2] and not torch.is_grad_enabled():
+        below = causal_lower_right(queries.shape[2], keys.shape[2])
+        return F.scaled_dot_product_attention(queries, keys, values, below).transpose(1, 2)
     if torch.is_grad_enabled():
         return attend_in_training(queries, keys, values, view, dropout).transpose(1, 2)
     # Laid out [R, n, H, D] by the CPU's kernel.
     mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
     return mixed.transpose(1, 2)
+
+
+def attend_by_runs(queries: Tensor, keys: Tensor, values: Tensor, runs: Runs) -> Tensor:
+    """A call for each run of rows, none of them behind a mask; [R, H, n, D]."""
+    parts = queries.split([rows for rows, _ in runs], dim=2)
+    mixed = [
+        F.scaled_dot_product_attention(part, keys[:, :, :seen], values[:, :, :seen])
+        for part, (_, seen) in zip(parts, runs, strict=True)
+    ]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
 
 
 def attend_in_training(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: float) -> Tensor:

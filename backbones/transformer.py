@@ -143,6 +143,8 @@ class Trunk(nn.Module):
         self.at_once = len(self.blocks)
         self.called: list[Callable[..., Tensor]] | None = None
         """The blocks as functions, while a decode calls them directly."""
+        self.by_parts = False
+        """Whether rows that see different numbers of slots are attended by parts, not behind a mask."""
         self.tap: int | None = None
         """After how many blocks another head reads the rows."""
 
@@ -163,7 +165,7 @@ class Trunk(nn.Module):
         values [R, H, m, D] of a cross-attending trunk. modulations: of adaLN, [R, n, 6d] for each block.
         """
         if cache is not None:
-            view = view.placed(x, cache.slots, cache.unit)
+            view = view.placed(x, cache.slots, cache.unit, self.by_parts)
         last: View | None = None
         # The fused kernel's causal mask has as many rows as keys.
         if asked is not None and asked != x.shape[1] and not view.causal:

@@ -128,8 +128,9 @@ def _extractor(of: Protocol | None) -> str:
 
 
 def mode(row: Row) -> str:
-    """How the passes ran: eager, compiled, as CUDA graphs, or both."""
-    modes = [name for name, on in (("compiled", row.compile), ("CUDA graphs", row.cuda_graphs)) if on]
+    """How the passes ran: eager, compiled, as CUDA graphs or one, or both."""
+    graphs = "one CUDA graph" if row.one_graph else "CUDA graphs"
+    modes = [name for name, on in (("compiled", row.compile), (graphs, row.cuda_graphs)) if on]
     return " and ".join(modes) or "eager"
 
 

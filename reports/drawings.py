@@ -6,7 +6,16 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from reports import learning, learning_curve, lossiness, pictures, plots, predicted, windows
+from reports import (
+    learning,
+    learning_curve,
+    lossiness,
+    pictures,
+    plots,
+    predicted,
+    predicted_windows,
+    windows,
+)
 from reports.artifacts import Artifacts
 from reports.escape import file_stem
 from reports.frame import Facet, metrics
@@ -100,6 +109,12 @@ def drawings(
             "A larger window takes fewer steps, and each of them longer: the fastest window need not be the "
             "one of fewest steps.",
             partial(windows.against_window, facet),
+        )
+        yield Drawing(
+            "windows-on-cards",
+            "Windows on other devices",
+            "What the cost model foresees of the same question on the cards that papers measure on.",
+            predicted_windows.figure,
         )
     if windows.maps_of(facet, artifacts):
         yield Drawing(

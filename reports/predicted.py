@@ -23,9 +23,9 @@ from results.schema import Row
 Costs = Mapping[str, Mapping[str, Any]]
 """``result_key`` of a row -> what the cost model predicted for it."""
 PUBLISHED_NOTE = (
-    "Predicted from the papers' settings and the data sheets' rates (harness/cost/cards.toml; launch times "
-    "are unchecked), without detokenizing. Where the published run is slower, the rest went into what is "
-    "neither work nor counted launches: other code, a slower host, a padded cache. A ratio that is nearly "
+    "Predicted from the papers' settings and the data sheets' rates (harness/machine/cards.toml; launch "
+    "times are unchecked), without detokenizing. Where the published run is slower, the rest went into what "
+    "is neither work nor counted launches: other code, a slower host, a padded cache. A ratio that is nearly "
     "the same for all rows of batch 1 is the launch time's."
 )
 

@@ -134,6 +134,8 @@ class Row:
     compile: bool = of_cell(False)
     cuda_graphs: bool = of_cell(False, since=3, before=False)
     """Passes recorded once and replayed."""
+    one_graph: bool = of_cell(False, since=9, before=False)
+    """The whole decode recorded as one."""
     products: str = of_cell("plain")
     """``packed``: weights in the layout of the CPU's product kernel."""
     throughput_images_per_s: float | None = measured(

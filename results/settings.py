@@ -12,6 +12,7 @@ from results.rules import guidance_scale, number, options, switch, text, texts, 
 SCHEDULES = ("constant", "linear", "power-cosine")
 DTYPES = ("float32", "bfloat16", "float16")
 PRODUCTS = ("plain", "packed", "auto")
+ATTENTIONS = ("mask", "parts", "auto")
 
 
 @dataclass(frozen=True)
@@ -216,12 +217,27 @@ class Settings:
     )
     """``packed``: weights in the layout of the CPU's product kernel (``backbones.products``); ``auto``: that
     where device and dtype have it, else plain."""
+    attention: str = setting(
+        "mask",
+        rule=text(choices=ATTENTIONS),
+        late=True,
+        applies="decoding",
+        joins=True,
+        shared="machine",
+        label="attention by {}",
+    )
+    """Of rows that see different numbers of slots (LPD, RandAR, CoDe): one call behind a ``mask``, or by
+    ``parts`` without one; ``auto``: what the device's card found faster, else a mask."""
     compile: bool = setting(False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine")
     """Run the trunks as compiled graphs."""
     cuda_graphs: bool = setting(
         False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine"
     )
     """Record the trunk's passes on a CUDA device once, and replay them."""
+    one_graph: bool = setting(
+        False, rule=switch(), late=True, applies="decoding", joins=True, shared="machine"
+    )
+    """With ``cuda_graphs``: a decode whose plan is known beforehand is one recording, labels to tokens."""
     lossiness_images: int | None = setting(None, rule=whole(0, 10**8))
     """Images from which the bits lost by decoding in groups are estimated; 0 for none, None for at
     most 200 of a zoo network and none of a published one."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pardec.errors import UserError
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Accept, Commit, Decoding, Draft, Request
@@ -51,6 +52,11 @@ class SJD(Speculative):
     @property
     def batch_exact(self) -> bool:  # type: ignore[override]
         return self.loop == "own"
+
+    def bounded(self, grid: tuple[int, int]) -> Plan:
+        if self.loop == "published" and self.read_every > 1:
+            raise UserError(f"read_every = {self.read_every}: the published loop asks at every step")
+        return super().bounded(grid)
 
     def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:
         window = Window(self, network, plan, rows, self.init)

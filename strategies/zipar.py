@@ -1,6 +1,5 @@
 """ZipAR: rows grow side by side, each a few tokens ahead of the one below (He et al., arXiv 2412.04062)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -62,6 +61,27 @@ def inputs(grid: tuple[int, int], window: int) -> tuple[Fed, ...]:
     return tuple(fed)
 
 
+Empty = Literal["attend", "mask"]
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept beyond the decode that first asks for it
+def fed_on(
+    grid: tuple[int, int], window: int, empty: Empty, device: torch.device
+) -> list[tuple[Tensor, ...]]:
+    """Of each step on the device: cache slots int64 [n], positions whose tokens are fed int64 [n], and what
+    they see, bool [n, S]: slots up to their own, all or the filled."""
+    filled, steps = np.zeros(grid[0] * grid[1], dtype=bool), []
+    for fed in inputs(grid, window):
+        slots = 1 + fed.at
+        filled[slots] = True
+        seen = np.arange(slots.max() + 1) <= slots[:, None]
+        if empty == "mask":
+            seen &= filled[: seen.shape[1]]
+        steps.append(tuple(upload(values, device) for values in (slots, fed.token, seen)))
+    return steps
+
+
 @dataclass(frozen=True)
 class ZipAR(TrainingFree[RasterNetwork]):
     name: ClassVar[str] = "zipar"
@@ -71,7 +91,7 @@ class ZipAR(TrainingFree[RasterNetwork]):
 
     window: int = 8
     """Tokens that a row is ahead of the one below."""
-    empty_slots: Literal["attend", "mask"] = "attend"
+    empty_slots: Empty = "attend"
     """Published: places between that are still empty count in the softmax, with key and value zero."""
 
     def __post_init__(self) -> None:
@@ -106,25 +126,13 @@ class ZipAR(TrainingFree[RasterNetwork]):
         cache = network.cache(len(rows), *self.cache_shape(network.config))
         phases = network.phases(torch.arange(plan.places, device=device))  # slot s: before position s
         tokens = torch.zeros(len(rows), plan.places, dtype=torch.int64, device=device)
-        masks = self.masks(plan.grid, device)
-        for at, fed, mask in zip(plan.groups(), inputs(plan.grid, self.window), masks, strict=True):
-            slots = upload(1 + fed.at, device)
+        steps = fed_on(plan.grid, self.window, self.empty_slots, device)
+        for at, (slots, tokens_fed, mask) in zip(plan.groups(), steps, strict=True):
             if at.start == 0:
                 x = network.class_embedding(rows.labels).unsqueeze(1)  # [R, 1, d]
             else:
-                x = network.token_embedding(tokens[:, upload(fed.token, device)])  # [R, n, d]
+                x = network.token_embedding(tokens[:, tokens_fed])  # [R, n, d]
             here = None if phases is None else phases[slots]
             view = View(slots=slots[None], mask=mask, reach=mask.shape[-1])
             logits = network(x, here, view, cache, asked=at.stop - at.start)
             tokens[:, rows.order[0, at]] = yield Ask(logits, at)
-
-    def masks(self, grid: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
-        """What the inputs of each step see, bool [n, S]: slots up to their own, all or the filled."""
-        filled = np.zeros(grid[0] * grid[1], dtype=bool)
-        for fed in inputs(grid, self.window):
-            slots = 1 + fed.at
-            filled[slots] = True
-            seen = np.arange(slots.max() + 1) <= slots[:, None]
-            if self.empty_slots == "mask":
-                seen &= filled[: seen.shape[1]]
-            yield upload(seen, device)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.cell.sweep_file import load
-from harness.cost.cards import read_cards
+from harness.machine.cards import read_cards
 from pardec.errors import UserError
 from pardec.files import read_text
 from results.schema import row_to_json
@@ -34,7 +34,7 @@ READ = """
 import sys
 from pathlib import Path
 from harness.cell.sweep_file import load
-from harness.cost.cards import read_cards
+from harness.machine.cards import read_cards
 from results.store import load_rows
 folder = Path(sys.argv[1])
 found = [load(str(folder / "mine.toml")).cells[0].label, load_rows(folder / "rows.jsonl")[0].label]

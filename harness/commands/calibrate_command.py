@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
 
     from harness.cell.cell import checked
     from harness.cost.calibrate import QUICK, Sizes, calibrate
-    from harness.cost.cards import user_cards, write_card
+    from harness.machine.cards import user_cards, write_card
     from harness.machine.terminal import progress_bar
     from harness.subject.prepare import check_device
 
@@ -41,5 +41,7 @@ def run(options: argparse.Namespace) -> int:
     for precision, sizes in card.kernel_bytes.items():
         by_rows = ", ".join(f"{size / 1e6:.2f} at {rows}" for rows, size in sizes.items())
         print(f"{precision:<17} {by_rows} rows (MB kept for a shape)")
+    faster = "by parts" if card.attention == "parts" else "behind a mask"
+    print(f"attention    {faster} where rows see different numbers of slots")
     print(f"written to {path}")
     return 0

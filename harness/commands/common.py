@@ -35,6 +35,12 @@ def add_machine_flags(command: argparse.ArgumentParser) -> None:
         help="record the trunk's passes on a CUDA device once, and replay them",
     )
     command.add_argument(
+        "--one-graph",
+        action="store_true",
+        default=None,
+        help="with --cuda-graphs: record a decode whose plan is known beforehand as one",
+    )
+    command.add_argument(
         "--random-weights",
         action="store_const",
         const=RANDOM,
@@ -129,6 +135,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "tokenizer_weights",
         "compile",
         "cuda_graphs",
+        "one_graph",
     ):
         value = getattr(options, key, None)
         if value is not None:

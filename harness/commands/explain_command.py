@@ -32,6 +32,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device-card", metavar="NAME", help="predict the cost on this device: a100-80gb, h200, here, ..."
     )
+    command.add_argument(
+        "--acceptance",
+        type=float,
+        metavar="SHARE",
+        help="of tested drafts, of which the cost of a speculative decoder follows",
+    )
     add_machine_flags(command)
 
 

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from harness.cell.cell import RANDOM, Cell
 from harness.commands.common import overrides
-from harness.cost.cards import card_named
 from harness.cost.model import predict_cost
 from harness.cost.work import Unforeseeable
+from harness.machine.cards import card_named
 from harness.machine.terminal import progress_bar
 from harness.measure.measure import count_flops
 from harness.subject.prediction import predict
@@ -29,6 +29,8 @@ from pardec.errors import UserError, visible
 def explain(options: argparse.Namespace) -> int:
     changes = overrides(options)
     cell = find_cell(options.cell, changes, options.results)
+    if options.acceptance is not None and not 0 <= options.acceptance <= 1:
+        raise UserError(f"--acceptance {options.acceptance:g}: expected 0 to 1")
     if options.image < 0:
         raise UserError(f"--image {options.image}: expected at least 0")
     by_key = "=" not in options.cell and ":" not in options.cell
@@ -40,7 +42,7 @@ def explain(options: argparse.Namespace) -> int:
         card_named(options.device_card)  # a wrong name is said before anything is computed
     _print(cell, options.image, options.count_flops or not cell.is_published)
     if options.device_card is not None:
-        _print_cost(cell, options.device_card)
+        _print_cost(cell, options.device_card, options.acceptance)
     return 0
 
 
@@ -80,17 +82,20 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
     console.print(order_grid(plan.picture(plan.step_of_position()[0]), plan.most_steps))
 
 
-def _print_cost(cell: Cell, card_name: str) -> None:
-    card = card_named(card_name)
+def _print_cost(cell: Cell, card_name: str, acceptance: float | None) -> None:
+    card, prepared = card_named(card_name), prepare(cell)
     try:
-        cost = predict_cost(prepare(cell), card)
+        cost = predict_cost(prepared, card, acceptance=acceptance)
     except Unforeseeable as error:
-        raise UserError(f"--device-card {card_name}: no cost is predicted, for {error}") from None
+        told = "; give the share of drafts that are accepted: --acceptance 0.7"
+        ending = told if prepared.strategy.tests_drafts else ""
+        raise UserError(f"--device-card {card_name}: no cost is predicted, for {error}{ending}") from None
     unchecked = f"; unchecked: {', '.join(card.unchecked)}" if card.unchecked else ""
     parts = ("tokens", "guidance", "cache", "attention", "launch")
     shares = ", ".join(f"{name} {1e3 * getattr(cost, f'{name}_s'):.3g}" for name in parts)
     print(f"\npredicted on {card.title} ({card.source}{unchecked})")
-    print(f"step         {1e3 * cost.step_s:.4g} ms on average, a batch {1e3 * cost.total_s:.4g} ms")
+    steps = f"{1e3 * cost.step_s:.4g} ms on average of {cost.steps}"
+    print(f"step         {steps}, a batch {1e3 * cost.total_s:.4g} ms")
     print(f"             of it, ms: {shares}")
     print(f"throughput   {cost.throughput_images_per_s:.4g} images/s, without detokenizing")
     print(f"latency      {1e3 * cost.latency_s:.4g} ms for one image at batch 1")

@@ -25,8 +25,10 @@ def foreseen(cell: Cell) -> Cell:
     """The cell as it would run where its device is: this machine may be another."""
     if not cell.device.startswith("cuda") or torch.cuda.device_count():
         return finished(cell)
-    here = finished(dataclasses.replace(cell, device="cpu", cuda_graphs=False))
-    return dataclasses.replace(here, device=cell.device, cuda_graphs=cell.cuda_graphs)
+    here = finished(dataclasses.replace(cell, device="cpu", cuda_graphs=False, one_graph=False))
+    return dataclasses.replace(
+        here, device=cell.device, cuda_graphs=cell.cuda_graphs, one_graph=cell.one_graph
+    )
 
 
 def show_plan(cell: Cell, options: argparse.Namespace, console: Console | None = None) -> None:
@@ -37,7 +39,7 @@ def show_plan(cell: Cell, options: argparse.Namespace, console: Console | None =
     share = None if options.shard is None else share_of(options.shard)
     processes = processes_of(options.processes, share, started, cell.device)
     shards, length = Shards.foreseen(options.out, cell), shard_length(cell, options.chunk)
-    memory = predict(prepare(dataclasses.replace(cell, device="cpu", cuda_graphs=False)))
+    memory = predict(prepare(dataclasses.replace(cell, device="cpu", cuda_graphs=False, one_graph=False)))
     sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
     lines = []
     for process in processes:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
-from harness.cost.cards import DeviceCard
 from harness.cost.work import META, DecodeWork, Operations, decode_work, tokenizer_work, unguided
 from harness.images.pixels import images_at_a_time
+from harness.machine.cards import DeviceCard
 from harness.subject.prediction import predict
 from harness.subject.prepare import Prepared
 from pardec.files import write_whole
@@ -125,25 +125,30 @@ class Cost:
 
 
 def predict_cost(
-    prepared: Prepared, card: DeviceCard, tokenizer: Tokenizer | None = None, latency: bool = True
+    prepared: Prepared,
+    card: DeviceCard,
+    tokenizer: Tokenizer | None = None,
+    latency: bool = True,
+    acceptance: float | None = None,
 ) -> Cost:
     """The cost of a cell on the device of ``card``.
 
-    latency: whether batch 1 is counted too; without it ``latency_s`` is that of the cell's batch. Raises
+    latency: whether batch 1 is counted too; without it ``latency_s`` is that of the cell's batch. acceptance:
+    share of tested drafts that are accepted, where steps follow from it (default: the cell's). Raises
     ``Unforeseeable`` for a strategy whose course depends on what it draws, UserError for a precision that
     the card has no rate for.
     """
     cell = prepared.cell
     precision = precision_of(prepared, card)
     on_cpu = not card.asynchronous
-    work = decode_work(prepared, on_cpu=on_cpu)
+    work = decode_work(prepared, None, on_cpu, acceptance)
     whole = decode_seconds(work, card, precision)
     bare = whole
     if prepared.guidance is not None:
-        bare = decode_seconds(decode_work(unguided(prepared), on_cpu=on_cpu), card, precision)
+        bare = decode_seconds(decode_work(unguided(prepared), None, on_cpu, acceptance), card, precision)
     first_s = whole.total
     if latency and cell.batch != 1:
-        first_s = decode_seconds(decode_work(prepared, 1, on_cpu), card, precision).total
+        first_s = decode_seconds(decode_work(prepared, 1, on_cpu, acceptance), card, precision).total
     detokenize_s, activations = None, work.activation_bytes
     if tokenizer is not None:
         shadow = copy.deepcopy(tokenizer).to(META)

@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 
 from harness.cell.cell import RANDOM, Cell, normalised
-from harness.cost.cards import card_named
 from harness.cost.model import decode_seconds
 from harness.cost.work import decode_work
+from harness.machine.cards import card_named
 from harness.subject.prepare import prepare
 from pardec.errors import UserError
 from strategies.decoding import presets

@@ -4,18 +4,15 @@ import math
 from collections.abc import Sequence
 
 from harness.cell.cell import Cell
-from harness.cost.cards import DeviceCard, card_named, card_of
 from harness.cost.model import decode_seconds, precision_of
 from harness.cost.work import Unforeseeable, decode_work
-from harness.machine.environment import environment
+from harness.machine.cards import DeviceCard, card_here, card_named
 from harness.subject.prepare import prepare
 
 
 def card_for(cell: Cell) -> DeviceCard | None:
     """The card of the device that ``cell`` runs on here; None where it was never calibrated."""
-    if cell.device == "cpu":
-        return card_of(environment()["host_cpu"], cell.threads)
-    return card_of(environment(cell.device)["gpu"], None)
+    return card_here(cell.device, cell.threads)
 
 
 def predicted_hours(cells: Sequence[Cell], card_name: str | None) -> str:

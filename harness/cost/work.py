@@ -1,8 +1,8 @@
 """What a decode does, step by step, without doing it: the public loop on torch's meta device.
 
 The strategy's own generator runs, so every strategy is covered, plug-ins included. Of a trunk of equal blocks
-three are run and counted for all. A strategy that reads what it drew (to accept drafts,
-say) can't be foreseen, since nothing is drawn.
+three are run and counted for all. A strategy that reads what it drew can't be foreseen, since nothing is
+drawn; one that tests drafts can, once the share that is accepted is given.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from backbones.networks import Networks
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk
+from harness.cost.drafting import Script, drafted_course
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
@@ -33,6 +34,8 @@ from strategies.decoding.trace import Committed
 
 Kind = Literal["product", "attention", "other"]
 META = torch.device("meta")
+VECTOR_CHANNELS = 8
+"""Of the codes' vectors, for strategies that compare them: LlamaGen's."""
 _GATHERS = {"embedding", "index", "index_select", "gather"}
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
@@ -187,9 +190,9 @@ class _AsOnDevice(TorchFunctionMode):
     """What the meta device would do otherwise than the cell's: attention is one kernel, RMSNorm six passes on
     a CPU and one kernel elsewhere; and logits are finite."""
 
-    def __init__(self, recorder: _Recorder, on_cpu: bool) -> None:
+    def __init__(self, recorder: _Recorder, on_cpu: bool, course: Script | None = None) -> None:
         super().__init__()
-        self.recorder, self.on_cpu = recorder, on_cpu
+        self.recorder, self.on_cpu, self.course = recorder, on_cpu, course
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -198,6 +201,8 @@ class _AsOnDevice(TorchFunctionMode):
             return self._normalise(*args, **(kwargs or {}))
         if func is Tensor.isfinite and args[0].is_meta and args[0].dim() == 0:
             return torch.tensor(True)  # the loop's question whether any logit was broken
+        if func is Tensor.tolist and args[0].is_meta and self.course is not None:
+            return self.course.next()
         return func(*args, **(kwargs or {}))
 
     def _normalise(self, x: Tensor, shape: Any, weight: Tensor | None = None, eps: Any = None) -> Tensor:
@@ -223,19 +228,36 @@ class _MetaSampler(StreamSampler):
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         return torch.empty(order.shape, device=order.device)
 
+    def race(self, probs: Tensor, positions: Tensor) -> Tensor:
+        """As where positions are known; of numbers for the whole window."""
+        exponential = -torch.log1p(-(torch.empty_like(probs) + 2.0**-25).clamp(max=1 - 2.0**-24))
+        return (probs / exponential).argmax(dim=-1)
 
-def decode_work(prepared: Prepared, batch: int | None = None, on_cpu: bool | None = None) -> DecodeWork:
+
+def decode_work(
+    prepared: Prepared,
+    batch: int | None = None,
+    on_cpu: bool | None = None,
+    acceptance: float | None = None,
+) -> DecodeWork:
     """The work of decoding one batch (default: the cell's size).
 
-    on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device).
+    on_cpu: whether operations are a CPU's or a GPU's (default: the cell's device). acceptance: share of
+    tested drafts that are accepted (default: the cell's), for a strategy whose steps follow from it.
     Weights that are read by position (embeddings) count by what is read of them; all other tensors count once
     for each operation that reads or writes them. Raises Unforeseeable where a strategy reads what it drew.
     """
     cell = prepared.cell
-    if prepared.strategy.decides_steps:
-        raise Unforeseeable(f"strategy '{cell.strategy}' decides its steps while decoding")
     images = range(batch or cell.batch)
+    course = None
+    if prepared.strategy.decides_steps:
+        acceptance = cell.acceptance if acceptance is None else acceptance
+        if acceptance is None or not prepared.strategy.tests_drafts:
+            raise Unforeseeable(f"strategy '{cell.strategy}' decides its steps while decoding")
+        course = drafted_course(prepared, len(images), acceptance)
     network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
+    if prepared.strategy.reads_code_vectors and isinstance(network, Network):
+        network.code_vectors = torch.empty(prepared.config.codes, VECTOR_CHANNELS, device=META)
     blocks = _few_blocks(network)
     if on_cpu is None:
         on_cpu = torch.device(cell.device).type == "cpu"
@@ -248,7 +270,7 @@ def decode_work(prepared: Prepared, batch: int | None = None, on_cpu: bool | Non
         def next_step(commit: Committed) -> None:
             recorder.steps.append({})
 
-        with _AsOnDevice(recorder, on_cpu), recorder:
+        with _AsOnDevice(recorder, on_cpu, course), recorder:
             try:
                 decode(
                     network, prepared.strategy, plan, labels, sampler, prepared.guidance, observe=next_step

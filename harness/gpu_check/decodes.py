@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.gpu_check.check import Bench, Finding, NotHere
 from harness.gpu_check.recordings import exact_float32
 from harness.gpu_check.waits import waits_of
-from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
+from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_decodes, record_passes
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, Case, subject
 from strategies.decoding.decode import Decoded, decode
@@ -52,6 +52,7 @@ def decoded(
         case.sampler(images),
         case.guidance(2.0),
         drawing=recorded.drawing,
+        running=recorded.running,
     )
 
 
@@ -95,6 +96,23 @@ def recorded_tokens(bench: Bench, names: Sequence[str] = registry.BUILT_IN) -> F
             passes += recorded.passes
     finding = _finding(flips, len(names) * sum(map(len, REPEATS)), FLIPS, "the eager ones")
     return replace(finding, figures={**finding.figures, "graphs": passes})
+
+
+def whole_decodes(bench: Bench, names: Sequence[str] = registry.BUILT_IN) -> Finding:
+    """Decodes of plans known beforehand, recorded as one, give eager tokens up to counted flips."""
+    flips, graphs = Counter[str](), 0
+    with exact_float32():
+        for name in names:
+            case = on_device(subject(registry.get(name)), bench.device)
+            if case.strategy.decides_steps or case.plan(IMAGES, None).opened:
+                continue
+            expected = [decoded(case, bench.device, images).tokens for images in REPEATS]
+            recorded = record_decodes(bench.recorder())
+            found = [decoded(case, bench.device, images, None, recorded).tokens for images in REPEATS]
+            flips[name] = sum(map(flipped, found, expected))
+            graphs += recorded.passes
+    finding = _finding(flips, len(flips) * sum(map(len, REPEATS)), FLIPS, "the eager ones")
+    return replace(finding, figures={**finding.figures, "strategies": len(flips), "graphs": graphs})
 
 
 GRID = (16, 16)

@@ -14,21 +14,21 @@ from backbones.cache import KVCache
 from backbones.graphs import Repeats
 from harness.cell.cell import RANDOM, Cell
 from harness.cost.calibrate import QUICK, Sizes, calibrate
-from harness.cost.cards import DeviceCard, card_of
 from harness.cost.model import decode_seconds, precision_of
 from harness.cost.work import DecodeWork, decode_work
 from harness.gpu_check.check import Bench, Figures, Finding, NotHere
+from harness.machine.cards import DeviceCard, card_of
 from harness.machine.environment import cpu_name
 from harness.machine.memory import PeakMemory
 from harness.measure.repeats import Budget, repeat
-from harness.subject.compiled import compile_trunks, record_passes
+from harness.subject.compiled import compile_trunks, record_decodes, record_passes
 from harness.subject.prediction import predict
 from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
 from strategies.decoding import presets
 from strategies.decoding.meter import by_role
 
-Mode = Literal["eager", "recorded", "compiled"]
+Mode = Literal["eager", "recorded", "one graph", "compiled"]
 PREDICTED_WITHIN = 0.15
 """Of the measured time of an eager decode."""
 PEAK_WITHIN = 0.2
@@ -39,9 +39,10 @@ TIMES_ROOFLINE = {
     "par-l-4x-256": 1.6,
     "lpd-l-256": 1.6,
 }
-"""Most that a recorded decode of one image may take, in times of its roofline."""
+"""Most that a decode of one image, recorded as one, may take in times of its roofline."""
 PUBLISHED = (*TIMES_ROOFLINE, "randar-l", "nar-l", "var-d16", "maskgit-l-384", "ctf-l")
 """A network of each family, of size L or the nearest."""
+RECORDED = ("recorded", "one graph")
 REPEATS = Budget(seconds=2.0, least=2, most=20, patience_s=15.0)
 GUIDANCE = 2.0
 
@@ -135,9 +136,14 @@ class Workbench:
 
     def speed(self, bench: Bench, network: str, mode: Mode, batch: int) -> Finding:
         """Images/s and seconds of a batch, against the roofline and the prediction."""
-        if mode == "recorded" and bench.recorder is Repeats:
-            raise NotHere(f"passes are recorded on CUDA devices, not on '{bench.device}'")
-        subject = in_mode(self.subject(network, bench, batch), mode, bench)
+        if mode in RECORDED and bench.recorder is Repeats:
+            raise NotHere(f"graphs are recorded on CUDA devices, not on '{bench.device}'")
+        subject = self.subject(network, bench, batch)
+        if mode == "one graph" and (
+            subject.prepared.strategy.decides_steps or subject.prepared.plan([0]).opened
+        ):
+            raise NotHere("the strategy decides while decoding")
+        subject = in_mode(subject, mode, bench)
         first_s = run_batch(subject, range(batch)).seconds["total"]  # compiles and records
         totals = repeat(lambda: run_batch(subject, range(batch)).seconds["total"], REPEATS).seconds
         batch_s = statistics.median(totals)
@@ -147,7 +153,7 @@ class Workbench:
             "repeats": len(totals),
             "first s": first_s,
         }
-        if mode == "recorded":
+        if mode in RECORDED:
             figures["graphs"] = subject.recorded.passes
             figures["graph bytes"] = subject.recorded.nbytes
             figures["cache parts"] = subject.recorded.cache_parts
@@ -166,7 +172,7 @@ class Workbench:
         figures |= {"roofline s": roofline_s, "times roofline": batch_s / roofline_s}
         wrong = []
         cell = prepared.cell
-        most = TIMES_ROOFLINE.get(cell.network) if mode == "recorded" and cell.batch == 1 else None
+        most = TIMES_ROOFLINE.get(cell.network) if mode == "one graph" and cell.batch == 1 else None
         if most is not None and batch_s > most * roofline_s:
             wrong.append(f"{batch_s / roofline_s:.2f} times the roofline, at most {most} aimed at")
         if mode == "eager" and self.measured is not None:
@@ -178,9 +184,11 @@ class Workbench:
 
 
 def in_mode(subject: Subject, mode: Mode, bench: Bench) -> Subject:
-    """The subject as it is, or a copy whose passes are recorded or compiled."""
+    """The subject as it is, recording whole decodes, or a copy whose passes are recorded or compiled."""
     if mode == "eager":
         return subject
+    if mode == "one graph":
+        return dataclasses.replace(subject, recorded=record_decodes(bench.recorder()))
     network = copy.deepcopy(subject.network)
     if mode == "compiled":
         compile_trunks(network, bench.backend)

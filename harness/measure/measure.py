@@ -278,6 +278,10 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
     phases: dict[str, float | None] = {
         name: statistics.median(one[name] for one in seconds) for name in PHASES
     }
+    if cell.one_graph:
+        middle = statistics.median(one["prefill"] + one["decode"] for one in seconds)
+        phases |= {"prefill": None, "decode": middle}
+        found.unmeasured["phases_s.prefill"] = "the decode is one recording: its first step has no end"
     if subject.tokenizer is None:
         phases["detokenize"] = None
         found.unmeasured["phases_s.detokenize"] = "no tokenizer_checkpoint: tokens stay tokens"

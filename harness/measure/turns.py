@@ -71,5 +71,6 @@ def _weights(prepared: Prepared) -> str:
         cell.zoo,
         cell.compile,
         cell.cuda_graphs,
+        cell.one_graph,
     )
     return json.dumps([dressing, settings, seed, packed_for])

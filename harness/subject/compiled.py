@@ -17,7 +17,8 @@ from backbones.networks import Networks
 from backbones.taught_attention import attend_taught
 from backbones.transformer import Block, Network, Trunk, View, run_blocks
 from harness.machine.clock import Clock
-from strategies.decoding.decode import Drawing, draw_guided
+from harness.subject.one_graph import ReplayedDecode
+from strategies.decoding.decode import Drawing, Running, answer_all, draw_guided
 from strategies.decoding.sampling import Sampler, StreamSampler
 
 RECOMPILE_LIMIT = 64
@@ -99,11 +100,12 @@ def reading_seconds(cache: KVCache, calls: int = TIMED_CALLS) -> dict[int, float
 
 @dataclass(frozen=True)
 class Recorded:
-    """What of a decode is recorded: the passes of its trunks, and its draws."""
+    """What of a decode is recorded: the passes of its trunks and its draws, or all of it."""
 
     parts: tuple[Recordings, ...] = ()
     drawing: Drawing = draw_guided
-    """As ``decode`` takes it."""
+    running: Running = answer_all
+    """Both as ``decode`` takes them."""
     reading: Reading | None = None
 
     @property
@@ -169,7 +171,13 @@ def record_passes(network: Network | Networks, recorder: Recorder | None = None)
     """Record every pass of the trunks when it first occurs, by default as CUDA graphs, and every draw."""
     recorder, reading = recorder or CUDAGraphs(), Reading()
     trunks, draw = replay_trunks(network, recorder, reading), ReplayedDraw(recorder)
-    return Recorded((*(trunk.recordings for trunk in trunks), draw.recordings), draw, reading)
+    return Recorded((*(trunk.recordings for trunk in trunks), draw.recordings), draw, reading=reading)
+
+
+def record_decodes(recorder: Recorder | None = None) -> Recorded:
+    """Record every decode of a plan known beforehand as one, by default as a CUDA graph."""
+    replayed = ReplayedDecode(recorder or CUDAGraphs())
+    return Recorded((replayed.recordings,), running=replayed)
 
 
 def graphs(recorded: Recorded = NOTHING_RECORDED) -> int:

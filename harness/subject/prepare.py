@@ -15,6 +15,7 @@ from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import parameter_count
 from harness.cell.cell import RANDOM, ZOO_PREFIX, Cell
+from harness.machine.cards import card_here
 from harness.weights import zoo
 from harness.weights.empty import on_meta
 from harness.weights.fetch import folders, locate
@@ -93,6 +94,8 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         cell = _tuned(cell)
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
+    if cell.one_graph and not cell.cuda_graphs:
+        raise UserError("one_graph = true: expected cuda_graphs = true with it")
     packable = can_pack(torch.device(cell.device), dtype_of(cell))
     if cell.products == "auto":
         cell = dataclasses.replace(cell, products="packed" if packable else "plain")
@@ -101,6 +104,9 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
             f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
             "bfloat16 on a CPU whose torch has oneDNN"
         )
+    if cell.attention == "auto":
+        card = card_here(cell.device, cell.threads)
+        cell = dataclasses.replace(cell, attention=card.attention if card else "mask")
     source = _published(cell) if cell.is_published else _stored(cell)
     strategy, config = source.strategy, source.config
     if cell.acceptance is not None and not strategy.tests_drafts:
@@ -129,6 +135,11 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         parameters = parameter_count(on_meta(strategy, config))
     except ValueError as error:
         raise UserError(f"strategy '{cell.strategy}': {error}") from None
+    if cell.one_graph and (plan.opened or strategy.decides_steps):
+        raise UserError(
+            f"one_graph = true: strategy '{cell.strategy}' decides while decoding; without it each of its "
+            "passes is recorded"
+        )
     if parameters != source.parameters:
         raise UserError(
             f"options {dict(cell.options)} need a network of {parameters:,} parameters, but "

@@ -15,13 +15,13 @@ from backbones.empty import with_memory
 from backbones.networks import Networks
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
-from backbones.transformer import Network, initialise
+from backbones.transformer import Network, Trunk, initialise
 from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of
 from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
-from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_passes
+from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_decodes, record_passes
 from harness.subject.prepare import Prepared, dtype_of
 from harness.subject.race import Race
 from harness.subject.tokenizers import zoo_tokenizer
@@ -98,9 +98,14 @@ def load(prepared: Prepared) -> Subject:
         tokenizer.to(device)
     if prepared.strategy.reads_code_vectors:
         network.code_vectors = _code_vectors(cell, tokenizer)
+    for part in network.modules():
+        if isinstance(part, Trunk):
+            part.by_parts = cell.attention == "parts"
     if cell.compile:
         compile_trunks(network)
-    recorded = record_passes(network) if cell.cuda_graphs else NOTHING_RECORDED
+    recorded = NOTHING_RECORDED
+    if cell.cuda_graphs:
+        recorded = record_decodes() if cell.one_graph else record_passes(network)
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
 
 
@@ -223,6 +228,7 @@ def run_batch(
             observe=on_commit,
             keep_drafts=keep_drafts,
             drawing=subject.recorded.drawing,
+            running=subject.recorded.running,
         )
         ended = clock.now()
         pixels = (

@@ -1,6 +1,6 @@
 """What a worker does: measures one cell with its artifacts, or times cells in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     }
     method = store_method(subject.prepared, folder)
     if subject.tokenizer is None:
-        predicted, unpredicted = store_prediction(subject, folder)
+        predicted, unpredicted = store_prediction(subject, folder, found.row)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace) | method | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
@@ -85,7 +85,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     assert gallery.film is not None
     trace["film"] = gallery.film
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
-    predicted, unpredicted = store_prediction(subject, folder)
+    predicted, unpredicted = store_prediction(subject, folder, found.row)
     why = found.unmeasured | why | unpredicted
     return found.row | quality | {"artifacts": pictures | method | predicted, "unmeasured": why}
 
@@ -116,14 +116,19 @@ def _first_pixels(gallery: Gallery) -> Any:
     return torch.cat(parts)
 
 
-def store_prediction(subject: Subject, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Store what the cost model says of the cell: the row's artifact, or why there is none."""
+def store_prediction(
+    subject: Subject, folder: Path, measured: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Store what the cost model says of the cell, of one that tests drafts at the share of them that was
+    ``measured`` to be accepted: the row's artifact, or why there is none."""
     cell = subject.prepared.cell
     card = card_for(cell)
     if card is None:
         return {}, {UNPREDICTED: "no device card of this machine and thread count; run 'pardec calibrate'"}
     try:
-        cost = predict_cost(subject.prepared, card, subject.tokenizer)
+        cost = predict_cost(
+            subject.prepared, card, subject.tokenizer, acceptance=measured.get("accepted_share")
+        )
     except (Unforeseeable, UserError) as error:
         return {}, {UNPREDICTED: str(error)}
     path = folder / "artifacts" / f"{cell.key}.cost.json"

@@ -7,6 +7,7 @@ the tokens; guidance, filters, noise, counting and the trace are the loop's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,11 @@ class Loop:
         self.order = rows.order[: self.batch].expand(self.batch, -1)
         self.numbers = Numbers(sampler, self.order, plan.most_visits)
         self.weights = self._weights(plan.progress, plan.count)
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing drawn, nothing written but what is given."""
+        plan, rows = self.plan, self.rows
         self.groups = None if plan.opened else iter(plan.groups())
         # One column more, for what is no place or not written.
         self.tokens = torch.zeros(self.batch, plan.places + 1, dtype=torch.int64, device=self.device)
@@ -172,6 +178,15 @@ class Loop:
         self.trace: list[Committed] = []
         self.drafts: list[Drafted] = []
         self.step, self.drawn_after = -1, -1
+
+    def on(self, rows: Rows, own: Tensor) -> Loop:
+        """The same decode of other images, not begun: their rows, and the numbers [B, N] of their places."""
+        other = copy(self)
+        other.rows, other.observe = rows, None
+        other.order = rows.order[: self.batch].expand(self.batch, -1)
+        other.numbers = self.numbers.on(own, other.order)
+        other.begin()
+        return other
 
     def _weights(self, progress: Any, count: Any) -> list[Tensor]:
         """Of the branches of guidance, each [n, 1]."""
@@ -352,6 +367,21 @@ class Loop:
             raise OffPlan(f"a place was written {most} times by a strategy that does not declare `revises`")
 
 
+def answer_all(network: Network | Networks, strategy: Strategy, loop: Loop) -> None:
+    """Run a strategy's decode to its end."""
+    asking = strategy.decode(network, loop.plan, loop.rows)
+    answer: Any = None
+    while True:
+        try:
+            request = asking.send(answer)
+        except StopIteration:
+            return
+        answer = loop.answer(request)
+
+
+Running = Callable[["Network | Networks", "Strategy", Loop], None]
+
+
 @torch.inference_mode()
 def decode(
     network: Network | Networks,
@@ -364,12 +394,13 @@ def decode(
     observe: Callable[[Committed], None] | None = None,
     keep_drafts: bool = False,
     drawing: Drawing = draw_guided,
+    running: Running = answer_all,
 ) -> Decoded:
     """Generate tokens for ``labels`` [B] by ``plan``.
 
     known: int64 [B, N] tokens by position, read at the plan's given places only. observe: called after each
     commit (film strips, phase times). keep_drafts: keep what was drawn, not only what was committed.
-    drawing: what computes ``draw_guided``.
+    drawing, running: what computes ``draw_guided`` and ``answer_all``.
 
     Raises ValueError where guidance meets a network without a null class, OffPlan (a ValueError) where a
     strategy leaves its plan, NotFinite for guided logits that are NaN or infinite.
@@ -381,12 +412,5 @@ def decode(
     rows = make_rows(plan, labels, config.classes, branches, known)
     with called_directly(network), Meter(network) as meter:
         loop = Loop(meter, plan, rows, sampler, guidance, observe, keep_drafts, drawing)
-        asking = strategy.decode(network, plan, rows)
-        answer: Any = None
-        while True:
-            try:
-                request = asking.send(answer)
-            except StopIteration:
-                break
-            answer = loop.answer(request)
+        running(network, strategy, loop)
     return loop.finish(strategy)

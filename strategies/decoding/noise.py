@@ -1,5 +1,7 @@
 """Which number a draw consumes: u(seed, image, place, purpose, visit)."""
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,12 @@ class Numbers:
         self.sampler, self.order, self.most_visits = sampler, order, most_visits
         self.own = sampler.noise(order)
         self.fresh: dict[str, Visited] = {}
+
+    def on(self, own: Tensor, order: Tensor) -> "Numbers":
+        """Of other images, whose places' own numbers are ``own`` [B, N]; none of them handed out."""
+        other = copy(self)
+        other.own, other.order, other.fresh = own, order, {}
+        return other
 
     def of_places(self, at: Places) -> Tensor:
         """The places' own numbers, the same whenever asked: [B, n]."""

@@ -61,10 +61,15 @@ class Speculative(TrainingFree[Any]):
     """Whose networks it decodes."""
     window: int = 16
     """Most tokens fed at once; "auto": the fastest at each batch size, as it is measured."""
+    read_every: int = 1
+    """Steps for each time that the host asks the device how far the images are. In between it only knows
+    bounds: the last windows may be longer than need be, and up to so many steps less one be in vain."""
 
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.window < 1:
             raise UserError(f"window = {self.window}: expected at least 1")
+        if self.read_every < 1:
+            raise UserError(f"read_every = {self.read_every}: expected at least 1")
         # A forward accepts at least one token, so no place stays in the window for longer.
         return replace(super().bounded(grid), most_visits=self.window)
 
@@ -89,6 +94,7 @@ class Window:
     ) -> None:
         self.plan, self.rows, self.guess = plan, rows, guess
         self.longest, self.device, self.codes = method.window, network.device, network.config.codes
+        self.read_every, self.opened = method.read_every, 0
         self.feed = network.feed(rows.labels, plan.places + method.spare(plan.places))
         batch = len(rows) // rows.branches
         # By place; one column more, for what is no place.
@@ -98,7 +104,7 @@ class Window:
         """n of each image."""
         self.known = self.accepted
         """Places with a token: accepted ones, then the drafts that are carried on."""
-        self.most = 0
+        self.least = self.most = self.length = 0
         self.laws: Tensor | None = None
         """Distributions [B, L, V] kept with the tokens of the last window, whose first place is laws_from."""
         self.laws_from = self.accepted
@@ -110,9 +116,16 @@ class Window:
         self.accepted = self.known = torch.ones_like(self.accepted)
 
     def open(self) -> int:
-        """Most tokens of the next window, 0 at the end: the only time that a step waits for the device."""
-        self.least, self.most = torch.stack(self.accepted.aminmax()).tolist()
-        return min(self.longest, self.plan.places - self.least)
+        """Most tokens of the next window, 0 at the end. Asking for the bounds of what is accepted is the only
+        time that a step waits for the device."""
+        places = self.plan.places
+        if self.opened % self.read_every == 0:
+            self.least, self.most = torch.stack(self.accepted.aminmax()).tolist()
+        else:  # an image accepts at least one token a step, and at most the window
+            self.least, self.most = self.least + 1, min(self.most + self.length, places)
+        self.opened += 1
+        self.length = max(0, min(self.longest, places - self.least))
+        return self.length
 
     def lay(self, length: int) -> Generator[Request, Any, Tensor]:
         """Fill a window with the drafts that are carried on, then with guesses; returns ``at``."""

@@ -12,7 +12,7 @@ from harness.cell import sweep_file
 from harness.cell.cell import ANCHORS
 from harness.cell.inline import inline_cell
 from harness.cli import parser
-from harness.cost.cards import card_named
+from harness.machine.cards import card_named
 from harness.weights.fetch import published_files
 from strategies.decoding import registry
 from strategies.decoding.contract import check_strategy

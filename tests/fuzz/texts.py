@@ -11,10 +11,10 @@ from rich.console import Console
 
 from harness.cell import sweep_file
 from harness.cell.cell import RULES, Cell
-from harness.cost.cards import HERE, SHEETS, read_cards
 from harness.images.code_shards import CodeShards
 from harness.images.shards import Shards
 from harness.lossiness.worlds import RULES as ORDERS
+from harness.machine.cards import HERE, SHEETS, read_cards
 from harness.regress.benchmarks import read_benchmark_json, read_recorded
 from harness.regress.judge import judge
 from harness.regress.show import print_findings, to_json, to_markdown

@@ -38,8 +38,10 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "batch": (8, "batch 8"),
     "dtype": ("bfloat16", "bfloat16"),
     "products": ("packed", "packed products"),
+    "attention": ("parts", "attention by parts"),
     "compile": (True, "compile on"),
     "cuda_graphs": (True, "cuda-graphs on"),
+    "one_graph": (True, "one-graph on"),
     "seed": (5, "seed 5"),
 }
 

@@ -71,6 +71,7 @@ def test_caption_says_whose_weights_are_random() -> None:
         ({"tokenizer": "other"}, "tokenizer"),
         ({"compile": True}, "compile"),
         ({"cuda_graphs": True}, "compile"),
+        ({"cuda_graphs": True, "one_graph": True}, "compile"),
         ({"products": "packed"}, "products"),
     ],
 )

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from backbones.config import NetworkConfig, TrunkConfig
-from strategies.decoding.contract.recording import CONTROLLED, randomise
+from pardec.errors import UserError
+from strategies.decoding import registry
+from strategies.decoding.contract.recording import CONTROLLED, randomise, subject
 from strategies.decoding.decode import Decoded, decode, make_rows
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Commit, Draft, Uniform
@@ -136,3 +138,29 @@ def test_a_draft_may_bring_the_law_that_it_is_drawn_from():
     found = decode(network, method, plan, torch.zeros(2, dtype=torch.int64), StreamSampler(streams))
     assert found.tokens[:, 1:].tolist() == [[4, 3] * 7 + [4]] * 2
     assert found.drafted.tolist() == found.kept.tolist() == [15, 15]
+
+
+@pytest.mark.parametrize("name", ["jacobi", "sjd", "sjd-mc", "sjd-gs", "gsd"])
+@pytest.mark.parametrize("base", ["raster", "rar"])
+def test_asking_less_often_changes_no_token_and_costs_less_than_so_many_steps(name, base):
+    found = {}
+    for read_every in (1, 2, 5, 100):
+        case = subject(registry.get(name, window=4, base=base, read_every=read_every))
+        images = (0, 1, 2)
+        found[read_every] = decode(
+            case.network, case.strategy, case.plan(images), case.labels(images), case.sampler(images)
+        )
+    often = found.pop(1)
+    for read_every, seldom in found.items():
+        assert torch.equal(seldom.tokens, often.tokens)
+        assert torch.equal(seldom.steps_of_image, often.steps_of_image)
+        assert 0 <= seldom.steps - often.steps < read_every
+        assert seldom.steps <= case.plan(images).most_steps
+
+
+def test_how_often_to_ask_is_a_number_of_steps():
+    case = subject(registry.get("sjd", read_every=0))
+    with pytest.raises(UserError, match="read_every = 0: expected at least 1"):
+        case.plan((0,))
+    with pytest.raises(UserError, match="the published loop asks at every step"):
+        subject(registry.get("sjd", loop="published", read_every=2)).plan((0,))

@@ -18,7 +18,7 @@ from harness.sweep.row import make_row
 from harness.sweep.sweep import sweep_cells
 from pardec.errors import UserError
 from results.schema import Row, row_from_json, row_to_json
-from results.settings import DECLARED, DTYPES, PRODUCTS, SCHEDULES
+from results.settings import ATTENTIONS, DECLARED, DTYPES, PRODUCTS, SCHEDULES
 from results.store import ResultStore
 
 TEXT = st.text(max_size=8)
@@ -46,11 +46,13 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "evaluation_size": st.none() | st.integers(1, 512),
     "dtype": st.sampled_from(DTYPES),
     "device": st.sampled_from(["cpu", "cuda:1"]),
+    "attention": st.sampled_from(ATTENTIONS),
     "products": st.sampled_from(PRODUCTS),
     "decoder": st.sampled_from(["own", "robust"]),
     "by_batch": st.booleans(),
     "compile": st.booleans(),
     "cuda_graphs": st.booleans(),
+    "one_graph": st.booleans(),
     "lossiness_images": st.none() | st.integers(0, 9),
     "seed": st.integers(0, 2**40),
     "threads": st.integers(0, 8),

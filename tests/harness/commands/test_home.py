@@ -8,7 +8,7 @@ import pytest
 from harness.cell.cell import checked
 from harness.cell.sweep_file import find
 from harness.cli import main, parser
-from harness.cost.cards import user_cards
+from harness.machine.cards import user_cards
 from harness.sweep.find import find_cell
 from pardec.files import path_of, spec_of
 

@@ -11,12 +11,13 @@ import torch
 from backbones.products import KERNEL_BYTES
 from harness.cell.cell import Cell, normalised
 from harness.cli import main
-from harness.cost import cards, published
+from harness.cost import published
 from harness.cost.calibrate import Sizes, calibrate
-from harness.cost.cards import DeviceCard, card_named, card_of, read_cards, write_card
 from harness.cost.model import decode_seconds, kernel_bytes, predict_cost, step_seconds
 from harness.cost.sweep_hours import predicted_hours
 from harness.cost.work import Operations, Unforeseeable, decode_work, tokenizer_work, unguided
+from harness.machine import cards
+from harness.machine.cards import DeviceCard, card_named, card_of, read_cards, write_card
 from harness.measure.measure import count_flops
 from harness.subject.pins import finished
 from harness.subject.prediction import predict
@@ -342,6 +343,7 @@ def test_a_calibrated_card_is_kept_and_found_by_its_machine(own_cards):
     assert set(card.kernel_bytes) == set(card.product_flops_per_s) - {"float32"}
     assert all(set(sizes) == {3} for sizes in card.kernel_bytes.values())
     assert set(card.product_flops_per_s["float32"]) == {1, 4}
+    assert card.attention in ("mask", "parts")
     write_card(CARD, own_cards)
     write_card(card, own_cards)
     write_card(card, own_cards)
@@ -357,6 +359,11 @@ def test_a_calibrated_card_is_kept_and_found_by_its_machine(own_cards):
         ("[x]\ntitle = 'x'", r"\[x\]: key 'hardware' is missing"),
         ("[x]\ntitel = 'x'", "unknown key 'titel'.*did you mean 'title'"),
         ("x = 1", "expected a table"),
+        (
+            "[x]\ntitle = 'x'\nhardware = []\nbandwidth_bytes_per_s = 1\nlaunch_s = 1\nsource = ''\n"
+            "product_flops_per_s = {}\nattention = 'whole'",
+            "attention = 'whole': expected mask or parts",
+        ),
         ("[", "can't be read"),
         (
             "[x]\ntitle = 'x'\nhardware = []\nbandwidth_bytes_per_s = -1\nlaunch_s = 1\nsource = ''\n"

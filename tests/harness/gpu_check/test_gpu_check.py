@@ -20,6 +20,7 @@ from harness.subject.compiled import NOTHING_RECORDED, record_passes
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import subject
 from strategies.nar import sources_of
+from strategies.zipar import fed_on
 from tests.backbones.test_graphs import BakedPasses
 
 CPU = torch.device("cpu")
@@ -144,6 +145,15 @@ def test_passes_that_are_not_replayed_are_found():
     assert "lpd" in found.reason
 
 
+def test_whole_decodes_are_held_to_eager_ones():
+    found = decodes.whole_decodes(replace(BENCH, recorder=BakedPasses), ("lpd", "maskgit"))
+    assert found.passed, found.reason
+    # Batches of two and of three images; what MaskGIT writes is chosen while it decodes.
+    assert (found.figures["strategies"], found.figures["graphs"]) == (1, 2)
+    found = decodes.whole_decodes(replace(BENCH, recorder=Stale), ("lpd", "par"))
+    assert not found.passed
+
+
 def test_where_nothing_can_be_recorded_or_compared_it_says_so():
     with pytest.raises(NotHere, match="CPU itself"):
         decodes.tokens_of_cpu(BENCH)
@@ -207,9 +217,24 @@ DECLARED = {"gsd": 2, "jacobi": 2, "sjd": 2, "sjd-mc": 2.5, "sjd-gs": 3}
 """Strategies that decide while decoding: most waits for each step."""
 
 
+TABLES = (sources_of, rotary_table, fed_on)
+"""Kept from decode to decode; what another test has kept is none of this device's to the stand-in."""
+
+
+@pytest.mark.parametrize("read_every", [1, 2, 4])
+def test_speculative_decoders_wait_as_often_as_they_are_told(read_every):
+    case = subject(registry.get("sjd", window=4, read_every=read_every))
+    run = partial(decodes.decoded, case, CPU, (0, 1))
+    steps = run().steps
+    waits = waits_of(run, CPU)
+    asked = sum(count for place, count in waits.items() if "speculation" in place)
+    assert asked == -(-steps // read_every)  # once more than there are windows, for the end
+
+
 @pytest.mark.parametrize("name", registry.BUILT_IN)
 def test_only_strategies_that_decide_wait_in_a_step(name):
-    sources_of.cache_clear()  # a table that another test has kept is none of this device's to the stand-in
+    for table in TABLES:
+        table.cache_clear()
     found = decodes.waits_in(name, CPU)
     assert found.as_declared, found
     assert found.decides == (name in DECLARED)
@@ -221,7 +246,7 @@ def test_only_strategies_that_decide_wait_in_a_step(name):
 
 @pytest.mark.parametrize("name", ["raster", "rar", "arpg", "lpd", "nar", "token-shuffle", "zipar"])
 def test_a_recorded_decode_waits_no_more_than_an_eager_one(name):
-    for table in (sources_of, rotary_table):
+    for table in TABLES:
         table.cache_clear()
     waits = []
     for recorder in (None, Repeats):
@@ -234,6 +259,7 @@ def test_a_recorded_decode_waits_no_more_than_an_eager_one(name):
 
 
 def test_a_wait_in_every_step_is_found(monkeypatch):
+    monkeypatch.setattr("strategies.zipar.fed_on", fed_on.__wrapped__)
     monkeypatch.setattr(
         "strategies.zipar.upload", lambda values, device: torch.as_tensor(values, device=device)
     )

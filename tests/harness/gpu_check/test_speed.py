@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 import torch
 
-from harness.cost.cards import DeviceCard
 from harness.gpu_check import speed, suite
 from harness.gpu_check.check import Bench, NotHere
 from harness.gpu_check.speed import PUBLISHED, TIMES_ROOFLINE, Workbench, cell_of
 from harness.gpu_check.training import training_step
+from harness.machine.cards import DeviceCard
 from harness.measure.repeats import Budget
 from harness.subject import prediction, prepare
 from tests.backbones.test_graphs import BakedPasses
@@ -45,9 +45,9 @@ def test_on_cuda_the_aims_come_first_and_every_network_mode_and_batch_once():
     assert max(Counter(names).values()) == 1
     assert names[0] == "recordings, float32"
     first = names.index("device card") + 1
-    assert names[first : first + 5] == [f"{name}, recorded, batch 1" for name in TIMES_ROOFLINE]
+    assert names[first : first + 5] == [f"{name}, one graph, batch 1" for name in TIMES_ROOFLINE]
     timed = [name for name in names if ", batch " in name]
-    assert len(timed) == len(PUBLISHED) * 3 * 3
+    assert len(timed) == len(PUBLISHED) * 4 * 3
     compiled = [index for index, name in enumerate(names) if "compiled" in name]
     assert compiled == list(range(compiled[0], len(names)))
     until_eager = names.index("lpd-l-256, eager, batch 1") + 1
@@ -87,15 +87,25 @@ def test_recorded_passes_are_timed_where_they_can_be_made():
     assert "replay" not in str(bench.loaded["lpd"].network.trunk.forward).lower()  # a copy was recorded
 
 
+def test_a_decode_is_timed_as_one_graph_where_its_plan_is_known_beforehand():
+    bench = Workbench()
+    recording = dataclasses.replace(BENCH, recorder=BakedPasses)
+    found = bench.speed(recording, "lpd", "one graph", 1)
+    assert found.figures["graphs"] == 1
+    with pytest.raises(NotHere, match="the strategy decides while decoding"):
+        bench.speed(recording, "maskgit", "one graph", 1)
+
+
 def test_a_recorded_decode_beyond_its_aim_fails():
     bench = Workbench(measured=CARD)
     prepared = prepare.prepare(cell_of("lpd", CPU, 1))
     published = dataclasses.replace(prepared, cell=dataclasses.replace(prepared.cell, network="lpd-l-256"))
     roofline_s = bench.held({}, 1.0, published, BENCH, "eager").figures["roofline s"]
-    assert bench.held({}, 1.59 * roofline_s, published, BENCH, "recorded").passed
-    late = bench.held({}, 1.7 * roofline_s, published, BENCH, "recorded")
+    assert bench.held({}, 1.59 * roofline_s, published, BENCH, "one graph").passed
+    late = bench.held({}, 1.7 * roofline_s, published, BENCH, "one graph")
     assert late.reason == "1.70 times the roofline, at most 1.6 aimed at"
-    assert bench.held({}, 1.7 * roofline_s, published, BENCH, "eager").passed
+    for mode in ("eager", "recorded"):
+        assert bench.held({}, 1.7 * roofline_s, published, BENCH, mode).passed
 
 
 def test_caches_are_as_large_as_predicted(monkeypatch):

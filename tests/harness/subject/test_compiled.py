@@ -9,6 +9,8 @@ import torch._dynamo
 from backbones.cache import KVCache
 from backbones.products import PackedLinear, can_pack
 from harness.cell.cell import Cell
+from harness.machine.cards import card_named, write_card
+from harness.machine.environment import cpu_name
 from harness.subject import compiled
 from harness.subject.prepare import prepare
 from harness.subject.subject import load, run_batch
@@ -131,11 +133,25 @@ def test_a_recorded_pass_is_one_graph_that_serves_all_its_steps(name, lpd):
     ("settings", "message"),
     [
         ({"cuda_graphs": True}, "cuda_graphs = true on device 'cpu': expected cuda or cuda:N"),
+        ({"one_graph": True}, "one_graph = true: expected cuda_graphs = true with it"),
     ],
 )
 def test_what_cant_be_switched_on_is_said(lpd, settings, message):
     with pytest.raises(UserError, match=message):
         prepare(dataclasses.replace(lpd, **settings))
+
+
+def test_attention_by_parts_is_what_the_device_s_card_says(lpd, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARDEC_CARDS", str(tmp_path / "cards.toml"))
+    auto = dataclasses.replace(lpd, attention="auto", threads=1)
+    assert prepare(auto).cell.attention == "mask"
+    card = dataclasses.replace(
+        card_named("h200"), name="here-1", hardware=(cpu_name(),), threads=1, attention="parts"
+    )
+    write_card(card, tmp_path / "cards.toml")
+    assert prepare(auto).cell.attention == "parts"
+    found = run_batch(load(prepare(auto)), (0, 1)).decoded
+    assert torch.equal(found.tokens, run_batch(load(prepare(lpd)), (0, 1)).decoded.tokens)
 
 
 def test_switches_that_are_off_leave_earlier_names_as_they_were(lpd):

@@ -4,7 +4,9 @@ import pytest
 
 from harness.cell.cell import RANDOM, Cell, normalised
 from harness.cli import main
+from harness.cost.drafting import drafted_steps
 from harness.cost.work import Unforeseeable, decode_work
+from harness.measure.measure import count_flops
 from harness.subject.pins import finished
 from harness.subject.prepare import prepare
 from harness.subject.subject import load, run_batch
@@ -82,6 +84,32 @@ def test_a_declared_acceptance_is_no_measured_one(strategy, small_zoo):
     assert (fast.decoded.steps_of_image == 1 + -(-(slow.plan.places - 1) // 8)).all()
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("sjd", {"base": "rar"}),
+        ("sjd-gs", {}),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ("jacobi", "sjd", "sjd-mc", "gsd")),
+    ],
+)
+def test_what_a_declared_acceptance_costs_is_foreseen(strategy, options, small_zoo):
+    options = {"window": 8, **options}
+    known = cell(strategy, small_zoo, checkpoint=RANDOM, acceptance=0.8, options=options, guidance=2.0)
+    subject = load(prepare(known))
+    run = run_batch(subject, range(4)).decoded
+    work = decode_work(subject.prepared)
+    assert len(work.steps) == run.steps
+    assert work.flops == 4 * count_flops(subject)
+
+
+def test_steps_follow_from_the_share_of_accepted_drafts(small_zoo):
+    prepared = prepare(cell("sjd", small_zoo, options={"window": 8}))
+    places = prepared.config.places
+    assert drafted_steps(prepared, 4, 0.0) == places
+    assert drafted_steps(prepared, 4, 1.0) == 1 + -(-(places - 1) // 8)
+    assert drafted_steps(prepared, 4, 0.5) > drafted_steps(prepared, 4, 0.8)
+
+
 def test_an_acceptance_is_for_weights_that_tell_nothing(small_zoo):
     known = cell("sjd", small_zoo, acceptance=0.5)
     assert known.acceptance is None
@@ -98,6 +126,11 @@ def test_its_cost_is_decided_while_decoding(small_zoo, capsys):
     told = capsys.readouterr()
     assert "decided while decoding" in told.out
     assert "no cost is predicted, for strategy 'sjd' decides its steps while decoding" in told.err
+    assert "--acceptance 0.7" in told.err
+    assert main(["explain", "sjd,window=4", *flags, "--device-card", "h100-sxm", "--acceptance", "0.9"]) == 0
+    assert "step         " in capsys.readouterr().out
+    assert main(["explain", "sjd,window=4", *flags, "--acceptance", "1.5"]) == 2
+    assert "--acceptance 1.5: expected 0 to 1" in capsys.readouterr().err
 
 
 def test_a_training_free_method_is_not_trained(capsys):

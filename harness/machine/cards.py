@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness.machine.environment import environment
 from pardec.errors import UserError, unknown
 from pardec.files import path_of, read_text, write_whole
 
@@ -31,6 +32,7 @@ _OPTIONAL = {
     "unchecked": list,
     "asynchronous": bool,
     "kernel_bytes": dict,
+    "attention": str,
 }
 
 
@@ -80,6 +82,8 @@ class DeviceCard:
     """Whether the host runs ahead of the device, so that launching hides behind working (GPUs)."""
     kernel_bytes: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """Precision -> rows of a product -> what a CPU's product library keeps for each shape that it has met."""
+    attention: str = "mask"
+    """What is faster where rows see different numbers of slots: one call behind a ``mask``, or ``parts``."""
     _curves: dict[str, RateCurve] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def product_rate(self, precision: str, rows: int) -> float:
@@ -149,6 +153,13 @@ def card_of(hardware: str | None, threads: int | None) -> DeviceCard | None:
     return fitting[-1] if fitting else None
 
 
+def card_here(device: str, threads: int) -> DeviceCard | None:
+    """The card of this machine's ``device`` (cpu, cuda, cuda:N); None where it was never calibrated."""
+    if device == "cpu":
+        return card_of(environment()["host_cpu"], threads)
+    return card_of(environment(device)["gpu"], None)
+
+
 def read_cards(path: Path) -> dict[str, DeviceCard]:
     """The cards of a TOML file; UserError naming file, card and key for what is wrong."""
     try:
@@ -173,6 +184,8 @@ def _card(name: str, values: Any, where: str) -> DeviceCard:
         fits = _is_rate(value) if kind is float else isinstance(value, kind)
         if not fits:
             raise UserError(f"{where}: {key} = {value!r}: expected {_WORDS[kind]}")
+    if values.get("attention", "mask") not in ("mask", "parts"):
+        raise UserError(f"{where}: attention = {values['attention']!r}: expected mask or parts")
     curves = {
         key: {
             precision: _points(points, f"{where}: {precision}", "rows", unit)
@@ -238,6 +251,7 @@ def _to_toml(card: DeviceCard) -> str:
         f"asynchronous = {str(card.asynchronous).lower()}",
         f"unchecked = {quoted(list(card.unchecked))}",
         f"source = {quoted(card.source)}",
+        f"attention = {quoted(card.attention)}",
     ]
     lines += _curve_to_toml(f"{quoted(card.name)}.launch_s", card.launch_s)
     for key in ("product_flops_per_s", "kernel_bytes"):
