@@ -8,6 +8,7 @@ compares networks of one budget.
 import dataclasses
 import fcntl
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -102,8 +103,8 @@ def trainer_of(
         tokenizer=given.tokenizer,
     )
     trainer.resume()
-    if folder is not None and zoo.marks(stem, folder)[-1:] == [stem]:
-        _take_up(trainer, zoo.read_card(stem, folder))
+    for last in [] if folder is None else zoo.marks(stem, folder)[-1:]:
+        _take_up(trainer, zoo.read_card(last, folder))
     return trainer
 
 
@@ -180,6 +181,7 @@ def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Pat
             lambda reached: store_mark(trainer, reached, given, folder),
             stop=stop,
         )
+        promote(folder)
 
 
 @contextmanager
@@ -196,7 +198,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 
 def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
-    """Write a mark's network as the zoo's, whose network of an earlier mark moves to ``zoo.MARKS``."""
+    """Write a mark's network among the zoo's marks; where the zoo has none of that name, as the zoo's own."""
     recipe, reached = trainer.recipe, trainer.reached
     stem = zoo.file_stem(trainer.strategy.name, recipe.seed, given.size)
     trunk = zoo.trunk_hash(trainer.config.trunk)
@@ -206,7 +208,9 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "tokenizer_sha256": given.made_of["tokenizer_sha256"],
     }
     path = folder / f"{stem}.safetensors"
-    _keep_earlier(stem, mark, folder)
+    own = zoo.read_card(stem, folder).mark if stem in zoo.names(folder) else None
+    if own is not None and own < mark:
+        path = folder / zoo.MARKS / f"{stem}-{mark}x.safetensors"
     sha256 = save_half(trainer.network, path, header)
     card: dict[str, Any] = {
         "strategy": trainer.strategy.name,
@@ -242,12 +246,35 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
     write_card(path.with_suffix(".json"), card)
 
 
-def _keep_earlier(stem: str, mark: int, folder: Path) -> None:
-    """Move the zoo's network of a mark before ``mark`` to its place among the marks."""
-    before = zoo.read_card(stem, folder).mark if zoo.marks(stem, folder)[-1:] == [stem] else None
-    if before is None or before >= mark:
-        return
-    kept = folder / zoo.MARKS / f"{stem}-{before}x"
-    kept.parent.mkdir(exist_ok=True)
-    for ending in (".safetensors", ".json"):
-        (folder / stem).with_suffix(ending).replace(kept.with_suffix(ending))
+def promote(folder: Path) -> None:
+    """Make the zoo's own networks those of the highest mark that all of the first seed have reached, or where
+    they learn no more: whoever compares them compares one budget. Others stand in ``zoo.MARKS``."""
+    cards = {stem: zoo.read_card(stem, folder) for stem in zoo.names(folder)}
+    tier = {stem: card for stem, card in cards.items() if card.mark is not None and not card.training_seed}
+    reached = {stem: [zoo.read_card(one, folder) for one in zoo.marks(stem, folder)] for stem in tier}
+    ends = [math.inf if _has_learned(found[-1]) else found[-1].mark or 0 for found in reached.values()]
+    level = min(ends, default=0)
+    for stem, own in tier.items():
+        best = [card for card in reached[stem] if (card.mark or 0) <= level][-1:]
+        if best and (best[0].mark or 0) > (own.mark or 0):
+            _move(folder / stem, folder / zoo.MARKS / f"{stem}-{own.mark}x")
+            _move(folder / best[0].name, folder / stem)
+
+
+def _has_learned(card: zoo.Card) -> bool:
+    """Whether the card's network is the last one of its training."""
+    losses = {one["mark"]: one["validation_loss"] for one in card.content["marks"]}
+    known = {field.name for field in dataclasses.fields(MarkRecipe)}
+    recipe = {key: value for key, value in card.content["recipe"].items() if key in known}
+    recipe |= {key: tuple(recipe[key]) for key in ("marks", "betas") if key in recipe}
+    return MarkRecipe(**recipe).next_mark(losses) is None
+
+
+def _move(stem: Path, target: Path) -> None:
+    """Weights and card of a network under another name."""
+    target.parent.mkdir(exist_ok=True)
+    card = json.loads(stem.with_name(f"{stem.name}.json").read_text())
+    card["weights"]["file"] = f"{target.name}.safetensors"
+    write_card(target.with_name(f"{target.name}.json"), card)
+    stem.with_name(f"{stem.name}.json").unlink()
+    stem.with_name(f"{stem.name}.safetensors").replace(target.with_name(f"{target.name}.safetensors"))

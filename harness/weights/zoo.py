@@ -23,7 +23,7 @@ SHARED = ("tokenizer", "features", "judge")
 OTHER_TOKENIZERS = ("multiscale", "robust")
 """Files that cells of some strategies and sweeps use."""
 MARKS = "marks"
-"""Folder of a zoo with the networks of earlier marks: ``zoo/marks/raster-1x``."""
+"""Folder of a zoo with networks of other marks than that which all have reached: ``zoo/marks/raster-2x``."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def names(zoo: str | Path | None = None) -> list[str]:
 
 
 def marks(stem: str, zoo: str | Path | None = None) -> list[str]:
-    """The networks of a run's marks that stand in a zoo folder: ``marks/lpd-1x`` and so on, then ``lpd``."""
+    """The networks of a run's marks that stand in a zoo folder, by rising mark: ``marks/lpd-1x``, ``lpd``."""
     cards = (folder_of(zoo) / MARKS).glob("*.json")
     found = [
         (path, _MARK.fullmatch(path.stem)) for path in cards if path.with_suffix(".safetensors").is_file()
     ]
-    of_run = [(int(match[2]), path.stem) for path, match in found if match and match[1] == stem]
-    last = [stem] if stem in names(zoo) and read_card(stem, zoo).mark is not None else []
-    return [*(f"{MARKS}/{name}" for _, name in sorted(of_run)), *last]
+    of_run = [(int(match[2]), f"{MARKS}/{path.stem}") for path, match in found if match and match[1] == stem]
+    own = read_card(stem, zoo).mark if stem in names(zoo) else None
+    return [name for _, name in sorted([*of_run, *([] if own is None else [(own, stem)])])]
 
 
 def first_of(network: str) -> str:

@@ -8,14 +8,14 @@ from contextlib import suppress
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.config import NetworkConfig, TrunkConfig
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe, goes_on, still_learning
 from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
-from harness.train.tier import Material, claimed, train_tier, trainer_of
+from harness.train.tier import Material, claimed, promote, train_tier, trainer_of
 from harness.weights import zoo
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -52,9 +52,10 @@ def same(one, other):
 # Schedule ---------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.05, 0.9))
 def test_in_every_leg_the_rate_is_warmed_up_then_constant_then_falls_to_nothing(warmup, share):
-    recipe = MarkRecipe(warmup_steps=warmup, decay_share=share)
+    recipe = MarkRecipe(base_images=8000, warmup_steps=warmup, decay_share=share)
     begin = 0
     for end in map(recipe.end_of, recipe.marks):
         rates = [recipe.rate_share(step) for step in range(begin, end)]
@@ -332,6 +333,40 @@ def test_a_run_goes_on_from_the_mark_of_a_zoo_as_from_its_own(tmp_path, material
     assert cards[0]["train_loss"] == cards[1]["train_loss"]
     train_tier(("raster",), RECIPE, material, later, tmp_path / "again", most=1, again=True)
     assert trainer_of("raster", RECIPE, material, tmp_path / "again").reached.marks.keys() == {1}
+
+
+def test_the_zoo_s_own_networks_are_of_one_budget(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    always = lambda recipe, losses: next((mark for mark in recipe.marks if mark not in losses), None)  # noqa: E731
+    monkeypatch.setattr(MarkRecipe, "next_mark", always)
+    folder, runs = tmp_path / "zoo", tmp_path / "runs"
+
+    def own():
+        return {name: zoo.read_card(name, folder).mark for name in zoo.names(folder)}
+
+    train_tier(("raster", "arpg"), RECIPE, material, folder, runs, most=1)
+    seed = dataclasses.replace(RECIPE, seed=1)
+    train_tier(("raster",), seed, material, folder, runs, most=1)
+    assert own() == {"arpg": 1, "raster": 1, "raster-seed1": 1}
+    first = (folder / "raster.safetensors").read_bytes()
+    train_tier(("raster",), RECIPE, material, folder, runs, most=4)
+    assert own()["raster"] == 1
+    assert zoo.marks("raster", folder) == ["raster", "marks/raster-2x", "marks/raster-4x"]
+    train_tier(("arpg",), RECIPE, material, folder, runs, most=2)
+    assert own() == {"arpg": 2, "raster": 2, "raster-seed1": 1}
+    assert zoo.marks("raster", folder) == ["marks/raster-1x", "raster", "marks/raster-4x"]
+    assert (folder / "marks/raster-1x.safetensors").read_bytes() == first
+    card = json.loads((folder / "raster.json").read_text())
+    assert (card["mark"], card["weights"]["file"]) == (2, "raster.safetensors")
+    # Lost runs go on from the highest mark, wherever it stands.
+    train_tier(("raster",), RECIPE, material, folder, tmp_path / "lost", most=4)
+    assert zoo.marks("raster", folder)[-1] == "marks/raster-4x"
+    # Where one learns no more, the others need not wait for it.
+    monkeypatch.setattr(
+        MarkRecipe, "next_mark", lambda recipe, losses: None if 2 in losses and 4 not in losses else 8
+    )
+    promote(folder)
+    assert own() == {"arpg": 2, "raster": 4, "raster-seed1": 1}
 
 
 def test_a_mark_of_another_run_is_no_beginning(tmp_path, material, monkeypatch):
