@@ -39,6 +39,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default="",
         help="small: a network half as deep and wide, zoo/NAME-small (default: the trunk of all)",
     )
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with fashion: of the strategy, e.g. clusters=4 of ctf, zoo/ctf-clusters4; may be repeated",
+    )
     command.add_argument("--most", type=int, metavar="MARK", help="with fashion: no mark beyond this one")
     command.add_argument(
         "--codes",

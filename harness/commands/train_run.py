@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from backbones.tokenizers import load_tokenizer
+from harness.cell import inline
 from harness.cell.cell import checked
 from harness.commands.train_scale_flags import refuse_scale_flags
 from harness.commands.train_scale_run import run_at_scale
@@ -65,11 +66,22 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
         print(f"{target}: {_train(target, folder, options)}")
     for speaks in dict.fromkeys(registry.get(name).tokenizer for name in names):
         assert recipe is not None  # by names
-        given = material(options.data, folder, options.runs, speaks, options.size)
+        own = _strategy_options(options)
+        given = material(options.data, folder, options.runs, speaks, options.size, own)
         speakers = [name for name in names if registry.get(name).tokenizer == speaks]
         train_tier(speakers, recipe, given, folder, options.runs, options.most, options.again)
     for target in [target for target in files if target not in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
+
+
+def _strategy_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the one strategy that is asked for; UserError for what it doesn't take."""
+    found: dict[str, Any] = {}
+    for text in options.option:
+        found |= {key: word.value() for key, word in inline.settings(text, "--option").items()}
+    if found:
+        registry.get(options.what or options.strategy, **found)
+    return found
 
 
 def _tier_recipe(options: argparse.Namespace) -> MarkRecipe:
@@ -91,6 +103,8 @@ def _targets(options: argparse.Namespace) -> list[str]:
         raise UserError(f"--size {options.size}: expected the name of a strategy whose network it is")
     if len(asked) + options.all != 1:
         raise UserError(f"train takes one of: --all, {', '.join([*shared, *strategies])}")
+    if options.option and (options.all or not is_fashion(options.data) or {*asked} & {*FILES}):
+        raise UserError("--option: expected the name of a strategy, on fashion or idx:DIR")
     if options.most is not None and not is_fashion(options.data):
         raise UserError(f"--most: networks on {options.data} have one budget; fashion and idx:DIR have marks")
     if options.all:

@@ -9,9 +9,9 @@ import dataclasses
 import fcntl
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,21 @@ class Material:
     tokenizer: Tokenizer | None = None
     size: str = ""
     """Of the networks: that of their trunk in ``backbones.controlled``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of their strategies, other than by default."""
+
+    def stem(self, name: str, recipe: MarkRecipe) -> str:
+        """What a strategy's network is called in the zoo."""
+        return zoo.file_stem(name, recipe.seed, self.size, self.options)
 
 
 def material(
-    data: str, folder: Path, runs: Path, tokenizer_name: str = "tokenizer", size: str = ""
+    data: str,
+    folder: Path,
+    runs: Path,
+    tokenizer_name: str = "tokenizer",
+    size: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> Material:
     """Codes of both splits by a tokenizer of a zoo folder, encoded once and kept in ``runs``."""
     tokenizer_file = zoo.shared_file(tokenizer_name, folder)
@@ -76,7 +87,7 @@ def material(
         _codes(split, tokenizer, made_of["tokenizer_sha256"], runs) for split in (train, held_out)
     )
     card, vectors = data_card(train, held_out), tokenizer.vectors()
-    return Material(taught, held, config, made_of, card, vectors, tokenizer, size)
+    return Material(taught, held, config, made_of, card, vectors, tokenizer, size, options or {})
 
 
 def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: Path) -> TaughtImages:
@@ -92,9 +103,9 @@ def trainer_of(
     name: str, recipe: MarkRecipe, given: Material, runs: Path, folder: Path | None = None
 ) -> MarkTrainer:
     """The run of one network, taken up where it was left: in ``runs``, or at the last mark of a zoo."""
-    stem = zoo.file_stem(name, recipe.seed, given.size)
+    stem = given.stem(name, recipe)
     trainer = MarkTrainer(
-        registry.get(name),
+        registry.get(name, **given.options),
         given.config,
         recipe,
         runs / stem,
@@ -160,7 +171,7 @@ def train_tier(
         for name in names:
             with (
                 stop_at_next_step() as stop,
-                claimed(runs / zoo.file_stem(name, recipe.seed, given.size)) as mine,
+                claimed(runs / given.stem(name, recipe)) as mine,
             ):
                 if mine:
                     train_to_mark(trainer_of(name, recipe, given, runs, before), level, given, folder, stop)
@@ -200,7 +211,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
     """Write a mark's network among the zoo's marks; where the zoo has none of that name, as the zoo's own."""
     recipe, reached = trainer.recipe, trainer.reached
-    stem = zoo.file_stem(trainer.strategy.name, recipe.seed, given.size)
+    stem = given.stem(trainer.strategy.name, recipe)
     trunk = zoo.trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,
@@ -241,7 +252,8 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "environment": environment(),
         "date": datetime.now(UTC).date().isoformat(),
         "command": f"pardec train {trainer.strategy.name} --data fashion --seed {recipe.seed}"
-        + (f" --size {given.size}" if given.size else ""),
+        + (f" --size {given.size}" if given.size else "")
+        + "".join(f" --option {key}={value}" for key, value in given.options.items()),
     }
     write_card(path.with_suffix(".json"), card)
 

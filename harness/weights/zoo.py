@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import backbones
@@ -72,9 +73,14 @@ def folder_of(zoo: str | Path | None) -> Path:
     return SHIPPED if zoo is None else Path(zoo)
 
 
-def file_stem(strategy: str, training_seed: int, size: str = "") -> str:
-    """What a network is called: ``lpd``, by its training seed ``lpd-seed1``, by its size ``var-small``."""
-    stem = f"{strategy}-{size}" if size else strategy
+def file_stem(
+    strategy: str, training_seed: int, size: str = "", options: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """What a network is called: ``lpd``, by its training seed ``lpd-seed1``, by its size ``var-small``, by
+    options of its strategy ``ctf-clusters4``."""
+    stem = "-".join(
+        [strategy, *([size] if size else []), *(f"{key}{value}" for key, value in options.items())]
+    )
     return stem if training_seed == 0 else f"{stem}-seed{training_seed}"
 
 

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.config import NetworkConfig, TrunkConfig
+from harness.cell.cell import Cell
+from harness.cli import main
 from harness.machine.stopping import Stop, stop_at_next_step
+from harness.subject.prepare import prepare
 from harness.train.mark_recipe import MarkRecipe, goes_on, still_learning
 from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
 from harness.train.tier import Material, claimed, promote, train_tier, trainer_of
@@ -367,6 +370,32 @@ def test_the_zoo_s_own_networks_are_of_one_budget(tmp_path, material, monkeypatc
     )
     promote(folder)
     assert own() == {"arpg": 2, "raster": 4, "raster-seed1": 1}
+
+
+def test_a_network_of_other_options_has_a_name_of_its_own(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    other = dataclasses.replace(material, options={"anneal_start": 0.25})
+    train_tier(("rar",), RECIPE, other, tmp_path, tmp_path / "runs", most=1)
+    assert zoo.names(tmp_path) == ["rar-anneal_start0.25"]
+    card = zoo.read_card("zoo/rar-anneal_start0.25", tmp_path)
+    assert card.options["anneal_start"] == 0.25
+    assert card.content["command"].endswith("--option anneal_start=0.25")
+    cell = Cell("rar", network="zoo/rar-anneal_start0.25", zoo=str(tmp_path), batch=2, images=2)
+    assert prepare(cell).strategy.anneal_start == 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rar", "--option", "anneal=1"], "unknown option 'anneal'"),
+        (["rar", "--option", "anneal"], "'anneal' is no setting; expected KEY=VALUE"),
+        (["--all", "--option", "clusters=4"], "--option: expected the name of a strategy"),
+        (["judge", "--option", "clusters=4"], "--option: expected the name of a strategy"),
+    ],
+)
+def test_options_are_of_one_strategy(words, message, tmp_path, capsys):
+    assert main(["train", *words, "--out", str(tmp_path), "--runs", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_mark_of_another_run_is_no_beginning(tmp_path, material, monkeypatch):
