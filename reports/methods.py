@@ -55,7 +55,7 @@ def _idea(card: Mapping[str, Any]) -> tuple[str, str]:
     head, _, tail = idea.rstrip(".").rpartition(" (")
     if head and paper and paper in tail:
         idea, paper = f"{head}.", tail.rstrip(")")
-    elif paper:
+    elif paper[:1].isdigit():
         paper = f"arXiv {paper}"
     return idea[:1].upper() + idea[1:], paper
 
