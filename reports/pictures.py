@@ -62,13 +62,11 @@ def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
     """One image appearing, a row per cell; each frame names its step. None without films."""
     strips = []
     for row in facet.cells:
-        film = artifacts[result_key(row)].film if result_key(row) in artifacts else None
-        if film is not None:
+        stored = artifacts.get(result_key(row))
+        if stored is not None and stored.film is not None:
+            film, steps = _of_its_image(row, stored.film, stored.steps_of_images)
             frames = np.unique(np.linspace(0, len(film) - 1, min(_FRAMES, len(film))).round().astype(int))
-            heads = [
-                _frame_name(int(i), len(film), _steps_of_film(row, artifacts[result_key(row)]))
-                for i in frames
-            ]
+            heads = [_frame_name(int(i), len(film), steps) for i in frames]
             strips.append(_strip(row, facet, [film[i] for i in frames], heads))
     if not strips:
         return None
@@ -200,12 +198,15 @@ def _row_name(row: Row, facet: Facet) -> str:
     return label if row.tier == "anchor" or row.steps is None else f"{label}\n{steps_text(row)}"
 
 
-def _steps_of_film(row: Row, stored: Artifacts) -> float | None:
-    """Steps of the image that the film shows, the first, where images go at their own pace."""
-    own = stored.steps_of_images
-    if own is None or row.steps is None or float(row.steps_least or row.steps) == row.steps:
-        return row.steps
-    return float(own[0].max() + 1)
+def _of_its_image(row: Row, film: np.ndarray, orders: np.ndarray | None) -> tuple[np.ndarray, float | None]:
+    """The film up to the last step of the image that it shows, the first, and how many steps that are.
+
+    Where images go at their own pace it goes on until the slowest of the batch is done.
+    """
+    if orders is None or row.steps is None or row.steps_least in (None, row.steps_most):
+        return film, row.steps
+    own = int(orders[0].max()) + 1
+    return (film[: own + 1], own) if len(film) > own else (film, row.steps)
 
 
 def _frame_name(index: int, frames: int, steps: float | None) -> str:

@@ -70,7 +70,7 @@ class Chart {
     }
     const printed = fields.published.checked
       ? this.data.published.filter((one) => one.metric === metric.name && one.axis === axis.id) : [];
-    const anchors = this.data.anchors.filter((one) => one.y[metric.name]);
+    const anchors = d3.sort(this.data.anchors.filter((one) => one.y[metric.name]), (one) => -one.y[metric.name][0]);
     const svg = Plot.plot(this.options(axis, metric, points, printed, anchors, fields));
     svg.setAttribute("aria-label", `${metric.name} against ${axis.title}`);
     this.box.replaceChildren(svg);
@@ -95,7 +95,7 @@ class Chart {
       y: { type: tall ? "log" : "linear", nice: !tall, grid: true, ticks: tall ? decades(ys) : 6, tickFormat: plain, label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" },
       marks: [
         ...anchors.map((one) => Plot.ruleY([one.y[metric.name][0]], { stroke: "var(--soft)", strokeDasharray: "5 4" })),
-        ...(narrow ? [] : anchors.map((one, index) => Plot.text([one], { y: () => one.y[metric.name][0], text: "label", frameAnchor: "right", textAnchor: "start", dx: 6, dy: index % 2 ? 7 : -3, fill: "var(--muted)" }))),
+        ...(narrow ? [] : anchors.map((one, index) => Plot.text([one], { y: () => one.y[metric.name][0], text: "label", frameAnchor: "right", textAnchor: "start", dx: 6, dy: index % 2 ? 7 : -7, fill: "var(--muted)" }))),
         fields.front.checked ? Plot.line(frontOf(points, axis.more, !metric.lower), { x: "x", y: "y", curve: axis.more ? "step-before" : "step-after", stroke: "var(--front)", strokeWidth: 5, strokeLinejoin: "round", className: "front" }) : null,
         Plot.line(lines, { x: "x", y: "y", z: (one) => one.cell.series, stroke: colour, strokeOpacity: 0.55, strokeDasharray: (one) => (one.cell.variant ? "4 3" : null), className: "series" }),
         ...(fields.bars.checked ? [

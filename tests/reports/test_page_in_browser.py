@@ -257,6 +257,16 @@ def test_labels_keep_off_the_numbers_of_the_axis_and_inside_the_picture(opened: 
     assert all(box["right"] <= frame["x"] + frame["width"] + 1 for box in boxes)
 
 
+def test_names_of_anchors_keep_apart(opened: Open) -> None:
+    tops = (
+        opened()
+        .locator("#picture-0 svg text:text-matches('^(Real images|Reconstructions)$')")
+        .evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    )
+    assert len(tops) == 2
+    assert abs(tops[0] - tops[1]) > 11
+
+
 def test_a_log_scale_counts_by_one_two_five(opened: Open) -> None:
     page = opened()
     assert page.evaluate("decades([0.13, 9])") == [0.2, 0.5, 1, 2, 5]
