@@ -169,6 +169,18 @@ def facts(card: dict, rows: list[Row]) -> dict[str, str]:
     return dict(found.facts)
 
 
+def test_a_plug_ins_card_needs_no_plug_in():
+    """Its title is stored; that it has no paper is no arXiv id."""
+    rows = [cell_row(0, "diagonal", "Diagonal", 20, {}, 10.0, 60.0)]
+    (found,) = cards(
+        rows, {result_key(rows[0]): CARD | {"title": "Diagonal", "paper": "none", "idea": "Goes."}}
+    )
+    assert (found.title, found.idea) == ("Diagonal", "Goes.")
+    assert dict(found.facts)["paper"] == "none"
+    (found,) = cards(rows, {})
+    assert found.title == "diagonal"
+
+
 def test_a_card_joins_what_is_declared_and_what_was_measured():
     rows = [cell_row(at, "lpd", "LPD", steps, {}, 10.0, 60.0) for at, steps in enumerate((20, 10))]
     (found,) = cards(rows, {result_key(rows[1]): CARD})
