@@ -185,17 +185,27 @@ def against_text(against: Against, cells: Sequence[Row], noise: TrainingNoise, w
             else [f"{name}, difference", "training seeds", "verdict"]
         )
     verdicts = [one for _, named in against.found for one in named.values()]
-    note = " ".join([tally(verdicts), *(seeds_note(name, noise.moved(name, cells)) for name in shown[:-1])])
+    note = f"{tally(verdicts)} {seeds_note({name: noise.moved(name, cells) for name in shown[:-1]})}"
     title = f"Against {display_name(against.base, cells)}{where}"
     return TextTable(title, tuple(headings), tuple(lines), note)
 
 
-def seeds_note(metric: str, moved: Mapping[str, float]) -> str:
-    """What the column "training seeds" rests on."""
-    if not moved:
-        return f"How far another training seed moves {metric} is not known."
-    sizes = "; ".join(f"{size:.3g} ({name})" for name, size in moved.items())
-    return f"Between two training seeds {metric} moved by {sizes}; the largest stands beside each difference."
+def seeds_note(moved: Mapping[str, Mapping[str, float]]) -> str:
+    """What the column "training seeds" rests on: of each metric the moves by the name of their setting."""
+    known = [f"{metric} moved by {_sizes(sizes)}" for metric, sizes in moved.items() if sizes]
+    unknown = [metric for metric, sizes in moved.items() if not sizes]
+    said = []
+    if known:
+        said.append(
+            f"Between two training seeds {', '.join(known)}; the largest move stands beside each difference."
+        )
+    if unknown:
+        said.append(f"How far another training seed moves {' and '.join(unknown)} is not known.")
+    return " ".join(said)
+
+
+def _sizes(moved: Mapping[str, float]) -> str:
+    return "; ".join(f"{size:.3g} ({name})" for name, size in moved.items())
 
 
 def _difference(one: Difference | None, timed: bool) -> list[str]:
@@ -225,7 +235,7 @@ def iso_text(iso: Iso, title: str, moved: Mapping[str, float]) -> TextTable:
         f"Curves over steps and guidance, in {iso.metric} and seconds per image. {count} comparisons, "
         f"{sum(map(sum, iso.shown))} called a difference; at most {100 * FALSE_DISCOVERY_RATE:g} % of those "
         "are expected to be false (Benjamini-Hochberg). A curve of one cell is compared at its point alone. "
-        + seeds_note(iso.metric, moved)
+        + seeds_note({iso.metric: moved})
     )
     return TextTable(f"{title}: {iso.metric}", ISO_HEADINGS, tuple(lines), note)
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,31 @@ def sprite(samples: np.ndarray) -> str:
     return _data_uri(row, "webp", quality=80)
 
 
-def figure(png: Path) -> str:
-    """A figure's file as a data URI, in 256 colours: its few inks and small images need no more."""
-    with Image.open(png) as image:
+@dataclass(frozen=True)
+class Shown:
+    """A figure on the page: data URIs of its light and its dark form, and its width there in CSS pixels."""
+
+    light: str
+    dark: str
+    width: int
+
+    @classmethod
+    def of(cls, light: bytes, dark: bytes, dots_per_inch: float) -> "Shown":
+        """From the PNG files of both forms."""
+        (light_uri, pixels), (dark_uri, _) = _figure(light), _figure(dark)
+        return cls(light_uri, dark_uri, round(96 * pixels / dots_per_inch))
+
+
+def _figure(png: bytes) -> tuple[str, int]:
+    """A figure as a data URI in 256 colours, as its few inks and small images need no more; and its width."""
+    with Image.open(io.BytesIO(png)) as image:
         # The median cut would spend its colours on greys and shift those of the strategies.
-        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    return _data_uri(few, "png", optimize=True)
+        full = image.convert("RGB")
+        few = full.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = np.array(few.getpalette(), np.uint8).reshape(-1, 3)
+    palette[np.asarray(few)[0, 0]] = np.asarray(full)[0, 0]  # the paper keeps its colour, which is the page's
+    few.putpalette(palette.ravel().tolist())
+    return _data_uri(few, "png", optimize=True), few.width
 
 
 def _data_uri(image: Image.Image, kind: str, **how: Any) -> str:

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import learning, style
+from reports.captions import note_under, titled
 from reports.frame import Facet, metrics
 from reports.labels import Label, place_labels
 from reports.learning import Run, Series, Stored
 from reports.measured import estimate_of, measured
-from reports.pictures import note_under
 
 _FROM = 0.2
 """Share of the first mark's images from which losses are drawn: what is before would flatten the rest."""
@@ -32,11 +32,11 @@ def figure(facet: Facet, stored: Stored) -> Figure | None:
     panels = [name for name, shown in (("loss", runs), ("quality", curved)) if shown]
     if not panels:
         return None
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         drawn, grid = plt.subplots(
             1, len(panels), figsize=(5.6 * len(panels) + 0.4, 4.4), squeeze=False, layout="constrained"
         )
-        drawn.suptitle("Against training images", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        titled(drawn, "Against training images")
         named = []
         for axes, name in zip(grid.flat, panels, strict=True):
             named.append(

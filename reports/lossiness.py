@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports import style
 from reports.artifacts import Artifacts
+from reports.captions import note_under, titled
 from reports.comparability import quantity, require_comparable, row_keys
 from reports.frame import Facet
 from reports.inference import mean_estimate
@@ -46,16 +47,14 @@ def curves(facet: Facet, beside: Mapping[str, Artifacts]) -> Figure | None:
         return None
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, grid = plt.subplots(
             lines, columns, figsize=(1 + 5 * columns, 4.4 * lines), squeeze=False, layout="constrained"
         )
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        figure.suptitle("Bits lost by decoding in groups, added up over the steps")
-        note = f"Lost nothing: {'; '.join(dict.fromkeys(without_loss))}. " if without_loss else ""
-        text = f"{note}{facet.caption}. Band: 95 % interval over images. Panels have different judges."
-        figure.supxlabel("\n".join(style.wrapped(text, 70 * columns)), fontsize=7.5, color=style.MUTED)
+        titled(figure, "Bits lost by decoding in groups, added up over the steps")
+        nothing = f"lost nothing: {'; '.join(dict.fromkeys(without_loss))}; " if without_loss else ""
         named = [
             (axes, _panel(axes, facet, cells))
             for axes, cells in zip(grid.flat, panels.values(), strict=False)
@@ -64,6 +63,7 @@ def curves(facet: Facet, beside: Mapping[str, Artifacts]) -> Figure | None:
         figure.set_layout_engine("none")  # labels are placed on final axes
         for axes, (labels, segments) in named:
             place_labels(axes, labels, segments)
+        note_under(figure, facet.caption, f"{nothing}band: 95 % interval over images")
     return figure
 
 

@@ -39,7 +39,8 @@ def cards(rows: Iterable[Row], stored: Mapping[str, Mapping[str, Any]]) -> list[
     for strategy, own in sorted(of_strategy.items(), key=lambda item: style.rank(item[0])):
         card = next((stored[key] for row in own if (key := result_key(row)) in stored), {})
         idea, paper = _idea(card)
-        found.append(Card(strategy, style.title(strategy), idea, tuple(_facts(card, own, paper))))
+        title = _text(card, "title") or style.title(strategy)
+        found.append(Card(strategy, title, idea, tuple(_facts(card, own, paper))))
     return found
 
 
@@ -55,7 +56,7 @@ def _idea(card: Mapping[str, Any]) -> tuple[str, str]:
     head, _, tail = idea.rstrip(".").rpartition(" (")
     if head and paper and paper in tail:
         idea, paper = f"{head}.", tail.rstrip(")")
-    elif paper:
+    elif paper[:1].isdigit():
         paper = f"arXiv {paper}"
     return idea[:1].upper() + idea[1:], paper
 

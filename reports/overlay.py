@@ -70,7 +70,7 @@ def draw(axes: Axes, points: Sequence[Point]) -> list[Label]:
             [point.y],
             marker="*",
             markersize=11,
-            markerfacecolor="white",
+            markerfacecolor=style.scheme().paper,
             color=style.colour(point.strategy),
             linestyle="none",
             zorder=3,

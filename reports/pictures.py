@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.artifacts import Artifacts, Edits
+from reports.captions import note_under, titled
+from reports.class_names import named
 from reports.frame import Facet
 from reports.naming import series_label, steps_text
 from results.environments import result_key
@@ -45,7 +47,7 @@ def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | No
     if not len(classes):
         return None
     rows = [(row, [samples[i] for i in _columns_of(classes, own)]) for row, samples, own in shown]
-    heads = [str(c) for c in classes]
+    heads = named(shown[0][0], classes)
     seeds = {row.seed for row, _ in rows if row.tier != "anchor"}
     note = "each column: one class" + (
         ", one seed and image index, hence the same noise" if len(seeds) < 2 else ""
@@ -60,10 +62,11 @@ def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
     """One image appearing, a row per cell; each frame names its step. None without films."""
     strips = []
     for row in facet.cells:
-        film = artifacts[result_key(row)].film if result_key(row) in artifacts else None
-        if film is not None:
+        stored = artifacts.get(result_key(row))
+        if stored is not None and stored.film is not None:
+            film, steps = _of_its_image(row, stored.film, stored.steps_of_images)
             frames = np.unique(np.linspace(0, len(film) - 1, min(_FRAMES, len(film))).round().astype(int))
-            heads = [_frame_name(int(i), len(film), row.steps) for i in frames]
+            heads = [_frame_name(int(i), len(film), steps) for i in frames]
             strips.append(_strip(row, facet, [film[i] for i in frames], heads))
     if not strips:
         return None
@@ -94,7 +97,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         return None
     panels = list(distinct.values())
     sharing = Counter((row.label, row.steps) for row, _ in panels)
-    with plt.rc_context(style.RC | {"axes.grid": False}):
+    with plt.rc_context(style.rc() | {"axes.grid": False}):
         figure, grid = grid_panels(len(panels))
         for axes, (row, order) in zip(grid.flat, panels, strict=False):
             alone = sharing[row.label, row.steps] == 1
@@ -103,7 +106,7 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         bar.ax.set_yticklabels(["first", "half", "last"])
         bar.outline.set_visible(False)
         bar.set_label("step that writes the position", fontsize=9)
-        figure.suptitle("Order of generation", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        titled(figure, "Order of generation")
         numbered = any(order.size <= _NUMBERED for _, order in panels)
         note = "with an order per image, that of the first"
         note_under(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
@@ -144,7 +147,7 @@ class Strip:
 
 
 def _strip(row: Row, facet: Facet, images: Sequence[np.ndarray], heads: Sequence[str]) -> Strip:
-    colour = style.MUTED if row.tier == "anchor" else style.colour(row.strategy)
+    colour = style.scheme().muted if row.tier == "anchor" else style.colour(row.strategy)
     return Strip(_row_name(row, facet), colour, images, heads)
 
 
@@ -153,13 +156,14 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
     columns = max(len(strip.images) for strip in strips)
     margin = 0.085 * max(len(line) for strip in strips for line in strip.label.split("\n")) + 0.15
     heights = [_INCH + (0.2 if strip.heads else 0.06) for strip in strips]
-    top, width = 0.3, margin + columns * (_INCH + 0.05)
+    top, width = 0.3 if style.scheme().alone else 0.0, margin + columns * (_INCH + 0.05)
     height = sum(heights) + top
-    with plt.rc_context(style.RC | {"axes.grid": False}):
+    with plt.rc_context(style.rc() | {"axes.grid": False}):
         figure = plt.figure(figsize=(width, height))
         page = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # in inches, from the bottom left
         page.set_axis_off()
-        page.text(0.0, height - 0.08, title, va="top", fontweight="bold", fontsize=11)
+        if style.scheme().alone:
+            page.text(0.0, height - 0.08, title, va="top", fontweight="bold", fontsize=11)
         bottom = height - top
         for strip, tall in zip(strips, heights, strict=True):
             bottom -= tall
@@ -176,7 +180,7 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
                 _place_image(page, image, left, bottom)
                 if strip.heads:
                     above = bottom + _INCH + 0.04
-                    page.text(left + _INCH / 2, above, strip.heads[column], fontsize=8, ha="center")
+                    page.text(left + _INCH / 2, above, strip.heads[column], fontsize=7.5, ha="center")
         page.set(xlim=(0, width), ylim=(0, height))
         note_under(figure, caption, note)
     return figure
@@ -192,6 +196,17 @@ def _place_image(page: Axes, image: np.ndarray, left: float, bottom: float) -> N
 def _row_name(row: Row, facet: Facet) -> str:
     label = "\n".join(textwrap.wrap(series_label(row, facet.rows), 18))
     return label if row.tier == "anchor" or row.steps is None else f"{label}\n{steps_text(row)}"
+
+
+def _of_its_image(row: Row, film: np.ndarray, orders: np.ndarray | None) -> tuple[np.ndarray, float | None]:
+    """The film up to the last step of the image that it shows, the first, and how many steps that are.
+
+    Where images go at their own pace it goes on until the slowest of the batch is done.
+    """
+    if orders is None or row.steps is None or row.steps_least in (None, row.steps_most):
+        return film, row.steps
+    own = int(orders[0].max()) + 1
+    return (film[: own + 1], own) if len(film) > own else (film, row.steps)
 
 
 def _frame_name(index: int, frames: int, steps: float | None) -> str:
@@ -227,12 +242,3 @@ def grid_panels(count: int) -> tuple[Figure, np.ndarray]:
     for axes in grid.flat[count:]:
         axes.set_axis_off()
     return figure, grid
-
-
-def note_under(figure: Figure, caption: str, note: str) -> None:
-    """Settings under the figure, so that a picture that travels alone still says what it shows."""
-    characters = int(figure.get_figwidth() * 16)
-    lines = [*style.wrapped(caption, characters), *style.wrapped(note, characters)]
-    figure.text(
-        0.0, -0.12 / figure.get_figheight(), "\n".join(lines), va="top", fontsize=7.5, color=style.MUTED
-    )

@@ -5,6 +5,7 @@ interval where there is one, and names its series beside them instead of in a le
 """
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,8 +21,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from reports import overlay, style
+from reports.captions import note_under_axes, titled_panel
 from reports.comparability import lower_is_better, quantity, require_comparable
 from reports.frame import Facet
 from reports.labels import Label, place_labels
@@ -95,7 +98,7 @@ def memory_against_batch(facet: Facet) -> Figure | None:
             lines.append((one, f"{one.family}{steps}", np.array(peaks, float)))
     if not lines:
         return None
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, axes = plt.subplots(figsize=(7.2, 4.6))
         for one, _, points in lines:
             axes.plot(points[:, 0], points[:, 1], **_line_style(one))
@@ -106,23 +109,38 @@ def memory_against_batch(facet: Facet) -> Figure | None:
         log_ticks(axes.yaxis)
         axes.set_xlabel("batch size (log scale)")
         axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
-        axes.set_title("Memory against batch")
+        titled_panel(axes, "Memory against batch")
         _label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
-        caption(figure, facet)
+        note_under_axes(figure, facet)
     return figure
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     """Writes NAME.png and the same in the other ``FORMATS``, closes the figure, returns the PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(style.RC):
-        figure.canvas.draw()
-        box = figure.get_tightbbox().padded(_MARGIN)
-        figure.set_layout_engine(None)  # laid out once; with one in place each format is drawn twice
+    with plt.rc_context(style.rc()):
+        box = _laid_out(figure)
         for form, metadata in FORMATS.items():
             figure.savefig(folder / f"{name}.{form}", bbox_inches=box, metadata=metadata)
     plt.close(figure)
     return folder / f"{name}.png"
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as a PNG file; closes the figure."""
+    out = io.BytesIO()
+    with plt.rc_context(style.rc()):
+        figure.savefig(out, format="png", bbox_inches=_laid_out(figure))
+    plt.close(figure)
+    return out.getvalue()
+
+
+def _laid_out(figure: Figure) -> Bbox:
+    """The figure's content with a margin, laid out once: else each format is laid out anew."""
+    figure.canvas.draw()
+    box = figure.get_tightbbox().padded(_MARGIN)
+    figure.set_layout_engine(None)
+    return box
 
 
 def pareto_front(x: np.ndarray, y: np.ndarray, more_x: bool, more_y: bool) -> np.ndarray:
@@ -153,7 +171,7 @@ def _trade_off(
     ]
     if not drawn:
         return None
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, axes = plt.subplots(figsize=(7.2, 4.8))
         obstacles, points = [], []
         for one in drawn:
@@ -176,13 +194,13 @@ def _trade_off(
         axes.set_xlabel(x_label)
         arrow = "lower is better" if lower_is_better(metric) else "higher is better"
         axes.set_ylabel(f"{metric} ({arrow})")
-        axes.set_title(f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
+        titled_panel(axes, f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
         figure.canvas.draw()
         place_labels(axes, labels, obstacles)
         note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
         if len({one.family for one in drawn}) < len(drawn):
             note += "; curves of one name differ in guidance"
-        caption(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
+        note_under_axes(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
 
 
@@ -249,7 +267,7 @@ def _line_style(one: Series) -> dict[str, Any]:
     return {
         "color": colour,
         "marker": style.marker(one.strategy),
-        "markerfacecolor": "white" if one.variant else colour,
+        "markerfacecolor": style.scheme().paper if one.variant else colour,
         "markeredgewidth": 1.4,
         "linestyle": "--" if one.variant else "-",
         "zorder": 4,
@@ -281,7 +299,7 @@ def _draw_front(axes: Axes, cloud: np.ndarray, more_x: bool, more_y: bool) -> np
     for start, end in pairwise(front):
         corners.append(np.array([(start[0], end[1]) if more_x else (end[0], start[1]), end]))
     staircase = np.concatenate(corners)
-    axes.plot(*staircase.T, color=style.FRONT, lw=3.0, solid_joinstyle="miter", zorder=1)
+    axes.plot(*staircase.T, color=style.scheme().front, lw=3.0, solid_joinstyle="miter", zorder=1)
     return staircase
 
 
@@ -298,7 +316,7 @@ def _draw_anchors(axes: Axes, facet: Facet, metric: str) -> list[np.ndarray]:
         axes.axhline(height, color=colour, lw=1.1, ls=(0, (4, 3)), zorder=1)
         if bounds is not None:
             axes.axhspan(*bounds, color=colour, alpha=0.12, lw=0, zorder=0)
-        ends.append((row.label, style.MUTED, np.array([right, height])))
+        ends.append((row.label, style.scheme().muted, np.array([right, height])))
         lines.append(np.array([[left, height], [right, height]]))
     _label_ends(axes, ends, size=8.5, weight="normal")
     return lines
@@ -353,12 +371,3 @@ def log_ticks(axis: matplotlib.axis.Axis) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def caption(figure: Figure, facet: Facet, note: str = "") -> None:
-    """Settings under the figure, so that a picture that travels alone still says what it shows."""
-    figure.canvas.draw()
-    boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
-    bottom = min((box.transformed(figure.transFigure.inverted()).y0 for box in boxes), default=0.0)
-    text = "\n".join([*style.wrapped(facet.caption, 132), *([note] if note else [])])
-    figure.text(0.01, bottom - 0.15 / figure.get_figheight(), text, va="top", fontsize=7.5, color=style.MUTED)

@@ -6,6 +6,7 @@ from typing import Any
 
 from reports import overlay
 from reports.artifacts import Artifacts
+from reports.class_names import named
 from reports.comparability import lower_is_better
 from reports.frame import Facet, metrics
 from reports.images import SHOWN
@@ -90,7 +91,7 @@ def _point(
         "y": _qualities(row, names) if names else _speed(row),
         "texts": _texts(row),
         "sprite": shown,
-        "classes": [int(one) for one in found.classes[:SHOWN]] if found.classes is not None else [],
+        "classes": named(row, found.classes[:SHOWN]) if found.classes is not None else [],
     }
 
 

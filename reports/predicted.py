@@ -12,9 +12,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.captions import note_under_axes, titled_panel
 from reports.frame import Facet
 from reports.naming import counted_text, series_label, steps_text
-from reports.plots import caption, log_ticks
+from reports.plots import log_ticks
 from reports.tables import DASH, Column, Entry, ReportTable
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, Waterfall, waterfalls
 from results.environments import result_key
@@ -148,7 +149,7 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
     compared = [one for one in checked_predictions(facet.cells, costs) if "throughput" in one.ratios]
     if not compared:
         return None
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, axes = plt.subplots(figsize=(5.4, 4.8))
         named: set[str] = set()
         for one in compared:
@@ -164,16 +165,16 @@ def predicted_against_measured(facet: Facet, costs: Costs) -> Figure | None:
             named.add(strategy)
         ends = [*axes.get_xlim(), *axes.get_ylim()]
         low, high = min(end for end in ends if end > 0) * 0.9, max(ends) * 1.1
-        axes.plot([low, high], [low, high], color=style.FRONT, zorder=1)
+        axes.plot([low, high], [low, high], color=style.scheme().front, zorder=1)
         axes.set_xscale("log")
         axes.set_yscale("log")
         log_ticks(axes.xaxis)
         log_ticks(axes.yaxis)
         axes.set_xlabel("measured throughput (images/s, log scale)")
         axes.set_ylabel("predicted throughput (images/s, log scale)")
-        axes.set_title("Predicted against measured")
+        titled_panel(axes, "Predicted against measured")
         axes.legend(frameon=False)
-        caption(figure, facet, error_line(compared))
+        note_under_axes(figure, facet, error_line(compared))
     return figure
 
 
@@ -190,14 +191,14 @@ def waterfall_figure(facet: Facet, costs: Costs) -> Figure | None:
             chosen[name] = one
     if not chosen:
         return None
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, grid = plt.subplots(
             len(chosen), 1, figsize=(7.6, 1.9 * len(chosen)), squeeze=False, layout="constrained"
         )
         for axes, (name, one) in zip(grid[:, 0], chosen.items(), strict=True):
             _draw_steps(axes, one)
             axes.set_title(f"{name}, {steps_text(one.row)}: {one.speedup:.3g} times raster")
-        caption(figure, facet)
+        note_under_axes(figure, facet)
     return figure
 
 
@@ -215,7 +216,7 @@ def _draw_steps(axes: Any, one: Waterfall) -> None:
             index,
             end - start,
             bottom=start,
-            color=colour if whole else style.MUTED if end < start else style.FRONT,
+            color=colour if whole else style.scheme().muted if end < start else style.scheme().front,
         )
         text = f"{end:.3g}" if whole else f"x{end / start:.3g}"
         label = axes.annotate(
@@ -228,8 +229,8 @@ def _draw_steps(axes: Any, one: Waterfall) -> None:
             fontsize=8,
             zorder=5,
         )
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.2, "alpha": 0.85})
-    axes.axhline(1.0, color=style.INK, lw=0.8)
+        label.set_bbox({"facecolor": style.scheme().paper, "edgecolor": "none", "pad": 0.2, "alpha": 0.85})
+    axes.axhline(1.0, color=style.scheme().ink, lw=0.8)
     axes.set_yscale("log")
     log_ticks(axes.yaxis)
     heights = [height for ends in tops for height in ends]

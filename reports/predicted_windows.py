@@ -15,11 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.captions import note_under, titled
 from reports.labels import Label, place_labels
-from reports.pictures import note_under
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Of the cards, by name."""
+DARK = ("#58aee8", "#f47f5a", "#35c394", "#e39cc6")
+"""Of the cards, by name; the latter on dark paper."""
 Lines = dict[str, np.ndarray]
 """Card -> (window, times raster) [n, 2]."""
 
@@ -55,7 +56,7 @@ def figure() -> Figure:
     subject, found = panels()
     batches = sorted({one.batch for one in found})
     shares = sorted({one.acceptance for one in found})
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         drawn, grid = plt.subplots(
             len(batches),
             len(shares),
@@ -65,9 +66,7 @@ def figure() -> Figure:
             squeeze=False,
             layout="constrained",
         )
-        drawn.suptitle(
-            "Predicted against the window of drafts", x=0.01, ha="left", fontweight="bold", fontsize=11
-        )
+        titled(drawn, "Predicted against the window of drafts")
         for one in found:
             axes = grid[batches.index(one.batch), shares.index(one.acceptance)]
             _panel(axes, one)
@@ -79,21 +78,26 @@ def figure() -> Figure:
             axes, one = grid[row, -1], found[(row + 1) * len(shares) - 1]
             labels = [
                 Label(card, float(points[-1, 0]), float(points[-1, 1]), colour, size=8.5)
-                for (card, points), colour in zip(one.lines.items(), COLOURS, strict=False)
+                for (card, points), colour in zip(one.lines.items(), _colours(), strict=False)
             ]
             place_labels(axes, labels, list(one.lines.values()))
         note_under(
             drawn,
-            f"{subject}; shares of accepted drafts are declared",
-            "recorded passes, by counted work and data sheets; larger marks: the fastest window",
+            "",  # no facet's settings: the page doesn't say these
+            f"{subject}; shares of accepted drafts are declared; recorded passes, by counted work and data "
+            "sheets; larger marks: the fastest window",
         )
     return drawn
 
 
+def _colours() -> tuple[str, ...]:
+    return DARK if style.scheme().dark else COLOURS
+
+
 def _panel(axes: Axes, one: Panel) -> None:
-    axes.axhline(1.0, color=style.INK, lw=0.8, alpha=0.5)
+    axes.axhline(1.0, color=style.scheme().ink, lw=0.8, alpha=0.5)
     windows = sorted({int(window) for points in one.lines.values() for window in points[:, 0]})
-    for points, colour in zip(one.lines.values(), COLOURS, strict=False):
+    for points, colour in zip(one.lines.values(), _colours(), strict=False):
         axes.plot(*points.T, color=colour, marker="o", ms=3, lw=1.3)
         axes.plot(*points[points[:, 1].argmax()], color=colour, marker="o", ms=7)
     axes.set_xscale("log", base=2)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reports.artifacts import Artifacts
+from reports.class_names import named
 from reports.comparability import lower_is_better
 from reports.frame import Facet, metrics
 from reports.images import SHOWN
@@ -79,7 +80,7 @@ def _lane(row: Row, stored: Artifacts) -> dict[str, Any] | None:
     steps = np.maximum(steps[:images], 0).round().astype(int)
     return {
         "grid": steps.shape[1:],
-        "classes": [int(one) for one in stored.classes[:images]],
+        "classes": named(row, stored.classes[:images]),
         "steps": steps.reshape(images, -1).tolist(),
         "lost": _lost(stored, images, steps[0].size),
         "count": [max(int(one.max()) + 1, row.steps_least or 0) for one in steps],

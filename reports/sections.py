@@ -23,15 +23,12 @@ class Picture:
     """None where nothing was measured for it, which ``lacking`` says."""
     caption: str
     about: str = ""
+    shown: images.Shown | None = None
+    """As the page shows it; None where it does not."""
     on_page: bool = True
     said: tuple[str, ...] = ()
     lacking: tuple[str, str] | None = None
     """As ``Drawing`` has them."""
-
-    @property
-    def data_uri(self) -> str | None:
-        """The picture itself, so that the page needs no other file."""
-        return None if self.png is None else images.figure(self.png)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from pardec.errors import UserError
 from pardec.files import write_whole
-from reports import methods, pictures, plots, predicted, selftest, tables
+from reports import methods, pictures, plots, predicted, selftest, style, tables
 from reports.answer import answer
 from reports.artifacts import Artifacts, load_artifacts, load_cost, load_edits, load_method
 from reports.contests import against_first, iso_within
 from reports.drawings import Drawing, drawings
 from reports.escape import file_stem
 from reports.frame import Facet, facets
+from reports.images import Shown
 from reports.learning import Stored
 from reports.markdown_page import markdown_page
 from reports.naming import steps_text
@@ -122,9 +126,22 @@ def _draw(one: Drawing, prefix: str, section: Section, figures: Path) -> None:
         section.missing.append(f"{one.title}: nothing was measured for it")
         return
     png = None if figure is None else plots.save_figure(figure, figures, stem)
+    shown = _shown(one.draw) if one.on_page and figure is not None else None
     caption = section.facet.caption
-    picture = Picture(stem, one.title, png, caption, one.about, one.on_page, one.said, one.lacking)
+    picture = Picture(stem, one.title, png, caption, one.about, shown, one.on_page, one.said, one.lacking)
     section.pictures.append(picture)
+
+
+def _shown(draw: Callable[[], Figure | None]) -> Shown | None:
+    """What ``draw`` draws as the page shows it: on light paper and on dark."""
+    forms = []
+    for scheme in (style.PAGE, style.NIGHT):
+        with style.drawn_for(scheme):
+            figure = draw()
+            if figure is None:
+                return None
+            forms.append(plots.png_of(figure))
+    return Shown.of(forms[0], forms[1], style.RC["savefig.dpi"])
 
 
 def _edited(source: Path, figures: Path) -> list[Picture]:
@@ -132,10 +149,11 @@ def _edited(source: Path, figures: Path) -> list[Picture]:
     found = []
     for edits in load_edits(source):
         stem = f"editing-{file_stem(edits.strategy)}"
-        png = plots.save_figure(pictures.edit_grid(edits), figures, stem)
+        draw = partial(pictures.edit_grid, edits)
+        png = plots.save_figure(draw(), figures, stem)
         title = f"Around given tokens: {edits.strategy}"
         about = "Real images of which a part was given; the grey part was drawn anew."
-        found.append(Picture(stem, title, png, edits.caption, about))
+        found.append(Picture(stem, title, png, edits.caption, about, _shown(draw)))
     return found
 
 

@@ -3,7 +3,10 @@
 import colorsys
 import hashlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 PALETTE = (
@@ -84,6 +87,51 @@ RC: Any = {
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
 
 
+@dataclass(frozen=True)
+class Scheme:
+    """Where a figure goes: into a file that travels alone, or into the page, light or dark."""
+
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    front: str
+    dark: bool = False
+    alone: bool = True
+    """Whether the figure itself says what it is called and where it was measured; the page says both."""
+
+
+FILE = Scheme("#ffffff", INK, MUTED, GRID, FRONT)
+PAGE = replace(FILE, alone=False)
+NIGHT = Scheme("#14171b", "#e4e7eb", "#9ba3ae", "#2b3037", "#48505b", dark=True, alone=False)
+"""Paper, ink and grid are those of the dark page's style sheet, so that no picture shows where it ends."""
+
+_scheme: ContextVar[Scheme] = ContextVar("scheme", default=FILE)
+
+
+def scheme() -> Scheme:
+    """The one that figures are drawn for now."""
+    return _scheme.get()
+
+
+@contextmanager
+def drawn_for(chosen: Scheme) -> Iterator[None]:
+    """Figures made inside are made for ``chosen``."""
+    token = _scheme.set(chosen)
+    try:
+        yield
+    finally:
+        _scheme.reset(token)
+
+
+def rc() -> Any:
+    """``RC`` in the inks of the scheme."""
+    now = scheme()
+    inks = dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), now.ink)
+    papers = dict.fromkeys(("figure.facecolor", "axes.facecolor"), now.paper)
+    return RC | inks | papers | {"axes.edgecolor": now.muted, "grid.color": now.grid}
+
+
 _titles: dict[str, str] = {}
 
 
@@ -97,7 +145,12 @@ def introduce(titles: Mapping[str, str]) -> None:
 
 
 def colour(strategy: str) -> str:
-    """The strategy's colour; one without a place in the palette gets its own by the hash of its name."""
+    """The strategy's colour in the scheme; without a place in the palette, one by the hash of its name."""
+    return dark_colour(strategy) if scheme().dark else light_colour(strategy)
+
+
+def light_colour(strategy: str) -> str:
+    """``colour`` on white."""
     if strategy in ANCHORS:
         return ANCHORS[strategy][1]
     place = _place(strategy)
@@ -116,7 +169,7 @@ def dark_colour(strategy: str) -> str:
     place = _place(strategy)
     if place < len(DARK):
         return DARK[place]
-    channels = [int(colour(strategy)[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    channels = [int(light_colour(strategy)[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     hue, lightness, saturation = colorsys.rgb_to_hls(*channels)
     return _hexadecimal(colorsys.hls_to_rgb(hue, 1 - 0.75 * lightness, saturation))
 

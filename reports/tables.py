@@ -65,8 +65,8 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
         return f"{_significant(value, 4)} ± 0"
     decimals = max(0, 1 - math.floor(math.log10(half)))
     if below > 0 and above > 0 and max(below, above) <= 1.25 * min(below, above):
-        return f"{value:.{decimals}f} ± {half:.{decimals}f}"
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+        return f"{value:z.{decimals}f} ± {half:.{decimals}f}"
+    return f"{value:z.{decimals}f} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
 
 
 def quality_table(facet: Facet) -> ReportTable:
@@ -88,7 +88,7 @@ def cost_table(facet: Facet) -> ReportTable:
         Column("parameters", lambda row: _scaled(row.parameters, 1e6, "M")),
         Column("GFLOPs/image", lambda row: _scaled(row.flops_per_image, 1e9)),
         _THROUGHPUT,
-        Column("best images/s", _best),
+        *[Column("best images/s", _best)] * any(map(_faster_elsewhere, facet.rows)),
         Column("latency ms", _latency),
         Column("weights MB", lambda row: _scaled(row.weight_bytes, 1e6)),
         Column("cache MB", lambda row: _scaled(row.cache_bytes, 1e6)),
@@ -184,8 +184,11 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 
 def _filled(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> ReportTable:
-    entries = tuple(tuple(column.entry(row) for column in columns) for row in rows)
-    return ReportTable(title, tuple(columns), tuple(rows), entries)
+    """The table without columns in which no row has anything."""
+    entries = [[column.entry(row) for column in columns] for row in rows]
+    kept = [at for at in range(len(columns)) if any(line[at].text != DASH for line in entries)]
+    shown = tuple(tuple(line[at] for at in kept) for line in entries)
+    return ReportTable(title, tuple(columns[at] for at in kept), tuple(rows), shown)
 
 
 def _strategy(rows: Sequence[Row]) -> Column:
@@ -242,6 +245,11 @@ def _best(row: Row) -> Entry:
     at_own_batch = batch == row.batch and value == row.throughput_images_per_s
     text = _throughput(row).text if at_own_batch else with_interval(value, None, None)
     return Entry(f"{text} @ batch {batch}", value)
+
+
+def _faster_elsewhere(row: Row) -> bool:
+    """Whether another batch than the row's own is its best."""
+    return row.throughput_best_batch not in (None, row.batch)
 
 
 def _latency(row: Row) -> Entry:

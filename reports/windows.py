@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.artifacts import Artifacts
+from reports.captions import note_under, titled
 from reports.frame import Facet
 from reports.labels import Label, place_labels
 from reports.naming import counted_steps, series_label
-from reports.pictures import grid_panels, note_under
+from reports.pictures import grid_panels
 from results.environments import result_key
 from results.schema import Row
 
@@ -75,11 +76,11 @@ def against_window(facet: Facet) -> Figure | None:
     if not panels:
         return None
     windows = sorted({row.options["window"] for one in found for row in one.rows})
-    with plt.rc_context(style.RC):
+    with plt.rc_context(style.rc()):
         figure, grid = plt.subplots(
             1, len(panels), figsize=(4.4 * len(panels) + 0.4, 4.2), squeeze=False, layout="constrained"
         )
-        figure.suptitle("Against the window of drafts", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        titled(figure, "Against the window of drafts")
         for axes, (name, lines) in zip(grid.flat, panels, strict=True):
             _panel(axes, name, lines, windows)
         figure.canvas.draw()
@@ -136,7 +137,7 @@ def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure 
     panels = maps_of(facet, artifacts)
     if not panels:
         return None
-    with plt.rc_context(style.RC | {"axes.grid": False}):
+    with plt.rc_context(style.rc() | {"axes.grid": False}):
         figure, grid = grid_panels(len(panels))
         for axes, (row, tested, accepted) in zip(grid.flat, panels, strict=False):
             share = np.where(tested > 0, accepted / np.maximum(tested, 1), np.nan)
@@ -150,6 +151,6 @@ def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure 
         bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
         bar.outline.set_visible(False)
         bar.set_label("share of tests passed", fontsize=9)
-        figure.suptitle("Where drafts are accepted", x=0.01, ha="left", fontweight="bold", fontsize=11)
-        note_under(figure, facet.caption, "white: positions whose drafts are never tested")
+        titled(figure, "Where drafts are accepted")
+        note_under(figure, facet.caption, "empty: positions whose drafts are never tested")
     return figure

@@ -13,6 +13,7 @@ from pardec.hashing import text_key
 from results.fields import Applies
 from results.rules import TUNED
 from results.settings import DECLARED, Settings
+from strategies.decoding import registry
 
 ANCHORS = {
     "real": "Real images",
@@ -146,6 +147,8 @@ def normalised(cell: Cell) -> Cell:
         changes["lossiness_images"] = min(LOSSINESS_IMAGES, cell.images)
     if cell.is_anchor:
         changes["network"] = "none"
+    if cell.is_anchor or cell.strategy in registry.BUILT_IN:
+        changes["plugin"] = ()  # what another strategy of the same sweep needs
     defaults = default_values()
     unused = [name for name, one in DECLARED.items() if not APPLIES[one.applies](cell)]
     if cell.tokenizer_checkpoint == RANDOM and not cell.is_published:

@@ -95,9 +95,15 @@ def options_of(
     return {key: word.text if isinstance(defaults[key], str) else word.value() for key, word in given.items()}
 
 
-def inline_cell(text: str, changes: Mapping[str, Any], anchors: Collection[str] = ()) -> Cell:
+def inline_cell(
+    text: str,
+    changes: Mapping[str, Any],
+    anchors: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> Cell:
     """The cell of ``lpd,steps=10,order=random``, or of ``strategy=lpd,steps=10,order=random``; keys beyond a
-    cell's own are strategy options. ``anchors``: those that may stand for a strategy."""
+    cell's own are strategy options. ``anchors``: those that may stand for a strategy; ``defaults``: checked
+    settings of what the text leaves open."""
     where = f"cell '{text}'"
     first, comma, rest = text.partition(",")
     if "=" not in first:
@@ -109,6 +115,7 @@ def inline_cell(text: str, changes: Mapping[str, Any], anchors: Collection[str] 
     }
     if "strategy" not in values:
         raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
+    values = {**(defaults or {}), **values}
     if values["strategy"] in anchors:
         return normalised(Cell(**{**values, **changes}))
     if values["strategy"] not in registry.names():

@@ -99,9 +99,16 @@ def title_of(path: Path) -> str:
     return _read(path).get("sweep", {}).get("title", path.stem)
 
 
-def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep of a file, or of one cell; ``overrides`` (already checked values) replace what it says."""
+def load(file_or_name: str, overrides: Mapping[str, Any] | None = None, also: Sequence[str] = ()) -> Sweep:
+    """The sweep of a file, or of one cell; ``overrides`` (already checked values) replace what it says.
+
+    also: more cells, as one types them, at the settings that the file gives to all of its own.
+    """
     if is_one_cell(file_or_name):
+        if also:
+            raise UserError(
+                f"--also '{also[0]}': sweep '{file_or_name}' is one cell; expected a file or name"
+            )
         cell = inline_cell(file_or_name, overrides or {}, ANCHORS)
         return Sweep(ONE_CELL, file_or_name, (cell,), in_turn="none")
     path = find(file_or_name)
@@ -121,6 +128,7 @@ def load(file_or_name: str, overrides: Mapping[str, Any] | None = None) -> Sweep
             expected = _HEAD[key].expectation
             raise UserError(f"sweep file '{path}' [sweep]: {key} = {value!r:.200}: expected {expected}")
     cells = [_cell(values, path, overrides or {}) for values in _combinations(content, path)]
+    cells += [inline_cell(text, overrides or {}, ANCHORS, _defaults(content, path)) for text in also]
     unique = _first_of_each(cells)
     if not unique:
         raise UserError(f"sweep file '{path}' describes no cell: expected [grid] or [[include]] tables")
@@ -173,13 +181,15 @@ def _tables(content: Mapping[str, Any], section: str, path: Path) -> list[dict[s
     return tables
 
 
+def _defaults(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Settings of every cell that doesn't say otherwise."""
+    where = f"sweep file '{path}' [defaults]"
+    return {key: checked(key, value, where) for key, value in _table(content, "defaults", path).items()}
+
+
 def _combinations(content: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
     """Settings of every cell before duplicates collapse: the grid, then the includes, less the excluded."""
-    file = f"sweep file '{path}'"
-    defaults = {
-        key: checked(key, value, f"{file} [defaults]")
-        for key, value in _table(content, "defaults", path).items()
-    }
+    file, defaults = f"sweep file '{path}'", _defaults(content, path)
     excluded = [
         _lists(table, f"{file} [[exclude]] {number}")
         for number, table in enumerate(_tables(content, "exclude", path), start=1)
@@ -280,8 +290,9 @@ def _why(cells: Sequence[Cell], expression: str) -> str:
         if names[0] not in known:
             return f"; {nearest(names[0], known)}"
         return (
-            f": none is of '{names[0]}', but of {', '.join(present)}. It gets in by a sweep file with "
-            f"[[include]] strategy = \"{names[0]}\", or alone: pardec sweep 'strategy={names[0]},KEY=VALUE'"
+            f": none is of '{names[0]}', but of {', '.join(present)}. It gets in with "
+            f"--also 'strategy={names[0]},KEY=VALUE', or by a sweep file with [[include]] strategy = "
+            f'"{names[0]}"'
         )
     return ""
 

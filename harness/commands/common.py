@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell.cell import DOWNLOAD, RANDOM, SCORING, checked
+from harness.images.names import CLASSES
 from harness.machine.distributed import launch
 from pardec.errors import UserError
 from pardec.files import path_of
-from reports import style
+from reports import class_names, style
 from results.settings import DTYPES
 from strategies.decoding import registry
 
@@ -109,8 +110,9 @@ def add_plugin_flag(command: argparse.ArgumentParser) -> None:
 
 
 def introduce_strategies() -> None:
-    """Give reports the titles of all strategies, in the order of their colours."""
+    """Give reports the titles of all strategies, in the order of their colours, and the names of classes."""
     style.introduce(registry.titles())
+    class_names.introduce(CLASSES)
 
 
 def existing_folder(path: Path, flag: str) -> Path:

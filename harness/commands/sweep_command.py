@@ -23,6 +23,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="only these cells: strategy=lpd,steps<=8; several -k must all be met",
     )
     command.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="one more cell at the file's own settings, a plug-in's for one: strategy=NAME,steps=64",
+    )
+    command.add_argument(
         "--results", type=Path, metavar="DIR", help=f"result folder (default: {RESULTS}/NAME)"
     )
     command.add_argument("--dry-run", action="store_true", help="list the cells and run nothing")

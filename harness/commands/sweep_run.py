@@ -24,7 +24,7 @@ def sweep(options: argparse.Namespace) -> int:
     if most is not None:
         checked("images", most, "--max-images")
     select = ",".join(options.select) if options.select else None
-    sweep = sweep_cells(options.sweep, select, overrides(options), most)
+    sweep = sweep_cells(options.sweep, select, overrides(options), most, options.also)
     if options.dry_run:
         on_ray = options.executor == "ray"
         dry_run(sweep, takes=Need.of if on_ray else None)

@@ -11,22 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.images.names import FASHION_CLASSES as CLASSES
 from pardec.errors import UserError, one_line
 from results.arrays import UNREADABLE
 
 SHIPPED = Path(__file__).parent / "fashion_mnist"
-CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 STEMS = {"train": "train", "held-out": "t10k"}
 """What the files of a split begin with."""
 SIDE = 32

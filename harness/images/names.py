@@ -12,6 +12,22 @@ def is_fashion(spec: str) -> bool:
     return spec.partition(":")[0] in ("fashion", "idx")
 
 
+FASHION_CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+CLASSES = {"fashion": FASHION_CLASSES}
+"""Names of classes by ``metric_name``."""
+
+
 def metric_name(spec: str) -> str:
     """What distances on a data set are named by: ``fashion`` gives ``fd_fashion@N``."""
     return "fashion" if is_fashion(spec) else "images"

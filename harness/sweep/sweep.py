@@ -40,12 +40,13 @@ def sweep_cells(
     select: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     max_images: int | None = None,
+    also: Sequence[str] = (),
 ) -> Sweep:
     """The sweep of a file with every cell checked and pinned; UserError before anything is computed.
 
-    max_images: generate at most so many images per cell, once.
+    max_images: generate at most so many images per cell, once. also: cells beside those of the file.
     """
-    sweep = sweep_file.load(file_or_name, overrides)
+    sweep = sweep_file.load(file_or_name, overrides, also)
     if max_images is not None:
         sweep = sweep_file.once(sweep, max_images)
     cells: Sequence[Cell] = _each_mark(sweep.cells)
@@ -98,7 +99,8 @@ def dry_run(
         sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
         counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
         lines.append([*_names(cell, cell.describe(), takes), *counts, *sizes])
-    title = terminal(f"{sweep.name}: {len(sweep.cells)} cells")
+    count = len(sweep.cells)
+    title = terminal(f"{sweep.name}: {count} cell{'' if count == 1 else 's'}")
     print_fitting(console or Console(), (*texts, *numbers), lines, right=numbers, title=title)
 
 

@@ -17,7 +17,8 @@ const MARKERS = {
   "^": polygon(3, -90), v: polygon(3, 90), "<": polygon(3, 180), ">": polygon(3, 0), p: polygon(5, -90), h: polygon(6, -90),
 };
 const MOST_LABELS = 24;
-const LABEL_SIZE = { width: 6.6, height: 15 };
+const LABEL_HEIGHT = 15;
+const MARGIN_LEFT = 52; // where ticks have their numbers
 
 class Chart {
   constructor(block, parts) {
@@ -69,7 +70,7 @@ class Chart {
     }
     const printed = fields.published.checked
       ? this.data.published.filter((one) => one.metric === metric.name && one.axis === axis.id) : [];
-    const anchors = this.data.anchors.filter((one) => one.y[metric.name]);
+    const anchors = d3.sort(this.data.anchors.filter((one) => one.y[metric.name]), (one) => -one.y[metric.name][0]);
     const svg = Plot.plot(this.options(axis, metric, points, printed, anchors, fields));
     svg.setAttribute("aria-label", `${metric.name} against ${axis.title}`);
     this.box.replaceChildren(svg);
@@ -88,13 +89,13 @@ class Chart {
     return {
       width: this.width,
       height: narrow ? 380 : 480,
-      marginLeft: 52, marginRight: narrow ? 16 : 120, marginBottom: 50, marginTop: 28,
+      marginLeft: MARGIN_LEFT, marginRight: narrow ? 16 : 120, marginBottom: 50, marginTop: 28,
       style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit", overflow: "visible" },
       x: { type: "log", domain: [Math.min(...xs) / room, Math.max(...xs) * room], grid: true, ticks: narrow ? 4 : 8, tickFormat: plain, label: `${axis.title}${axis.unit ? `, ${axis.unit}` : ""} (log scale${axis.more ? "" : ", less is better"})`, labelArrow: "none", labelAnchor: "center", labelOffset: 40 },
-      y: { type: tall ? "log" : "linear", nice: !tall, grid: true, ticks: 6, tickFormat: plain, label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" },
+      y: { type: tall ? "log" : "linear", nice: !tall, grid: true, ticks: tall ? decades(ys) : 6, tickFormat: plain, label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" },
       marks: [
         ...anchors.map((one) => Plot.ruleY([one.y[metric.name][0]], { stroke: "var(--soft)", strokeDasharray: "5 4" })),
-        ...(narrow ? [] : anchors.map((one, index) => Plot.text([one], { y: () => one.y[metric.name][0], text: "label", frameAnchor: "right", textAnchor: "start", dx: 6, dy: index % 2 ? 7 : -3, fill: "var(--muted)" }))),
+        ...(narrow ? [] : anchors.map((one, index) => Plot.text([one], { y: () => one.y[metric.name][0], text: "label", frameAnchor: "right", textAnchor: "start", dx: 6, dy: index % 2 ? 7 : -7, fill: "var(--muted)" }))),
         fields.front.checked ? Plot.line(frontOf(points, axis.more, !metric.lower), { x: "x", y: "y", curve: axis.more ? "step-before" : "step-after", stroke: "var(--front)", strokeWidth: 5, strokeLinejoin: "round", className: "front" }) : null,
         Plot.line(lines, { x: "x", y: "y", z: (one) => one.cell.series, stroke: colour, strokeOpacity: 0.55, strokeDasharray: (one) => (one.cell.variant ? "4 3" : null), className: "series" }),
         ...(fields.bars.checked ? [
@@ -162,6 +163,15 @@ function plain(value) {
   return Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(0) : `${+value.toPrecision(3)}`;
 }
 
+// 1, 2 and 5 times the powers of ten between the least and the largest value; where those are few, all digits.
+function decades(values) {
+  const low = Math.min(...values.filter((one) => one > 0)), high = Math.max(...values);
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
+  const inside = (digits) => powers.flatMap((power) => digits.map((one) => +(one * 10 ** power).toPrecision(3))).filter((one) => one >= low && one <= high);
+  const few = inside([1, 2, 5]);
+  return few.length > 2 ? few : inside(d3.range(1, 10));
+}
+
 // Points that no other equals in both numbers and beats in one, by rising x.
 function frontOf(points, moreX, moreY) {
   const gain = (one) => [moreX ? one.x : -one.x, moreY ? one.y : -one.y];
@@ -183,14 +193,15 @@ function placeLabels(svg, labels) {
   labels.map((label, index) => ({ ...label, at: centres.get(index) })).filter((one) => one.at && one.text)
     .sort((a, b) => b.bold - a.bold)
     .forEach(({ at: [x, y], text, bold, point }) => {
-      const width = text.length * LABEL_SIZE.width * (bold ? 1.06 : 1), height = LABEL_SIZE.height;
+      const mark = layer.append("text").attr("font-weight", bold ? 600 : 400).text(text);
+      const width = mark.node().getComputedTextLength() + 2, height = LABEL_HEIGHT;
       const places = [10, 18, 28].flatMap((far) => [[far - 2, -far - 7], [-far - width + 2, -far - 7], [far - 2, far - 8], [-far - width + 2, far - 8], [far, -height / 2], [-far - width, -height / 2], [-width / 2, -far - height + 2], [-width / 2, far - 2]]);
       const free = places.map(([dx, dy]) => [x + dx, y + dy, x + dx + width, y + dy + height])
-        .find((box) => box[0] > 0 && box[2] < frame.width && box[1] > 0 && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]));
-      if (!free) return;
+        .find((box) => box[0] > MARGIN_LEFT && box[2] < frame.width && box[1] > 0 && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]));
+      if (!free) return mark.remove();
       taken.push(free);
-      layer.append("text").attr("x", (free[0] + free[2]) / 2).attr("y", free[1] + height - 4).attr("text-anchor", "middle")
-        .attr("font-weight", bold ? 600 : 400).attr("fill", `var(--own-${point.owner})`).text(text);
+      mark.attr("x", (free[0] + free[2]) / 2).attr("y", free[1] + height - 4).attr("text-anchor", "middle")
+        .attr("fill", `var(--own-${point.owner})`);
     });
 }
 

@@ -70,7 +70,7 @@ class Race {
     this.all = lanes;
     const { time, class: classes, timed } = this.form.elements;
     const times = [...new Set(lanes.flatMap((lane) => Object.keys(lane.data.seconds)))];
-    timed.replaceChildren(...times.map((name) => new Option(name === "alone" ? "one image alone" : `an image of a ${name}`, name)));
+    timed.replaceChildren(...times.map((name) => new Option(name === "alone" ? "one image alone" : `an image in a ${name.replace(" ", " of ")}`, name)));
     const known = lanes[0].data.classes.filter((one) => lanes.some((lane) => lane.data.classes.includes(one)));
     classes.replaceChildren(...known.map((one) => new Option(one)));
     this.play = block.querySelector(".play");
@@ -89,8 +89,8 @@ class Race {
   // The lanes that have the class and the time, fastest first.
   line() {
     const { class: classes, timed, every } = this.form.elements;
-    this.lanes = this.all.filter((lane) => (every.checked || lane.data.first) && lane.data.classes.includes(Number(classes.value)) && lane.data.seconds[timed.value]);
-    for (const lane of this.lanes) lane.choose(lane.data.classes.indexOf(Number(classes.value)), timed.value);
+    this.lanes = this.all.filter((lane) => (every.checked || lane.data.first) && lane.data.classes.includes(classes.value) && lane.data.seconds[timed.value]);
+    for (const lane of this.lanes) lane.choose(lane.data.classes.indexOf(classes.value), timed.value);
     this.lanes.sort((a, b) => a.seconds - b.seconds);
     this.longest = Math.max(...this.lanes.map((lane) => lane.seconds));
     this.box.replaceChildren(...this.lanes.map((lane) => lane.element));

@@ -87,7 +87,7 @@ def parse(words, where):
         if text and "=" in text and "VALUE" not in text and not text.endswith(".toml"):
             inline_cell(text, {}, ANCHORS)
     if words[0] == "sweep" and "VALUE" not in options.sweep:
-        sweep = sweep_file.load(options.sweep)
+        sweep = sweep_file.load(options.sweep, {}, options.also)
         if options.select:
             assert sweep_file.select(sweep.cells, ",".join(options.select), finished=False), where
     if getattr(options, "device_card", None):
@@ -172,8 +172,11 @@ def test_commands_run(desk, page):
     for words in [words[1:] for words in reversed(ONCE) if ONCE[words] == page]:
         call = [word.replace("results/runs/quick", "here") for word in words]
         if call[0] == "sweep":
-            of_one = ["--max-images", "4", *(["--no-report"] if page != "README.md" else [])]
-            call += of_one if "=" in call[1] else ["--dry-run"]
+            alone = page == "README.md" and "--also" in call
+            few = ["--max-images", "4", *(["--no-report"] if page != "README.md" else [])]
+            if alone:
+                call += ["-k", "strategy=spiral", "--results", "here"]
+            call += few if alone or "=" in call[1] else ["--dry-run"]
         if call[0] == "lossiness" and "=" in call[1]:
             call += ["--images", "10"]
         command = [sys.executable, "-m", "harness.cli", *call]

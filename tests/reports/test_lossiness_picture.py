@@ -24,7 +24,8 @@ def test_each_network_judges_in_a_panel_of_its_own(sweep: Path) -> None:
     assert [axes.get_title(loc="left") or axes.get_title() for axes in panels] == [
         f"judged by zoo/{name}" for name in ("par", "lpd", "arpg")
     ]
-    assert "Lost nothing: Raster, 64 steps; RAR, 64 steps" in figure.get_supxlabel().replace("\n", " ")
+    under = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "lost nothing: Raster, 64 steps; RAR, 64 steps" in under
     names = [text.get_text() for text in panels[1].texts]
     assert sorted(names) == ["LPD random order, 10 steps", "LPD, 10 steps", "LPD, 20 steps"]
     ends = {

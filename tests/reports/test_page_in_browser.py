@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_rows import anchor_rows, arrays, cell_row, failed_row, quality_row, replicates
 
-from reports import site
+from harness.images.names import FASHION_CLASSES
+from reports import site, style
 from reports.drawings import Drawing
 from reports.site import write_report
 from results.schema import Row
@@ -61,7 +62,8 @@ def stored(row: Row) -> dict[str, np.ndarray]:
 
 def a_drawing(name: str, title: str) -> Drawing:
     def draw() -> Figure:
-        figure = Figure(figsize=(4, 1))
+        figure = Figure(figsize=(4, 1), facecolor=style.scheme().paper)
+        figure.add_axes((0, 0, 1, 1))
         figure.text(0.1, 0.5, title)
         return figure
 
@@ -197,6 +199,27 @@ def test_without_scripts_every_table_and_picture_is_there(opened: Open) -> None:
     assert "LPD" in page.locator("#numbers-0").text_content()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_are_on_the_pages_own_paper(opened: Open, tmp_path: Path, scheme: str) -> None:
+    page = opened(color_scheme=scheme)
+    page.locator("#pictures-0 img:visible").screenshot(path=tmp_path / "picture.png")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    with Image.open(tmp_path / "picture.png") as image:
+        rim = image.convert("RGB").getpixel((1, 1))
+    assert f"rgb{rim}" == paper
+    page.emulate_media(media="print")
+    source = page.locator("#pictures-0 img:visible").first.evaluate("one => one.currentSrc === one.src")
+    assert source  # the light one goes to the printer
+
+
+def test_pictures_are_shown_in_their_own_size_and_a_narrow_page_scrolls_them(opened: Open) -> None:
+    width = "#pictures-0 [role=tabpanel]:visible img"
+    wide = opened(1600).locator(width).bounding_box()["width"]
+    assert 400 < wide < 500  # 4 inches and their margin
+    narrow = opened(390)
+    assert 330 < narrow.locator(width).bounding_box()["width"] < wide + 1
+
+
 # The picture ---------------------------------------------------------------------------------------------
 
 
@@ -220,6 +243,35 @@ def test_the_switch_changes_what_lies_across(opened: Open, axis: str, title: str
     page.locator(f"#picture-0 input[value={axis}]").check(force=True)
     assert label(page, "x").startswith(title)
     assert points(page).count() == len(CELLS)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_labels_keep_off_the_numbers_of_the_axis_and_inside_the_picture(opened: Open, width: int) -> None:
+    page = opened(width)
+    frame = page.locator("#picture-0 svg").first.bounding_box()
+    boxes = page.locator("#picture-0 svg .labels text").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) > 2
+    assert all(frame["x"] + 50 <= box["left"] for box in boxes)
+    assert all(box["right"] <= frame["x"] + frame["width"] + 1 for box in boxes)
+
+
+def test_names_of_anchors_keep_apart(opened: Open) -> None:
+    tops = (
+        opened()
+        .locator("#picture-0 svg text:text-matches('^(Real images|Reconstructions)$')")
+        .evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+    )
+    assert len(tops) == 2
+    assert abs(tops[0] - tops[1]) > 11
+
+
+def test_a_log_scale_counts_by_one_two_five(opened: Open) -> None:
+    page = opened()
+    assert page.evaluate("decades([0.13, 9])") == [0.2, 0.5, 1, 2, 5]
+    assert page.evaluate("decades([3, 8.5])") == [3, 4, 5, 6, 7, 8]
+    assert page.evaluate("decades([-1, 0.02, 40])") == [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
 
 
 def test_the_metric_changes_what_lies_up(opened: Open) -> None:
@@ -254,7 +306,7 @@ def test_a_point_shows_its_numbers_and_samples(opened: Open) -> None:
     assert "LPD, 20 steps" in text
     assert re.search(r"fd_fashion@1000\s+11\.8\d* ± 0\.7", text)
     assert card.locator("img").get_attribute("src").startswith("data:image/png;base64,")
-    assert card.locator("img").get_attribute("alt") == "Samples of classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert card.locator("img").get_attribute("alt") == f"Samples of classes {', '.join(FASHION_CLASSES)}"
     page.mouse.move(5, 5)
     assert not card.is_visible()
 
@@ -314,6 +366,7 @@ def test_the_fastest_stands_first_and_finishes_first(opened: Open) -> None:
         "all => all.map((lane) => lane.classList.contains('finished'))"
     )
     assert finished == [True] * 5 + [False] * 2
+    assert "an image in a batch of 64" in page.locator("#race-0 [name=timed]").inner_text()
     page.locator("#race-0 [name=timed]").select_option("batch 64")
     assert lanes(page)[-1] == "Raster"
 
@@ -324,7 +377,7 @@ def test_another_class_is_another_image(opened: Open) -> None:
     picture = "document.querySelector('#race-0 canvas').toDataURL()"
     page.wait_for_function("document.querySelector('#race-0 canvas').width === 192")
     before = page.evaluate(picture)
-    page.locator("#race-0 [name=class]").select_option("7")
+    page.locator("#race-0 [name=class]").select_option("sneaker")
     assert page.evaluate(picture) != before
 
 
@@ -360,7 +413,7 @@ def test_the_race_is_recorded_as_frames_and_a_sheet(
     assert spec.loader is not None
     race_frames = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(race_frames)
-    frames = race_frames.record(browser, report, tmp_path / "frames", (0.1, 1.0), label="7", width=800)
+    frames = race_frames.record(browser, report, tmp_path / "frames", (0.1, 1.0), label="sneaker", width=800)
     assert [path.name for path, _ in frames] == ["race-0100.png", "race-1000.png"]
     early, late = (np.asarray(Image.open(path).convert("RGB")) for path, _ in frames)
     assert early.shape == late.shape
@@ -388,6 +441,12 @@ def test_a_field_of_the_matrix_gives_its_reason(opened: Open) -> None:
     assert re.search(
         "LPD takes .* times .*'s speed at equal fd_fashion@1000", page.locator("#tip").inner_text()
     )
+
+
+def test_no_name_of_the_matrix_is_cut_on_a_narrow_page(opened: Open) -> None:
+    heads = opened(390).locator("#iso-0 .matrix tbody th")
+    assert heads.count() > 2
+    assert heads.evaluate_all("all => all.every((one) => one.scrollWidth <= one.clientWidth)")
 
 
 def column(page: Any, name: str, at: int) -> list[str]:

@@ -5,26 +5,31 @@ import dataclasses
 import io
 import json
 import re
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
+from PIL import Image, ImageColor
 from synthetic_rows import arrays, base_row, cell_row, sweep_rows
 
-from reports import style
+from harness.images.names import FASHION_CLASSES
+from reports import class_names, style
 from reports.artifacts import Artifacts, load_artifacts, load_method
 from reports.contests import iso_within
 from reports.drawings import drawings
 from reports.frame import facets
 from reports.grid import of_texts
-from reports.images import figure, sprite
+from reports.images import Shown, sprite
 from reports.matrix import matrix
 from reports.methods import cards
 from reports.points import AXES, facet_points
 from reports.race import lanes, lanes_exist
 from results.environments import result_key
 from results.schema import Row
+from results.store import load_rows
 
 OWNERS = ["real", "reconstruction", "raster", "rar", "par", "lpd", "arpg"]
 
@@ -107,7 +112,7 @@ def test_a_lane_has_the_order_of_every_image_and_what_was_lost():
     assert (np.array(lane["steps"]) == steps.reshape(10, 64)).all()
     assert lane["lost"][0] == [1, 5, 1, 6]
     assert lane["lost"][9] == [2, 63]  # neither beyond the grid, nor of images that aren't there
-    assert lane["classes"] == list(range(10))
+    assert lane["classes"] == list(FASHION_CLASSES)
     assert lane["seconds"] == {"alone": row.latency_s, "batch 64": 1 / row.throughput_images_per_s}
     assert lane["share"][0] == pytest.approx(0.001 / (64 / 100))
     assert lane["name"] == "LPD"
@@ -162,6 +167,18 @@ CARD = {
 def facts(card: dict, rows: list[Row]) -> dict[str, str]:
     (found,) = cards(rows, {result_key(rows[0]): card} if card else {})
     return dict(found.facts)
+
+
+def test_a_plug_ins_card_needs_no_plug_in():
+    """Its title is stored; that it has no paper is no arXiv id."""
+    rows = [cell_row(0, "diagonal", "Diagonal", 20, {}, 10.0, 60.0)]
+    (found,) = cards(
+        rows, {result_key(rows[0]): CARD | {"title": "Diagonal", "paper": "none", "idea": "Goes."}}
+    )
+    assert (found.title, found.idea) == ("Diagonal", "Goes.")
+    assert dict(found.facts)["paper"] == "none"
+    (found,) = cards(rows, {})
+    assert found.title == "diagonal"
 
 
 def test_a_card_joins_what_is_declared_and_what_was_measured():
@@ -232,20 +249,75 @@ def test_columns_of_numbers_are_told_from_texts():
     assert found.numeric == (False, True, True, False, True, True, True)
 
 
-def test_images_are_small_and_look_alike(tmp_path):
-    def read(uri: str) -> Image.Image:
-        kind, _, data = uri.partition(";base64,")
-        assert re.fullmatch("data:image/(png|webp)", kind)
-        return Image.open(io.BytesIO(base64.b64decode(data)))
+def read(uri: str) -> Image.Image:
+    """The image of a data URI."""
+    kind, _, data = uri.partition(";base64,")
+    assert re.fullmatch("data:image/(png|webp)", kind)
+    return Image.open(io.BytesIO(base64.b64decode(data)))
 
+
+def test_images_are_small_and_look_alike():
     small = np.random.default_rng(0).integers(256, size=(12, 32, 32, 3), dtype=np.uint8)
     assert (np.asarray(read(sprite(small)).convert("RGB")) == np.concatenate(small[:10], axis=1)).all()
     large = np.full((3, 256, 128, 3), 90, np.uint8)
     image = read(sprite(large))
     assert image.size == (3 * 48, 96)
     assert len(sprite(large)) < 2000
-    Image.fromarray(small[0]).save(tmp_path / "a.png")
-    assert read(figure(tmp_path / "a.png")).mode == "P"
+
+
+def test_classes_have_their_names_where_the_data_has_some():
+    row = cell_row(3, "lpd", "LPD", 10, {}, 10.0, 100.0)
+    assert class_names.named(row, np.array([9, 0])) == ["ankle boot", "t-shirt"]
+    assert class_names.named(row, [10, -1]) == ["10", "-1"]
+    assert class_names.named(dataclasses.replace(row, reference=None), [3]) == ["3"]
+
+
+def test_a_figure_on_the_page_is_small_and_its_paper_is_the_pages():
+    """Many near greys: the few colours of a small file must not shift that of the paper."""
+    forms = []
+    for paper in (style.PAGE.paper, style.NIGHT.paper):
+        image = Image.new("RGB", (300, 300), paper)
+        noise = np.random.default_rng(0).integers(256, size=(200, 200, 1), dtype=np.uint8)
+        image.paste(Image.fromarray(np.repeat(noise, 3, axis=2)), (50, 50))
+        out = io.BytesIO()
+        image.save(out, "png")
+        forms.append(out.getvalue())
+    shown = Shown.of(*forms, dots_per_inch=200)
+    assert shown.width == 144
+    for uri, paper in ((shown.light, style.PAGE.paper), (shown.dark, style.NIGHT.paper)):
+        small = read(uri)
+        assert small.mode == "P"
+        assert small.convert("RGB").getpixel((0, 0)) == ImageColor.getrgb(paper)
+    sheet = (resources.files("reports") / "templates" / "page.css").read_text()
+    assert [one.lower() for one in re.findall("--paper: (#[0-9a-f]{6})", sheet)] == [
+        style.PAGE.paper,
+        style.NIGHT.paper,
+    ]
+
+
+def test_figures_on_the_page_leave_title_and_settings_to_it_and_take_its_inks(sweep: Path):
+    rows = load_rows(sweep)
+    facet = facets(rows)[0]
+    stored = {result_key(row): load_artifacts(row, sweep) for row in rows}
+    drawn = [(one, one.draw()) for one in drawings(facet, stored, {}, {}) if one.on_page]
+    drawn = [(one, figure) for one, figure in drawn if figure is not None]
+    assert len(drawn) > 4
+    for one, figure in drawn:
+        assert facet.caption[:40] in " ".join(text.get_text() for text in figure.findobj(Text))
+        with style.drawn_for(style.NIGHT):
+            dark = one.draw()
+        assert dark is not None
+        texts = dark.findobj(Text)
+        assert facet.caption[:20] not in " ".join(text.get_text() for text in texts)
+        assert one.title not in [text.get_text() for text in texts]
+        assert to_hex(dark.get_facecolor()) == style.NIGHT.paper
+        dim = [
+            text.get_text()
+            for text in texts
+            if text.get_text().strip() and sum(to_rgb(text.get_color())) < 1.0 and text.get_fontsize() > 6
+        ]
+        assert dim == []
+    assert style.scheme() is style.FILE
 
 
 def test_colours_on_a_dark_page_stand_out_of_it():

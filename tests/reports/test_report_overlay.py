@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from synthetic_rows import A800, N_PUBLISHED, metric, quality_row
 
-from reports import overlay, plots
+from reports import overlay, plots, style
 from reports.frame import facets
 
 FID = f"fid@{N_PUBLISHED}"
@@ -98,7 +98,9 @@ def test_they_are_drawn_as_hollow_stars_and_named(draw, tmp_path: Path):
     assert sorted(float(line.get_xdata()[0]) for line in stars) == (
         [32.0, 64.0, 64.0] if over_steps else [67.47, 130.14]
     )
-    assert all(line.get_markerfacecolor() == "white" and line.get_linestyle() == "None" for line in stars)
+    assert all(
+        line.get_markerfacecolor() == style.FILE.paper and line.get_linestyle() == "None" for line in stars
+    )
     left, right = figure.axes[0].get_xlim()
     assert all(left < line.get_xdata()[0] < right for line in stars)
     shown = [text.get_text() for text in figure.findobj(Text)]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_rows import sweep_rows
 
+from harness.images.names import FASHION_CLASSES
 from reports import pictures, plots, style
 from reports.artifacts import Artifacts, load_artifacts
 from reports.frame import Facet, facets
@@ -159,7 +160,7 @@ def test_sample_grid_shows_the_same_classes_for_all(facet: Facet, artifacts: dic
     figure = pictures.sample_grid(facet, artifacts)
     assert figure is not None
     assert len(figure.axes[0].images) == 10 * sum(row.status == "ok" for row in facet.rows)
-    assert [text for text in texts(figure) if text.isdigit()] == [str(c) for c in range(10)]
+    assert [text for text in texts(figure) if text in FASHION_CLASSES] == list(FASHION_CLASSES)
     assert "LPD random order\n10 steps" in texts(figure)
 
 
@@ -216,6 +217,18 @@ def test_film_names_its_steps(facet: Facet, artifacts: dict[str, Artifacts]) -> 
     titles = [text for text in texts(figure) if text.startswith("step ")]
     assert titles[:2] == ["step 1", "step 8"]
     assert titles[9] == "step 64"
+
+
+def test_the_film_of_an_image_at_its_own_pace_names_that_images_steps(facet: Facet) -> None:
+    """Ten steps for the first image, twelve on average."""
+    row = dataclasses.replace(facet.cells[0], steps=12.0, steps_least=10, steps_most=14)
+    own = np.arange(16).reshape(1, 4, 4) * 10 // 16
+    film = np.zeros((15, 4, 4, 3), np.uint8)  # until the slowest image is done
+    stored = Artifacts(film=film, steps_of_images=own)
+    figure = pictures.film_strip(dataclasses.replace(facet, rows=(row,)), {result_key(row): stored})
+    assert figure is not None
+    heads = [text for text in texts(figure) if text == "start" or text.startswith("step ")]
+    assert (heads[0], heads[1], heads[-1]) == ("start", "step 1", "step 10")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04broken"])

@@ -96,7 +96,7 @@ def test_without_two_seeds_it_says_that_nothing_is_known() -> None:
     (facet,) = facets(rows)
     _, against = contests(facet, {}, TrainingNoise.known(rows))
     assert against.lines[0][against.headings.index("training seeds")] == "–"
-    assert f"How far another training seed moves {METRIC} is not known." in against.note
+    assert f"How far another training seed moves {METRIC} and accuracy@1000 is not known." in against.note
 
 
 def test_one_network_has_no_noise_of_training(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

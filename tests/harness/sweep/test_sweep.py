@@ -169,13 +169,46 @@ def test_selection(tmp_path, expression, count):
         ("steps<=many", ["is no number"]),
         ("strategy<4", ["is text"]),
         ("strategy=lpd,steps=9", ["selects none of the 8 cells"]),
-        ("strategy=par", ["selects none of the 8 cells: none is of 'par', but of arpg, lpd", "[[include]]"]),
+        (
+            "strategy=par",
+            ["selects none of the 8 cells: none is of 'par', but of arpg, lpd", "--also", "[[include]]"],
+        ),
         ("strategy=spirl", ["selects none of the 8 cells; ", "valid: "]),
     ],
 )
 def test_selections_that_cannot_be(tmp_path, expression, words):
     with pytest.raises(UserError) as error:
         sweep_file.select(load(tmp_path, SELECTABLE), expression)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_cell_that_joins_a_file_has_the_settings_of_its_cells():
+    """So that its row stands in one facet with theirs; their keys stay, so their rows are kept."""
+    alone = sweep_file.load("quick")
+    sweep = sweep_file.load("quick", {"plugin": ("/a/b.py",)}, ["strategy=lpd,steps=12,order=random", "sjd"])
+    *old, joined, other = sweep.cells
+    assert [cell.key for cell in old] == [cell.key for cell in alone.cells]
+    assert {cell.plugin for cell in sweep.cells} == {()}
+    assert (joined.strategy, joined.steps, joined.options) == ("lpd", 12, {"order": "random"})
+    assert (other.strategy, other.options) == ("sjd", {})
+    for name in ("data", "images", "batch", "by_batch", "lossiness_images", "guidance", "seed"):
+        assert getattr(joined, name) == getattr(alone.cells[4], name)
+    assert sweep_file.load("quick", {}, ["strategy=lpd,steps=20"]).cells == alone.cells
+
+
+@pytest.mark.parametrize(
+    ("file", "also", "words"),
+    [
+        ("strategy=lpd,steps=4", "strategy=par", ["--also 'strategy=par'", "is one cell"]),
+        ("quick", "strategy=lpdd", ["lpdd", "did you mean"]),
+        ("quick", "strategy=lpd,stps=4", ["unknown key 'stps'"]),
+        ("quick", "steps=4", ["no strategy"]),
+    ],
+)
+def test_cells_that_cannot_join(file, also, words):
+    with pytest.raises(UserError) as error:
+        sweep_file.load(file, {}, [also])
     for word in words:
         assert word in str(error.value)
 
