@@ -292,7 +292,7 @@ def test_at_most_so_many_images_once():
     assert sweep_file.once(sweep_file.load("quick"), 10**6).cells[2].images == 128
 
 
-@pytest.mark.parametrize("name", ["quick", "steps", "windows", "seeds", "robust", "learning"])
+@pytest.mark.parametrize("name", ["quick", "steps", "windows", "seeds", "robust", "learning", "curves"])
 def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
     assert {cell.guidance for cell in sweep_file.load(name).cells if not cell.is_anchor} == {"tuned"}
     for cell in sweep_cells(name).cells:
