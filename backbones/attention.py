@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.compiler import is_compiling
-from torch.nn.attention.bias import causal_lower_right
 
 from backbones.cache import LayerCache
 from backbones.config import TrunkConfig
@@ -173,6 +172,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
     if view.runs is not None:
         return attend_by_runs(queries, keys, values, view.runs).transpose(1, 2)
     if view.causal and keys.shape[2] > queries.shape[2] and not torch.is_grad_enabled():
+        from torch.nn.attention.bias import causal_lower_right  # loads the compiler: where it is asked for
+
         below = causal_lower_right(queries.shape[2], keys.shape[2])
         return F.scaled_dot_product_attention(queries, keys, values, below).transpose(1, 2)
     if torch.is_grad_enabled():

@@ -34,6 +34,7 @@ from harness.train.mark_trainer import MarkTrainer, Reached, TaughtImages
 from harness.train.tokenizer import data_card
 from harness.weights import zoo
 from pardec.errors import UserError, one_line
+from pardec.files import read_text
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
@@ -285,7 +286,7 @@ def _has_learned(card: zoo.Card) -> bool:
 def _move(stem: Path, target: Path) -> None:
     """Weights and card of a network under another name."""
     target.parent.mkdir(exist_ok=True)
-    card = json.loads(stem.with_name(f"{stem.name}.json").read_text())
+    card = json.loads(read_text(stem.with_name(f"{stem.name}.json")))
     card["weights"]["file"] = f"{target.name}.safetensors"
     write_card(target.with_name(f"{target.name}.json"), card)
     stem.with_name(f"{stem.name}.json").unlink()

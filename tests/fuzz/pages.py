@@ -56,6 +56,9 @@ def hostile_rows(text: str) -> list[Row]:
     return changed
 
 
+INERT = re.compile(r"data:image/(png|webp);base64,|--(shade: [\d.]+|wide: \d+px)$|#[\w-]+$")
+
+
 class _Page(HTMLParser):
     """Collects what a browser would act on."""
 
@@ -67,9 +70,8 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.scripts += tag == "script"
         for name, value in attributes:
-            is_link = name in ("href", "src", "style", "action")
-            inert = re.match(r"data:image/(png|webp);base64,|--shade: [\d.]+$|#[\w-]+$", value or "")
-            if name.startswith("on") or (is_link and not inert):
+            is_link = name in ("href", "src", "srcset", "style", "action")
+            if name.startswith("on") or (is_link and not INERT.match(value or "")):
                 self.acting.append(f"<{tag} {name}={value}>")
 
 

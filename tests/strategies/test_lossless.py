@@ -31,7 +31,7 @@ def branches_of(kind, grid, codes):
 @pytest.mark.parametrize("kind", [ByEquality(), ByTest(), ByEquality(2), ByTest(4)])
 def test_the_branches_of_a_lossless_method_sum_to_the_joint(kind):
     small, joint, steps, masses = branches_of(kind, (1, 4), 2)
-    assert float(masses.sum()) == pytest.approx(1, abs=1e-7)
+    assert float(masses.sum()) == pytest.approx(1, abs=1e-6)  # of float32 probabilities
     assert float((joint - small.joint(small.sampler((0,)))).abs().max()) < 1e-6
     mean = float((steps * masses).sum())
     assert 1 < mean < 4, "drafts are kept and rejected"

@@ -209,11 +209,11 @@ def test_a_row_without_a_prediction_says_why(cell, tmp_path, own_cards):
     )
     here = dataclasses.replace(CARD, name="here-1", hardware=("",), threads=1)
     write_card(here, own_cards)
-    stored, reasons = store_prediction(load(prepared), tmp_path)
+    stored, reasons = store_prediction(load(prepared), tmp_path, {})
     assert (tmp_path / stored["cost"]).is_file()
     assert not reasons
     write_card(dataclasses.replace(here, product_flops_per_s={"int8": {1: 1.0}}), own_cards)
-    stored, reasons = store_prediction(load(prepared), tmp_path)
+    stored, reasons = store_prediction(load(prepared), tmp_path, {})
     assert not stored
     assert "has no rate for 'float32'" in reasons["artifacts.cost"]
 
