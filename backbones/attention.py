@@ -169,15 +169,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, view: View, dropout: f
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+    if torch.is_grad_enabled():
+        return attend_in_training(queries, keys, values, view, dropout).transpose(1, 2)
     if view.runs is not None:
         return attend_by_runs(queries, keys, values, view.runs).transpose(1, 2)
-    if view.causal and keys.shape[2] > queries.shape[2] and not torch.is_grad_enabled():
+    if view.causal and keys.shape[2] > queries.shape[2]:
         from torch.nn.attention.bias import causal_lower_right  # loads the compiler: where it is asked for
 
         below = causal_lower_right(queries.shape[2], keys.shape[2])
         return F.scaled_dot_product_attention(queries, keys, values, below).transpose(1, 2)
-    if torch.is_grad_enabled():
-        return attend_in_training(queries, keys, values, view, dropout).transpose(1, 2)
     # Laid out [R, n, H, D] by the CPU's kernel.
     mixed = F.scaled_dot_product_attention(queries, keys, values, view.mask, dropout, view.causal)
     return mixed.transpose(1, 2)

@@ -139,9 +139,7 @@ class Workbench:
         if mode in RECORDED and bench.recorder is Repeats:
             raise NotHere(f"graphs are recorded on CUDA devices, not on '{bench.device}'")
         subject = self.subject(network, bench, batch)
-        if mode == "one graph" and (
-            subject.prepared.strategy.decides_steps or subject.prepared.plan([0]).opened
-        ):
+        if mode == "one graph" and subject.prepared.plan([0]).opened:
             raise NotHere("the strategy decides while decoding")
         subject = in_mode(subject, mode, bench)
         first_s = run_batch(subject, range(batch)).seconds["total"]  # compiles and records

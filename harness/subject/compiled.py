@@ -18,7 +18,8 @@ from backbones.taught_attention import attend_taught
 from backbones.transformer import Block, Network, Trunk, View, run_blocks
 from harness.machine.clock import Clock
 from harness.subject.one_graph import ReplayedDecode
-from strategies.decoding.decode import Drawing, Running, answer_all, draw_guided
+from strategies.decoding.decode import Running, answer_all
+from strategies.decoding.drawing import Drawing, draw_guided
 from strategies.decoding.sampling import Sampler, StreamSampler
 
 RECOMPILE_LIMIT = 64

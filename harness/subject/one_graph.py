@@ -30,18 +30,15 @@ class ReplayedDecode:
 
     def __call__(self, network: Network | Networks, strategy: Strategy, loop: Loop) -> None:
         """As ``answer_all``; a decode whose places or draws are decided on the way is not recorded."""
-        if not foreseeable(strategy, loop):
+        if not foreseeable(loop):
             answer_all(network, strategy, loop)
             return
         fixed, rows = fixed_by(strategy, loop), loop.rows
         fed = (rows.labels, rows.order, loop.numbers.own, rows.known)
 
         def run(fed: Sequence[Tensor | None]) -> Outputs:
-            labels, order, own, known = fed
-            assert labels is not None
-            assert order is not None
-            assert own is not None
-            inside = loop.on(Rows(labels, order, known, rows.branches), own)
+            labels, order, own, *known = (tensor for tensor in fed if tensor is not None)
+            inside = loop.on(Rows(labels, order, known[0] if known else None, rows.branches), own)
             before = len(inside.meter.calls)
             answer_all(network, strategy, inside)
             if inside.numbers.fresh:
@@ -54,12 +51,9 @@ class ReplayedDecode:
         tell(loop)
 
 
-def foreseeable(strategy: Strategy, loop: Loop) -> bool:
+def foreseeable(loop: Loop) -> bool:
     """Whether the plan and one number for each place say all that will happen."""
-    plan = loop.plan
-    return not (strategy.decides_steps or plan.opened or loop.keep_drafts) and isinstance(
-        loop.sampler, StreamSampler
-    )
+    return not (loop.plan.opened or loop.keep_drafts) and isinstance(loop.sampler, StreamSampler)
 
 
 def fixed_by(strategy: Strategy, loop: Loop) -> Key:

@@ -135,7 +135,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         parameters = parameter_count(on_meta(strategy, config))
     except ValueError as error:
         raise UserError(f"strategy '{cell.strategy}': {error}") from None
-    if cell.one_graph and (plan.opened or strategy.decides_steps):
+    if cell.one_graph and plan.opened:
         raise UserError(
             f"one_graph = true: strategy '{cell.strategy}' decides while decoding; without it each of its "
             "passes is recorded"

@@ -128,8 +128,10 @@ class MarkTrainer:
             raise UserError(
                 f"'{path}' is a run of another recipe, trunk, tokenizer or data set; choose another --runs"
             )
-        self.step, self.sums = state["step"], state["sums"]
-        self.reached = Reached(**state["reached"])
+        try:
+            self.step, self.sums, self.reached = state["step"], state["sums"], Reached(**state["reached"])
+        except (KeyError, TypeError):
+            raise UserError(f"'{path}' is a run of an older pardec; choose another --runs") from None
         self.network.load_state_dict(state["network"])
         for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(stored)

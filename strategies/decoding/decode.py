@@ -20,6 +20,7 @@ from backbones.networks import Networks
 from backbones.transformer import Network
 from backbones.uploading import upload
 from pardec.errors import NotFinite
+from strategies.decoding.drawing import Drawing, combine, draw_guided
 from strategies.decoding.guidance import Guiding
 from strategies.decoding.meter import Meter
 from strategies.decoding.noise import Numbers
@@ -109,31 +110,6 @@ def make_rows(plan: Plan, labels: Tensor, null_label: int, branches: int, known:
         order = order if order.shape[0] == 1 else order.repeat(branches, 1)
         given = None if given is None else given.repeat(branches, 1)
     return Rows(labels, order, given, branches)
-
-
-def combine(logits: Tensor, weights: list[Tensor]) -> Tensor:
-    """Guided logits [B, n, V]: the last branch and differences of neighbours by their weights [.., n, 1]."""
-    branches = logits.chunk(1 + len(weights))
-    # Exactly the upper branch at weight 1, which a sum of differences is not.
-    guided = torch.lerp(branches[-1], branches[-2], weights[-1])
-    for upper, lower, weight in zip(branches[:-2], branches[1:-1], weights[:-1], strict=True):
-        guided = guided + weight * (upper - lower)
-    return guided
-
-
-def draw_guided(
-    logits: Tensor, weights: list[Tensor], numbers: Tensor, sampler: Sampler
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens [B, n] of logits [R, n, V] and a number [B, n] each; the guided logits, float32 [B, n, V]; and
-    what is finite where they are, [B, n]."""
-    logits = logits.float()
-    if weights:
-        logits = combine(logits, weights)
-    tokens, soundness = sampler.draw(logits, numbers)
-    return tokens, logits, soundness
-
-
-Drawing = Callable[[Tensor, list[Tensor], Tensor, Sampler], tuple[Tensor, Tensor, Tensor]]
 
 
 class Loop:

@@ -244,6 +244,13 @@ def test_only_strategies_that_decide_wait_in_a_step(name):
         assert found.most[1] <= 6
 
 
+def test_tables_of_earlier_checks_are_no_waits():
+    case = subject(registry.get("nar"))
+    decodes.decoded(case, CPU, (0, 1))  # keeps its tables, made while nothing played the device
+    found = decodes.host_waits(BENCH, ("nar",))
+    assert found.passed, found.reason
+
+
 @pytest.mark.parametrize("name", ["raster", "rar", "arpg", "lpd", "nar", "token-shuffle", "zipar"])
 def test_a_recorded_decode_waits_no_more_than_an_eager_one(name):
     for table in TABLES:

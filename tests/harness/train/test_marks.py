@@ -244,6 +244,10 @@ def test_a_run_refuses_another_recipe_and_what_is_no_run(tmp_path, images):
     for other in others:
         with pytest.raises(UserError, match="another recipe, trunk, tokenizer or data set"):
             other.resume()
+    state = torch.load(run.path, weights_only=True)
+    torch.save({**state, "reached": {**state["reached"], "branches": {}}}, run.path)
+    with pytest.raises(UserError, match="is a run of an older pardec"):
+        trainer(tmp_path, made_of=run.made_of).resume()
     run.path.write_bytes(run.path.read_bytes()[:100])
     with pytest.raises(UserError, match="can't be read as a saved run"):
         trainer(tmp_path).resume()
