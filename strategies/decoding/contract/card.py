@@ -96,11 +96,15 @@ class ScoreCard:
             f"{outcome.check:<{width}}  {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}"
             for outcome in self.outcomes
         ]
+        return [*lines, self.total()]
+
+    def total(self) -> str:
+        """How many checks came to what, one line."""
         counts = {
             status: sum(outcome.status == status for outcome in self.outcomes)
             for status in ("pass", "fail", "expected failure", "not applicable")
         }
-        return [*lines, f"{self.strategy}: " + ", ".join(f"{n} {status}" for status, n in counts.items())]
+        return f"{self.strategy}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
 
 
 def check_expected_failures_are_declared(subject: Case) -> None:

@@ -41,6 +41,18 @@ def test_check_prints_the_card_of_a_name(capsys):
     ]
 
 
+def test_check_without_a_name_holds_every_strategy_to_it_a_line_each(capsys, tmp_path):
+    path = tmp_path / "peeking.py"
+    path.write_text(PEEKING)
+    assert main(["check", "--only", "lessons_leak_nothing", "--plugin", os.fspath(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    named = {line.partition(":")[0] for line in lines if " expected failure, " in line}
+    assert named >= {"peeking", *registry.BUILT_IN}
+    assert [line for line in lines if " 1 fail, " in line] == [
+        "peeking: 0 pass, 1 fail, 0 expected failure, 0 not applicable"
+    ]
+
+
 def test_check_takes_a_file_or_the_name_of_a_plugin(capsys):
     assert main(["check", os.fspath(SPIRAL), "--only", "plans_are_valid"]) == 0
     assert main(["check", "spiral", "--plugin", os.fspath(SPIRAL), "--only", "plans_are_valid"]) == 0
