@@ -31,10 +31,12 @@ def note_under(figure: Figure, caption: str, note: str = "") -> None:
 
 def note_under_axes(figure: Figure, facet: Facet, note: str = "") -> None:
     """The same under the lowest axes of a figure that is not laid out to its edge."""
-    figure.canvas.draw()
+    lines = [line for text in _told(facet.caption, note) for line in style.wrapped(text, 132)]
+    if not lines:
+        return
+    figure.draw_without_rendering()
     boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
     bottom = min((box.transformed(figure.transFigure.inverted()).y0 for box in boxes), default=0.0)
-    lines = [line for text in _told(facet.caption, note) for line in style.wrapped(text, 132)]
     _write(figure, 0.01, bottom - 0.15 / figure.get_figheight(), lines)
 
 

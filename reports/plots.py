@@ -137,7 +137,7 @@ def png_of(figure: Figure) -> bytes:
 
 def _laid_out(figure: Figure) -> Bbox:
     """The figure's content with a margin, laid out once: else each format is laid out anew."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box = figure.get_tightbbox().padded(_MARGIN)
     figure.set_layout_engine(None)
     return box

@@ -8,7 +8,7 @@ from synthetic_rows import sweep_rows, write_sweep
 
 from harness.commands.common import introduce_strategies
 from results.schema import Row
-from tests.quick_figures import quick_figures  # noqa: F401
+from tests.quick_figures import few_pictures, quick_figures  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,10 @@ def test_what_is_missing_is_said() -> None:
 
 
 @pytest.mark.usefixtures("quick_figures")
-def test_the_report_shows_it_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_report_shows_it_and_says_what_is_missing(
+    tmp_path: Path, few_pictures: Callable[..., None]
+) -> None:
+    few_pictures("learning")
     for name, told, rows in (("whole", True, ROWS), ("old", False, ROWS[:1])):
         store = ResultStore(tmp_path / name)
         for one in rows:

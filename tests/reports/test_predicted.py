@@ -127,7 +127,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.usefixtures("quick_figures")
-def test_the_report_shows_prediction_and_waterfall(folder, tmp_path):
+def test_the_report_shows_prediction_and_waterfall(folder, tmp_path, few_pictures):
+    few_pictures("speed-up", "predicted-against-measured")
     page = write_report(folder, tmp_path / "report").read_text()
     text = (tmp_path / "report" / "report.md").read_text()
     for shown in (page, text):

@@ -62,7 +62,7 @@ def test_checks_run_in_order_while_their_time_lasts():
     assert found[4].reason.startswith("out of time")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_recordings_are_replayed_for_every_family(pytestconfig, dtype):
     bench = Bench(CPU, pytestconfig.getoption("--goldens"))
     found = recordings.replay_on(bench, dtype)
@@ -123,11 +123,15 @@ GRAPHS = {
 """Of strategies whose steps are planned: recordings of a decode of 16x16 places, and its passes and draws."""
 
 
-def test_few_recordings_serve_a_decode():
-    found = decodes.graphs_of(BENCH, tuple(GRAPHS))
+FEW = ("lpd", "nar", "token-shuffle")
+
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(tuple({*GRAPHS} - {*FEW}), marks=pytest.mark.slow)])
+def test_few_recordings_serve_a_decode(names):
+    found = decodes.graphs_of(BENCH, names)
     assert found.passed, found.reason
     assert found.figures == {"bytes": 0} | {
-        name: f"{graphs} for {calls} passes and draws" for name, (graphs, calls) in GRAPHS.items()
+        name: f"{GRAPHS[name][0]} for {GRAPHS[name][1]} passes and draws" for name in names
     }
     assert set(GRAPHS) | set(DECLARED) == set(registry.BUILT_IN)
 
@@ -231,7 +235,13 @@ def test_speculative_decoders_wait_as_often_as_they_are_told(read_every):
     assert asked == -(-steps // read_every)  # once more than there are windows, for the end
 
 
-@pytest.mark.parametrize("name", registry.BUILT_IN)
+LONG = ("rar", "arpg", "par", "randar")
+"""Their decodes are watched in the slow set."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in registry.BUILT_IN]
+)
 def test_only_strategies_that_decide_wait_in_a_step(name):
     for table in TABLES:
         table.cache_clear()

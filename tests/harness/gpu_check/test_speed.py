@@ -77,9 +77,13 @@ def test_times_stand_beside_roofline_and_prediction():
     assert list(bench.loaded) == ["lpd"]
 
 
-def test_recorded_passes_are_timed_where_they_can_be_made():
+def test_passes_are_not_recorded_without_a_recorder():
     with pytest.raises(NotHere, match="CUDA"):
         Workbench().speed(BENCH, "lpd", "recorded", 1)
+
+
+@pytest.mark.slow
+def test_recorded_passes_are_timed_where_they_can_be_made():
     bench = Workbench()
     found = bench.speed(dataclasses.replace(BENCH, recorder=BakedPasses), "lpd", "recorded", 1)
     assert found.figures["graphs"] > 0
@@ -87,13 +91,17 @@ def test_recorded_passes_are_timed_where_they_can_be_made():
     assert "replay" not in str(bench.loaded["lpd"].network.trunk.forward).lower()  # a copy was recorded
 
 
+RECORDING = dataclasses.replace(BENCH, recorder=BakedPasses)
+
+
+@pytest.mark.slow
 def test_a_decode_is_timed_as_one_graph_where_its_plan_is_known_beforehand():
-    bench = Workbench()
-    recording = dataclasses.replace(BENCH, recorder=BakedPasses)
-    found = bench.speed(recording, "lpd", "one graph", 1)
-    assert found.figures["graphs"] == 1
+    assert Workbench().speed(RECORDING, "lpd", "one graph", 1).figures["graphs"] == 1
+
+
+def test_a_decode_that_decides_is_not_timed_as_one_graph():
     with pytest.raises(NotHere, match="the strategy decides while decoding"):
-        bench.speed(recording, "maskgit", "one graph", 1)
+        Workbench().speed(RECORDING, "maskgit", "one graph", 1)
 
 
 def test_a_recorded_decode_beyond_its_aim_fails():
@@ -110,17 +118,17 @@ def test_a_recorded_decode_beyond_its_aim_fails():
 
 def test_caches_are_as_large_as_predicted(monkeypatch):
     bench = Workbench()
-    found = bench.memory(BENCH, ("raster", "arpg"), 2)
+    found = bench.memory(BENCH, ("nar", "lpd"), 2)
     assert found.passed, found.reason
-    assert all(found.figures[f"{name} cache bytes"] > 1e5 for name in ("raster", "arpg"))
-    assert "cache" not in vars(bench.loaded["raster"].network)
+    assert all(found.figures[f"{name} cache bytes"] > 1e5 for name in ("nar", "lpd"))
+    assert "cache" not in vars(bench.loaded["nar"].network)
     right = prediction.predict
     monkeypatch.setattr(
         speed,
         "predict",
         lambda prepared: dataclasses.replace(right(prepared), cache_bytes=right(prepared).cache_bytes - 1),
     )
-    assert "raster: " in bench.memory(BENCH, ("raster",), 2).reason
+    assert "nar: " in bench.memory(BENCH, ("nar",), 2).reason
 
 
 def test_a_training_step_is_told_as_a_share_of_the_peak():

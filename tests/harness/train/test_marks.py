@@ -290,9 +290,9 @@ def test_all_networks_reach_a_level_before_one_goes_on(tmp_path, material, monke
     monkeypatch.setattr(
         "harness.train.tier.store_mark", lambda run, mark, *_: stored.append((run.strategy.name, mark))
     )
-    train_tier(("raster", "lpd"), RECIPE, material, tmp_path / "zoo", tmp_path / "runs")
+    train_tier(("raster", "nar"), RECIPE, material, tmp_path / "zoo", tmp_path / "runs")
     assert stored == [
-        ("raster", 1), ("lpd", 1), ("raster", 2), ("lpd", 2), ("raster", 4), ("lpd", 4)
+        ("raster", 1), ("nar", 1), ("raster", 2), ("nar", 2), ("raster", 4), ("nar", 4)
     ]  # fmt: skip
 
 
