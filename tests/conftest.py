@@ -5,6 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before any library starts its threads, and for child processes
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 

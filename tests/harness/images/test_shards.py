@@ -73,6 +73,7 @@ def test_overlapping_shards_count_each_image_once(small_zoo, tmp_path, whole):
     assert np.array_equal(images_of(shards), images_of(whole))
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_make_the_images_of_one(small_zoo, tmp_path, whole):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "harness.cli", "generate", f"{CELL},seed=0", "--images", "20", "--chunk", "4"]

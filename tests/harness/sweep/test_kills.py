@@ -115,6 +115,7 @@ def kill_often(
     return calm_s, kills
 
 
+@pytest.mark.slow
 def test_a_few_kills_of_a_sweep_of_stand_ins(tmp_path):
     labels = ["ok 0.3", "fail", "ok 0.3"]
     _, kills = kill_often(lambda folder: stand_in_sweep(labels, folder), tmp_path, 2, seed=90)
