@@ -14,6 +14,7 @@ from reports import (
     plots,
     predicted,
     predicted_windows,
+    varied,
     windows,
 )
 from reports.artifacts import Artifacts
@@ -101,6 +102,14 @@ def drawings(
             "Speed-up explained",
             "From the ratio of steps to the measured speed-up: what each cost takes away.",
             partial(predicted.waterfall_figure, facet, costs),
+        )
+    if varied.shows(facet):
+        yield Drawing(
+            "one-setting",
+            "One setting varied",
+            "Quality over one setting of a method, all else equal: what it costs to go faster, or in another "
+            "order, by the same network.",
+            partial(varied.figure, facet),
         )
     if windows.families(facet):
         yield Drawing(
