@@ -135,7 +135,7 @@ def exact_lines(
 
     orders: rules besides the strategies' own (None: all that a strategy can take). A strategy whose steps
     depend on what it draws is judged at batch 1 by its branches, in a world of few codes, and in batches by
-    sampled images.
+    sampled images. One of more places than the grid has is judged in a world of fewer codes where it must be.
     """
     lines: list[ExactLine | SampledLine] = []
     for world in worlds:
@@ -144,15 +144,16 @@ def exact_lines(
                 if strategy.decides_steps:
                     lines += _deciding(world, label, strategy, (None, guidance), steps, networks)
                     continue
-                if world.leaves_open(strategy):
+                small = world.small_enough(strategy)
+                if small.leaves_open(strategy):
                     if number == 0:
-                        lines.append(_line(world, label, strategy, OWN, None, steps, networks))
+                        lines.append(_line(small, label, strategy, OWN, None, steps, networks))
                     continue
                 rules = [OWN]
                 if strategy.any_order and number == 0:
                     rules += list(RULES) if orders is None else list(orders)
                 lines += [
-                    _line(world, label, strategy, rule, scale, steps, networks)
+                    _line(small, label, strategy, rule, scale, steps, networks)
                     for rule in rules
                     for scale in (None, guidance)
                 ]

@@ -13,7 +13,7 @@ from backbones.networks import Networks
 from backbones.transformer import Network
 from harness.lossiness.branches import CODES, Sampled, branch_joints, sampled
 from harness.lossiness.conditionals import Undefined
-from harness.lossiness.exact import Loss, compare_joints, joints
+from harness.lossiness.exact import LARGEST, Loss, compare_joints, joints
 from pardec.errors import UserError
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
@@ -119,6 +119,16 @@ class World:
             network.code_vectors = random_code_vectors(self.codes, seed)
         return network
 
+    def small_enough(self, strategy: Strategy) -> "World":
+        """This world with as many of its codes as the strategy's places leave enumerable, two at least: one
+        that decodes several maps, or coarse tokens before fine ones, has more places than the grid."""
+        try:
+            places = strategy.plan(self.grid, self.steps(strategy, None), Streams(0, (0,))).places
+        except UserError:  # for whoever decodes to say
+            return self
+        fitting = (codes for codes in range(self.codes, 2, -1) if codes**places <= LARGEST)
+        return dataclasses.replace(self, codes=next(fitting, 2))
+
     def steps(self, strategy: Strategy, steps: int | None) -> int:
         """``steps``, by default half as many as places, or as near as the strategy comes."""
         allowed = strategy.allowed_steps(self.grid)
@@ -134,8 +144,8 @@ class World:
 
         Of a lossy one that decides its steps, in a world of more than ``CODES`` codes, given the first token.
 
-        Raises UserError for a plan that the strategy cannot have, ValueError for a world that is too large,
-        Undefined where there is no one-at-a-time distribution.
+        Raises UserError for a plan that the strategy cannot have and for a world that is too large, Undefined
+        where there is no one-at-a-time distribution.
         """
         streams = Streams(seed, (0,))
         if strategy.decides_steps:
@@ -149,6 +159,8 @@ class World:
                 f"strategy '{strategy.name}' orders places by what it draws, and each order has another "
                 "one-at-a-time distribution"
             )
+        if (images := self.codes**plan.places) > LARGEST:
+            raise UserError(f"{plan.places} places of {self.codes} codes hold {images:,} images: too many")
         plan = dataclasses.replace(plan, order=plan.order[:1])
         network = self.network(strategy, seed)
         sizes = tuple(at.stop - at.start for at in plan.groups())

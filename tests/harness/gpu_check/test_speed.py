@@ -39,6 +39,17 @@ def few_repeats(monkeypatch):
     monkeypatch.setattr("harness.gpu_check.training.REPEATS", Budget(seconds=0.0, least=3))
 
 
+def short(network, device, batch):
+    """``cell_of``, LPD in the steps of its paper: by itself it takes one for each place."""
+    cell = cell_of(network, device, batch)
+    return dataclasses.replace(cell, steps=20) if network == "lpd" else cell
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(speed, "cell_of", short)
+
+
 def test_on_cuda_the_aims_come_first_and_every_network_mode_and_batch_once():
     asked = suite.checks(torch.device("cuda"))
     names = [check.name for check in asked]
@@ -82,7 +93,6 @@ def test_passes_are_not_recorded_without_a_recorder():
         Workbench().speed(BENCH, "lpd", "recorded", 1)
 
 
-@pytest.mark.slow
 def test_recorded_passes_are_timed_where_they_can_be_made():
     bench = Workbench()
     found = bench.speed(dataclasses.replace(BENCH, recorder=BakedPasses), "lpd", "recorded", 1)
@@ -94,7 +104,6 @@ def test_recorded_passes_are_timed_where_they_can_be_made():
 RECORDING = dataclasses.replace(BENCH, recorder=BakedPasses)
 
 
-@pytest.mark.slow
 def test_a_decode_is_timed_as_one_graph_where_its_plan_is_known_beforehand():
     assert Workbench().speed(RECORDING, "lpd", "one graph", 1).figures["graphs"] == 1
 
@@ -106,7 +115,7 @@ def test_a_decode_that_decides_is_not_timed_as_one_graph():
 
 def test_a_recorded_decode_beyond_its_aim_fails():
     bench = Workbench(measured=CARD)
-    prepared = prepare.prepare(cell_of("lpd", CPU, 1))
+    prepared = prepare.prepare(short("lpd", CPU, 1))
     published = dataclasses.replace(prepared, cell=dataclasses.replace(prepared.cell, network="lpd-l-256"))
     roofline_s = bench.held({}, 1.0, published, BENCH, "eager").figures["roofline s"]
     assert bench.held({}, 1.59 * roofline_s, published, BENCH, "one graph").passed

@@ -151,6 +151,19 @@ def test_sampled_images_show_what_a_wrong_test_does(monkeypatch: pytest.MonkeyPa
     assert not world.sampled(registry.get("sjd"), 3, Guidance(2.0)).as_expected
 
 
+def test_more_places_than_the_grid_has_leave_fewer_codes() -> None:
+    world = World((2, 3), 3)
+    assert world.small_enough(registry.get("raster")) == world
+    two = world.small_enough(registry.get("ctf"))  # a coarse and a fine token at each position
+    assert two == World((2, 3), 2)
+    (line,) = exact_lines([world], ["ctf"], [], 2.0, None, 1)[:1]
+    assert line.world == two
+    assert line.cells()[0] == "2x3, 2 codes"
+    assert "predicts whole groups" in str(line.why), "and not that the world is too large"
+    with pytest.raises(UserError, match="18 places of 2 codes hold 262,144 images: too many"):
+        World((3, 3), 2).loss(registry.get("ctf"), OWN, 0, None, None)
+
+
 def test_the_command_lists_branches_and_samples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lossiness", "--strategies", "jacobi", "--grid", "2x2", "--networks", "1"]) == 0
     out = capsys.readouterr().out
