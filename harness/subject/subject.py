@@ -252,6 +252,7 @@ class Gallery:
     step_of_position: np.ndarray | None = None
     """int16 [h, w]: the first image's order; a mean over images that each have their own shows nothing."""
     film: np.ndarray | None = None
+    """Of the first image; none of random weights taken once, for it would take as long as their decode."""
     race: Race = field(default_factory=Race)
     by_position: dict[str, np.ndarray] = field(default_factory=dict)
     """``drafts_tested`` and ``drafts_accepted`` [h, w], of all images; empty where no drafts are tested."""
@@ -297,7 +298,8 @@ class Gallery:
             return
         if self.store is None:
             self.pixels.append(batch.pixels)
-        if self.film is None:
+        cell = subject.prepared.cell
+        if self.film is None and not (cell.once and cell.checkpoint == RANDOM):
             self.film = film_of(
                 subject.tokenizer, batch.decoded.order, batch.decoded.trace, batch.plan.codes_from
             )

@@ -82,8 +82,8 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     channel.send(share=0.8, doing="quality", measured=found.row)
     labels = subject.labels(range(cell.images)).cpu()
     quality, why = _generated_quality(cell, folder, gallery, labels)
-    assert gallery.film is not None
-    trace["film"] = gallery.film
+    if gallery.film is not None:
+        trace["film"] = gallery.film
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
     predicted, unpredicted = store_prediction(subject, folder, found.row)
     why = found.unmeasured | why | unpredicted
