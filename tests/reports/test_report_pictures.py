@@ -22,6 +22,7 @@ from reports.frame import Facet, facets
 from results.environments import result_key
 from results.schema import Row
 from results.store import load_rows
+from strategies.decoding import registry
 
 METRIC = "fd_fashion@1000"
 MAIN = ("raster", "rar", "par", "lpd", "arpg", "randar")
@@ -271,12 +272,36 @@ def test_the_strategies_of_the_zoo_stay_apart_for_every_eye(sight: str) -> None:
 
 def test_colours_are_distinct_legible_and_stable() -> None:
     colours, markers = zip(*style.PALETTE, strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(style.PALETTE)
+    assert len(set(colours)) == len(set(style.DARK)) == len(style.PALETTE) == len(style.DARK)
+    assert len(set(markers[:13])) == 13
+    for (one, mark), (two, other) in itertools.combinations(style.PALETTE, 2):
+        if mark == other:
+            assert np.linalg.norm(np.cbrt(linear(one)) - np.cbrt(linear(two))) > 0.25, (one, two)
     for name in (*MAIN, "a plug-in", "another"):
         luminance = linear(style.colour(name)) @ np.array([0.2126, 0.7152, 0.0722])
         assert 1.05 / (luminance + 0.05) > 2.5, name
     assert style.colour("a plug-in") == style.colour("a plug-in") != style.colour("another")
     assert [style.marker(name) for name in MAIN] == list(markers[: len(MAIN)])
+
+
+def test_every_strategy_that_ships_has_a_colour_of_the_palette() -> None:
+    assert len(style.PALETTE) >= len(registry.BUILT_IN)
+
+
+@pytest.mark.parametrize("scheme", [style.FILE, style.NIGHT])
+def test_letters_have_more_contrast_than_marks(scheme: style.Scheme) -> None:
+    weights = np.array([0.2126, 0.7152, 0.0722])
+
+    def contrast(colour: str) -> float:
+        low, high = sorted(linear(one) @ weights + 0.05 for one in (colour, scheme.paper))
+        return float(high / low)
+
+    with style.drawn_for(scheme):
+        for name in registry.BUILT_IN:
+            colour = style.colour(name)
+            letters = style.lettering(colour)
+            assert contrast(colour) > 2.9, name
+            assert contrast(letters) > max(4, contrast(colour)), name
 
 
 def test_colours_follow_the_order_of_introduction(monkeypatch: pytest.MonkeyPatch) -> None:
