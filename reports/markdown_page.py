@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from reports import predicted, published, relation_tables, tables
 from reports.answer import Sentence
 from reports.escape import markdown
+from reports.fitting import told_columns
 from reports.frame import hardware_notes
 from reports.relation_verdicts import Held
 from reports.sections import Section
@@ -25,7 +26,12 @@ def markdown_page(
         lines += [""]
         for contest in section.contests():
             lines += [f"### {markdown(contest.title)}", ""]
-            lines += [tables.markdown_of(contest.headings, contest.lines), "", markdown(contest.note), ""]
+            lines += [
+                tables.markdown_of(*told_columns(contest.headings, contest.lines)),
+                "",
+                markdown(contest.note),
+                "",
+            ]
         for table in section.tables:
             lines += [f"### {markdown(table.title)}", "", tables.to_markdown(table), ""]
         lines += _listed(f"failed: {line}" for line in section.failures)

@@ -31,7 +31,16 @@ from reports.words import GATE, TRAPS, summary
 from results.environments import result_key
 from results.schema import Row
 
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.min.js", "show.js", "tables.js", "chart.js", "race.js", "page.js")
+SCRIPTS = (
+    "vendor/d3.min.js",
+    "vendor/plot.min.js",
+    "show.js",
+    "tables.js",
+    "ticks.js",
+    "chart.js",
+    "race.js",
+    "page.js",
+)
 """In the order in which they run; each knows those before it."""
 
 

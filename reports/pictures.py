@@ -124,7 +124,9 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
         spine.set_visible(False)
     name = "\n".join(textwrap.wrap(label, 20))
     told = f"{steps} steps" if row.steps is None else steps_text(row)
-    axes.set_title(f"{name}\n{told}", color=style.colour(row.strategy), fontsize=9.5, loc="center")
+    axes.set_title(
+        f"{name}\n{told}", color=style.lettering(style.colour(row.strategy)), fontsize=9.5, loc="center"
+    )
     if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
             if step < 0:
@@ -147,7 +149,7 @@ class Strip:
 
 
 def _strip(row: Row, facet: Facet, images: Sequence[np.ndarray], heads: Sequence[str]) -> Strip:
-    colour = style.scheme().muted if row.tier == "anchor" else style.colour(row.strategy)
+    colour = style.scheme().muted if row.tier == "anchor" else style.lettering(style.colour(row.strategy))
     return Strip(_row_name(row, facet), colour, images, heads)
 
 

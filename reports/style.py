@@ -65,7 +65,7 @@ INK = "#1f2328"
 MUTED = "#6b7280"
 GRID = "#e5e7eb"
 FRONT = "#c3c7ce"
-_INKED = 0.25
+_INKED = 0.3
 """How far text in a colour goes towards the ink."""
 ORDER_MAP = "viridis"
 """Colour map of decoding order: early dark, late light; perceptually even and readable in grey."""

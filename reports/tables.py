@@ -74,7 +74,7 @@ def quality_table(facet: Facet) -> ReportTable:
     columns = [_strategy(facet.rows), _count("steps", lambda row: row.steps), _GUIDANCE]
     columns += [_metric(name) for name in metrics(facet.rows)]
     columns += [_LOST] * any(row.lossiness_bits for row in facet.rows)
-    columns += [_THROUGHPUT, _STATUS]
+    columns += [_THROUGHPUT, *_status_where_told(facet.rows)]
     return _filled("Quality", columns, facet.rows)
 
 
@@ -93,7 +93,7 @@ def cost_table(facet: Facet) -> ReportTable:
         Column("weights MB", lambda row: _scaled(row.weight_bytes, 1e6)),
         Column("cache MB", lambda row: _scaled(row.cache_bytes, 1e6)),
         Column("peak MB", lambda row: _once(row.peak_bytes, 1e6)),
-        _STATUS,
+        *_status_where_told(facet.rows),
     ]
     return _filled("Cost", columns, facet.rows)
 
@@ -250,6 +250,11 @@ def _best(row: Row) -> Entry:
 def _faster_elsewhere(row: Row) -> bool:
     """Whether another batch than the row's own is its best."""
     return row.throughput_best_batch not in (None, row.batch)
+
+
+def _status_where_told(rows: Sequence[Row]) -> list[Column]:
+    """The status of every row where one is not ok: the same word in every line tells nothing."""
+    return [_STATUS] * any(row.status != "ok" for row in rows)
 
 
 def _latency(row: Row) -> Entry:
