@@ -180,7 +180,12 @@ def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:
         parts.append(f"{failed} of {len(facet.rows)} cells failed")
     once = sum(row.status == "ok" and row.throughput_interval is None for row in facet.cells)
     if once:
-        parts.append(f"{once} cells were timed once, so their speeds have no interval")
+        cells = (
+            "cell was timed once, so its speed has"
+            if once == 1
+            else "cells were timed once, so their speeds have"
+        )
+        parts.append(f"{once} {cells} no interval")
     if not parts:
         return []
     ending = " More settings give curves that meet:" if command else ""

@@ -17,9 +17,9 @@ _LEADER = 13.0
 """Points between a data point and its label beyond which a line joins them."""
 _HALO = 2.0
 """Points of paper around letters, so that a line behind them doesn't cross them out."""
-_BESIDE_ANOTHER, _OUTSIDE, _ON_DATA = 1000, 2000, 12
+_BESIDE_ANOTHER, _OUTSIDE, _ON_A_MARK, _ON_A_LINE = 1000, 2000, 40, 12
 """Penalties of a place: for each label that it touches, for leaving the frame, where the names of the axes
-stand, and for each point of data or line that it covers."""
+stand, and for each point of a mark or of a line that it covers."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
     rim = 5 * unit * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
     markers = (points[:, None] + rim).reshape(-1, 2)
     covered = np.concatenate([points, markers, *crossed])
+    weights = np.full(len(covered), _ON_A_LINE)
+    weights[: len(points) + len(markers)] = _ON_A_MARK
     taken: list[Bbox] = [text.get_window_extent(renderer) for text in axes.texts]
     for label, point in zip(labels, points, strict=True):
         text = axes.annotate(
@@ -70,7 +72,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
             path_effects=[withStroke(linewidth=2 * _HALO, foreground=style.scheme().paper)],
         )
         box = text.get_window_extent(renderer)
-        offset = _best_offset(point, box.width, box.height, frame, covered, taken, unit)
+        offset = _best_offset(point, box.width, box.height, frame, (covered, weights), taken, unit)
         text.set_position((offset[0] / unit, offset[1] / unit))
         placed = _box(point + offset, box.width, box.height)
         taken.append(placed)
@@ -124,11 +126,13 @@ def _best_offset(
     width: float,
     height: float,
     frame: Bbox,
-    covered: np.ndarray,
+    data: tuple[np.ndarray, np.ndarray],
     taken: Sequence[Bbox],
     unit: float,
 ) -> np.ndarray:
-    """Pixels from point to label centre with the least penalty."""
+    """Pixels from point to label centre with the least penalty; ``data``: points [n, 2] that should stay
+    uncovered, and the penalty of each [n]."""
+    covered, weights = data
     best, least = np.zeros(2), np.inf
     for nearness, distance in enumerate(_DISTANCES):
         for preference, angle in enumerate(_ANGLES):
@@ -136,16 +140,13 @@ def _best_offset(
             offset = direction * (distance * unit + np.abs(direction) * (width / 2, height / 2 - 2 * unit))
             box = _box(point + offset, width, height)
             padded = box.padded(1.5 * unit)
-            hit = (
-                (np.abs(covered - point - offset) < (width / 2 + 2 * unit, height / 2 + 1 * unit))
-                .all(axis=1)
-                .sum()
-            )
+            reach = (width / 2 + 2 * unit, height / 2 + 1 * unit)
+            hit = weights[(np.abs(covered - point - offset) < reach).all(axis=1)].sum()
             overlaps = sum(padded.overlaps(other) for other in taken)
             outside = not (
                 frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             )
-            penalty = _BESIDE_ANOTHER * overlaps + _OUTSIDE * outside + _ON_DATA * hit
+            penalty = _BESIDE_ANOTHER * overlaps + _OUTSIDE * outside + hit
             penalty += 6 * nearness + 0.2 * preference
             if penalty < least:
                 best, least = offset, penalty

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from reports import predicted, published, relation_tables, tables
 from reports.answer import Sentence
 from reports.escape import markdown
-from reports.fitting import told_columns
 from reports.frame import hardware_notes
 from reports.relation_verdicts import Held
 from reports.sections import Section
@@ -27,7 +26,7 @@ def markdown_page(
         for contest in section.contests():
             lines += [f"### {markdown(contest.title)}", ""]
             lines += [
-                tables.markdown_of(*told_columns(contest.headings, contest.lines)),
+                tables.markdown_of(contest.headings, contest.lines),
                 "",
                 markdown(contest.note),
                 "",

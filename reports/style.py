@@ -219,8 +219,9 @@ def _place(strategy: str) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` characters that never part a name from its value at " = "."""
-    lines = textwrap.wrap(text.replace(" = ", "\0=\0"), width)
+    """``text`` in lines of at most ``width`` characters that never part a name from its value at " = ", nor a
+    number from its "%"."""
+    lines = textwrap.wrap(text.replace(" = ", "\0=\0").replace(" %", "\0%"), width)
     return [line.replace("\0", " ") for line in lines]
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from reports import style
 from reports.escape import markdown, terminal
-from reports.fitting import DASH, print_fitting
+from reports.fitting import DASH, print_fitting, told_columns
 from reports.frame import Facet, frame, metrics
 from reports.naming import counted_text, series_label, steps_text
 from results.schema import Row
@@ -159,7 +159,8 @@ def to_markdown(table: ReportTable) -> str:
 
 
 def markdown_of(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of finished text as GitHub Markdown."""
+    """A table of finished text as GitHub Markdown, in the columns that say something."""
+    headings, lines = told_columns(headings, lines) if lines else (headings, lines)
     texts = [[markdown(text) for text in line] for line in (headings, *lines)]
     rows = ["| " + " | ".join(row) + " |" for row in texts]
     return "\n".join([rows[0], "|" + "---|" * len(headings), *rows[1:]])

@@ -56,7 +56,7 @@ def families(facet: Facet) -> list[Family]:
 
 
 def of_drafts(facet: Facet) -> list[Family]:
-    """Families that take fewer steps where the window is larger, as those do whose window is one of drafts."""
+    """Families that take fewer steps where the window is larger, as those with windows of drafts do."""
     return [one for one in families(facet) if (one.rows[-1].steps or 0) < (one.rows[0].steps or 0)]
 
 

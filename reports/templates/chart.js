@@ -102,7 +102,7 @@ class Chart {
       marginLeft: MARGIN_LEFT, marginRight, marginBottom: MARGIN_BOTTOM, marginTop: MARGIN_TOP,
       style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit", overflow: "visible" },
       x: { type: "log", domain: [left, right] },
-      y: { ...(tall ? { type: "log", domain: [low, high] } : { nice: true, grid: true, ticks: 6, tickFormat: plain, ...upwards }) },
+      y: { ...(tall ? { type: "log", domain: [low, high] } : { domain: padded([...values, ...ends]), nice: true, grid: true, ticks: 6, tickFormat: plain, ...upwards }) },
       marks: [
         // Given as a scale's ticks, those at 5 would lose their numbers.
         Plot.gridX(across), Plot.axisX(across, { text: plain, ...sideways }),
@@ -170,6 +170,12 @@ class Chart {
     } }, "×"));
     this.pins.append(card);
   }
+}
+
+// The least and the largest value with some room, in which no point lies on the frame.
+function padded(values) {
+  const [least, most] = d3.extent(values), room = 0.04 * (most - least || Math.abs(most) || 1);
+  return [least - room, most + room];
 }
 
 // Points that no other equals in both numbers and beats in one, by rising x.

@@ -12,7 +12,7 @@ function decades(values, fit = () => true) {
   const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
   const inside = (digits, stride = 1) => powers.filter((one) => one % stride === 0).flatMap((power) => digits.map((one) => +`${one}e${power}`)).filter((one) => one >= low && one <= high);
   const all = [inside([1, 2, 5]), inside([1, 5]), inside([1]), ...d3.range(2, powers.length).map((stride) => inside([1], stride))];
-  if (high / low < 20) all.push(...[5, 4, 3, 6, 7, 8].map((count) => d3.ticks(low, high, count)));
+  if (high / low < 20) all.push(...[4, 5, 3, 6, 7, 8].map((count) => d3.ticks(low, high, count)));
   const fitting = all.filter(fit);
   return fitting.find((ticks) => ticks.length > 2) ?? d3.greatest(fitting, (ticks) => ticks.length) ?? [];
 }

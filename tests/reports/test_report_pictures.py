@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from synthetic_rows import sweep_rows
 
 from harness.images.names import FASHION_CLASSES
@@ -111,6 +112,36 @@ def test_error_bars_span_the_intervals(facet: Facet) -> None:
     assert figure is not None
     bars = [bar for container in figure.axes[0].containers for bar in container.lines[2]]
     assert len(bars) == 2 * len(plots.series(facet))
+
+
+@pytest.mark.parametrize("metric", [METRIC, "accuracy@1000"])
+@pytest.mark.parametrize("draw", [plots.quality_against_throughput, plots.quality_against_steps])
+def test_intervals_end_inside_the_frame(facet: Facet, metric: str, draw: object) -> None:
+    """Wide ones too, but for what reaches below a third of the least value of a logarithmic axis."""
+
+    def widened(row: Row) -> Row:
+        entry = (row.quality or {})[metric]
+        span = {"low": entry["value"] - 5, "high": entry["value"] + 5}
+        return dataclasses.replace(row, quality=dict(row.quality or {}) | {metric: dict(entry) | span})
+
+    wide = Facet(facet.keys, tuple(widened(row) if row.status == "ok" else row for row in facet.rows))
+    figure = draw(wide, metric)  # type: ignore[operator]
+    low, high = figure.axes[0].get_ylim()
+    entries = [(row.quality or {})[metric] for row in wide.cells if row.status == "ok"]
+    assert max(entry["high"] for entry in entries) < high
+    least = min(entry["low"] for entry in entries)
+    assert low < (least if figure.axes[0].get_yscale() == "linear" else max(least, 3.0))
+
+
+def test_no_text_leaves_the_paper_of_a_file(facet: Facet, tmp_path: Path) -> None:
+    """The caption is the widest: its last letters once lay outside."""
+    figure = plots.memory_against_batch(facet)
+    assert figure is not None
+    with Image.open(plots.save_figure(figure, tmp_path, "memory")) as image:
+        grey = np.asarray(image.convert("L"))
+    rim = 8
+    for edge in (grey[:rim], grey[-rim:], grey[:, :rim], grey[:, -rim:]):
+        assert edge.min() > 250
 
 
 def test_memory_names_each_series(facet: Facet) -> None:
