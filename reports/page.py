@@ -70,6 +70,7 @@ def html_page(
         facets=[_facet(section) for section in sections],
         axes=points.axes(),
         cards=methods.cards(rows, stored),
+        cards_stored=bool(stored),
         relations=_relations(held),
         claims=_claims(rows),
         published=_published(rows),

@@ -99,10 +99,10 @@ def memory_against_batch(facet: Facet) -> Figure | None:
     if not lines:
         return None
     with plt.rc_context(style.rc()):
-        figure, axes = plt.subplots(figsize=(7.2, 4.6))
+        batches = sorted({int(b) for _, _, points in lines for b in points[:, 0]})
+        figure, axes = plt.subplots(figsize=(7.2 if len(batches) > 1 else 3.6, 4.6))
         for one, _, points in lines:
             axes.plot(points[:, 0], points[:, 1], **_line_style(one))
-        batches = sorted({int(b) for _, _, points in lines for b in points[:, 0]})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks_at(axes.xaxis, batches)

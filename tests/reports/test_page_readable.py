@@ -81,6 +81,24 @@ def test_an_interval_that_reaches_nothing_leaves_room_for_the_others(opened: Ope
     assert max(middles) - min(middles) > frame["height"] / 2
 
 
+def test_what_no_card_tells_is_said_once(opened: Open, tmp_path: Path) -> None:
+    """Each card says it where others have theirs."""
+    said, told = "a sweep of this version stores", {}
+    for name, stored in (("none", {}), ("one", {"artifacts": {"method": "artifacts/par.json"}})):
+        store = ResultStore(tmp_path / name)
+        (tmp_path / name / "artifacts" / "par.json").write_text('{"idea": "Goes."}', encoding="utf-8")
+        for at, cell in enumerate(CELLS[:3]):
+            store.append(dataclasses.replace(cell_row(at, *cell), **(stored if cell[0] == "par" else {})))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(site, "drawings", lambda *_: [])
+            page = opened(path=write_report(tmp_path / name))
+        told[name] = [
+            page.locator("#methods").inner_text().count(said),
+            page.locator("#methods .about").count(),
+        ]
+    assert told == {"none": [1, 1], "one": [2, 0]}
+
+
 def test_anchors_are_named_on_a_narrow_page(opened: Open) -> None:
     page = opened(390)
     names = page.locator("#picture-0 svg .anchors text")
@@ -88,9 +106,7 @@ def test_anchors_are_named_on_a_narrow_page(opened: Open) -> None:
     assert all(box["x"] + box["width"] < 390 for box in (one.bounding_box() for one in names.all()))
 
 
-def test_commands_break_at_commas_and_only_commands_look_like_one(
-    opened: Open, tmp_path: Path
-) -> None:
+def test_commands_break_at_commas_and_only_commands_look_like_one(opened: Open, tmp_path: Path) -> None:
     store, command = ResultStore(tmp_path), "pardec sweep strategy=par,steps=19,label=<b>"
     for at, cell in enumerate(CELLS[:2]):
         store.append(cell_row(at, *cell))

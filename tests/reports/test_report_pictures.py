@@ -144,6 +144,20 @@ def test_no_text_leaves_the_paper_of_a_file(facet: Facet, tmp_path: Path) -> Non
         assert edge.min() > 250
 
 
+def test_memory_at_one_batch_takes_little_room(facet: Facet) -> None:
+    """On a narrow page the points of a wide figure would lie out of sight."""
+
+    def alone(row: Row) -> Row:
+        return dataclasses.replace(row, peak_bytes_by_batch={"64": 1e8})
+
+    many = plots.memory_against_batch(facet)
+    one = plots.memory_against_batch(Facet(facet.keys, tuple(map(alone, facet.cells))))
+    assert many is not None
+    assert one is not None
+    assert one.get_figwidth() < 0.6 * many.get_figwidth()
+    assert not overlapping(one)
+
+
 def test_memory_names_each_series(facet: Facet) -> None:
     figure = plots.memory_against_batch(facet)
     assert figure is not None
