@@ -86,6 +86,7 @@ def test_what_no_card_tells_is_said_once(opened: Open, tmp_path: Path) -> None:
     said, told = "a sweep of this version stores", {}
     for name, stored in (("none", {}), ("one", {"artifacts": {"method": "artifacts/par.json"}})):
         store = ResultStore(tmp_path / name)
+        (tmp_path / name / "artifacts").mkdir(exist_ok=True)
         (tmp_path / name / "artifacts" / "par.json").write_text('{"idea": "Goes."}', encoding="utf-8")
         for at, cell in enumerate(CELLS[:3]):
             store.append(dataclasses.replace(cell_row(at, *cell), **(stored if cell[0] == "par" else {})))
