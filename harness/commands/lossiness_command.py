@@ -8,9 +8,9 @@ SUMMARY = "bits that parallel decoding loses against one token at a time"
 
 DESCRIPTION = (
     SUMMARY + ". Without arguments: every strategy on tiny random networks, all of whose images are "
-    "enumerated, so the figures are exact. That takes minutes, nearly all for the speculative strategies: one "
-    "takes up to two, any other some seconds; --strategies names those to enumerate. With CELL: an estimate "
-    "from images that a stored network draws"
+    "enumerated, so the figures are exact. That takes minutes, nearly all for the speculative strategies: "
+    "one takes up to two, any other some seconds; --strategies names those to enumerate. With CELL: an "
+    "estimate from images that a stored network draws"
 )
 
 
