@@ -7,7 +7,6 @@ figure must be final.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import matplotlib
 
@@ -35,11 +34,13 @@ _LINE = 1.3
 """Height of a line over the font's size."""
 _FEW = 20.0
 """Ratio of the limits up to which ticks at even steps may stand on a logarithmic axis."""
+_ROUNDING = 1e-9
+"""Relative error of a limit, on which a tick may stand."""
 
 
 class OneTwoFive(Locator):
     """Ticks at 1, 2 and 5 times the powers of ten, at fewer of them over many decades, at even steps (of 1, 2
-    or 5) where those are too few: the first of these whose numbers keep apart."""
+    or 5) where those are too few: the first of these whose numbers keep apart, or what can be kept of one."""
 
     def __call__(self) -> Sequence[float]:
         assert self.axis is not None
@@ -47,23 +48,23 @@ class OneTwoFive(Locator):
         return self.tick_values(low, high)
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        found: list[float] = []
-        for ticks in _candidates(vmin, vmax):
-            if self._touch(ticks):
-                continue
-            if len(ticks) >= LEAST:
-                return ticks
-            found = max(found, ticks, key=len)
-        return found
+        sets = list(_candidates(vmin, vmax))
+        thinned = [self._apart(ticks) for ticks in sets]
+        whole = [ticks for ticks, apart in zip(sets, thinned, strict=True) if apart == ticks]
+        enough = (ticks for ticks in (*whole, *thinned) if len(ticks) >= LEAST)
+        return next(enough, max(thinned, key=len, default=[]))
 
-    def _touch(self, ticks: Sequence[float]) -> bool:
+    def _apart(self, ticks: Sequence[float]) -> list[float]:
+        """The ticks without those whose numbers would touch the one before them."""
         assert isinstance(self.axis, Axis)
-        places = [_place(self.axis, tick) for tick in ticks]
-        sizes = [_needed(self.axis, number(tick)) for tick in ticks]
-        return any(
-            right - left < (one + two) / 2
-            for (left, right), (one, two) in zip(pairwise(places), pairwise(sizes), strict=True)
-        )
+        kept: list[float] = []
+        end = -math.inf
+        for tick in ticks:
+            place, half = _place(self.axis, tick), _needed(self.axis, number(tick)) / 2
+            if place - half >= end:
+                kept.append(tick)
+                end = place + half
+        return kept
 
 
 def log_ticks(axis: Axis) -> None:
@@ -103,6 +104,7 @@ def _candidates(low: float, high: float) -> Iterator[list[float]]:
     """Sets of ticks between the limits, best first."""
     if not 0 < low < high:
         return
+    low, high = low * (1 - _ROUNDING), high * (1 + _ROUNDING)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
 
     def inside(digits: Sequence[int], stride: int = 1) -> list[float]:
