@@ -65,8 +65,8 @@ def _equal_quality(iso: Iso | None) -> Sentence | None:
     base = iso.pairs[0].a.label
     defined = [pair for pair in iso.pairs if pair.a.label == base and pair.faster is not None]
     if not defined:
-        most = max(len(one.quality) for pair in iso.pairs for one in (pair.a, pair.b))
-        why = "with so few settings each, no two curves meet" if most < 4 else "no curve reaches its range"
+        few = _few_settings(iso)
+        why = "with so few settings each, no two curves meet" if few else "no curve reaches its range"
         text = f"Nothing can be said at equal {iso.metric} against {base} yet: {why}. Curves come from"
         return Sentence(text, "iso", CURVES)
     sure = [pair for pair, (shown, _) in zip(iso.pairs, iso.shown, strict=True) if shown and pair in defined]
@@ -161,26 +161,36 @@ def _saved(row: Row, most: float, against: Against | None, cells: Sequence[Row])
     return f"{text}, {_ratio_text(named)} times the speed of {display_name(against.base, cells)}"
 
 
+def _few_settings(iso: Iso) -> bool:
+    """Whether every curve is of so few cells that more of them would help."""
+    return max(len(one.quality) for pair in iso.pairs for one in (pair.a, pair.b)) < 4
+
+
 def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:
     """Pairs without a figure, failures, times without an interval; ``iso``: unless that was said before."""
     parts: list[str] = []
-    command = None
+    evidence, command = "numbers", None
     if iso is not None:
         open_pairs = sum(pair.faster is None for pair in iso.pairs)
         if open_pairs:
             parts.append(f"{open_pairs} of {len(iso.pairs)} pairs have no figure at equal quality")
-            command = CURVES
+            evidence, command = "iso", CURVES if _few_settings(iso) else None
     failed = sum(row.status != "ok" for row in facet.rows)
     if failed:
         parts.append(f"{failed} of {len(facet.rows)} cells failed")
     once = sum(row.status == "ok" and row.throughput_interval is None for row in facet.cells)
     if once:
-        parts.append(f"{once} cells were timed once, so their speeds have no interval")
+        cells = (
+            "cell was timed once, so its speed has"
+            if once == 1
+            else "cells were timed once, so their speeds have"
+        )
+        parts.append(f"{once} {cells} no interval")
     if not parts:
         return []
     ending = " More settings give curves that meet:" if command else ""
     text = f"What can't be said: {'; '.join(parts)}.{ending}"
-    return [Sentence(text, "iso" if command else "numbers", command)]
+    return [Sentence(text, evidence, command)]
 
 
 def _speed_alone(cells: Sequence[Row], against: Against | None) -> list[Sentence]:

@@ -31,7 +31,8 @@ def note_under(figure: Figure, caption: str, note: str = "") -> None:
 
 def note_under_axes(figure: Figure, facet: Facet, note: str = "") -> None:
     """The same under the lowest axes of a figure that is not laid out to its edge."""
-    lines = [line for text in _told(facet.caption, note) for line in style.wrapped(text, 132)]
+    characters = int(figure.get_figwidth() * 18)  # names right of the frame make the picture wider
+    lines = [line for text in _told(facet.caption, note) for line in style.wrapped(text, characters)]
     if not lines:
         return
     figure.draw_without_rendering()

@@ -21,9 +21,9 @@ from reports.comparability import row_keys
 from reports.contests import TextTable, contests, iso_table_between
 from reports.differences import Difference, Obstacle, cells_of, differences, judged, tally
 from reports.escape import terminal
-from reports.fitting import print_fitting
+from reports.fitting import print_fitting, told_columns
 from reports.frame import facets
-from reports.naming import namer
+from reports.naming import namer, natural
 from reports.tables import DASH, print_plain
 from reports.training_noise import TrainingNoise
 from results.environments import result_key
@@ -118,7 +118,7 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
     console = console or Console()
     for table in tables:
         console.print(f"\n{table.title}", style="bold", soft_wrap=True, highlight=False, markup=False)
-        print_plain(table.headings, table.lines, console)
+        print_plain(*told_columns(table.headings, table.lines), console)
         console.print(table.note, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -202,5 +202,5 @@ def _mismatches(a: Row, b: Row) -> int:
     return sum(one[key] != two[key] for key in one)
 
 
-def _position(row: Row) -> tuple[tuple[int, str], str, float, int]:
-    return style.rank(row.strategy), row.label, -(row.steps or 0), row.seed
+def _position(row: Row) -> tuple[tuple[int, str], tuple[str | int, ...], float, int]:
+    return style.rank(row.strategy), natural(row.label), -(row.steps or 0), row.seed

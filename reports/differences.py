@@ -54,8 +54,15 @@ class Difference:
         return DASH if self.training is None else f"± {self.training:.3g}"
 
     @property
+    def _bounded(self) -> bool:
+        low = self.low if self.ratio is None else self.ratio.low
+        return low is not None
+
+    @property
     def words(self) -> str:
-        """The verdict, and what limits it."""
+        """The verdict, and what limits it; of what nothing bounds there is none."""
+        if self.verdict == "no difference shown" and not self._bounded:
+            return "no verdict without an interval"
         within = self.training is not None and not self.one_network and abs(self.change) <= self.training
         limits = [
             name for name, holds in (("paired", self.paired), ("within training noise", within)) if holds

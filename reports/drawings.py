@@ -114,15 +114,16 @@ def drawings(
     if windows.families(facet):
         yield Drawing(
             "windows",
-            "Windows of drafts",
-            "A larger window takes fewer steps, and each of them longer: the fastest window need not be the "
-            "one of fewest steps.",
+            "Windows",
+            "Steps and speed by the window. More drafts at a time take fewer steps, and each of them longer; "
+            "rows that wait for more of the row above take more steps.",
             partial(windows.against_window, facet),
         )
+    if windows.of_drafts(facet):
         yield Drawing(
             "windows-on-cards",
             "Windows on other devices",
-            "What the cost model foresees of the same question on the cards that papers measure on.",
+            "What the cost model foresees for windows of drafts on the cards that papers measure on.",
             predicted_windows.figure,
         )
     if windows.maps_of(facet, artifacts):

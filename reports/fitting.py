@@ -39,6 +39,14 @@ class _Column:
         return self.least < self.natural
 
 
+def told_columns(
+    headings: Sequence[str], lines: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Headings and lines without the columns in which no line says anything; the first stays."""
+    kept = [at for at in range(len(headings)) if at == 0 or any(line[at] not in ("", DASH) for line in lines)]
+    return tuple(headings[at] for at in kept), tuple(tuple(line[at] for at in kept) for line in lines)
+
+
 def print_fitting(
     console: Console,
     headings: Sequence[str],

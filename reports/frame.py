@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports import style
 from reports.comparability import FACET_KEYS, REFERENCE_KEYS, UNKNOWN, facet_keys, row_keys
+from reports.naming import natural
 from results.fields import Measure
 from results.metrics import position
 from results.same_setting import joining, value_of
@@ -156,7 +157,7 @@ def _nearest_anchors(rows: Sequence[Row], key: tuple[str, ...]) -> list[Row]:
 def _position(row: Row) -> tuple[Any, ...]:
     return (
         style.rank(row.strategy),
-        row.label,
+        natural(row.label),
         -(row.steps or 0),
         row.guidance or 0.0,
         row.batch or 0,

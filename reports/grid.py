@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reports.contests import TextTable
 from reports.differences import ONE_NETWORK
-from reports.fitting import DASH
+from reports.fitting import DASH, told_columns
 from reports.tables import Entry, ReportTable
 
 _NUMBER = re.compile(r"[±<]?\s*[-+−]?[\d.]+(?![\w-]*[a-z]{2})")
@@ -55,7 +55,10 @@ def of_texts(
     note: str = "",
     strategies: Sequence[str | None] = (),
 ) -> Grid:
-    """A table of finished texts, whose numbers sort by what they begin with."""
+    """A table of finished texts whose numbers sort by what they begin with; columns that say nothing are left
+    out."""
+    if lines:
+        headings, lines = told_columns(headings, lines)
     owners = strategies or [None] * len(lines)
     filled = [Line(tuple(map(Entry, line)), owner) for line, owner in zip(lines, owners, strict=True)]
     columns = list(zip(*lines, strict=True)) or [() for _ in headings]

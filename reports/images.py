@@ -15,6 +15,9 @@ _SIDE = 96
 _SMALL = 48
 """Up to this side images are kept pixel by pixel."""
 
+_INKS = 128
+"""Colours of a figure that are kept exactly; as many stand for all others."""
+
 
 def sprite(samples: np.ndarray) -> str:
     """uint8 [n, H, W, 3] -> the first of them in a row, as a data URI."""
@@ -48,13 +51,35 @@ class Shown:
 def _figure(png: bytes) -> tuple[str, int]:
     """A figure as a data URI in 256 colours, as its few inks and small images need no more; and its width."""
     with Image.open(io.BytesIO(png)) as image:
-        # The median cut would spend its colours on greys and shift those of the strategies.
         full = image.convert("RGB")
-        few = full.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette = np.array(few.getpalette(), np.uint8).reshape(-1, 3)
-    palette[np.asarray(few)[0, 0]] = np.asarray(full)[0, 0]  # the paper keeps its colour, which is the page's
+    packed = np.asarray(full, np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    found, where, count = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+    palette = _palette(colours, count)
+    nearest = np.concatenate(
+        [_nearest(part, palette) for part in np.array_split(colours, 1 + len(colours) // 4096)]
+    )
+    few = Image.fromarray(nearest[where].reshape(packed.shape))
     few.putpalette(palette.ravel().tolist())
     return _data_uri(few, "png", optimize=True), few.width
+
+
+def _palette(colours: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """uint8 [at most 256, 3] for ``colours`` [n, 3] of ``count`` [n] pixels: the commonest as they are, so
+    that paper, lines and marks keep theirs, and some that cover the others."""
+    if len(colours) <= 2 * _INKS:
+        return colours
+    common = np.argsort(-count, kind="stable")
+    rest = Image.fromarray(colours[common[_INKS:]][None])
+    # The median cut would spend its colours on greys and shift those of the strategies.
+    cover = rest.quantize(_INKS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).getpalette() or []
+    return np.concatenate([colours[common[:_INKS]], np.array(cover, np.uint8).reshape(-1, 3)[:_INKS]])
+
+
+def _nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """uint8 [n]: the place in ``palette`` [m, 3] of the colour nearest to each of ``colours`` [n, 3]."""
+    far = colours[:, None].astype(np.int32) - palette[None].astype(np.int32)
+    return (far * far).sum(axis=2).argmin(axis=1).astype(np.uint8)
 
 
 def _data_uri(image: Image.Image, kind: str, **how: Any) -> str:

@@ -6,12 +6,20 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
+from reports import style
+
 _ANGLES = np.deg2rad([45, 0, 90, 315, 135, 270, 180, 225, 22, 67, 112, 157, 202, 247, 292, 337])
-_DISTANCES = (9.0, 13.0, 18.0, 26.0, 36.0, 50.0)
+_DISTANCES = (9.0, 13.0, 18.0, 26.0, 36.0, 50.0, 68.0, 90.0)
 _LEADER = 13.0
 """Points between a data point and its label beyond which a line joins them."""
+_HALO = 2.0
+"""Points of paper around letters, so that a line behind them doesn't cross them out."""
+_BESIDE_ANOTHER, _OUTSIDE, _ON_A_MARK, _ON_A_LINE = 1000, 2000, 40, 12
+"""Penalties of a place: for each label that it touches, for leaving the frame, where the names of the axes
+stand, and for each point of a mark or of a line that it covers."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
     rim = 5 * unit * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
     markers = (points[:, None] + rim).reshape(-1, 2)
     covered = np.concatenate([points, markers, *crossed])
+    weights = np.full(len(covered), _ON_A_LINE)
+    weights[: len(points) + len(markers)] = _ON_A_MARK
     taken: list[Bbox] = [text.get_window_extent(renderer) for text in axes.texts]
     for label, point in zip(labels, points, strict=True):
         text = axes.annotate(
@@ -54,14 +64,15 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
             textcoords="offset points",
             ha="center",
             va="center",
-            color=label.colour,
+            color=style.lettering(label.colour),
             fontsize=label.size,
             fontweight=label.weight,
             zorder=6,
             annotation_clip=False,
+            path_effects=[withStroke(linewidth=2 * _HALO, foreground=style.scheme().paper)],
         )
         box = text.get_window_extent(renderer)
-        offset = _best_offset(point, box.width, box.height, frame, covered, taken, unit)
+        offset = _best_offset(point, box.width, box.height, frame, (covered, weights), taken, unit)
         text.set_position((offset[0] / unit, offset[1] / unit))
         placed = _box(point + offset, box.width, box.height)
         taken.append(placed)
@@ -71,16 +82,57 @@ def place_labels(axes: Axes, labels: Sequence[Label], segments: Sequence[np.ndar
             axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.7, zorder=3)
 
 
+def label_ends(
+    axes: Axes, ends: Sequence[tuple[str, str, np.ndarray]], size: float = 9.0, weight: str = "bold"
+) -> None:
+    """Names right of the frame at the ends of lines, pushed apart where the lines end close together.
+
+    ``ends``: name, colour and last point [2] of each line. Limits and scales of the axes must be final.
+    """
+    if not ends:
+        return
+    axes.figure.canvas.draw()
+    frame = axes.get_window_extent()
+    pixels = np.array([axes.transData.transform(end) for _, _, end in ends])
+    gap = 13.0 * axes.figure.dpi / 72
+    order = np.argsort(pixels[:, 1])
+    heights = pixels[order, 1].copy()
+    for _ in range(200):  # push neighbours apart evenly until none are closer than the gap
+        overlaps = np.maximum(gap - np.diff(heights), 0)
+        if overlaps.max(initial=0) < 0.1:
+            break
+        heights[:-1] -= overlaps / 2
+        heights[1:] += overlaps / 2
+        heights = heights.clip(frame.y0, frame.y1)
+    for index, height in zip(order, heights, strict=True):
+        name, colour, end = ends[index]
+        shift = (height - pixels[index, 1]) * 72 / axes.figure.dpi
+        axes.annotate(
+            name,
+            tuple(end),
+            xytext=(16, shift),
+            textcoords="offset points",
+            va="center",
+            color=style.lettering(colour),
+            fontsize=size,
+            fontweight=weight,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 5, "relpos": (0, 0.5)},
+        )
+
+
 def _best_offset(
     point: np.ndarray,
     width: float,
     height: float,
     frame: Bbox,
-    covered: np.ndarray,
+    data: tuple[np.ndarray, np.ndarray],
     taken: Sequence[Bbox],
     unit: float,
 ) -> np.ndarray:
-    """Pixels from point to label centre with the least penalty."""
+    """Pixels from point to label centre with the least penalty; ``data``: points [n, 2] that should stay
+    uncovered, and the penalty of each [n]."""
+    covered, weights = data
     best, least = np.zeros(2), np.inf
     for nearness, distance in enumerate(_DISTANCES):
         for preference, angle in enumerate(_ANGLES):
@@ -88,16 +140,14 @@ def _best_offset(
             offset = direction * (distance * unit + np.abs(direction) * (width / 2, height / 2 - 2 * unit))
             box = _box(point + offset, width, height)
             padded = box.padded(1.5 * unit)
-            hit = (
-                (np.abs(covered - point - offset) < (width / 2 + 2 * unit, height / 2 + 1 * unit))
-                .all(axis=1)
-                .sum()
-            )
+            reach = (width / 2 + 2 * unit, height / 2 + 1 * unit)
+            hit = weights[(np.abs(covered - point - offset) < reach).all(axis=1)].sum()
             overlaps = sum(padded.overlaps(other) for other in taken)
             outside = not (
                 frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             )
-            penalty = 1000 * overlaps + 400 * outside + 12 * hit + 6 * nearness + 0.2 * preference
+            penalty = _BESIDE_ANOTHER * overlaps + _OUTSIDE * outside + hit
+            penalty += 6 * nearness + 0.2 * preference
             if penalty < least:
                 best, least = offset, penalty
     return best

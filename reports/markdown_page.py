@@ -25,7 +25,12 @@ def markdown_page(
         lines += [""]
         for contest in section.contests():
             lines += [f"### {markdown(contest.title)}", ""]
-            lines += [tables.markdown_of(contest.headings, contest.lines), "", markdown(contest.note), ""]
+            lines += [
+                tables.markdown_of(contest.headings, contest.lines),
+                "",
+                markdown(contest.note),
+                "",
+            ]
         for table in section.tables:
             lines += [f"### {markdown(table.title)}", "", tables.to_markdown(table), ""]
         lines += _listed(f"failed: {line}" for line in section.failures)

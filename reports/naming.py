@@ -1,10 +1,16 @@
 """What rows are called: their label, and what tells them apart from others of that label."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from results.environments import environment_keys
 from results.same_setting import differing, told_apart
 from results.schema import Row
+
+
+def natural(label: str) -> tuple[str | int, ...]:
+    """Sort key of a label: its numbers by their size."""
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", label)))
 
 
 def counted_text(value: float, sign: str = "") -> str:

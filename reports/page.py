@@ -31,7 +31,16 @@ from reports.words import GATE, TRAPS, summary
 from results.environments import result_key
 from results.schema import Row
 
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.min.js", "show.js", "tables.js", "chart.js", "race.js", "page.js")
+SCRIPTS = (
+    "vendor/d3.min.js",
+    "vendor/plot.min.js",
+    "show.js",
+    "tables.js",
+    "ticks.js",
+    "chart.js",
+    "race.js",
+    "page.js",
+)
 """In the order in which they run; each knows those before it."""
 
 
@@ -61,6 +70,7 @@ def html_page(
         facets=[_facet(section) for section in sections],
         axes=points.axes(),
         cards=methods.cards(rows, stored),
+        cards_stored=bool(stored),
         relations=_relations(held),
         claims=_claims(rows),
         published=_published(rows),

@@ -55,7 +55,7 @@ def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | No
     strips = [
         _strip(row, facet, images, heads if place == 0 else ()) for place, (row, images) in enumerate(rows)
     ]
-    return _image_grid("Samples", strips, facet.caption, note)
+    return _image_grid("Samples", strips, facet.caption, _in_a_file(note))
 
 
 def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
@@ -71,7 +71,7 @@ def film_strip(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
     if not strips:
         return None
     note = "each frame: the image decoded from the tokens written after that step"
-    return _image_grid("One image appearing", strips, facet.caption, note)
+    return _image_grid("One image appearing", strips, facet.caption, _in_a_file(note))
 
 
 def edit_grid(edits: Edits) -> Figure:
@@ -109,8 +109,14 @@ def order_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | Non
         titled(figure, "Order of generation")
         numbered = any(order.size <= _NUMBERED for _, order in panels)
         note = "with an order per image, that of the first"
-        note_under(figure, facet.caption, f"numbers: steps from 1; {note}" if numbered else note)
+        notes = ["numbers: steps from 1"] * numbered + [one for one in (_in_a_file(note),) if one]
+        note_under(figure, facet.caption, "; ".join(notes))
     return figure
+
+
+def _in_a_file(note: str) -> str:
+    """A note that the page has over the picture already."""
+    return note if style.scheme().alone else ""
 
 
 def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotlib.image.AxesImage:
@@ -124,7 +130,9 @@ def _draw_order(axes: Axes, row: Row, order: np.ndarray, label: str) -> matplotl
         spine.set_visible(False)
     name = "\n".join(textwrap.wrap(label, 20))
     told = f"{steps} steps" if row.steps is None else steps_text(row)
-    axes.set_title(f"{name}\n{told}", color=style.colour(row.strategy), fontsize=9.5, loc="center")
+    axes.set_title(
+        f"{name}\n{told}", color=style.lettering(style.colour(row.strategy)), fontsize=9.5, loc="center"
+    )
     if order.size <= _NUMBERED:
         for (y, x), step in np.ndenumerate(order):
             if step < 0:
@@ -147,7 +155,7 @@ class Strip:
 
 
 def _strip(row: Row, facet: Facet, images: Sequence[np.ndarray], heads: Sequence[str]) -> Strip:
-    colour = style.scheme().muted if row.tier == "anchor" else style.colour(row.strategy)
+    colour = style.scheme().muted if row.tier == "anchor" else style.lettering(style.colour(row.strategy))
     return Strip(_row_name(row, facet), colour, images, heads)
 
 

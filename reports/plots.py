@@ -20,15 +20,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from reports import overlay, style
 from reports.captions import note_under_axes, titled_panel
 from reports.comparability import lower_is_better, quantity, require_comparable
 from reports.frame import Facet
-from reports.labels import Label, place_labels
+from reports.labels import Label, label_ends, place_labels
 from reports.naming import counted_steps, series_label, steps_text
+from reports.ticks import log_ticks, ticks_at
 from results.schema import Row
 
 
@@ -99,18 +99,18 @@ def memory_against_batch(facet: Facet) -> Figure | None:
     if not lines:
         return None
     with plt.rc_context(style.rc()):
-        figure, axes = plt.subplots(figsize=(7.2, 4.6))
+        batches = sorted({int(b) for _, _, points in lines for b in points[:, 0]})
+        figure, axes = plt.subplots(figsize=(7.2 if len(batches) > 1 else 3.6, 4.6))
         for one, _, points in lines:
             axes.plot(points[:, 0], points[:, 1], **_line_style(one))
-        batches = sorted({int(b) for _, _, points in lines for b in points[:, 0]})
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        _plain_ticks(axes.xaxis, batches)
+        ticks_at(axes.xaxis, batches)
         log_ticks(axes.yaxis)
         axes.set_xlabel("batch size (log scale)")
         axes.set_ylabel("peak memory over the loaded state\n(MB, log scale; each point measured once)")
         titled_panel(axes, "Memory against batch")
-        _label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
+        label_ends(axes, [(name, style.colour(one.strategy), points[-1]) for one, name, points in lines])
         note_under_axes(figure, facet)
     return figure
 
@@ -155,8 +155,6 @@ FORMATS: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"Creation
 """Endings of a figure's files, and what they tell beside it: no date, so equal figures are equal files."""
 _MARGIN = 0.12
 """Inches around a figure's content."""
-_TICK_ROOM = 1.13
-"""Ratio of two values on a logarithmic axis whose tick labels just stay apart."""
 
 Reading = tuple[float | None, Sequence[float] | None]
 
@@ -186,9 +184,10 @@ def _trade_off(
         labels += overlay.draw(axes, published)
         labels.sort(key=lambda label: label.weight != "bold")
         cloud = np.concatenate(points)
-        _scale(axes, np.array([*cloud, *((one.x, one.y) for one in published)]), facet, metric)
+        bounds = [bound for one in drawn for row in one.rows for bound in _reading(row, metric)[1] or ()]
+        _scale(axes, np.array([*cloud, *((one.x, one.y) for one in published)]), bounds, facet, metric)
         if fewer_is_better:
-            _plain_ticks(axes.xaxis, sorted({round(v) for v in cloud[:, 0]}))
+            ticks_at(axes.xaxis, sorted({round(v) for v in cloud[:, 0]}))
         obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
         obstacles += _draw_anchors(axes, facet, metric)
         axes.set_xlabel(x_label)
@@ -274,22 +273,29 @@ def _line_style(one: Series) -> dict[str, Any]:
     }
 
 
-def _scale(axes: Axes, cloud: np.ndarray, facet: Facet, metric: str) -> None:
-    """Logarithmic x with room for labels; y logarithmic where distances span more than a factor of eight."""
+def _scale(axes: Axes, cloud: np.ndarray, bounds: Sequence[float], facet: Facet, metric: str) -> None:
+    """Logarithmic x with room for labels; y logarithmic where distances span more than a factor of eight.
+
+    ``bounds`` of intervals lie inside; on a logarithmic axis down to a third of the least value, since an
+    interval that comes near nothing would leave no room for the others.
+    """
     low, high = cloud[:, 0].min(), cloud[:, 0].max()
     room = max((high / low) ** 0.14, 1.25)
     axes.set_xscale("log", base=2 if low >= 1 and high <= 4096 else 10)
     axes.set_xlim(low / room, high * room)
     log_ticks(axes.xaxis)
     values = [*cloud[:, 1], *(v for row in facet.anchors if (v := _value(row, metric)) is not None)]
-    if lower_is_better(metric) and min(values) > 0 and max(values) > 8 * min(values):
+    least, most = min(values), max([*values, *bounds])
+    if lower_is_better(metric) and least > 0 and max(values) > 8 * least:
         axes.set_yscale("log")
         log_ticks(axes.yaxis)
-        axes.set_ylim(min(values) / 1.35, max(values) * 1.6)
+        least = max(min([*values, *bounds]), least / 3)
+        axes.set_ylim(least / 1.2, most * 1.25)
         axes.set_ylabel(axes.get_ylabel() + ", log scale")
     else:
-        margin = 0.14 * ((max(values) - min(values)) or abs(max(values)) or 1)
-        axes.set_ylim(min(values) - margin, max(values) + 1.4 * margin)
+        least = min([*values, *bounds])
+        margin = 0.08 * ((most - least) or abs(most) or 1)
+        axes.set_ylim(least - margin, most + 1.4 * margin)
 
 
 def _draw_front(axes: Axes, cloud: np.ndarray, more_x: bool, more_y: bool) -> np.ndarray:
@@ -318,56 +324,5 @@ def _draw_anchors(axes: Axes, facet: Facet, metric: str) -> list[np.ndarray]:
             axes.axhspan(*bounds, color=colour, alpha=0.12, lw=0, zorder=0)
         ends.append((row.label, style.scheme().muted, np.array([right, height])))
         lines.append(np.array([[left, height], [right, height]]))
-    _label_ends(axes, ends, size=8.5, weight="normal")
+    label_ends(axes, ends, size=8.5, weight="normal")
     return lines
-
-
-def _label_ends(
-    axes: Axes, ends: Sequence[tuple[str, str, np.ndarray]], size: float = 9.0, weight: str = "bold"
-) -> None:
-    """Names at the right ends of lines, pushed apart where the lines end close together."""
-    if not ends:
-        return
-    axes.figure.canvas.draw()
-    pixels = np.array([axes.transData.transform(end) for _, _, end in ends])
-    gap = 13.0 * axes.figure.dpi / 72
-    order = np.argsort(pixels[:, 1])
-    heights = pixels[order, 1].copy()
-    for _ in range(200):  # push neighbours apart evenly until none are closer than the gap
-        overlaps = np.maximum(gap - np.diff(heights), 0)
-        if overlaps.max(initial=0) < 0.1:
-            break
-        heights[:-1] -= overlaps / 2
-        heights[1:] += overlaps / 2
-    for index, height in zip(order, heights, strict=True):
-        name, colour, end = ends[index]
-        shift = (height - pixels[index, 1]) * 72 / axes.figure.dpi
-        axes.annotate(
-            name,
-            tuple(end),
-            xytext=(16, shift),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=size,
-            fontweight=weight,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 5, "relpos": (0, 0.5)},
-        )
-
-
-def _plain_ticks(axis: matplotlib.axis.Axis, values: Sequence[int]) -> None:
-    """A tick at each value; a label that would touch its left neighbour stands a line lower."""
-    texts: list[str] = []
-    for index, value in enumerate(values):
-        close = index > 0 and not texts[-1].startswith("\n") and value < values[index - 1] * _TICK_ROOM
-        texts.append(f"\n{value}" if close else str(value))
-    axis.set_ticks(values, labels=texts)
-    axis.set_minor_locator(NullLocator())
-
-
-def log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """Plain numbers at 1, 2 and 5 times the powers of ten."""
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -56,7 +56,7 @@ def axes() -> list[dict[str, Any]]:
 def facet_points(facet: Facet, beside: Mapping[str, Artifacts], owners: list[str]) -> dict[str, Any]:
     """A facet of one batch size; ``owners``: strategies by the number of their colour."""
     cells = [row for row in facet.cells if row.status == "ok"]
-    names = metrics(facet.cells)
+    names = [name for name in metrics(cells) if any(measured(row, name) is not None for row in cells)]
     shown = [{"name": name, "lower": lower_is_better(name)} for name in names]
     return {
         "metrics": shown or [{"name": SPEED, "lower": False}],

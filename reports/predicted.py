@@ -15,8 +15,8 @@ from reports import style
 from reports.captions import note_under_axes, titled_panel
 from reports.frame import Facet
 from reports.naming import counted_text, series_label, steps_text
-from reports.plots import log_ticks
 from reports.tables import DASH, Column, Entry, ReportTable
+from reports.ticks import log_ticks
 from reports.waterfall import FACTORS, IDEAL, UNEXPLAINED, Waterfall, waterfalls
 from results.environments import result_key
 from results.schema import Row

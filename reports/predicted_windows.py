@@ -16,11 +16,16 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.captions import note_under, titled
-from reports.labels import Label, place_labels
+from reports.labels import label_ends
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DARK = ("#58aee8", "#f47f5a", "#35c394", "#e39cc6")
-"""Of the cards, by name; the latter on dark paper."""
+MARKERS = ("o", "s", "D", "^")
+"""Of the cards, by name; ``DARK`` on dark paper."""
+_ALIKE = 0.01
+"""Relative difference of two cards' lines below which one would hide the other."""
+_DASH = 3.5
+"""Length of a card's dash in a line that it shares, in widths of that line."""
 Lines = dict[str, np.ndarray]
 """Card -> (window, times raster) [n, 2]."""
 
@@ -72,36 +77,61 @@ def figure() -> Figure:
             _panel(axes, one)
         for axes in grid[:, 0]:
             axes.set_ylim(bottom=0)  # of its row
+            axes.set_ylabel("times raster")
+        for axes in grid[-1]:
+            axes.set_xlabel("window (log scale)")
         drawn.canvas.draw()
-        drawn.set_layout_engine("none")  # labels are placed on final axes
+        drawn.set_layout_engine("none")  # names are placed on final axes
         for row in range(len(batches)):
-            axes, one = grid[row, -1], found[(row + 1) * len(shares) - 1]
-            labels = [
-                Label(card, float(points[-1, 0]), float(points[-1, 1]), colour, size=8.5)
-                for (card, points), colour in zip(one.lines.items(), _colours(), strict=False)
-            ]
-            place_labels(axes, labels, list(one.lines.values()))
+            last = found[(row + 1) * len(shares) - 1]
+            ends = [(card, _look(last, card)[0], points[-1]) for card, points in last.lines.items()]
+            label_ends(grid[row, -1], ends)
         note_under(
             drawn,
             "",  # no facet's settings: the page doesn't say these
             f"{subject}; shares of accepted drafts are declared; recorded passes, by counted work and data "
-            "sheets; larger marks: the fastest window",
+            "sheets; larger marks: the fastest window; a line in dashes of several colours, with round grey "
+            "marks, is of all these cards",
         )
     return drawn
 
 
-def _colours() -> tuple[str, ...]:
-    return DARK if style.scheme().dark else COLOURS
+def alike(lines: Lines) -> list[list[str]]:
+    """The cards in groups, each of lines that lie on each other."""
+    groups: list[list[str]] = []
+    for card, points in lines.items():
+        home = next((group for group in groups if np.allclose(lines[group[0]], points, rtol=_ALIKE)), None)
+        if home is None:
+            groups.append([card])
+        else:
+            home.append(card)
+    return groups
+
+
+def _look(one: Panel, card: str) -> tuple[str, str]:
+    """Colour and marker of a card."""
+    place = list(one.lines).index(card)
+    return (DARK if style.scheme().dark else COLOURS)[place], MARKERS[place]
 
 
 def _panel(axes: Axes, one: Panel) -> None:
     axes.axhline(1.0, color=style.scheme().ink, lw=0.8, alpha=0.5)
     windows = sorted({int(window) for points in one.lines.values() for window in points[:, 0]})
-    for points, colour in zip(one.lines.values(), _colours(), strict=False):
-        axes.plot(*points.T, color=colour, marker="o", ms=3, lw=1.3)
-        axes.plot(*points[points[:, 1].argmax()], color=colour, marker="o", ms=7)
+    for group in alike(one.lines):
+        for turn, card in enumerate(group):
+            colour, mark = _look(one, card)
+            axes.plot(*one.lines[card].T, color=colour, lw=1.6, linestyle=_turns(turn, len(group)))
+        if len(group) > 1:
+            colour, mark = style.scheme().muted, "o"
+        points = one.lines[group[0]]
+        axes.plot(*points.T, color=colour, marker=mark, ms=4, linestyle="none")
+        axes.plot(*points[points[:, 1].argmax()], color=colour, marker=mark, ms=8)
     axes.set_xscale("log", base=2)
     axes.set_xticks(windows, labels=[str(window) for window in windows])
+    axes.minorticks_off()
     axes.set_title(f"batch {one.batch}, {one.acceptance:g} accepted", fontsize=9)
-    axes.set_xlabel("window (log scale)")
-    axes.set_ylabel("times raster")
+
+
+def _turns(turn: int, count: int) -> str | tuple[float, tuple[float, float]]:
+    """The line style of one of ``count`` cards whose lines are one: each shows where the others are off."""
+    return "-" if count == 1 else (-turn * _DASH, (_DASH, (count - 1) * _DASH))

@@ -16,15 +16,23 @@ PALETTE = (
     ("#d0421b", "^"),
     ("#0072b2", "v"),
     ("#cc79a7", "P"),
-    ("#56b4e9", "X"),
+    ("#3a9bd9", "X"),
     ("#7a5c00", "<"),
     ("#332288", ">"),
     ("#882255", "p"),
     ("#8a9a00", "h"),
     ("#aa4499", "*"),
+    ("#6d3df0", "d"),
+    ("#00808c", "s"),
+    ("#31557f", "^"),
+    ("#57666b", "P"),
+    ("#d6166f", "D"),
+    ("#94481f", "X"),
+    ("#4f8a10", "v"),
 )
-"""Colours and markers of the strategies in their order: six that stay apart under deuteranopia and protanopia
-(after Okabe and Ito), then Tol's muted set."""
+"""Colours and markers of the strategies in their order, one for each that ships: six that stay apart under
+deuteranopia and protanopia (after Okabe and Ito), six after Tol's muted set, then some with the marker of an
+earlier one whose colour is quite another."""
 DARK = (
     "#d7d9df",
     "#e9a23b",
@@ -38,6 +46,13 @@ DARK = (
     "#dd7fb0",
     "#bcca4c",
     "#d98fdb",
+    "#a98bff",
+    "#3fc9d6",
+    "#8fb0dc",
+    "#a9bcc2",
+    "#ff6fae",
+    "#dc9166",
+    "#93d24a",
 )
 """The same colours on a dark page: the hue stays, the contrast is that of the light ones on white."""
 ANCHORS = {
@@ -50,6 +65,8 @@ INK = "#1f2328"
 MUTED = "#6b7280"
 GRID = "#e5e7eb"
 FRONT = "#c3c7ce"
+_INKED = 0.3
+"""How far text in a colour goes towards the ink."""
 ORDER_MAP = "viridis"
 """Colour map of decoding order: early dark, late light; perceptually even and readable in grey."""
 
@@ -82,6 +99,7 @@ RC: Any = {
     "image.composite_image": False,  # an SVG then keeps each small image as it is
     "svg.hashsalt": "pardec",
     "pdf.fonttype": 42,  # text stays text
+    "text.hinting": "no_hinting",  # hinted, a text is up to 8 % wider in a file than where it was laid out
     "text.parse_math": False,  # a label's dollar signs are no formula
 }
 """matplotlib settings of every figure. Untyped: matplotlib types the keys, differently in each release."""
@@ -159,7 +177,7 @@ def light_colour(strategy: str) -> str:
     digest = hashlib.sha256(strategy.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
     lightness, saturation = 0.36 + 0.14 * digest[2] / 255, 0.55 + 0.3 * digest[3] / 255
-    return _hexadecimal(colorsys.hls_to_rgb(hue, lightness, saturation))
+    return _hexadecimal(*colorsys.hls_to_rgb(hue, lightness, saturation))
 
 
 def dark_colour(strategy: str) -> str:
@@ -171,7 +189,14 @@ def dark_colour(strategy: str) -> str:
         return DARK[place]
     channels = [int(light_colour(strategy)[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     hue, lightness, saturation = colorsys.rgb_to_hls(*channels)
-    return _hexadecimal(colorsys.hls_to_rgb(hue, 1 - 0.75 * lightness, saturation))
+    return _hexadecimal(*colorsys.hls_to_rgb(hue, 1 - 0.75 * lightness, saturation))
+
+
+def lettering(colour: str) -> str:
+    """``colour`` for text: nearer to the ink, since thin letters need more contrast than marks."""
+    ink = scheme().ink
+    pairs = [(int(colour[at : at + 2], 16), int(ink[at : at + 2], 16)) for at in (1, 3, 5)]
+    return _hexadecimal(*((own + _INKED * (to - own)) / 255 for own, to in pairs))
 
 
 def marker(strategy: str) -> str:
@@ -185,7 +210,7 @@ def title(strategy: str) -> str:
     return ANCHORS[strategy][0] if strategy in ANCHORS else _titles.get(strategy, strategy)
 
 
-def _hexadecimal(channels: tuple[float, float, float]) -> str:
+def _hexadecimal(*channels: float) -> str:
     return "#" + "".join(f"{round(one * 255):02x}" for one in channels)
 
 
@@ -194,8 +219,9 @@ def _place(strategy: str) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` characters that never part a name from its value at " = "."""
-    lines = textwrap.wrap(text.replace(" = ", "\0=\0"), width)
+    """``text`` in lines of at most ``width`` characters that never part a name from its value at " = ", nor a
+    number from its "%"."""
+    lines = textwrap.wrap(text.replace(" = ", "\0=\0").replace(" %", "\0%"), width)
     return [line.replace("\0", " ") for line in lines]
 
 

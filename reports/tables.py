@@ -13,7 +13,7 @@ from rich.text import Text
 
 from reports import style
 from reports.escape import markdown, terminal
-from reports.fitting import DASH, print_fitting
+from reports.fitting import DASH, print_fitting, told_columns
 from reports.frame import Facet, frame, metrics
 from reports.naming import counted_text, series_label, steps_text
 from results.schema import Row
@@ -74,7 +74,7 @@ def quality_table(facet: Facet) -> ReportTable:
     columns = [_strategy(facet.rows), _count("steps", lambda row: row.steps), _GUIDANCE]
     columns += [_metric(name) for name in metrics(facet.rows)]
     columns += [_LOST] * any(row.lossiness_bits for row in facet.rows)
-    columns += [_THROUGHPUT, _STATUS]
+    columns += [_THROUGHPUT, *_status_where_told(facet.rows)]
     return _filled("Quality", columns, facet.rows)
 
 
@@ -93,7 +93,7 @@ def cost_table(facet: Facet) -> ReportTable:
         Column("weights MB", lambda row: _scaled(row.weight_bytes, 1e6)),
         Column("cache MB", lambda row: _scaled(row.cache_bytes, 1e6)),
         Column("peak MB", lambda row: _once(row.peak_bytes, 1e6)),
-        _STATUS,
+        *_status_where_told(facet.rows),
     ]
     return _filled("Cost", columns, facet.rows)
 
@@ -159,7 +159,8 @@ def to_markdown(table: ReportTable) -> str:
 
 
 def markdown_of(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of finished text as GitHub Markdown."""
+    """A table of finished text as GitHub Markdown, in the columns that say something."""
+    headings, lines = told_columns(headings, lines) if lines else (headings, lines)
     texts = [[markdown(text) for text in line] for line in (headings, *lines)]
     rows = ["| " + " | ".join(row) + " |" for row in texts]
     return "\n".join([rows[0], "|" + "---|" * len(headings), *rows[1:]])
@@ -250,6 +251,11 @@ def _best(row: Row) -> Entry:
 def _faster_elsewhere(row: Row) -> bool:
     """Whether another batch than the row's own is its best."""
     return row.throughput_best_batch not in (None, row.batch)
+
+
+def _status_where_told(rows: Sequence[Row]) -> list[Column]:
+    """The status of every row where one is not ok: the same word in every line tells nothing."""
+    return [_STATUS] * any(row.status != "ok" for row in rows)
 
 
 def _latency(row: Row) -> Entry:

@@ -103,9 +103,18 @@ def _of_options(cells: Sequence[Row]) -> list[Panel]:
             values = tuple(sorted(at))
             rows = tuple(at[value] for value in values)
             name = style.title(rows[0].strategy)
-            beside = tuple(row for row in cells if not row.options and row.checkpoint == rows[0].checkpoint)
+            beside = tuple(row for row in cells if _is_without(row, rows[0]))
             found.append(Panel(f"{name}: {option}", option, (Line(name, rows, values),), beside))
     return found
+
+
+def _is_without(row: Row, varied: Row) -> bool:
+    """Whether a row decodes the network of ``varied`` without its options, all else equal."""
+
+    def asked(one: Row) -> tuple[object, ...]:
+        return one.checkpoint, one.guidance, one.guidance_schedule, one.batch, one.temperature
+
+    return not row.options and asked(row) == asked(varied)
 
 
 def _but_for(row: Row, option: str) -> str:
@@ -160,11 +169,12 @@ def _draw(axes: Axes, panel: Panel, metric: str) -> None:
     for row in panel.beside:
         axes.axhline(estimate_of(row, metric)[0], color=style.colour(row.strategy), ls="--", lw=1)
     values = sorted({value for line in panel.lines for value in line.values})
-    if values[0] > 0 and values[-1] >= 4 * values[0]:
+    logarithmic = values[0] > 0 and values[-1] >= 4 * values[0]
+    if logarithmic:
         axes.set_xscale("log", base=2)
     axes.set_xticks(values, labels=_told(panel, values))
     axes.minorticks_off()
-    axes.set_xlabel(panel.setting)
+    axes.set_xlabel(f"{panel.setting} (log scale)" if logarithmic else panel.setting)
     axes.set_ylabel(metric)
     axes.set_title(panel.title, fontsize=10)
 

@@ -55,6 +55,11 @@ def families(facet: Facet) -> list[Family]:
     return found
 
 
+def of_drafts(facet: Facet) -> list[Family]:
+    """Families that take fewer steps where the window is larger, as those with windows of drafts do."""
+    return [one for one in families(facet) if (one.rows[-1].steps or 0) < (one.rows[0].steps or 0)]
+
+
 def _others(row: Row) -> str:
     """The row's options but for the window, in words."""
     return ", ".join(f"{name} {value}" for name, value in sorted(row.options.items()) if name != "window")
@@ -80,7 +85,7 @@ def against_window(facet: Facet) -> Figure | None:
         figure, grid = plt.subplots(
             1, len(panels), figsize=(4.4 * len(panels) + 0.4, 4.2), squeeze=False, layout="constrained"
         )
-        titled(figure, "Against the window of drafts")
+        titled(figure, "Against the window")
         for axes, (name, lines) in zip(grid.flat, panels, strict=True):
             _panel(axes, name, lines, windows)
         figure.canvas.draw()
@@ -146,7 +151,10 @@ def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure 
             name = "\n".join(style.wrapped(series_label(row, facet.rows), 22))
             rate = accepted.sum() / max(tested.sum(), 1)
             axes.set_title(
-                f"{name}\n{rate:.2f} accepted", color=style.colour(row.strategy), fontsize=9, loc="center"
+                f"{name}\n{rate:.2f} accepted",
+                color=style.lettering(style.colour(row.strategy)),
+                fontsize=9,
+                loc="center",
             )
         bar = figure.colorbar(image, ax=grid[:, -1], ticks=[0, 0.5, 1], fraction=0.08, pad=0.06)
         bar.outline.set_visible(False)

@@ -19,6 +19,8 @@ const MARKERS = {
 const MOST_LABELS = 24;
 const LABEL_HEIGHT = 15;
 const MARGIN_LEFT = 52; // where ticks have their numbers
+const MARGIN_TOP = 28, MARGIN_BOTTOM = 50;
+const NARROW = 560; // up to this width names of anchors stand inside the frame
 
 class Chart {
   constructor(block, parts) {
@@ -75,31 +77,42 @@ class Chart {
     svg.setAttribute("aria-label", `${metric.name} against ${axis.title}`);
     this.box.replaceChildren(svg);
     this.enliven(svg, points, axis, metric);
+    pushApart([...svg.querySelectorAll(".anchors text")]);
     placeLabels(svg, points.map((point) => this.labelOf(point, points)));
   }
 
   options(axis, metric, points, printed, anchors, fields) {
-    const ys = [...points.flatMap((one) => [one.y, one.y1 ?? one.y, one.y2 ?? one.y]), ...anchors.map((one) => one.y[metric.name][0]), ...printed.map((one) => one.y)];
+    const narrow = this.width < NARROW, height = narrow ? 380 : 480, marginRight = narrow ? 16 : 120;
+    const values = [...points.map((one) => one.y), ...anchors.map((one) => one.y[metric.name][0]), ...printed.map((one) => one.y)];
     const xs = [...points.map((one) => one.x), ...printed.map((one) => one.x)];
-    const tall = metric.lower && Math.min(...ys) > 0 && Math.max(...ys) > 8 * Math.min(...ys);
+    const ends = points.flatMap((one) => [one.y1 ?? one.y, one.y2 ?? one.y]);
+    const lowest = Math.min(...values), tall = metric.lower && lowest > 0 && Math.max(...values) > 8 * lowest;
     const room = Math.max((Math.max(...xs) / Math.min(...xs)) ** 0.1, 1.15);
+    const [left, right] = [Math.min(...xs) / room, Math.max(...xs) * room];
+    // An interval that comes near nothing would leave no room for the others.
+    const [low, high] = [Math.max(Math.min(...values, ...ends), lowest / 3) / 1.15, Math.max(...values, ...ends) * 1.15];
+    const across = decades([left, right], keepApart(left, right, this.width - MARGIN_LEFT - marginRight, true));
+    const up = tall ? decades([low, high], keepApart(low, high, height - MARGIN_TOP - MARGIN_BOTTOM, false)) : null;
     const lines = d3.groups(points, (one) => one.cell.series).flatMap(([, own]) => d3.sort(own, (one) => one.x));
     const colour = (one) => `var(--own-${one.owner})`;
-    const narrow = this.width < 560;
+    const sideways = { label: `${axis.title}${axis.unit ? `, ${axis.unit}` : ""} (log scale${axis.more ? "" : ", less is better"})`, labelArrow: "none", labelAnchor: "center", labelOffset: 40 };
+    const upwards = { label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" };
     return {
-      width: this.width,
-      height: narrow ? 380 : 480,
-      marginLeft: MARGIN_LEFT, marginRight: narrow ? 16 : 120, marginBottom: 50, marginTop: 28,
+      width: this.width, height,
+      marginLeft: MARGIN_LEFT, marginRight, marginBottom: MARGIN_BOTTOM, marginTop: MARGIN_TOP,
       style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit", overflow: "visible" },
-      x: { type: "log", domain: [Math.min(...xs) / room, Math.max(...xs) * room], grid: true, ticks: narrow ? 4 : 8, tickFormat: plain, label: `${axis.title}${axis.unit ? `, ${axis.unit}` : ""} (log scale${axis.more ? "" : ", less is better"})`, labelArrow: "none", labelAnchor: "center", labelOffset: 40 },
-      y: { type: tall ? "log" : "linear", nice: !tall, grid: true, ticks: tall ? decades(ys) : 6, tickFormat: plain, label: `${metric.name}, ${metric.lower ? "lower" : "higher"} is better${tall ? " (log scale)" : ""}`, labelArrow: "none" },
+      x: { type: "log", domain: [left, right] },
+      y: { ...(tall ? { type: "log", domain: [low, high] } : { domain: padded([...values, ...ends]), nice: true, grid: true, ticks: 6, tickFormat: plain, ...upwards }) },
       marks: [
+        // Given as a scale's ticks, those at 5 would lose their numbers.
+        Plot.gridX(across), Plot.axisX(across, { text: plain, ...sideways }),
+        ...(up ? [Plot.gridY(up), Plot.axisY(up, { text: plain, ...upwards })] : []),
         ...anchors.map((one) => Plot.ruleY([one.y[metric.name][0]], { stroke: "var(--soft)", strokeDasharray: "5 4" })),
-        ...(narrow ? [] : anchors.map((one, index) => Plot.text([one], { y: () => one.y[metric.name][0], text: "label", frameAnchor: "right", textAnchor: "start", dx: 6, dy: index % 2 ? 7 : -7, fill: "var(--muted)" }))),
+        Plot.text(anchors, { y: (one) => one.y[metric.name][0], text: "label", frameAnchor: narrow ? "left" : "right", textAnchor: "start", dx: 6, dy: narrow ? -7 : 0, fill: "var(--muted)", stroke: "var(--paper)", strokeWidth: 3, className: "anchors" }),
         fields.front.checked ? Plot.line(frontOf(points, axis.more, !metric.lower), { x: "x", y: "y", curve: axis.more ? "step-before" : "step-after", stroke: "var(--front)", strokeWidth: 5, strokeLinejoin: "round", className: "front" }) : null,
         Plot.line(lines, { x: "x", y: "y", z: (one) => one.cell.series, stroke: colour, strokeOpacity: 0.55, strokeDasharray: (one) => (one.cell.variant ? "4 3" : null), className: "series" }),
         ...(fields.bars.checked ? [
-          Plot.ruleX(points.filter((one) => one.y1 !== null), { x: "x", y1: "y1", y2: "y2", stroke: colour, strokeOpacity: 0.8, clip: true, className: "bar" }),
+          Plot.ruleX(points.filter((one) => one.y1 !== null), { x: "x", y1: (one) => (tall ? Math.max(one.y1, low) : one.y1), y2: "y2", stroke: colour, strokeOpacity: 0.8, clip: true, className: "bar" }),
           Plot.ruleY(points.filter((one) => one.x1 !== null && one.x1 !== undefined), { y: "y", x1: "x1", x2: "x2", stroke: colour, strokeOpacity: 0.8, clip: true, className: "bar" }),
         ] : []),
         Plot.dot(printed, { x: "x", y: "y", symbol: "star", r: 7, stroke: colour, fill: "var(--paper)", title: (one) => `${one.name}, as printed`, className: "printed" }),
@@ -159,17 +172,10 @@ class Chart {
   }
 }
 
-function plain(value) {
-  return Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(0) : `${+value.toPrecision(3)}`;
-}
-
-// 1, 2 and 5 times the powers of ten between the least and the largest value; where those are few, all digits.
-function decades(values) {
-  const low = Math.min(...values.filter((one) => one > 0)), high = Math.max(...values);
-  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
-  const inside = (digits) => powers.flatMap((power) => digits.map((one) => +(one * 10 ** power).toPrecision(3))).filter((one) => one >= low && one <= high);
-  const few = inside([1, 2, 5]);
-  return few.length > 2 ? few : inside(d3.range(1, 10));
+// The least and the largest value with some room, in which no point lies on the frame.
+function padded(values) {
+  const [least, most] = d3.extent(values), room = 0.04 * (most - least || Math.abs(most) || 1);
+  return [least - room, most + room];
 }
 
 // Points that no other equals in both numbers and beats in one, by rising x.
@@ -178,6 +184,15 @@ function frontOf(points, moreX, moreY) {
   const beats = ([a, b], [c, d]) => a >= c && b >= d && (a > c || b > d);
   const kept = points.filter((one) => !points.some((other) => beats(gain(other), gain(one))));
   return d3.sort(kept, (one) => one.x);
+}
+
+// Texts under one another, each as near to its place as the others let it be.
+function pushApart(texts) {
+  const tops = texts.map((one) => one.getBoundingClientRect().top), order = d3.sort(d3.range(texts.length), (at) => tops[at]);
+  let free = -Infinity;
+  const moved = order.map((at) => (free = Math.max(tops[at], free + LABEL_HEIGHT - 1)));
+  const shift = d3.mean(order, (at, index) => moved[index] - tops[at]);
+  order.forEach((at, index) => texts[at].setAttribute("transform", `${texts[at].getAttribute("transform") ?? ""} translate(0,${moved[index] - tops[at] - shift})`));
 }
 
 // Labels at the first free place around their point; those that find none are left to the point's card.
@@ -189,6 +204,10 @@ function placeLabels(svg, labels) {
   };
   const centres = new Map(marks.map((mark) => [mark.__data__, centre(mark)]));
   const taken = [...centres.values()].map(([x, y]) => [x - 7, y - 7, x + 7, y + 7]);
+  for (const name of svg.querySelectorAll(".anchors text")) {
+    const box = name.getBoundingClientRect();
+    taken.push([box.left - frame.x, box.top - frame.y, box.right - frame.x, box.bottom - frame.y]);
+  }
   const layer = d3.select(svg).append("g").attr("class", "labels").attr("aria-hidden", "true");
   labels.map((label, index) => ({ ...label, at: centres.get(index) })).filter((one) => one.at && one.text)
     .sort((a, b) => b.bold - a.bold)
@@ -200,8 +219,7 @@ function placeLabels(svg, labels) {
         .find((box) => box[0] > MARGIN_LEFT && box[2] < frame.width && box[1] > 0 && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]));
       if (!free) return mark.remove();
       taken.push(free);
-      mark.attr("x", (free[0] + free[2]) / 2).attr("y", free[1] + height - 4).attr("text-anchor", "middle")
-        .attr("fill", `var(--own-${point.owner})`);
+      mark.attr("x", (free[0] + free[2]) / 2).attr("y", free[1] + height - 4).attr("text-anchor", "middle").attr("class", `k${point.owner}`);
     });
 }
 

@@ -11,7 +11,7 @@ class Lane {
     this.canvas = make("canvas", { role: "img", "aria-label": `${data.name}, ${data.setting}` });
     this.steps = make("span", { class: "steps" });
     this.time = make("span", { class: "time" });
-    this.element = make("div", { class: `lane k${data.owner}` }, make("strong", {}, data.name), make("small", {}, data.setting), this.canvas, make("p", {}, this.time, this.steps));
+    this.element = make("div", { class: `lane k${data.owner}` }, make("strong", {}, data.name.replace(/ (\d+\))/g, "\u00a0$1")), make("small", {}, data.setting), this.canvas, make("p", {}, this.time, this.steps));
     this.image = new Image();
     this.image.src = DATA.sprites[data.sprite];
   }

@@ -9,6 +9,8 @@ from synthetic_rows import sweep_rows, write_sweep
 from harness.commands.common import introduce_strategies
 from results.schema import Row
 from tests.quick_figures import few_pictures, quick_figures  # noqa: F401
+from tests.reports.browsers import browser  # noqa: F401
+from tests.reports.opened_page import opened, report  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")

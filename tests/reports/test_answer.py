@@ -72,6 +72,18 @@ def test_single_settings_say_what_is_missing_and_the_command_that_gives_it():
     assert "fd_fashion@1000 +20.0" in worse.text
 
 
+def test_more_settings_are_asked_for_where_curves_have_few_of_them():
+    """A curve of four settings that meets no other needs another range, not more of the same."""
+    many = [cell(20 + at, "arpg", 8 + at, 40.0 + at, 500.0 + at) for at in range(4)]
+    rows = [*curves(), *many]
+    (told,) = [one for one in said(rows) if "no figure at equal quality" in one.text]
+    assert (told.evidence, told.command) == ("iso", None)
+    few = [row for row in rows if row.strategy == "raster" or row.steps in (30, 20, 8)]
+    (told,) = [one for one in said(few) if "no figure at equal quality" in one.text]
+    assert (told.evidence, told.command) == ("iso", CURVES)
+    assert told.text.endswith("More settings give curves that meet:")
+
+
 def test_what_is_lossless_and_what_it_saves():
     rows = [cell(0, "raster", 64, 10.0, 60.0, 0.0), cell(1, "jacobi", 41, 10.0, 90.0, 0.0)]
     lossless = next(one for one in said(rows) if one.text.startswith("Lossless"))
@@ -100,7 +112,7 @@ def test_failures_and_single_times_are_told():
     rows[2] = without(rows[2], "throughput_interval")
     last = said(rows)[-1]
     assert "1 of 11 cells failed" in last.text
-    assert "1 cells were timed once" in last.text
+    assert "1 cell was timed once, so its speed has no interval" in last.text
 
 
 def test_without_quality_speed_alone_is_told():

@@ -12,7 +12,7 @@ from reports import plots, waterfall
 from reports.compare import compare
 from reports.contests import contests, iso_table_between
 from reports.frame import facets, frame
-from reports.naming import display_name, namer, series_label, steps_text
+from reports.naming import display_name, namer, natural, series_label, steps_text
 from reports.training_noise import TrainingNoise
 from results.same_setting import joining, setting_key, value_of
 from results.schema import FIELDS, Row
@@ -89,6 +89,17 @@ def test_rows_that_differ_in_one_setting_are_not_compared_as_one(name: str, tmp_
         ResultStore(tmp_path / folder).append(row)
     with pytest.raises(UserError, match="share no setting"):
         compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_labels_follow_their_numbers_by_size() -> None:
+    names = ["ZipAR (window 16)", "ZipAR (window 4)", "ZipAR", "2 of 3", "10 of 3"]
+    assert sorted(names, key=natural) == [
+        "2 of 3",
+        "10 of 3",
+        "ZipAR",
+        "ZipAR (window 4)",
+        "ZipAR (window 16)",
+    ]
 
 
 def test_what_does_not_apply_tells_nothing_apart() -> None:

@@ -246,7 +246,8 @@ def test_columns_of_numbers_are_told_from_texts():
         ("PAR", "-0.2 [-0.3, 0.1]", "–", "better", "one network", "undefined", "3"),
     ]
     found = of_texts("t", tuple("abcdefg"), lines)
-    assert found.numeric == (False, True, True, False, True, True, True)
+    assert found.headings == tuple("abdefg")
+    assert found.numeric == (False, True, False, True, True, True)
 
 
 def read(uri: str) -> Image.Image:
@@ -293,6 +294,26 @@ def test_a_figure_on_the_page_is_small_and_its_paper_is_the_pages():
         style.PAGE.paper,
         style.NIGHT.paper,
     ]
+
+
+def test_inks_of_a_figure_are_kept_however_many_colours_stand_beside_them():
+    """Lines of one grey beside thousands of other colours."""
+    noise = np.random.default_rng(0).integers(256, size=(200, 200, 3), dtype=np.uint8)
+    inks = [style.GRID, style.MUTED, *(colour for colour, _ in style.PALETTE)]
+    image = Image.new("RGB", (300, 300), style.PAGE.paper)
+    image.paste(Image.fromarray(noise), (90, 90))
+    for at, ink in enumerate(inks):
+        image.paste(ImageColor.getrgb(ink), (0, 3 * at, 80, 3 * at + 2))
+    out = io.BytesIO()
+    image.save(out, "png")
+    small = read(Shown.of(out.getvalue(), out.getvalue(), dots_per_inch=200).light)
+    assert small.mode == "P"
+    shown = small.convert("RGB")
+    assert [shown.getpixel((40, 3 * at)) for at in range(len(inks))] == [
+        ImageColor.getrgb(ink) for ink in inks
+    ]
+    far = np.abs(np.asarray(shown).astype(int) - np.asarray(image)).sum(axis=2)[90:290, 90:290]
+    assert far.mean() < 80
 
 
 def test_figures_on_the_page_leave_title_and_settings_to_it_and_take_its_inks(sweep: Path):

@@ -4,12 +4,14 @@ import csv
 import math
 from importlib import resources
 
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
 from harness.cost import windows
 from harness.cost.work import decode_work
-from reports import predicted_windows
+from reports import predicted_windows, style
 
 
 def stored() -> list[dict[str, str]]:
@@ -53,3 +55,34 @@ def test_every_card_has_a_line_in_every_panel() -> None:
     names = {text.get_text() for axes in drawn.axes for text in axes.texts}
     assert set(windows.CARDS) <= names
     plt.close("all")
+
+
+@pytest.mark.parametrize("scheme", [style.PAGE, style.NIGHT])
+def test_cards_whose_lines_are_one_take_turns_on_it(scheme: style.Scheme) -> None:
+    """Every card's dash falls where the others have their gaps."""
+    _, panels = predicted_windows.panels()
+    with style.drawn_for(scheme):
+        drawn = predicted_windows.figure()
+    shared = 0
+    for axes, panel in zip(drawn.axes, panels, strict=True):
+        curves = [line for line in axes.lines if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"]
+        assert len({to_hex(line.get_color()) for line in curves}) == len(panel.lines)
+        for group in predicted_windows.alike(panel.lines):
+            alike = [curves[list(panel.lines).index(card)] for card in group]
+            patterns = [line._unscaled_dash_pattern for line in alike]
+            if len(group) == 1:
+                assert patterns == [(0, None)]
+                continue
+            shared += 1
+            on, off = patterns[0][1]
+            assert {pattern for _, pattern in patterns} == {(on, off)}
+            assert on + off == pytest.approx(on * len(group))
+            assert sorted(offset for offset, _ in patterns) == [on * turn for turn in range(len(group))]
+    assert shared == 3  # at batch 1
+    plt.close("all")
+
+
+def test_lines_that_differ_are_not_taken_for_one() -> None:
+    points = np.array([[2.0, 1.0], [4.0, 1.5]])
+    higher = points * (1.0, 1.02)
+    assert predicted_windows.alike({"a": points, "b": points + 1e-4, "c": higher}) == [["a", "b"], ["c"]]

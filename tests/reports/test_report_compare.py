@@ -59,6 +59,18 @@ def test_differences_have_intervals_and_verdicts(tmp_path: Path) -> None:
     assert "parameters" not in found
 
 
+def test_what_was_measured_once_on_both_sides_gets_no_verdict(tmp_path: Path) -> None:
+    once = {"throughput_interval": None, "throughput_samples": None}
+    why = raster().unmeasured | dict.fromkeys(once, "one repeat")
+    fast = {"throughput_images_per_s": 300.0}
+    both = pair(tmp_path, raster(**once, unmeasured=why), raster(**once, **fast, unmeasured=why))
+    found = {one.name: one for one in both.differences}
+    assert found["throughput_images_per_s"].words == "no verdict without an interval"
+    assert not any(
+        one.words == "no verdict without an interval" for one in both.differences if one.low is not None
+    )
+
+
 def test_counted_quantities_differ_exactly(tmp_path: Path) -> None:
     (one,) = [
         d

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from synthetic_rows import sweep_rows
 
 from harness.images.names import FASHION_CLASSES
@@ -22,6 +23,7 @@ from reports.frame import Facet, facets
 from results.environments import result_key
 from results.schema import Row
 from results.store import load_rows
+from strategies.decoding import registry
 
 METRIC = "fd_fashion@1000"
 MAIN = ("raster", "rar", "par", "lpd", "arpg", "randar")
@@ -110,6 +112,50 @@ def test_error_bars_span_the_intervals(facet: Facet) -> None:
     assert figure is not None
     bars = [bar for container in figure.axes[0].containers for bar in container.lines[2]]
     assert len(bars) == 2 * len(plots.series(facet))
+
+
+@pytest.mark.parametrize("metric", [METRIC, "accuracy@1000"])
+@pytest.mark.parametrize("draw", [plots.quality_against_throughput, plots.quality_against_steps])
+def test_intervals_end_inside_the_frame(facet: Facet, metric: str, draw: object) -> None:
+    """Wide ones too, but for what reaches below a third of the least value of a logarithmic axis."""
+
+    def widened(row: Row) -> Row:
+        entry = (row.quality or {})[metric]
+        span = {"low": entry["value"] - 5, "high": entry["value"] + 5}
+        return dataclasses.replace(row, quality=dict(row.quality or {}) | {metric: dict(entry) | span})
+
+    wide = Facet(facet.keys, tuple(widened(row) if row.status == "ok" else row for row in facet.rows))
+    figure = draw(wide, metric)  # type: ignore[operator]
+    low, high = figure.axes[0].get_ylim()
+    entries = [(row.quality or {})[metric] for row in wide.cells if row.status == "ok"]
+    assert max(entry["high"] for entry in entries) < high
+    least = min(entry["low"] for entry in entries)
+    assert low < (least if figure.axes[0].get_yscale() == "linear" else max(least, 3.0))
+
+
+def test_no_text_leaves_the_paper_of_a_file(facet: Facet, tmp_path: Path) -> None:
+    """The caption is the widest: its last letters once lay outside."""
+    figure = plots.memory_against_batch(facet)
+    assert figure is not None
+    with Image.open(plots.save_figure(figure, tmp_path, "memory")) as image:
+        grey = np.asarray(image.convert("L"))
+    rim = 8
+    for edge in (grey[:rim], grey[-rim:], grey[:, :rim], grey[:, -rim:]):
+        assert edge.min() > 250
+
+
+def test_memory_at_one_batch_takes_little_room(facet: Facet) -> None:
+    """On a narrow page the points of a wide figure would lie out of sight."""
+
+    def alone(row: Row) -> Row:
+        return dataclasses.replace(row, peak_bytes_by_batch={"64": 1e8})
+
+    many = plots.memory_against_batch(facet)
+    one = plots.memory_against_batch(Facet(facet.keys, tuple(map(alone, facet.cells))))
+    assert many is not None
+    assert one is not None
+    assert one.get_figwidth() < 0.6 * many.get_figwidth()
+    assert not overlapping(one)
 
 
 def test_memory_names_each_series(facet: Facet) -> None:
@@ -271,12 +317,36 @@ def test_the_strategies_of_the_zoo_stay_apart_for_every_eye(sight: str) -> None:
 
 def test_colours_are_distinct_legible_and_stable() -> None:
     colours, markers = zip(*style.PALETTE, strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(style.PALETTE)
+    assert len(set(colours)) == len(set(style.DARK)) == len(style.PALETTE) == len(style.DARK)
+    assert len(set(markers[:13])) == 13
+    for (one, mark), (two, other) in itertools.combinations(style.PALETTE, 2):
+        if mark == other:
+            assert np.linalg.norm(np.cbrt(linear(one)) - np.cbrt(linear(two))) > 0.25, (one, two)
     for name in (*MAIN, "a plug-in", "another"):
         luminance = linear(style.colour(name)) @ np.array([0.2126, 0.7152, 0.0722])
         assert 1.05 / (luminance + 0.05) > 2.5, name
     assert style.colour("a plug-in") == style.colour("a plug-in") != style.colour("another")
     assert [style.marker(name) for name in MAIN] == list(markers[: len(MAIN)])
+
+
+def test_every_strategy_that_ships_has_a_colour_of_the_palette() -> None:
+    assert len(style.PALETTE) >= len(registry.BUILT_IN)
+
+
+@pytest.mark.parametrize("scheme", [style.FILE, style.NIGHT])
+def test_letters_have_more_contrast_than_marks(scheme: style.Scheme) -> None:
+    weights = np.array([0.2126, 0.7152, 0.0722])
+
+    def contrast(colour: str) -> float:
+        low, high = sorted(linear(one) @ weights + 0.05 for one in (colour, scheme.paper))
+        return float(high / low)
+
+    with style.drawn_for(scheme):
+        for name in registry.BUILT_IN:
+            colour = style.colour(name)
+            letters = style.lettering(colour)
+            assert contrast(colour) > 2.9, name
+            assert contrast(letters) > max(4, contrast(colour)), name
 
 
 def test_colours_follow_the_order_of_introduction(monkeypatch: pytest.MonkeyPatch) -> None:

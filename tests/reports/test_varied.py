@@ -59,6 +59,8 @@ def test_an_option_of_several_values_is_a_curve_beside_the_network_decoded_witho
     assert found([*ZIPAR, RASTER, *MASKED[:1]]) == [
         ("ZipAR: window", [("ZipAR", (1.0, 2.0, 4.0, 8.0))], ["RASTER"])
     ]
+    stronger = dataclasses.replace(RASTER, cell="f" * 16, guidance=4.0)
+    assert [beside for _, _, beside in found([*ZIPAR, RASTER, stronger])] == [["RASTER"]], "all else is equal"
     assert found([*ZIPAR[:2], RASTER]) == [], "two values are no curve"
     other = [dataclasses.replace(one, guidance=3.0) for one in ZIPAR[2:]]
     assert found([*ZIPAR[:2], *other, RASTER]) == [], "their guidance differs too"

@@ -8,6 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from reports.artifacts import Artifacts
+from reports.drawings import drawings
 from reports.frame import facets
 from reports.windows import acceptance_maps, against_window, families, maps_of
 from results.environments import result_key
@@ -64,6 +65,16 @@ def test_declared_steps_are_not_drawn(rows: list[Row]) -> None:
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["images/s at batch 1", "images/s at batch 64"]
     plt.close(figure)
+
+
+def test_other_devices_are_asked_where_windows_hold_drafts(rows: list[Row]) -> None:
+    """A window that rows wait for takes more steps the larger it is; of drafts it takes fewer."""
+    waiting = [speculative(910 + at, "zipar", 4 * 2**at, 20.0 + at, {"1": 3.0}) for at in range(2)]
+    for given, asked in ((rows, True), (waiting, False), ([*rows, *waiting], True)):
+        (facet,) = facets(given)
+        names = {one.name for one in drawings(facet, {}, {}, {})}
+        assert "windows" in names
+        assert ("windows-on-cards" in names) is asked
 
 
 def test_one_window_alone_is_no_curve(rows: list[Row]) -> None:

@@ -58,6 +58,14 @@ def test_list_names_strategies_networks_and_sweeps(capsys):
         assert name in out
 
 
+def test_help_of_lossiness_says_what_it_does_without_arguments_and_that_it_takes_minutes(capsys):
+    with pytest.raises(SystemExit):
+        main(["lossiness", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Without arguments: every strategy on tiny random networks" in told
+    assert re.search(r"takes minutes, nearly all for the speculative strategies", told)
+
+
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a user's mistake."""
     assert main(arguments) == 2
