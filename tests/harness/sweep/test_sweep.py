@@ -292,13 +292,24 @@ def test_at_most_so_many_images_once():
     assert sweep_file.once(sweep_file.load("quick"), 10**6).cells[2].images == 128
 
 
-@pytest.mark.parametrize("name", ["quick", "steps", "windows", "seeds", "robust", "learning", "curves"])
+@pytest.mark.parametrize("name", ["quick", "steps", "windows", "seeds", "robust", "learning"])
 def test_shipped_sweeps_use_the_scales_that_the_cards_record(name):
     assert {cell.guidance for cell in sweep_file.load(name).cells if not cell.is_anchor} == {"tuned"}
     for cell in sweep_cells(name).cells:
         if not cell.is_anchor:
             card = read_card(first_of(cell.network))
             assert cell.guidance == card.content["guidance"]["chosen"], cell.describe()
+
+
+def test_curves_hold_one_scale_along_each_setting():
+    """That of the card where a network has one; of networks without, the same for all of a curve."""
+    stated = {cell.strategy for cell in sweep_file.load("curves").cells if cell.guidance != "tuned"}
+    assert stated - {"real", "reconstruction"} == {"var", "code", "ctf"}
+    for curve in (("var", "code"), ("ctf",)):
+        scales = {cell.guidance for cell in sweep_cells("curves").cells if cell.strategy in curve}
+        assert len(scales) == 1
+        if "var" in curve:
+            assert scales == {read_card("var").content["guidance"]["chosen"]}
 
 
 @pytest.mark.parametrize("strategy", ["var", "code"])
