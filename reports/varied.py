@@ -109,12 +109,14 @@ def _of_options(cells: Sequence[Row]) -> list[Panel]:
 
 
 def _is_without(row: Row, varied: Row) -> bool:
-    """Whether a row decodes the network of ``varied`` without its options, all else equal."""
+    """Whether a row decodes the network of ``varied``, or one of its networks, without its options, all else
+    equal."""
 
     def asked(one: Row) -> tuple[object, ...]:
-        return one.checkpoint, one.guidance, one.guidance_schedule, one.batch, one.temperature
+        return one.guidance, one.guidance_schedule, one.batch, one.temperature
 
-    return not row.options and asked(row) == asked(varied)
+    weights = {varied.checkpoint, *(use["sha256"] for use in varied.networks or ())} - {None}
+    return not row.options and row.checkpoint in weights and asked(row) == asked(varied)
 
 
 def _but_for(row: Row, option: str) -> str:
@@ -217,7 +219,13 @@ def _name_lines(axes: Axes, panel: Panel, metric: str) -> None:
             labels.append(Label(line.name, x, y, style.colour(line.rows[0].strategy), size=8.5))
     right = max(value for line in panel.lines for value in line.values)
     labels += [
-        Label(row.label, right, estimate_of(row, metric)[0], style.colour(row.strategy), size=8.5)
+        Label(
+            series_label(row, panel.beside),
+            right,
+            estimate_of(row, metric)[0],
+            style.colour(row.strategy),
+            size=8.5,
+        )
         for row in panel.beside
     ]
     place_labels(axes, labels, lines)

@@ -108,3 +108,36 @@ def test_without_a_varied_setting_there_is_no_picture() -> None:
     (facet,) = facets([RASTER, MASKED[0]])
     assert not shows(facet)
     assert figure(facet) is None
+
+
+def test_each_of_several_networks_stands_beside_where_it_decodes_alone() -> None:
+    hashes = {"drafter": "aa" * 32, "refiner": "bb" * 32}
+    counts = {"parameters": 1, "weight_bytes": 4, "cache_bytes": 4, "forwards": 5.0, "tokens_processed": 5.0}
+    uses = [{"role": role, "sha256": found, **counts} for role, found in hashes.items()]
+    both = [
+        row(
+            60 + n,
+            "code",
+            10,
+            0.2 + n / 10,
+            options={"refined": n},
+            checkpoint=None,
+            networks=uses,
+            network="small",
+        )
+        for n in (1, 2, 3)
+    ]
+    alone = [
+        row(70 + n, "var", 10, 0.1 + n, checkpoint=one, network=role)
+        for n, (role, one) in enumerate(hashes.items())
+    ]
+    ((title, _, beside),) = found([*both, *alone, RASTER])
+    assert (title, beside) == ("CoDe: refined", ["VAR", "VAR"])
+    (facet,) = facets([*both, *alone])
+    drawn = figure(facet)
+    assert drawn is not None
+    assert {text.get_text() for text in drawn.axes[0].texts} == {
+        "VAR (network drafter)",
+        "VAR (network refiner)",
+    }
+    plt.close(drawn)
