@@ -137,7 +137,7 @@ def test_each_of_several_networks_stands_beside_where_it_decodes_alone() -> None
     drawn = figure(facet)
     assert drawn is not None
     assert {text.get_text() for text in drawn.axes[0].texts} == {
-        "VAR (network drafter)",
-        "VAR (network refiner)",
+        "VAR (drafter)",
+        "VAR (refiner)",
     }
     plt.close(drawn)
