@@ -91,7 +91,9 @@ def label_ends(
     """
     if not ends:
         return
-    axes.figure.canvas.draw()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     frame = axes.get_window_extent()
     pixels = np.array([axes.transData.transform(end) for _, _, end in ends])
     gap = 13.0 * axes.figure.dpi / 72

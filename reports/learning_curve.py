@@ -43,7 +43,7 @@ def figure(facet: Facet, stored: Stored) -> Figure | None:
                 _losses(axes, runs) if name == "loss" else _quality(axes, facet, series, str(metric))
             )
             _images_across(axes)
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()
         drawn.set_layout_engine("none")  # labels are placed on final axes
         for axes, (labels, lines) in zip(grid.flat, named, strict=True):
             place_labels(axes, labels, lines)

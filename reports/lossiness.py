@@ -59,7 +59,7 @@ def curves(facet: Facet, beside: Mapping[str, Artifacts]) -> Figure | None:
             (axes, _panel(axes, facet, cells))
             for axes, cells in zip(grid.flat, panels.values(), strict=False)
         ]
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # labels are placed on final axes
         for axes, (labels, segments) in named:
             place_labels(axes, labels, segments)

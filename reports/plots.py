@@ -194,7 +194,7 @@ def _trade_off(
         arrow = "lower is better" if lower_is_better(metric) else "higher is better"
         axes.set_ylabel(f"{metric} ({arrow})")
         titled_panel(axes, f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         place_labels(axes, labels, obstacles)
         note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
         if len({one.family for one in drawn}) < len(drawn):

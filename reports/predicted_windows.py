@@ -80,7 +80,7 @@ def figure() -> Figure:
             axes.set_ylabel("times raster")
         for axes in grid[-1]:
             axes.set_xlabel("window (log scale)")
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()
         drawn.set_layout_engine("none")  # names are placed on final axes
         for row in range(len(batches)):
             last = found[(row + 1) * len(shares) - 1]

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -21,6 +21,7 @@ from reports.frame import Facet, metrics
 from reports.labels import Label, place_labels
 from reports.measured import estimate_of, measured
 from reports.naming import counted_steps, counted_text, series_label
+from results.same_setting import setting_key
 from results.schema import Row
 
 _LEAST = 3
@@ -96,27 +97,22 @@ def _of_options(cells: Sequence[Row]) -> list[Panel]:
     for row in cells:
         for option, value in row.options.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                groups.setdefault((option, _but_for(row, option)), {}).setdefault(float(value), row)
+                groups.setdefault((option, _but_for(row, option)), {})[float(value)] = row
     found = []
     for (option, _), at in groups.items():
         if len(at) >= _LEAST:
-            values = tuple(sorted(at))
-            rows = tuple(at[value] for value in values)
-            name = style.title(rows[0].strategy)
-            beside = tuple(row for row in cells if _is_without(row, rows[0]))
-            found.append(Panel(f"{name}: {option}", option, (Line(name, rows, values),), beside))
+            line = _line(style.title(next(iter(at.values())).strategy), at)
+            beside = tuple(row for row in cells if _is_without(row, line.rows[0]))
+            found.append(Panel(f"{line.name}: {option}", option, (line,), beside))
     return found
 
 
 def _is_without(row: Row, varied: Row) -> bool:
     """Whether a row decodes the network of ``varied``, or one of its networks, without its options, all else
     equal."""
-
-    def asked(one: Row) -> tuple[object, ...]:
-        return one.guidance, one.guidance_schedule, one.batch, one.temperature
-
     weights = {varied.checkpoint, *(use["sha256"] for use in varied.networks or ())} - {None}
-    return not row.options and row.checkpoint in weights and asked(row) == asked(varied)
+    keys = [setting_key(one, ("strategy", "options", "steps", "network", "roles")) for one in (row, varied)]
+    return not row.options and row.checkpoint in weights and keys[0] == keys[1]
 
 
 def _but_for(row: Row, option: str) -> str:
@@ -124,8 +120,8 @@ def _but_for(row: Row, option: str) -> str:
     its name tells the option's value."""
     others = {name: value for name, value in row.options.items() if name != option}
     network = re.sub(f"-{option}{row.options[option]}$", "", row.network or "")
-    asked = (row.strategy, others, network, row.guidance, row.guidance_schedule, row.batch, row.temperature)
-    return json.dumps(asked, sort_keys=True, default=str)
+    asked = setting_key(row, ("options", "steps", "network"))
+    return json.dumps([asked, others, network], sort_keys=True)
 
 
 def _of_steps(cells: Sequence[Row]) -> list[Panel]:
@@ -134,22 +130,23 @@ def _of_steps(cells: Sequence[Row]) -> list[Panel]:
     for row in cells:
         steps = counted_steps(row)
         if row.checkpoint and steps is not None:
-            name = series_label(row, cells, but_for=("guidance",))
             lines = by_network.setdefault((row.checkpoint, row.network or ""), {})
-            lines.setdefault(name, {}).setdefault(float(steps), row)
+            lines.setdefault(setting_key(row, ("steps",)), {})[float(steps)] = row
     found = []
     for (_, network), lines in by_network.items():
-        curves = []
-        for name, at in lines.items():
-            if (
-                len(at) >= _LEAST
-                and len({json.dumps(row.options, sort_keys=True) for row in at.values()}) == 1
-            ):
-                values = tuple(sorted(at))
-                curves.append(Line(name, tuple(at[value] for value in values), values))
-        if len(curves) > 1:
+        curves = [
+            _line(series_label(next(iter(at.values())), cells), at)
+            for at in lines.values()
+            if len(at) >= _LEAST
+        ]
+        if len({setting_key(line.rows[0], ("steps", "guidance")) for line in curves}) > 1:
             found.append(Panel(f"One network ({network}), several orders", STEPS, tuple(curves)))
     return found
+
+
+def _line(name: str, at: Mapping[float, Row]) -> Line:
+    values = tuple(sorted(at))
+    return Line(name, tuple(at[value] for value in values), values)
 
 
 def _draw(axes: Axes, panel: Panel, metric: str) -> None:

@@ -88,7 +88,7 @@ def against_window(facet: Facet) -> Figure | None:
         titled(figure, "Against the window")
         for axes, (name, lines) in zip(grid.flat, panels, strict=True):
             _panel(axes, name, lines, windows)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # labels are placed on final axes
         for axes, (_, lines) in zip(grid.flat, panels, strict=True):
             ends = [

@@ -16,7 +16,7 @@ from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
 from harness.quality.reconstruction import reconstruct, reconstruction_distances, record_distances
-from harness.train.fitting import Budget, fit
+from harness.train.fitting import Budget, fit, seeded
 from harness.train.tokenizer import WATCHED, Started, data_card, run_card
 
 Role = Literal["features", "judge"]
@@ -66,8 +66,7 @@ def train_classifier(
     augmentation = Augmentation() if is_fashion(data) else STRONG
     budget = ClassifierBudget(steps=steps, seed=seed, augmentation=augmentation)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = FeatureNetwork(classifier_config(role, len(train.classes)))
         network = network.to(device).to(memory_format=torch.channels_last)
         curve = _fit(network, train, held_out, budget, role)

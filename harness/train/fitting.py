@@ -1,7 +1,8 @@
 """The loop that fits what is frozen while strategies are compared: tokenizers, feature network, judge."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,15 @@ class Budget:
 
     def rate_at(self, step: int) -> float:
         return rate_of_step(step, self.rate, self.steps, self.warmup)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What modules draw of torch's own generator on the CPU, their first weights, follows from ``seed``; the
+    generator is afterwards what it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def fit(

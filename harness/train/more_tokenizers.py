@@ -12,6 +12,7 @@ from backbones.tokenizers.fsq import FSQTokenizer, Quantiser
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleQuantiser, MultiScaleTokenizer
 from harness.images.codes import generator_of
 from harness.images.data import load_dataset
+from harness.train.fitting import seeded
 from harness.train.tokenizer import (
     Started,
     TokenizerBudget,
@@ -39,8 +40,7 @@ def train_multiscale(
     budget = TokenizerBudget(steps=steps, seed=seed)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     config = config or MultiScaleConfig()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         tokenizer = MultiScaleTokenizer(config).to(memory_format=torch.channels_last)
     reviver = Reviver(tokenizer.quantiser, seed)
 

@@ -19,7 +19,7 @@ from backbones.weights import count_parameters, save_half, write_card
 from harness.images.codes import decode_images, encode_variants
 from harness.images.data import Dataset, augmentation_of, load_dataset
 from harness.images.names import is_fashion
-from harness.train.fitting import Budget, fit
+from harness.train.fitting import Budget, fit, seeded
 
 WATCHED = 1000
 """Held-out images that the curve is drawn from."""
@@ -58,8 +58,7 @@ def train_tokenizer(
     budget = TokenizerBudget(steps=steps, seed=seed, augmentation=augmentation_of(data))
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     config = config or default_config(data, (train.images.shape[2], train.images.shape[3]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
 
     def loss_of(images: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ def test_an_option_of_several_values_is_a_curve_beside_the_network_decoded_witho
     assert found([*ZIPAR[:2], RASTER]) == [], "two values are no curve"
     other = [dataclasses.replace(one, guidance=3.0) for one in ZIPAR[2:]]
     assert found([*ZIPAR[:2], *other, RASTER]) == [], "their guidance differs too"
+    filtered = [dataclasses.replace(one, top_k=5) for one in ZIPAR[2:]]
+    assert found([*ZIPAR[:2], *filtered, RASTER]) == [], "or any other setting"
 
 
 def test_networks_named_by_the_option_are_one_curve_and_others_are_not() -> None:

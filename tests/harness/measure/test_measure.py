@@ -14,7 +14,7 @@ import torch
 from backbones.cache import KVCache
 from backbones.config import NetworkConfig
 from backbones.transformer import Network
-from harness.cell.cell import Cell, normalised
+from harness.cell.cell import RANDOM, Cell, normalised
 from harness.machine.clock import Clock
 from harness.measure import measure as measuring
 from harness.measure.measure import Budgets, count_flops, measure
@@ -22,7 +22,7 @@ from harness.measure.repeats import Budget
 from harness.measure.turns import time_in_turn
 from harness.subject.prediction import predict
 from harness.subject.prepare import prepare
-from harness.subject.subject import PHASES, Batch, Subject, load, run_batch
+from harness.subject.subject import PHASES, Batch, Gallery, Subject, load, run_batch
 from strategies.decoding.plan import Plan
 from strategies.decoding.streams import Streams
 
@@ -238,6 +238,17 @@ def test_a_cell_is_measured_whole(subject, monkeypatch):
     order = found.gallery.step_of_position
     assert order.dtype == np.int16
     assert sorted(np.unique(order)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "filmed"),
+    [({"once": True, "checkpoint": RANDOM}, False), ({"once": True}, True), ({"checkpoint": RANDOM}, True)],
+)
+def test_random_weights_taken_once_make_no_film(subject, changes, filmed):
+    chosen, gallery = subject("lpd", images=1, batch=1, **changes), Gallery()
+    gallery.add(chosen, run_batch(chosen, [0]))
+    assert len(gallery.pixels) == 1
+    assert (gallery.film is not None) == filmed
 
 
 def test_batches_do_not_change_images(subject):
