@@ -47,7 +47,7 @@ class Budgets:
     """At the cell's batch; the batches of its images are the first repeats."""
     latency: Budget = _LATENCY
     by_batch: Budget = _BY_BATCH
-    memory_patience_s: float = 20.0
+    memory_patience_s: float = 10.0
     """Of images that are generated once: a batch that takes longer is not run again for its memory."""
 
 
