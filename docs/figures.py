@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
+
 from harness.cell import sweep_file
 from harness.cell.cell import default_values
 from harness.cli import COMMANDS
 from harness.subject.method import kind_of
 from harness.weights import zoo
 from pardec import load_rows
+from reports import style, varied
+from reports.frame import facets
+from reports.measured import estimate_of
 from reports.naming import series_label
 from results.schema import Row
 from results.settings import DECLARED, Settings
@@ -150,19 +155,72 @@ def training_noise() -> str:
 
 def marks() -> str:
     """Validation loss of every trained network at its marks."""
-    cards = [zoo.read_card(name).content for name in zoo.names()]
-    losses = {(card["strategy"], card["recipe"]["seed"]): card for card in cards}
-    names = sorted({mark["mark"] for card in cards for mark in card["marks"]})
+    cards = {stem: zoo.read_card(zoo.marks(stem)[-1]).content for stem in zoo.names()}
+    names = sorted({mark["mark"] for card in cards.values() for mark in card["marks"]})
     titles = registry.titles()
     lines = []
-    for (strategy, seed), card in sorted(
-        losses.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]
-    ):
+    for stem, card in sorted(cards.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]):
         told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
-        title = titles[strategy] + (f", seed {seed}" if seed else "")
+        others = stem.removeprefix(card["strategy"]).replace("-", ", ")
         certain = f"{100 * card['near_certain']:.0f} %"
-        lines.append([title, *(told.get(mark, "") for mark in names), certain])
+        lines.append([titles[card["strategy"]] + others, *(told.get(mark, "") for mark in names), certain])
     return table(["network", *(f"{mark}x" for mark in names), "near certain"], lines)
+
+
+def windows() -> str:
+    """Decoders with a window: its steps, and images a second beside raster's at the same batch."""
+    rows = baseline("windows")
+    (raster,) = [row for row in rows if row.strategy == "raster"]
+    batches = sorted(raster.throughput_by_batch or {}, key=int)
+    lines = []
+    for row in rows:
+        speeds = [(one.throughput_by_batch or {}) for one in (row, raster)]
+        lines.append(
+            [
+                series_label(row, rows),
+                f"{row.steps:.4g}",
+                f"{100 * row.accepted_share:.0f} %" if row.accepted_share is not None else "",
+                f"{row.tokens_processed:.0f}",
+                *(f"{speeds[0][batch] / speeds[1][batch]:.2f}" for batch in batches),
+            ]
+        )
+    headings = [
+        "decoder",
+        "steps",
+        "drafts kept",
+        "tokens fed",
+        *(f"times raster, batch {one}" for one in batches),
+    ]
+    return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+
+
+def curves() -> str:
+    """Quality over one setting at a time: a line for each value."""
+    style.introduce(registry.titles())
+    rows = baseline("curves")
+    metric = f"fd_fashion@{rows[0].images}"
+    lines = []
+    for panel in (panel for facet in facets(rows) for panel in varied.panels(facet, metric)):
+        values = [
+            (line.name, value, row)
+            for line in panel.lines
+            for value, row in zip(line.values, line.rows, strict=True)
+        ]
+        without = [(series_label(row, panel.beside), None, row) for row in panel.beside]
+        for name, value, row in [*values, *without]:
+            setting = "" if value is None or panel.setting == varied.STEPS else f"{panel.setting} {value:g}"
+            lines.append([name, setting, f"{row.steps:g}", with_interval(*estimate_of(row, metric))])
+    return table(["decoder", "setting", "steps", f"`{metric}` (lower is better)"], lines)
+
+
+def contexts() -> str:
+    """What held-out images cost LPD's network in the contexts of its decode and in those of its training."""
+    found: dict[int, dict[str, str]] = {}
+    for line in pd.read_csv(BASELINES.parent / "lpd_contexts.csv").to_dict("records"):
+        bits = (line[f"bits_per_token{end}"] for end in ("", "_low", "_high"))
+        found.setdefault(line["steps"], {})[line["order"]] = with_interval(*bits, digits=3)
+    lines = [[steps, told["own"], told["random"]] for steps, told in found.items()]
+    return table(["steps", "locality, as it decodes", "random, as it learns"], lines)
 
 
 # From what the code declares --------------------------------------------------------------------------------
@@ -320,6 +378,9 @@ MAKERS: dict[str, Callable[[], str]] = {
     "full-size": full_size,
     "training-noise": training_noise,
     "marks": marks,
+    "windows": windows,
+    "curves": curves,
+    "contexts": contexts,
     "strategies": strategies,
     "titles": titles,
     "kinds": kinds,

@@ -52,14 +52,16 @@ def _figure(png: bytes) -> tuple[str, int]:
     """A figure as a data URI in 256 colours, as its few inks and small images need no more; and its width."""
     with Image.open(io.BytesIO(png)) as image:
         full = image.convert("RGB")
-    packed = np.asarray(full, np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    found, where, count = np.unique(packed, return_inverse=True, return_counts=True)
+    red, green, blue = (np.asarray(channel, np.int32) for channel in full.split())
+    packed = red << 16 | green << 8 | blue
+    count = np.bincount(packed.ravel(), minlength=1 << 24)
+    found = np.flatnonzero(count)
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
-    palette = _palette(colours, count)
-    nearest = np.concatenate(
-        [_nearest(part, palette) for part in np.array_split(colours, 1 + len(colours) // 4096)]
-    )
-    few = Image.fromarray(nearest[where].reshape(packed.shape))
+    palette = _palette(colours, count[found])
+    nearest = [_nearest(part, palette) for part in np.array_split(colours, 1 + len(colours) // 4096)]
+    place = np.zeros(1 << 24, np.uint8)
+    place[found] = np.concatenate(nearest)
+    few = Image.fromarray(place[packed])
     few.putpalette(palette.ravel().tolist())
     return _data_uri(few, "png", optimize=True), few.width
 

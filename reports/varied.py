@@ -21,7 +21,7 @@ from reports.frame import Facet, metrics
 from reports.labels import Label, place_labels
 from reports.measured import estimate_of, measured
 from reports.naming import counted_steps, counted_text, series_label
-from results.same_setting import setting_key
+from results.same_setting import is_without, setting_key
 from results.schema import Row
 
 _LEAST = 3
@@ -102,17 +102,9 @@ def _of_options(cells: Sequence[Row]) -> list[Panel]:
     for (option, _), at in groups.items():
         if len(at) >= _LEAST:
             line = _line(style.title(next(iter(at.values())).strategy), at)
-            beside = tuple(row for row in cells if _is_without(row, line.rows[0]))
+            beside = tuple(row for row in cells if is_without(row, line.rows[0]))
             found.append(Panel(f"{line.name}: {option}", option, (line,), beside))
     return found
-
-
-def _is_without(row: Row, varied: Row) -> bool:
-    """Whether a row decodes the network of ``varied``, or one of its networks, without its options, all else
-    equal."""
-    weights = {varied.checkpoint, *(use["sha256"] for use in varied.networks or ())} - {None}
-    keys = [setting_key(one, ("strategy", "options", "steps", "network", "roles")) for one in (row, varied)]
-    return not row.options and row.checkpoint in weights and keys[0] == keys[1]
 
 
 def _but_for(row: Row, option: str) -> str:

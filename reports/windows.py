@@ -21,8 +21,10 @@ from reports.labels import Label, place_labels
 from reports.naming import counted_steps, series_label
 from reports.pictures import grid_panels
 from results.environments import result_key
+from results.same_setting import is_without
 from results.schema import Row
 
+Read = Callable[[Row], float | None]
 _TIMED = (1, 64)
 """Batch sizes whose speed is drawn."""
 
@@ -70,37 +72,49 @@ def against_window(facet: Facet) -> Figure | None:
     found = families(facet)
     if not found:
         return None
-    panels: list[tuple[str, list[tuple[Family, np.ndarray]]]] = [
-        ("steps of an image", [(one, _points(one, counted_steps)) for one in found])
-    ]
-    for batch in _TIMED:
-        speeds = [(one, _points(one, partial(_speed, batch=batch))) for one in found]
-        panels.append((f"images/s at batch {batch}", speeds))
-    panels = [(name, [(one, at) for one, at in lines if len(at)]) for name, lines in panels]
-    panels = [(name, lines) for name, lines in panels if lines]
+    asked: dict[str, Read] = {"steps of an image": counted_steps}
+    asked |= {f"images/s at batch {batch}": partial(_speed, batch=batch) for batch in _TIMED}
+    panels = [(name, read, _lines(found, read)) for name, read in asked.items() if _lines(found, read)]
     if not panels:
         return None
+    beside = [row for row in facet.cells if any(is_without(row, one.rows[0]) for one in found)]
     windows = sorted({row.options["window"] for one in found for row in one.rows})
     with plt.rc_context(style.rc()):
         figure, grid = plt.subplots(
             1, len(panels), figsize=(4.4 * len(panels) + 0.4, 4.2), squeeze=False, layout="constrained"
         )
         titled(figure, "Against the window")
-        for axes, (name, lines) in zip(grid.flat, panels, strict=True):
+        known = [
+            [(row, value) for row in beside if (value := read(row)) is not None] for _, read, _ in panels
+        ]
+        for axes, (name, _, lines), levels in zip(grid.flat, panels, known, strict=True):
             _panel(axes, name, lines, windows)
+            for row, value in levels:
+                axes.axhline(value, color=style.colour(row.strategy), ls="--", lw=1)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # labels are placed on final axes
-        for axes, (_, lines) in zip(grid.flat, panels, strict=True):
-            ends = [
-                Label(one.name, float(points[-1, 0]), float(points[-1, 1]), one.colour, size=8.5)
-                for one, points in lines
+        for axes, (_, _, lines), levels in zip(grid.flat, panels, known, strict=True):
+            names = [(one.name, *points[-1], one.colour) for one, points in lines]
+            names += [
+                (series_label(row, beside), windows[0], value, style.colour(row.strategy))
+                for row, value in levels
             ]
-            place_labels(axes, ends, [points for _, points in lines])
-        note_under(figure, facet.caption, "larger marks: the fewest steps, and the fastest window")
+            labels = [Label(name, float(x), float(y), colour, size=8.5) for name, x, y, colour in names]
+            place_labels(axes, labels, [points for _, points in lines])
+        note = "larger marks: the fewest steps, and the fastest window"
+        if beside:
+            note += "; dashed: the same network decoded without a window"
+        note_under(figure, facet.caption, note)
     return figure
 
 
-def _points(family: Family, read: Callable[[Row], float | None]) -> np.ndarray:
+def _lines(found: Sequence[Family], read: Read) -> list[tuple[Family, np.ndarray]]:
+    """Families of which something is known, and their points."""
+    lines = [(one, _points(one, read)) for one in found]
+    return [(one, points) for one, points in lines if len(points)]
+
+
+def _points(family: Family, read: Read) -> np.ndarray:
     """(window, value) [n, 2] of the cells that have one."""
     found = [(row.options["window"], read(row)) for row in family.rows]
     return np.array([(window, value) for window, value in found if value is not None], dtype=float)

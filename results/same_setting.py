@@ -51,6 +51,14 @@ def setting_key(row: Row, but_for: Collection[str] = ()) -> str:
     return json.dumps([row.tier, *values], sort_keys=True)
 
 
+def is_without(row: Row, varied: Row) -> bool:
+    """Whether a row decodes the network of ``varied``, or one of its networks, without its options, all else
+    equal."""
+    weights = {varied.checkpoint, *(use["sha256"] for use in varied.networks or ())} - {None}
+    keys = [setting_key(one, ("strategy", "options", "steps", "network", "roles")) for one in (row, varied)]
+    return not row.options and row.checkpoint in weights and keys[0] == keys[1]
+
+
 def told_apart(row: Row, differing: Collection[str]) -> list[str]:
     """The row's settings of these names in words, as far as they apply, and those that every label states."""
     if row.tier == "anchor":

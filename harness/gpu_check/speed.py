@@ -45,6 +45,8 @@ PUBLISHED = (*TIMES_ROOFLINE, "randar-l", "nar-l", "var-d16", "maskgit-l-384", "
 RECORDED = ("recorded", "one graph")
 REPEATS = Budget(seconds=2.0, least=2, most=20, patience_s=15.0)
 GUIDANCE = 2.0
+SMALL_STEPS = {"lpd": 20}
+"""Of small networks, as in their papers, where by itself a strategy takes one for each place."""
 
 
 def cell_of(network: str, device: torch.device, batch: int) -> Cell:
@@ -56,7 +58,7 @@ def cell_of(network: str, device: torch.device, batch: int) -> Cell:
         "batch": batch,
     }
     if network not in presets.preset_names():
-        return Cell(strategy=network, **shared)
+        return Cell(strategy=network, steps=SMALL_STEPS.get(network), **shared)
     info = presets.preset_info(network)
     run = info.runs[0] if info.runs else None
     return Cell(

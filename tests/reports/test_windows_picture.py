@@ -57,6 +57,21 @@ def test_a_line_for_every_strategy_of_several_windows(rows: list[Row]) -> None:
     plt.close(figure)
 
 
+def test_the_network_without_a_window_is_a_level_in_every_panel(rows: list[Row]) -> None:
+    bare = {"options": {}, "steps_bound": None, "label": "Raster"}
+    raster = speculative(906, "raster", 0, 64.0, {"1": 2.5, "64": 60.0}, **bare)
+    other = dataclasses.replace(raster, cell="0" * 16, checkpoint="0" * 64)
+    (facet,) = facets([*rows, raster, other])
+    figure = against_window(facet)
+    assert figure is not None
+    levels = [
+        [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes
+    ]
+    assert levels == [[64.0], [2.5], [60.0]]
+    assert all("Raster" in [text.get_text() for text in axes.texts] for axes in figure.axes)
+    plt.close(figure)
+
+
 def test_declared_steps_are_not_drawn(rows: list[Row]) -> None:
     settings = {"acceptance": 0.7, "steps": None}
     declared = [dataclasses.replace(row, acceptance=0.7, settings=settings) for row in rows]

@@ -83,8 +83,14 @@ def own_cards(tmp_path, monkeypatch):
 # Work -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guidance", [None, 2.0])
-@pytest.mark.parametrize(("strategy", "steps"), CASES)
+@pytest.mark.parametrize(
+    ("strategy", "steps", "guidance"),
+    [
+        pytest.param(strategy, steps, guidance, marks=[pytest.mark.slow] * (guided != (at % 2 == 1)))
+        for at, (strategy, steps) in enumerate(CASES)
+        for guided, guidance in enumerate((None, 2.0))
+    ],
+)
 def test_foreseen_flops_steps_and_cache_are_those_of_a_real_decode(cell, strategy, steps, guidance):
     prepared = cell(strategy, steps=steps, guidance=guidance)
     foreseen = decode_work(prepared, 1, on_cpu=guidance is None)  # a CPU's attention and a GPU's

@@ -39,17 +39,6 @@ def few_repeats(monkeypatch):
     monkeypatch.setattr("harness.gpu_check.training.REPEATS", Budget(seconds=0.0, least=3))
 
 
-def short(network, device, batch):
-    """``cell_of``, LPD in the steps of its paper: by itself it takes one for each place."""
-    cell = cell_of(network, device, batch)
-    return dataclasses.replace(cell, steps=20) if network == "lpd" else cell
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(speed, "cell_of", short)
-
-
 def test_on_cuda_the_aims_come_first_and_every_network_mode_and_batch_once():
     asked = suite.checks(torch.device("cuda"))
     names = [check.name for check in asked]
@@ -115,7 +104,7 @@ def test_a_decode_that_decides_is_not_timed_as_one_graph():
 
 def test_a_recorded_decode_beyond_its_aim_fails():
     bench = Workbench(measured=CARD)
-    prepared = prepare.prepare(short("lpd", CPU, 1))
+    prepared = prepare.prepare(cell_of("lpd", CPU, 1))
     published = dataclasses.replace(prepared, cell=dataclasses.replace(prepared.cell, network="lpd-l-256"))
     roofline_s = bench.held({}, 1.0, published, BENCH, "eager").figures["roofline s"]
     assert bench.held({}, 1.59 * roofline_s, published, BENCH, "one graph").passed
@@ -125,6 +114,7 @@ def test_a_recorded_decode_beyond_its_aim_fails():
         assert bench.held({}, 1.7 * roofline_s, published, BENCH, mode).passed
 
 
+@pytest.mark.slow
 def test_caches_are_as_large_as_predicted(monkeypatch):
     bench = Workbench()
     found = bench.memory(BENCH, ("nar", "lpd"), 2)

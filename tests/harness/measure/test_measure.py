@@ -97,8 +97,16 @@ def formula(strategy: str, config: NetworkConfig, plan: Plan) -> int:
     return total
 
 
-@pytest.mark.parametrize(("guided", "products"), [(False, "plain"), (True, "plain"), (True, "packed")])
-@pytest.mark.parametrize("strategy", STEPS)
+@pytest.mark.parametrize(
+    ("strategy", "guided", "products"),
+    [
+        pytest.param(
+            strategy, *how, marks=[pytest.mark.slow] * (how[0] and strategy in ("raster", "rar", "randar"))
+        )
+        for strategy in STEPS
+        for how in ((False, "plain"), (True, "plain"), (True, "packed"))
+    ],
+)
 def test_counted_flops_equal_the_formula(subject, strategy, guided, products):
     chosen = subject(strategy, guidance=2.0 if guided else None, products=products)
     plan = chosen.prepared.plan([0])

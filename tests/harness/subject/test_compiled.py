@@ -35,7 +35,7 @@ def forget_graphs():
 SLOW = pytest.mark.slow
 
 
-FAST = [("lpd", "plain"), ("arpg", "packed")]
+FAST = [("lpd", "packed")]
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,6 @@ def check(rows: dict[str, Row], expected: dict[str, tuple[str, str | None]]) -> 
     assert len(found) == len(expected) + 1
 
 
-def test_not_a_number(tmp_path, small_zoo, capsys):
-    status, rows = swept(tmp_path, small_zoo, {"nan": ""})
-    check(rows, {"nan": ("invalid", "NotFinite: the guided logits are not finite")})
-    assert status == 1
-    assert "Traceback" not in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_every_misdeed_costs_its_own_cell_and_no_other(tmp_path, small_zoo, capsys, monkeypatch):
     monkeypatch.setenv(RUN, str(tmp_path))

@@ -226,6 +226,7 @@ def curve(out) -> list[float]:
     return [entry["loss"] for entry in told(out / "rar-controlled", "train")]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(tmp_path, folder, held_out):
     # At four times this rate one process that accumulates two micro-batches drifts by 1e-2 as well: training
     # amplifies rounding.

@@ -1,0 +1,31 @@
+"""What is recorded was measured on the networks that lie in the zoo."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from backbones.weights import ZOO
+from pardec.hashing import file_sha256
+from results.store import load_rows
+
+ROOT = Path(__file__).parents[2]
+RECORDED = sorted((ROOT / "results" / "baselines").glob("*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def zoo() -> set[str]:
+    return {file_sha256(path) for path in ZOO.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_rows_are_of_networks_of_the_zoo(path: Path, zoo: set[str]) -> None:
+    rows = [row for row in load_rows(path) if row.tier == "controlled"]
+    assert rows or path.stem == "full-size"
+    assert {row.checkpoint for row in rows if not row.networks} <= zoo
+    assert {use["sha256"] for row in rows for use in row.networks or ()} <= zoo
+
+
+def test_contexts_are_those_of_the_zoo(zoo: set[str]) -> None:
+    with (ROOT / "results" / "lpd_contexts.csv").open(encoding="utf-8") as file:
+        assert {line["weights_sha256"] for line in csv.DictReader(file)} <= zoo
