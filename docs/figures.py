@@ -23,10 +23,12 @@ from harness.cli import COMMANDS
 from harness.subject.method import kind_of
 from harness.weights import zoo
 from pardec import load_rows
-from reports import style, varied
+from reports import relation_tables, style, varied
 from reports.frame import facets
 from reports.measured import estimate_of
 from reports.naming import series_label
+from reports.relation_verdicts import held
+from reports.training_noise import TrainingNoise
 from results.schema import Row
 from results.settings import DECLARED, Settings
 from strategies.decoding import registry
@@ -165,6 +167,22 @@ def marks() -> str:
         certain = f"{100 * card['near_certain']:.0f} %"
         lines.append([titles[card["strategy"]] + others, *(told.get(mark, "") for mark in names), certain])
     return table(["network", *(f"{mark}x" for mark in names), "near certain"], lines)
+
+
+def relations() -> str:
+    """What each paper claims against its own baseline, and what the recorded rows say to it."""
+    style.introduce(registry.titles())
+    rows = baseline("iso-quality")
+    found = held(rows, TrainingNoise.known(rows))
+    lines = [
+        [cells[0], one.relation.claim, *(cells[at] or "-" for at in (3, 4, 5, 6)), one.verdict]
+        for one in found
+        if one.own is not None and (cells := relation_tables.cells_of(one))
+    ]
+    untold = ", ".join(one.relation.own.words for one in found if one.own is None)
+    headings = ["strategy", "its paper", *(relation_tables.HEADINGS[at] for at in (3, 4, 5, 6)), "verdict"]
+    rest = f"No rows yet: {untold}." if untold else ""
+    return table(headings, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
 
 
 def windows() -> str:
@@ -378,6 +396,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "full-size": full_size,
     "training-noise": training_noise,
     "marks": marks,
+    "relations": relations,
     "windows": windows,
     "curves": curves,
     "contexts": contexts,
