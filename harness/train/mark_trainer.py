@@ -94,6 +94,8 @@ class MarkTrainer:
         self.step, self.reached = 0, Reached()
         self.sums = [0.0, 0]
         """Of losses since the last point of the curve, and of steps."""
+        self.told = (0, 0.0)
+        """Images and seconds of training when its pace was last told."""
 
     # States -------------------------------------------------------------------------------------------
 
@@ -215,12 +217,14 @@ class MarkTrainer:
         if self.compiled is None:
             self.compiled = compile_taught(self.network)
         self.network.train()
+        self.told = (self.step * self.recipe.batch, self.reached.seconds)
         saved = started = time.monotonic()
         while self.step < self.recipe.end_of(mark):
-            self._note(self.train_step(train).item(), say)
+            loss = self.train_step(train).item()
             now = time.monotonic()
             self.reached.seconds += now - started
             started = now
+            self._note(loss, say)
             if now - saved > SAVE_EVERY_S:
                 self.save()
                 saved = now
@@ -243,7 +247,8 @@ class MarkTrainer:
             raise UserError(f"{self.folder}: the loss is {mean} at step {self.step}")
         self.reached.curve.append((images, mean))
         self.sums = [0.0, 0]
-        pace = images / max(self.reached.seconds, 1e-9)
+        before, self.told = self.told, (images, self.reached.seconds)
+        pace = (images - before[0]) / max(self.reached.seconds - before[1], 1e-9)
         say(f"{self.strategy.name}: {images} images, loss {mean:.4f}, {pace:.1f} images/s")
 
 

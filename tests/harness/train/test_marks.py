@@ -262,6 +262,16 @@ def test_learning_that_comes_to_nothing_is_told(tmp_path, images, monkeypatch):
         train(run, images, 1)
 
 
+def test_the_pace_is_that_since_it_was_told_last(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.CURVE_STEPS", 5)
+    monkeypatch.setattr("harness.train.mark_trainer.time.monotonic", map(float, range(10**6)).__next__)
+    run, lines = trainer(tmp_path), []
+    run.reached.seconds = 1e6  # of an earlier leg, on another machine
+    run.train_to(1, images, images, lambda mark: None, say=lines.append)
+    paces = [line.rpartition(", ")[2] for line in lines if "loss" in line and "images/s" in line]
+    assert paces == ["4.0 images/s"] * 2  # four images a step, a second each
+
+
 def test_a_network_learns(tmp_path):
     """Images that are one code each, by their class: the loss falls to nearly nothing."""
     labels = torch.arange(48) % 3
