@@ -19,6 +19,7 @@ from reports.frame import metrics
 from reports.measured import best_of, estimate_of
 from reports.relations import Relation, relations
 from reports.training_noise import TrainingNoise
+from results.same_setting import setting_key
 from results.schema import Row
 
 Verdict = Literal["holds", "does not hold", "cannot be said"]
@@ -172,10 +173,19 @@ class _Measured:
         allowed = f"allowed {100 * limit:+.0f} %" if limit else "it has to be better"
         if low > limit or (limit == 0.0 and low == 0.0):
             self.failed.append(f"{span}, {allowed}")
+        elif self.relation.lossless and self._draws_alike():
+            self.remarks.append(f"lossless, to which exact checks hold it; {span}")
         elif high > limit or (limit == 0.0 and high == 0.0):
             self.unknown.append(f"{span}, {allowed}")
         else:
             self.remarks.append(f"{span}, {allowed}")
+
+    def _draws_alike(self) -> bool:
+        """Whether both decode one network at the same settings, those of the strategies aside."""
+        aside = ("strategy", "options", "steps", "network")
+        return self.own.checkpoint == self.baseline.checkpoint is not None and (
+            setting_key(self.own, aside) == setting_key(self.baseline, aside)
+        )
 
     def held(self) -> Held:
         verdict: Verdict = "holds"

@@ -59,6 +59,8 @@ class Relation:
     claim: str
     source: str
     worse_by: float = 0.0
+    lossless: bool = False
+    """Whether both sides draw from one distribution by their rules, which no sample can show as sharply."""
     fewer_steps: str = ""
     faster: str = ""
     on: str = ""

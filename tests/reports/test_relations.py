@@ -60,6 +60,10 @@ def test_every_claim_is_of_strategies_and_options_that_exist() -> None:
         assert one.claim
         assert one.source
         assert (one.worse_by > 0) == (one.quality == "worse")
+        lossless = {
+            registry.get(side.strategy, **side.settings[-1]).lossless for side in (one.own, one.baseline)
+        }
+        assert not one.lossless or (lossless == {True} and one.quality == "equal")
         assert one.limit == {"better": 0, "equal": EQUAL}.get(one.quality, one.worse_by)
         steps = (one.own.steps, one.baseline.steps)
         if one.fewer_steps and None not in steps:  # the claim is what the plans give
@@ -107,6 +111,16 @@ def test_two_networks_say_nothing_without_a_second_seed_and_one_network_needs_no
     options = {"options": {"window": 16}, "steps_bound": 256}
     same = row(3, "sjd", 120.5, 10.1, checkpoint=RASTER.checkpoint, **options)
     assert found([RASTER, same], "sjd").verdict == "holds"
+
+
+def test_what_is_exact_by_its_rule_needs_no_narrow_interval() -> None:
+    options = {"options": {"window": 16}, "steps_bound": 256, "checkpoint": RASTER.checkpoint}
+    loose = row(3, "sjd", 100.0, 11.0, **options)
+    assert found([RASTER, loose], "sjd").verdict == "holds"
+    assert found([RASTER, row(3, "gsd", 100.0, 11.0, **options)], "gsd").verdict == "cannot be said"
+    guided = dataclasses.replace(loose, guidance=(RASTER.guidance or 0.0) + 1.0)
+    assert found([RASTER, guided], "sjd").verdict == "cannot be said"
+    assert found([RASTER, row(3, "sjd", 100.0, 14.0, **options)], "sjd").verdict == "does not hold"
 
 
 def test_steps_are_those_counted() -> None:
