@@ -1,0 +1,1 @@
+"""Figures and tables of README and docs, each by its maker."""

@@ -1,0 +1,205 @@
+"""What is told of recorded rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from harness.cell import sweep_file
+from harness.weights import zoo
+from made.table import table
+from pardec import load_rows
+from reports import relation_tables, style, varied
+from reports.frame import facets
+from reports.measured import estimate_of
+from reports.naming import series_label
+from reports.relation_verdicts import held
+from reports.training_noise import TrainingNoise
+from results.schema import Row
+from strategies.decoding import registry
+
+BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+
+
+def baseline(name: str) -> list[Row]:
+    return load_rows(BASELINES / f"{name}.jsonl")
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def controlled() -> str:
+    """Every strategy of the main job at its paper's steps and its card's guidance, beside both anchors."""
+    asked = {(cell.strategy, cell.steps) for cell in sweep_file.load("quick").cells}
+    rows = [row for row in baseline("iso-quality") if row.tier == "anchor" or is_tuned(row)]
+    rows = [row for row in rows if {(row.strategy, row.steps), (row.strategy, None)} & asked]
+    metric = f"fd_fashion@{rows[0].images}"
+    (raster,) = [row for row in rows if row.strategy == "raster"]
+    assert raster.throughput_images_per_s
+    lines = []
+    for row in rows:
+        found, speed = (row.quality or {})[metric], row.throughput_images_per_s
+        lines.append(
+            [
+                series_label(row, rows),
+                f"{row.steps:.3g}" if row.steps else "",
+                f"{row.tokens_processed:.0f}" if row.tokens_processed else "",
+                f"{speed / raster.throughput_images_per_s:.2f}" if speed else "",
+                f"{row.latency_s * 1e3:.0f}" if row.latency_s else "",
+                with_interval(found["value"], found["low"], found["high"]),
+            ]
+        )
+    headings = [
+        "strategy",
+        "steps",
+        "tokens fed",
+        "times as fast",
+        "latency, ms",
+        f"`{metric}` (lower is better)",
+    ]
+    cells = [row for row in rows if row.tier != "anchor"]
+    return table(headings, lines) + "\n" + setting_of(cells) + "\n"
+
+
+def is_tuned(row: Row) -> bool:
+    """Whether a row has the guidance that its network's card records."""
+    return bool(row.guidance == zoo.read_card(row.network).content["guidance"]["chosen"])
+
+
+def setting_of(rows: Sequence[Row]) -> str:
+    """Where and how rows were measured."""
+    row = rows[0]
+    host = (row.environment or {})["host_cpu"]
+    batches = ", ".join(str(batch) for batch in sorted({one.batch or 0 for one in rows}))
+    torch = (row.environment or {})["torch"]
+    return (
+        f"{host}, {row.threads} threads, torch {torch}, {row.dtype}, batch {batches}"
+        f", {row.images} images, guidance as each card records."
+    )
+
+
+def full_size() -> str:
+    """Networks of size L, a batch of one and the largest, in bfloat16."""
+    rows = [row for row in baseline("full-size") if row.dtype == "bfloat16"]
+    largest = max(row.batch or 0 for row in rows)
+    lines = []
+    for label in dict.fromkeys(row.label for row in rows):
+        of_batch = {row.batch: row for row in rows if row.label == label}
+        one, many = of_batch[1], of_batch[largest]
+        assert one.throughput_images_per_s
+        assert many.throughput_images_per_s
+        lines.append(
+            [
+                label,
+                f"{one.steps:g}",
+                f"{one.tokens_processed:g}",
+                f"{1 / one.throughput_images_per_s:.1f}",
+                f"{largest / many.throughput_images_per_s:.1f}",
+            ]
+        )
+    headings = ["network", "steps", "tokens fed", "batch 1, s", f"batch {largest}, s"]
+    host = (rows[0].environment or {})["host_cpu"]
+    note = f"{host}, {rows[0].threads} threads, bfloat16, random weights, guidance on, each batch once."
+    return table(headings, lines) + "\n" + note + "\n"
+
+
+def training_noise() -> str:
+    """How far a second training seed moves a distance."""
+    pairs: dict[tuple[str, float | None, int], list[Row]] = {}
+    for row in baseline("training-seeds"):
+        pairs.setdefault((row.label, row.steps, row.images), []).append(row)
+    told = []
+    for (label, steps, images), pair in pairs.items():
+        values = [(row.quality or {})[f"fd_fashion@{images}"]["value"] for row in pair]
+        both = " and ".join(f"{value:.3f}" for value in values)
+        told.append(f"`fd_fashion@{images}` of {label} in {steps:g} steps {both}")
+    return f"Two training seeds of one recipe: {'; '.join(told)}.\n"
+
+
+def marks() -> str:
+    """Validation loss of every trained network at its marks."""
+    cards = {stem: zoo.read_card(zoo.marks(stem)[-1]).content for stem in zoo.names()}
+    names = sorted({mark["mark"] for card in cards.values() for mark in card["marks"]})
+    titles = registry.titles()
+    lines = []
+    for stem, card in sorted(cards.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]):
+        told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
+        others = stem.removeprefix(card["strategy"]).replace("-", ", ")
+        certain = f"{100 * card['near_certain']:.0f} %"
+        lines.append([titles[card["strategy"]] + others, *(told.get(mark, "") for mark in names), certain])
+    return table(["network", *(f"{mark}x" for mark in names), "near certain"], lines)
+
+
+def relations() -> str:
+    """What each paper claims against its own baseline, and what the recorded rows say to it."""
+    style.introduce(registry.titles())
+    rows = baseline("iso-quality")
+    found = held(rows, TrainingNoise.known(rows))
+    lines = [
+        [cells[0], one.relation.claim, *(cells[at] or "-" for at in (3, 4, 5, 6)), one.verdict]
+        for one in found
+        if one.own is not None and (cells := relation_tables.cells_of(one))
+    ]
+    untold = ", ".join(one.relation.own.words for one in found if one.own is None)
+    headings = ["strategy", "its paper", *(relation_tables.HEADINGS[at] for at in (3, 4, 5, 6)), "verdict"]
+    rest = f"No rows yet: {untold}." if untold else ""
+    return table(headings, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
+
+
+def windows() -> str:
+    """Decoders with a window: its steps, and images a second beside raster's at the same batch."""
+    rows = baseline("windows")
+    (raster,) = [row for row in rows if row.strategy == "raster"]
+    batches = sorted(raster.throughput_by_batch or {}, key=int)
+    lines = []
+    for row in rows:
+        speeds = [(one.throughput_by_batch or {}) for one in (row, raster)]
+        lines.append(
+            [
+                series_label(row, rows),
+                f"{row.steps:.4g}",
+                f"{100 * row.accepted_share:.0f} %" if row.accepted_share is not None else "",
+                f"{row.tokens_processed:.0f}",
+                *(f"{speeds[0][batch] / speeds[1][batch]:.2f}" for batch in batches),
+            ]
+        )
+    headings = [
+        "decoder",
+        "steps",
+        "drafts kept",
+        "tokens fed",
+        *(f"times raster, batch {one}" for one in batches),
+    ]
+    return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+
+
+def curves() -> str:
+    """Quality over one setting at a time: a line for each value."""
+    style.introduce(registry.titles())
+    rows = baseline("curves")
+    metric = f"fd_fashion@{rows[0].images}"
+    lines = []
+    for panel in (panel for facet in facets(rows) for panel in varied.panels(facet, metric)):
+        values = [
+            (line.name, value, row)
+            for line in panel.lines
+            for value, row in zip(line.values, line.rows, strict=True)
+        ]
+        without = [(series_label(row, panel.beside), None, row) for row in panel.beside]
+        for name, value, row in [*values, *without]:
+            setting = "" if value is None or panel.setting == varied.STEPS else f"{panel.setting} {value:g}"
+            lines.append([name, setting, f"{row.steps:g}", with_interval(*estimate_of(row, metric))])
+    return table(["decoder", "setting", "steps", f"`{metric}` (lower is better)"], lines)
+
+
+def contexts() -> str:
+    """What held-out images cost LPD's network in the contexts of its decode and in those of its training."""
+    found: dict[int, dict[str, str]] = {}
+    for line in pd.read_csv(BASELINES.parent / "lpd_contexts.csv").to_dict("records"):
+        bits = (line[f"bits_per_token{end}"] for end in ("", "_low", "_high"))
+        found.setdefault(line["steps"], {})[line["order"]] = with_interval(*bits, digits=3)
+    lines = [[steps, told["own"], told["random"]] for steps, told in found.items()]
+    return table(["steps", "locality, as it decodes", "random, as it learns"], lines)
