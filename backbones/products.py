@@ -9,7 +9,7 @@ from itertools import count
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.compiler import is_compiling
 
 from backbones.pages import in_use
@@ -47,16 +47,16 @@ class PackedLinear(nn.Module):
 # it is of, is read off a tensor when it runs, so that blocks of one kind share a graph.
 _numbers = count()
 _layers: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
-_operators = torch.library.Library("pardec", "DEF")
+_operators = library.Library("pardec", "DEF")
 _operators.define("packed_linear(Tensor x, Tensor layer, int out_features) -> Tensor")
 
 
-@torch.library.impl(_operators, "packed_linear", "CPU")
+@library.impl(_operators, "packed_linear", "CPU")
 def _product_of_layer(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
     return _layers[int(layer)](x)
 
 
-@torch.library.register_fake("pardec::packed_linear", lib=_operators)
+@library.register_fake("pardec::packed_linear", lib=_operators)
 def _product_without_data(x: Tensor, layer: Tensor, out_features: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], out_features)
 

@@ -1,9 +1,8 @@
 """What is told of recorded rows."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from harness.cell import sweep_file
 from harness.weights import zoo
@@ -19,6 +18,10 @@ from results.schema import Row
 from strategies.decoding import registry
 
 BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+
+
+RELATED = ("times fewer steps", "distance, difference", "training seeds", "times as fast")
+"""What is shown of a relation between its claim and its verdict."""
 
 
 def baseline(name: str) -> list[Row]:
@@ -138,15 +141,16 @@ def relations() -> str:
     style.introduce(registry.titles())
     rows = baseline("iso-quality")
     found = held(rows, TrainingNoise.known(rows))
-    lines = [
-        [cells[0], one.relation.claim, *(cells[at] or "-" for at in (3, 4, 5, 6)), one.verdict]
+    shown = ("strategy", "its paper", *RELATED, "verdict")
+    told = [
+        dict(zip(relation_tables.HEADINGS, relation_tables.cells_of(one), strict=True))
         for one in found
-        if one.own is not None and (cells := relation_tables.cells_of(one))
+        if one.own is not None
     ]
+    lines = [[cells[name] or "-" for name in shown] for cells in told]
     untold = ", ".join(one.relation.own.words for one in found if one.own is None)
-    headings = ["strategy", "its paper", *(relation_tables.HEADINGS[at] for at in (3, 4, 5, 6)), "verdict"]
     rest = f"No rows yet: {untold}." if untold else ""
-    return table(headings, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
+    return table(shown, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
 
 
 def windows() -> str:
@@ -154,18 +158,16 @@ def windows() -> str:
     rows = baseline("windows")
     (raster,) = [row for row in rows if row.strategy == "raster"]
     batches = sorted(raster.throughput_by_batch or {}, key=int)
-    lines = []
-    for row in rows:
-        speeds = [(one.throughput_by_batch or {}) for one in (row, raster)]
-        lines.append(
-            [
-                series_label(row, rows),
-                f"{row.steps:.4g}",
-                f"{100 * row.accepted_share:.0f} %" if row.accepted_share is not None else "",
-                f"{row.tokens_processed:.0f}",
-                *(f"{speeds[0][batch] / speeds[1][batch]:.2f}" for batch in batches),
-            ]
-        )
+    lines = [
+        [
+            series_label(row, rows),
+            f"{row.steps:.4g}",
+            f"{100 * row.accepted_share:.0f} %" if row.accepted_share is not None else "",
+            f"{row.tokens_processed:.0f}",
+            *(times_as_fast(row, raster, batch) for batch in batches),
+        ]
+        for row in rows
+    ]
     headings = [
         "decoder",
         "steps",
@@ -174,6 +176,12 @@ def windows() -> str:
         *(f"times raster, batch {one}" for one in batches),
     ]
     return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+
+
+def times_as_fast(row: Row, other: Row, batch: str) -> str:
+    """Ratio of images a second at this batch; a dash where one of them was not timed."""
+    own, theirs = ((one.throughput_by_batch or {}).get(batch) for one in (row, other))
+    return f"{own / theirs:.2f}" if own and theirs else "-"
 
 
 def curves() -> str:
@@ -198,7 +206,8 @@ def curves() -> str:
 def contexts() -> str:
     """What held-out images cost LPD's network in the contexts of its decode and in those of its training."""
     found: dict[int, dict[str, str]] = {}
-    for line in pd.read_csv(BASELINES.parent / "lpd_contexts.csv").to_dict("records"):
+    text = (BASELINES.parent / "lpd_contexts.jsonl").read_text(encoding="utf-8")
+    for line in map(json.loads, text.splitlines()):
         bits = (line[f"bits_per_token{end}"] for end in ("", "_low", "_high"))
         found.setdefault(line["steps"], {})[line["order"]] = with_interval(*bits, digits=3)
     lines = [[steps, told["own"], told["random"]] for steps, told in found.items()]

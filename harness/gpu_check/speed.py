@@ -25,6 +25,7 @@ from harness.subject.compiled import compile_trunks, record_decodes, record_pass
 from harness.subject.prediction import predict
 from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
+from reports.relations import steps_of
 from strategies.decoding import presets
 from strategies.decoding.meter import by_role
 
@@ -45,12 +46,11 @@ PUBLISHED = (*TIMES_ROOFLINE, "randar-l", "nar-l", "var-d16", "maskgit-l-384", "
 RECORDED = ("recorded", "one graph")
 REPEATS = Budget(seconds=2.0, least=2, most=20, patience_s=15.0)
 GUIDANCE = 2.0
-SMALL_STEPS = {"lpd": 20}
-"""Of small networks, as in their papers, where by itself a strategy takes one for each place."""
 
 
 def cell_of(network: str, device: torch.device, batch: int) -> Cell:
-    """A published network at its authors' setting, in bfloat16; or a strategy's small one, in float32."""
+    """A published network at its authors' setting, in bfloat16; or a strategy's small one at its paper's
+    steps, in float32."""
     shared: dict[str, Any] = {
         "checkpoint": RANDOM,
         "guidance": GUIDANCE,
@@ -58,7 +58,7 @@ def cell_of(network: str, device: torch.device, batch: int) -> Cell:
         "batch": batch,
     }
     if network not in presets.preset_names():
-        return Cell(strategy=network, steps=SMALL_STEPS.get(network), **shared)
+        return Cell(strategy=network, steps=steps_of(network), **shared)
     info = presets.preset_info(network)
     run = info.runs[0] if info.runs else None
     return Cell(

@@ -1,6 +1,6 @@
 """What is recorded was measured on the networks that lie in the zoo."""
 
-import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -27,5 +27,7 @@ def test_rows_are_of_networks_of_the_zoo(path: Path, zoo: set[str]) -> None:
 
 
 def test_contexts_are_those_of_the_zoo(zoo: set[str]) -> None:
-    with (ROOT / "results" / "lpd_contexts.csv").open(encoding="utf-8") as file:
-        assert {line["weights_sha256"] for line in csv.DictReader(file)} <= zoo
+    lines = (ROOT / "results" / "lpd_contexts.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {json.loads(line)["weights_sha256"] for line in lines}
+    assert found
+    assert found <= zoo
