@@ -42,6 +42,12 @@ def few_threads() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Layers take their first weights from the global generator: no test sees what ran before it there."""
+    torch.manual_seed(0)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for the recordings: how many were replayed, and the worst difference found."""
     differences = [
