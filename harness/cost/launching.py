@@ -15,7 +15,8 @@ from backbones.cache import KVCache
 from backbones.config import TrunkConfig
 from backbones.empty import with_memory, without_memory
 from backbones.transformer import Trunk, View
-from harness.cost.work import META, count_launches
+from harness.cost.recorder import META
+from harness.cost.work import count_launches
 from harness.subject.subject import Clock
 
 NARROW = TrunkConfig(depth=1, width=64, heads=1, mlp_width=64)

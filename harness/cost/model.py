@@ -13,7 +13,8 @@ from pathlib import Path
 
 from backbones.products import KERNEL_BYTES, KERNELS_KEPT
 from backbones.tokenizers import Tokenizer
-from harness.cost.work import META, DecodeWork, Operations, decode_work, tokenizer_work, unguided
+from harness.cost.recorder import META, Operations
+from harness.cost.work import DecodeWork, decode_work, tokenizer_work, unguided
 from harness.images.pixels import images_at_a_time
 from harness.machine.cards import DeviceCard
 from harness.subject.prediction import predict

@@ -6,25 +6,20 @@ drawn; one that tests drafts can, once the share that is accepted is given.
 """
 
 import dataclasses
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from backbones.networks import Networks
 from backbones.tokenizers import Tokenizer
 from backbones.transformer import Network, Trunk
-from harness.cost.drafting import Script, drafted_course
+from harness.cost.drafting import drafted_course
+from harness.cost.recorder import META, AsOnDevice, Operations, Product, Recorder, storage_of, works_of
 from harness.subject.prepare import Prepared, dtype_of
 from harness.weights.empty import on_meta
 from strategies.decoding.decode import decode
@@ -32,33 +27,12 @@ from strategies.decoding.meter import by_role
 from strategies.decoding.sampling import StreamSampler
 from strategies.decoding.trace import Committed
 
-Kind = Literal["product", "attention", "other"]
-META = torch.device("meta")
 VECTOR_CHANNELS = 8
 """Of the codes' vectors, for strategies that compare them: LlamaGen's."""
-_GATHERS = {"embedding", "index", "index_select", "gather"}
-_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
 class Unforeseeable(Exception):
     """A strategy whose course depends on what it draws."""
-
-
-@dataclass(frozen=True)
-class Operations:
-    """Operations of one kind in one step. ``rows``: of each matrix product. Bytes are read or written."""
-
-    kind: Kind
-    rows: int
-    flops: int = 0
-    weight_bytes: int = 0
-    cache_bytes: int = 0
-    other_bytes: int = 0
-    launches: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.other_bytes
 
 
 class Kernel(NamedTuple):
@@ -83,144 +57,6 @@ class DecodeWork:
     @property
     def flops(self) -> int:
         return sum(work.flops for step in self.steps for work in step)
-
-
-class Product(NamedTuple):
-    """A kind of matrix product; two of a kind share one kernel."""
-
-    name: str
-    dtype: torch.dtype
-    shapes: tuple[torch.Size, ...]
-    rows: int
-    weighs: bool
-    """Whether one factor is a weight."""
-
-
-class _Recorder(TorchDispatchMode):
-    """Counts every operation on meta tensors, and what lives at once."""
-
-    def __init__(self, weights: set[int]) -> None:
-        super().__init__()
-        self.weights, self.caches = weights, set[int]()
-        self.cache_sizes: list[int] = []
-        self.repeat = self.kept = 1
-        self.whole: set[Any] = set()
-        self.steps: list[dict[tuple[Kind, int], list[int]]] = [{}]
-        self.products: set[Product] = set()
-        self.live: dict[int, weakref.ref[Any]] = {}
-        self.live_bytes = self.peak_bytes = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and the guard against it imports the compiler: seconds
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        if packet not in flop_registry and func not in self.whole:
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-            self.whole.add(func)
-        out = func(*args, **kwargs)
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        on_device = any(tensor.is_meta for tensor in made)
-        if on_device and (not read or any(tensor.is_meta for tensor in read)):
-            self._record(func, packet, read, made, args, kwargs, out)
-        return out
-
-    def _record(
-        self, func: Any, packet: Any, read: list[Tensor], made: list[Tensor], args: Any, kwargs: Any, out: Any
-    ) -> None:
-        sources = {_storage(tensor) for tensor in read}
-        fresh = [tensor for tensor in made if _storage(tensor) not in sources]
-        for tensor in fresh:
-            self._hold(tensor)
-        name = packet.__name__
-        if name in _ALLOCATIONS or not (fresh or func._schema.is_mutable):
-            return  # memory alone, or a view
-        flops, rows = 0, 1
-        kind: Kind = "other"
-        if packet in flop_registry:
-            flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
-            channels = 1 if name in ("convolution", "_convolution") else -1
-            rows = made[0].numel() // made[0].shape[channels]
-            if made[0].dim() == 3:
-                rows //= made[0].shape[0]  # a batch of products
-            kind = "product"
-            weighs = not sources.isdisjoint(self.weights)
-            shapes = tuple(one.shape for one in read)
-            self.products.add(Product(name, made[0].dtype, shapes, rows, weighs))
-        gathers = name in _GATHERS
-        moved = {id(tensor): tensor for tensor in [*([] if gathers else read), *made] if tensor.is_meta}
-        self.add(kind, rows, flops, [*moved.values(), *(made if gathers else [])])
-
-    def add(self, kind: Kind, rows: int, flops: int, moved: list[Tensor]) -> None:
-        """Note one operation that moves these tensors."""
-        row = self.steps[-1].setdefault((kind, rows), [0, 0, 0, 0, 0])
-        row[0] += self.repeat * flops
-        for tensor in moved:
-            storage = _storage(tensor)
-            column = 1 if storage in self.weights else 2 if storage in self.caches else 3
-            row[column] += self.repeat * min(tensor.nbytes, tensor.untyped_storage().nbytes())
-        row[4] += self.repeat
-
-    def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes() * self.kept
-        if key in self.live or key in self.weights:
-            return
-
-        def drop(reference: Any) -> None:
-            del self.live[key]
-            self.live_bytes -= size
-
-        self.live[key] = weakref.ref(storage, drop)
-        self.live_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-class _AsOnDevice(TorchFunctionMode):
-    """What the meta device would do otherwise than the cell's: attention is one kernel, RMSNorm six passes on
-    a CPU and one kernel elsewhere; and logits are finite."""
-
-    def __init__(self, recorder: _Recorder, on_cpu: bool, course: Script | None = None) -> None:
-        super().__init__()
-        self.recorder, self.on_cpu, self.course = recorder, on_cpu, course
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **(kwargs or {}))
-        if func is F.rms_norm:
-            return self._normalise(*args, **(kwargs or {}))
-        if func is Tensor.isfinite and args[0].is_meta and args[0].dim() == 0:
-            return torch.tensor(True)  # the loop's question whether any logit was broken
-        if func is Tensor.tolist and args[0].is_meta and self.course is not None:
-            return self.course.next()
-        return func(*args, **(kwargs or {}))
-
-    def _normalise(self, x: Tensor, shape: Any, weight: Tensor | None = None, eps: Any = None) -> Tensor:
-        out = torch.empty_like(x)
-        scale = [] if weight is None else [weight]
-        if not self.on_cpu:
-            self.recorder.add("other", 1, 0, [x, out, *scale])
-            return out
-        squares = torch.empty_like(x)
-        for moved in ([x, squares], [squares], [], [], [x, squares], [squares, out, *scale]):
-            self.recorder.add("other", 1, 0, moved)
-        return out
-
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Any = None, *rest: Any) -> Tensor:
-        mixed = torch.empty_like(queries)
-        flops = 4 * queries.numel() * keys.shape[-2]
-        self.recorder.add("attention", queries.shape[-2], flops, [queries, keys, values, mixed])
-        return mixed
 
 
 @dataclass(frozen=True)
@@ -261,7 +97,7 @@ def decode_work(
     blocks = _few_blocks(network)
     if on_cpu is None:
         on_cpu = torch.device(cell.device).type == "cpu"
-    recorder = _Recorder({_storage(parameter) for parameter in network.parameters()})
+    recorder = Recorder({storage_of(parameter) for parameter in network.parameters()})
     with _caches_noted(network, recorder), _blocks_repeated(blocks, recorder):
         plan = prepared.plan(images)
         labels = torch.zeros(len(images), dtype=torch.int64, device=META)
@@ -270,7 +106,7 @@ def decode_work(
         def next_step(commit: Committed) -> None:
             recorder.steps.append({})
 
-        with _AsOnDevice(recorder, on_cpu, course), recorder:
+        with AsOnDevice(recorder, on_cpu, course), recorder:
             try:
                 decode(
                     network, prepared.strategy, plan, labels, sampler, prepared.guidance, observe=next_step
@@ -282,7 +118,7 @@ def decode_work(
                     f"strategy '{cell.strategy}' depends on what it draws: {' '.join(str(error).split())}"
                 ) from error
     *steps, after = recorder.steps
-    merged = [_works(step) for step in steps[:-1]] + [_works(steps[-1]) + _works(after)]
+    merged = [works_of(step) for step in steps[:-1]] + [works_of(steps[-1]) + works_of(after)]
     cached = sum(recorder.cache_sizes)
     kernels = _kernels(recorder.products, cell.products == "packed") if on_cpu else {}
     return DecodeWork(tuple(merged), cached, recorder.peak_bytes - cached, kernels)
@@ -296,27 +132,23 @@ def _kernels(products: Iterable[Product], packed: bool) -> Mapping[Kernel, int]:
 
 def tokenizer_work(tokenizer: Tokenizer, batch: int) -> DecodeWork:
     """The work of turning the tokens of one batch into images; ``tokenizer`` is on the meta device."""
-    recorder = _Recorder({_storage(tensor) for tensor in tokenizer.state_dict().values()})
+    recorder = Recorder({storage_of(tensor) for tensor in tokenizer.state_dict().values()})
     codes = torch.zeros((batch, *tokenizer.code_shape), dtype=torch.int64, device=META)
     with torch.inference_mode(), recorder:
         tokenizer.decode(codes)
-    return DecodeWork((_works(recorder.steps[0]),), 0, recorder.peak_bytes)
+    return DecodeWork((works_of(recorder.steps[0]),), 0, recorder.peak_bytes)
 
 
 def count_launches(work: Callable[[], object], on_cpu: bool) -> int:
     """Operations of some work on the meta device, as those of a decode are counted."""
-    recorder = _Recorder(set())
-    with torch.inference_mode(), _AsOnDevice(recorder, on_cpu), recorder:
+    recorder = Recorder(set())
+    with torch.inference_mode(), AsOnDevice(recorder, on_cpu), recorder:
         work()
-    return sum(one.launches for one in _works(recorder.steps[0]))
+    return sum(one.launches for one in works_of(recorder.steps[0]))
 
 
 def unguided(prepared: Prepared) -> Prepared:
     return dataclasses.replace(prepared, guidance=None)
-
-
-def _works(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
-    return tuple(Operations(kind, rows, *numbers) for (kind, rows), numbers in step.items())
 
 
 def _few_blocks(network: Network | Networks) -> list[tuple[nn.Module, int]]:
@@ -335,7 +167,7 @@ def _few_blocks(network: Network | Networks) -> list[tuple[nn.Module, int]]:
 
 
 @contextmanager
-def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: _Recorder) -> Iterator[None]:
+def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: Recorder) -> Iterator[None]:
     """While a kept block, or a part of it, runs, what it does counts as often as there were blocks.
 
     A part that runs apart from its block makes something to be kept for it: so much lives once per block.
@@ -366,13 +198,13 @@ def _blocks_repeated(blocks: list[tuple[nn.Module, int]], recorder: _Recorder) -
 
 
 @contextmanager
-def _caches_noted(network: Network | Networks, recorder: _Recorder) -> Iterator[None]:
+def _caches_noted(network: Network | Networks, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which memory is key/value cache."""
 
     def noting(make: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*args: Any, **named: Any) -> Any:
             cache = make(*args, **named)
-            recorder.caches.add(_storage(cache.store))
+            recorder.caches.add(storage_of(cache.store))
             recorder.cache_sizes.append(cache.nbytes)
             return cache
 

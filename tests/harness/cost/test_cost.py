@@ -14,8 +14,9 @@ from harness.cli import main
 from harness.cost import published
 from harness.cost.calibrate import Sizes, calibrate
 from harness.cost.model import decode_seconds, kernel_bytes, predict_cost, step_seconds
+from harness.cost.recorder import Operations
 from harness.cost.sweep_hours import predicted_hours
-from harness.cost.work import Operations, Unforeseeable, decode_work, tokenizer_work, unguided
+from harness.cost.work import Unforeseeable, decode_work, tokenizer_work, unguided
 from harness.machine import cards
 from harness.machine.cards import DeviceCard, card_named, card_of, read_cards, write_card
 from harness.measure.measure import count_flops

@@ -48,7 +48,9 @@ def test_idle_vectors_move_to_what_was_asked_for():
     reviver = Reviver(quantiser, seed=0)
     features = torch.randn(4, 2, 2, 2, generator=generator_of(0))
     with torch.no_grad():
-        residuals = torch.cat([wanted.flatten(2).mT.flatten(0, 1) for wanted, *_ in quantiser.steps(features)])
+        residuals = torch.cat(
+            [wanted.flatten(2).mT.flatten(0, 1) for wanted, *_ in quantiser.steps(features)]
+        )
     reviver.see(features)
     assert all((vector == residuals).all(1).any() for vector in quantiser.codebook.weight)
     assert reviver.used.sum() == 0
