@@ -270,7 +270,9 @@ def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02
             elif name.endswith("log_factor"):
                 parameter.fill_(LOG_FIRST)
             else:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+                in_place = parameter.is_cpu and parameter.dtype == torch.float32
+                drawn = parameter if in_place else torch.empty(parameter.shape)
+                parameter.copy_(drawn.normal_(0.0, std, generator=generator))
 
 
 def parameter_count(network: nn.Module) -> int:
