@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Where torch comes from, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu for a CPU-only build.
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled modules are kept, whatever the shell says: sweeps and tests start a process for every cell.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup sweep test test-slow check docs train bench fuzz regress baseline clean
 

@@ -30,8 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-seed", type=int, default=0, help="chooses victims and instants (default: 0)")
 
 
-def pytest_collection_finish() -> None:
-    """What all tests share is no garbage: the collection before every timed batch passes over it."""
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage() -> None:
+    """What is there before a module is none: the collection before every timed batch passes over it."""
     gc.collect()
     gc.freeze()
 

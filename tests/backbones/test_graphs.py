@@ -70,7 +70,9 @@ BATCHES = ((0, 1), (2, 3), (4, 5, 6), (0, 1))
 
 
 @pytest.mark.parametrize("name", registry.BUILT_IN)
-@pytest.mark.parametrize("guidance", [None, Guidance(2.0)], ids=["plain", "guided"])
+@pytest.mark.parametrize(
+    "guidance", [pytest.param(None, marks=pytest.mark.slow), Guidance(2.0)], ids=["plain", "guided"]
+)
 def test_replayed_passes_give_the_same_tokens_and_counts(name, guidance):
     case = subject(registry.get(name))
     content_decides = case.strategy.decides_steps

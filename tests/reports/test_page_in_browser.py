@@ -17,7 +17,7 @@ from results.store import ResultStore
 from tests.reports.opened_page import CELLS, HOSTILE, Open, points, shown
 
 ROOT = Path(__file__).parents[2]
-WIDTHS = (1400, 1280, 390)
+WIDTHS = (1400, pytest.param(1280, marks=pytest.mark.slow), 390)
 
 
 # The frame -------------------------------------------------------------------------------------------------

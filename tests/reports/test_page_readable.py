@@ -14,7 +14,7 @@ from tests.reports.opened_page import CELLS, Open, points
 from tests.reports.synthetic_rows import cell_row
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 @pytest.mark.parametrize("axis", ["throughput", "latency", "steps", "tokens", "memory", "flops"])
 def test_every_tick_of_a_log_axis_has_its_number_and_none_touches_another(
     opened: Open, width: int, axis: str

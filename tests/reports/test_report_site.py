@@ -14,6 +14,7 @@ import pytest
 from synthetic_rows import anchor_rows, failed_row, sweep_rows
 
 from pardec.errors import UserError
+from reports import style
 from reports.artifacts import Edits, edits_path
 from reports.page import html_page
 from reports.published import HEADINGS, beside
@@ -46,7 +47,9 @@ CALLS: list[tuple[int, int, str]] = []
 
 @pytest.fixture(scope="module")
 def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(sweep, tmp_path_factory.mktemp("report"), lambda *call: CALLS.append(call))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style.RC, "savefig.dpi", 100)
+        return write_report(sweep, tmp_path_factory.mktemp("report"), lambda *call: CALLS.append(call))
 
 
 def ours(text: str) -> str:

@@ -7,8 +7,17 @@ import pytest
 from strategies.decoding.contract import CHECKS, judge
 from tests.mutants.catalogue import MUTANTS, killers, verdict
 
+MANY_BRANCHES = ("KeepsTheLawOfAKeptDraft", "AdvancesByTheSlowestWithOldLaws")
+"""Enumerating their originals takes seconds, and others die of the same checks."""
 PAIRS = [
-    pytest.param(mutant, check, id=f"{mutant.name}-{check}") for mutant in MUTANTS for check in mutant.killers
+    pytest.param(
+        mutant,
+        check,
+        id=f"{mutant.name}-{check}",
+        marks=[pytest.mark.slow] if mutant.name in MANY_BRANCHES else [],
+    )
+    for mutant in MUTANTS
+    for check in mutant.killers
 ]
 
 

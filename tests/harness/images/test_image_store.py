@@ -41,7 +41,9 @@ def contents(results: Path) -> dict[str, tuple[bytes, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("survivors", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    "survivors", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow), 5]
+)
 def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_path, monkeypatch):
     chosen = cell(images=IMAGES, batch=1)
     calm = row_of(chosen, tmp_path / "calm", monkeypatch)

@@ -340,7 +340,12 @@ def interrupt_again(sweep: Running) -> None:
     [
         (interrupt_again, -signal.SIGINT, "KeyboardInterrupt"),  # the command line makes it 130 and one line
         (lambda sweep: sweep.process.send_signal(signal.SIGTERM), 143, "pardec: ended by SIGTERM"),
-        (lambda sweep: sweep.process.send_signal(signal.SIGHUP), 129, "pardec: ended by SIGHUP"),
+        pytest.param(
+            lambda sweep: sweep.process.send_signal(signal.SIGHUP),
+            129,
+            "pardec: ended by SIGHUP",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stopping_now_leaves_whole_rows_and_no_process(tmp_path, stop, status, words):

@@ -171,7 +171,9 @@ def test_what_a_lesson_is_told_of_progress_is_of_its_leg(tmp_path, images, monke
     assert told == [step / 10 for step in range(10)] * 2
 
 
-@pytest.mark.parametrize("stop", [3, 9, 13])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(3, marks=pytest.mark.slow), 9, pytest.param(13, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_as_if_not(tmp_path, images, stop, monkeypatch):
     whole = trainer(tmp_path / "whole")
     for mark in (1, 2):

@@ -50,7 +50,7 @@ def trained(*quick):
     return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in registry.trained()]
 
 
-@pytest.mark.parametrize("name", trained("raster", "nar", "var"))
+@pytest.mark.parametrize("name", trained("raster", "var"))
 def test_a_run_that_was_cut_equals_an_undisturbed_one(tmp_path, name):
     whole = trainer(tmp_path / "whole", name)
     whole.run(codes(name=name), codes(seed=1, name=name), quiet=True)
@@ -75,7 +75,7 @@ def test_seeds_decide_everything(tmp_path):
     assert not equal(made[0], made[2])
 
 
-@pytest.mark.parametrize("name", trained("raster", "maskgit"))
+@pytest.mark.parametrize("name", trained("raster"))
 def test_every_strategy_learns_what_labels_tell(tmp_path, name):
     """Two codes of eight are possible once the label is known: the loss falls from log 8 towards log 2."""
     run = trainer(tmp_path, name, steps=80, batch=16, rate=5e-3, warmup_steps=5, validate_every=40)
