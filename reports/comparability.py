@@ -115,7 +115,7 @@ def row_keys(row: Row) -> dict[str, str]:
         "judge": f"{row.network} ({(row.checkpoint or UNKNOWN)[:8]})",
         "temperature": str(row.temperature),
         "evaluation_size": str(value_of(row, "evaluation_size") or "own"),
-        "acceptance": "real" if row.acceptance is None else f"{row.acceptance:g} (declared)",
+        "acceptance": "real" if row.acceptance is None else f"declared {row.acceptance:g}",
     }
 
 

@@ -32,6 +32,8 @@ _NUMBERED = 100
 _COLUMNS = 10
 _INCH = 0.62
 """Side of an image in a grid."""
+_LINE = 0.155
+"""Inches from one line of a strip's name to the next."""
 
 
 def sample_grid(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:
@@ -163,7 +165,8 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
     """The strips below one another, each named in its colour and each image by its head."""
     columns = max(len(strip.images) for strip in strips)
     margin = 0.085 * max(len(line) for strip in strips for line in strip.label.split("\n")) + 0.15
-    heights = [_INCH + (0.2 if strip.heads else 0.06) for strip in strips]
+    rooms = [max(_INCH, _LINE * len(strip.label.split("\n"))) for strip in strips]
+    heights = [room + (0.2 if strip.heads else 0.06) for room, strip in zip(rooms, strips, strict=True)]
     top, width = 0.3 if style.scheme().alone else 0.0, margin + columns * (_INCH + 0.05)
     height = sum(heights) + top
     with plt.rc_context(style.rc() | {"axes.grid": False}):
@@ -173,7 +176,7 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
         if style.scheme().alone:
             page.text(0.0, height - 0.08, title, va="top", fontweight="bold", fontsize=11)
         bottom = height - top
-        for strip, tall in zip(strips, heights, strict=True):
+        for strip, room, tall in zip(strips, rooms, heights, strict=True):
             bottom -= tall
             name: dict[str, Any] = {
                 "color": strip.colour,
@@ -182,12 +185,12 @@ def _image_grid(title: str, strips: Sequence[Strip], caption: str, note: str) ->
                 "ha": "right",
                 "va": "center",
             }
-            page.text(margin - 0.12, bottom + _INCH / 2, strip.label, **name)
+            page.text(margin - 0.12, bottom + room / 2, strip.label, **name)
             for column, image in enumerate(strip.images):
                 left = margin + column * (_INCH + 0.05)
-                _place_image(page, image, left, bottom)
+                _place_image(page, image, left, bottom + (room - _INCH) / 2)
                 if strip.heads:
-                    above = bottom + _INCH + 0.04
+                    above = bottom + room + 0.04
                     page.text(left + _INCH / 2, above, strip.heads[column], fontsize=7.5, ha="center")
         page.set(xlim=(0, width), ylim=(0, height))
         note_under(figure, caption, note)

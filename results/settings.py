@@ -181,7 +181,7 @@ class Settings:
         joins=True,
         draws=True,
         caveat=True,
-        label="acceptance {} (declared)",
+        label="declared acceptance {}",
     )
     """Share of drafts that counts as accepted, where random weights give no honest count of steps;
     trained ones say themselves."""

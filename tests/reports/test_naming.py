@@ -34,7 +34,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "temperature": (0.5, "temperature 0.5"),
     "top_k": (7, "top-k 7"),
     "top_p": (0.25, "top-p 0.25"),
-    "acceptance": (0.7, "acceptance 0.7 (declared)"),
+    "acceptance": (0.7, "declared acceptance 0.7"),
     "batch": (8, "batch 8"),
     "dtype": ("bfloat16", "bfloat16"),
     "products": ("packed", "packed products"),
@@ -133,7 +133,7 @@ def test_counts_of_a_declared_acceptance_are_never_compared(tmp_path: Path) -> N
     assert not {one.name for one in pair.differences} & {"steps", "forwards", "tokens_processed"}
     text = printed(comparison)
     assert "steps, forwards, tokens_processed: not compared, they follow from a declared acceptance" in text
-    assert "acceptance 0.7 (declared)" in text
+    assert "declared acceptance 0.7" in text
 
 
 def test_pictures_over_steps_leave_out_what_follows_from_a_declared_acceptance() -> None:

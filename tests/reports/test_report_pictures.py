@@ -223,6 +223,23 @@ def test_shuffled_classes_are_matched(facet: Facet) -> None:
     assert shown == [0, 2, 1, 0]
 
 
+def test_long_names_of_samples_keep_apart(facet: Facet) -> None:
+    images, classes = np.zeros((1, 4, 4, 3), np.uint8), np.array([5])
+    long = [dataclasses.replace(row, label="A name of " + "several words " * 5) for row in facet.cells[:3]]
+    shown = dataclasses.replace(facet, rows=long)
+    figure = pictures.sample_grid(
+        shown, {result_key(row): Artifacts(samples=images, classes=classes) for row in long}
+    )
+    assert figure is not None
+    figure.draw_without_rendering()
+    page = figure.axes[0]
+    names = [one.get_window_extent() for one in page.texts if one.get_text().startswith("A name")]
+    assert len(names) == 3
+    assert all(below.y1 < above.y0 for above, below in itertools.pairwise(names))
+    for name, image in zip(names, page.images, strict=True):
+        assert image.get_window_extent().y0 < (name.y0 + name.y1) / 2 < image.get_window_extent().y1
+
+
 def test_order_maps_number_the_steps(facet: Facet, artifacts: dict[str, Artifacts]) -> None:
     figure = pictures.order_maps(facet, artifacts)
     assert figure is not None

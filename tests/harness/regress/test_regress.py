@@ -358,7 +358,7 @@ def test_steps_of_a_declared_acceptance_are_not_compared():
     before, after = row(acceptance=0.7, steps_bound=64), row(acceptance=0.7, steps_bound=64, steps=11)
     (told,) = [one for one in judge.exact(before, after) if one.quantity == "steps"]
     assert (told.verdict, told.text) == ("notice", "not compared: it follows from a declared acceptance")
-    assert "acceptance 0.7 (declared)" in told.setting
+    assert "declared acceptance 0.7" in told.setting
     fatter = dataclasses.replace(before, parameters=before.parameters + 1)
     assert verdicts(judge.exact(before, fatter), "exact")["parameters"] == "fail"
 
