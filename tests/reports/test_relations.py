@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from synthetic_rows import cell_row, quality, replicates
 
+from harness.cell import sweep_file
 from harness.cli import main
 from reports import training_noise
 from reports.frame import metrics
@@ -227,3 +228,13 @@ def test_of_a_baseline_at_distance_zero_nothing_is_a_share() -> None:
     one = found([perfect, row(3, "raster", 256, 0.0, training_seed=1), row(4, "par", 67, 1.0)], "par")
     assert one.verdict == "cannot be said"
     assert any("is 0, of which nothing is a share" in reason for reason in one.why)
+
+
+def test_the_claims_sweep_has_both_sides_of_every_claim() -> None:
+    cells = sweep_file.load("claims").cells
+    for side in (side for one in relations() for side in (one.own, one.baseline)):
+        own = [
+            cell for cell in cells if cell.strategy == side.strategy and dict(cell.options) in side.settings
+        ]
+        assert any(side.steps in (None, cell.steps) or cell.steps is None for cell in own), side.words
+    assert {cell.images for cell in cells} == {5000}
