@@ -260,13 +260,24 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
 
 
 def promote(folder: Path) -> None:
-    """Make the zoo's own networks those of the highest mark that all of the first seed have reached, or where
-    they learn no more: whoever compares them compares one budget. Others stand in ``zoo.MARKS``."""
+    """Make the zoo's own networks those of the highest mark that all of their size and of the first seed have
+    reached, or where they learn no more: whoever compares them compares one budget. Others stand in
+    ``zoo.MARKS``."""
     cards = {stem: zoo.read_card(stem, folder) for stem in zoo.names(folder)}
     tier = {stem: card for stem, card in cards.items() if card.mark is not None and not card.training_seed}
+    for size in sorted({_size(card) for card in tier.values()}):
+        _promote_together({stem: card for stem, card in tier.items() if _size(card) == size}, folder)
+
+
+def _size(card: zoo.Card) -> tuple[int, int]:
+    trunk = card.content["network"]["trunk"]
+    return trunk["depth"], trunk["width"]
+
+
+def _promote_together(tier: Mapping[str, zoo.Card], folder: Path) -> None:
     reached = {stem: [zoo.read_card(one, folder) for one in zoo.marks(stem, folder)] for stem in tier}
     ends = [math.inf if _has_learned(found[-1]) else found[-1].mark or 0 for found in reached.values()]
-    level = min(ends, default=0)
+    level = min(ends)
     for stem, own in tier.items():
         best = [card for card in reached[stem] if (card.mark or 0) <= level][-1:]
         if best and (best[0].mark or 0) > (own.mark or 0):

@@ -367,12 +367,17 @@ def test_the_zoo_s_own_networks_are_of_one_budget(tmp_path, material, monkeypatc
     seed = dataclasses.replace(RECIPE, seed=1)
     train_tier(("raster",), seed, material, folder, runs, most=1)
     assert own() == {"arpg": 1, "raster": 1, "raster-seed1": 1}
+    trunk = dataclasses.replace(material.config.trunk, width=8)
+    small = dataclasses.replace(
+        material, size="small", config=dataclasses.replace(material.config, trunk=trunk)
+    )
+    train_tier(("arpg",), RECIPE, small, folder, runs, most=1)  # is compared with its like, and holds none up
     first = (folder / "raster.safetensors").read_bytes()
     train_tier(("raster",), RECIPE, material, folder, runs, most=4)
-    assert own()["raster"] == 1
+    assert own() == {"arpg": 1, "arpg-small": 1, "raster": 1, "raster-seed1": 1}
     assert zoo.marks("raster", folder) == ["raster", "marks/raster-2x", "marks/raster-4x"]
     train_tier(("arpg",), RECIPE, material, folder, runs, most=2)
-    assert own() == {"arpg": 2, "raster": 2, "raster-seed1": 1}
+    assert own() == {"arpg": 2, "arpg-small": 1, "raster": 2, "raster-seed1": 1}
     assert zoo.marks("raster", folder) == ["marks/raster-1x", "raster", "marks/raster-4x"]
     assert (folder / "marks/raster-1x.safetensors").read_bytes() == first
     card = json.loads((folder / "raster.json").read_text())
@@ -385,7 +390,7 @@ def test_the_zoo_s_own_networks_are_of_one_budget(tmp_path, material, monkeypatc
         MarkRecipe, "next_mark", lambda recipe, losses: None if 2 in losses and 4 not in losses else 8
     )
     promote(folder)
-    assert own() == {"arpg": 2, "raster": 4, "raster-seed1": 1}
+    assert own() == {"arpg": 2, "arpg-small": 1, "raster": 4, "raster-seed1": 1}
 
 
 def test_a_network_of_other_options_has_a_name_of_its_own(tmp_path, material, monkeypatch):
