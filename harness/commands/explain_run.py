@@ -73,7 +73,7 @@ def _print(cell: Cell, image: int, with_flops: bool) -> None:
         f"together {weights + cache:.2f} MB"
     )
     if plan.opened:
-        console.print("\nplaces are chosen while decoding: the order map of a run shows them")
+        console.print("\nwhen a place is written is decided while decoding: the order map of a run shows it")
         return
     if any(one != plan.grid for one in plan.maps):
         console.print("maps         " + " ".join(f"{rows}x{columns}" for rows, columns in plan.maps))
@@ -110,7 +110,8 @@ def _flops(prepared: Prepared) -> str:
     torch.set_num_threads(prepared.cell.threads or 1)
     with progress_bar() as bar:
         bar.add_task("counting FLOPs of one image", total=None)
-        return f"{count_flops(load(prepared)) / 1e9:,.4g} G, both halves of guidance"
+        halves = "" if prepared.guidance is None else ", both halves of guidance"
+        return f"{count_flops(load(prepared)) / 1e9:,.4g} G{halves}"
 
 
 def short_sizes(sizes: tuple[int, ...]) -> str:
