@@ -109,7 +109,8 @@ class Recorder(TorchDispatchMode):
         out many shapes in Python, which takes up to a millisecond."""
         if func in self.views or not read or not all(tensor.is_meta for tensor in read):
             return func(*args, **kwargs)
-        if func._schema.name.endswith("_") and torch.Tag.inplace_view not in func.tags:
+        in_place = func._schema.is_mutable and func._schema.name.endswith("_")
+        if in_place and torch.Tag.inplace_view not in func.tags:
             return args[0]
         key = (func, *kwargs, *map(_form, leaves))
         if key in self.forms:
@@ -177,6 +178,7 @@ class Recorder(TorchDispatchMode):
 
 
 def storage_of(tensor: Tensor) -> int:
+    """What tensors that share memory have in common."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -218,4 +220,5 @@ class AsOnDevice(TorchFunctionMode):
 
 
 def works_of(step: dict[tuple[Kind, int], list[int]]) -> tuple[Operations, ...]:
+    """The operations of one of ``Recorder.steps``, a kind and number of rows each."""
     return tuple(Operations(kind, rows, *numbers) for (kind, rows), numbers in step.items())

@@ -35,6 +35,15 @@ def test_what_shares_memory_makes_none():
         assert [one.launches for one in works_of(recorder.steps[0])] == [1]
 
 
+def test_a_name_that_ends_like_one_in_place_is_none():
+    with Recorder(set()):
+        x, y = (
+            torch.empty(1, 4, dtype=torch.int64, device=META),
+            torch.empty(3, 1, dtype=torch.int64, device=META),
+        )
+        assert torch.ops.aten.__lshift__(x, y).shape == (3, 4)
+
+
 def test_what_changes_its_form_in_place_has_the_new_one():
     with Recorder(set()):
         x = torch.empty(4, 2, device=META)
