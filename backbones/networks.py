@@ -1,6 +1,7 @@
 """Several networks of one decode, by the role that each plays (drafter and refiner, coarse and fine)."""
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import nn
@@ -39,6 +40,12 @@ class Networks(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
+
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """As ``Network.in_precision``, each."""
+        for network in self.roles.values():
+            network.in_precision(dtype)
+        return self
 
     def keep_caches(self, unit: Callable[[KVCache], int] | None = None) -> None:
         for network in self.roles.values():

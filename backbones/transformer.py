@@ -6,7 +6,7 @@ it is told is which rows to process, with which phases, and how far each row see
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -218,6 +218,18 @@ class Network(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
+
+    @property
+    def single_precision(self) -> tuple[str, ...]:
+        """Submodules that compute in float32 in a network of any precision, as a method's authors have it."""
+        return ()
+
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """This network in ``dtype``, but for its ``single_precision`` parts."""
+        self.to(dtype)
+        for name in self.single_precision:
+            self.get_submodule(name).float()
+        return self
 
     def phases(self, rows: Tensor) -> Tensor | None:
         """Phases of table rows [n] or [R, n] (0: prefix, 1 + p: position p): [..., n, 1, D/2]."""

@@ -46,6 +46,9 @@ class GSD(Speculative):
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.group < 2 or self.group % 2:
             raise UserError(f"group = {self.group}: expected an even number, at least 2")
+        for name in ("alike", "near"):
+            if not getattr(self, name) > 0:  # a draft is alike and near to itself
+                raise UserError(f"{name} = {getattr(self, name)}: expected a number above 0")
         return super().bounded(grid)
 
     def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:

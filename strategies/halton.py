@@ -1,5 +1,6 @@
 """Halton: MaskGIT's network in an order spread out evenly (Besnier et al., arXiv 2503.17076)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from backbones.config import NetworkConfig
+from pardec.errors import UserError
 from strategies.decoding.base import Lesson, TrainingFree
 from strategies.decoding.decode import Rows
 from strategies.decoding.mask_schedules import halton_sizes
@@ -43,6 +45,18 @@ class Halton(TrainingFree[MaskedNetwork]):
     sharpness_power: float = 1.0
     halved_steps: int = 0
     """First steps, whose multiplier is halved."""
+
+    def __post_init__(self) -> None:
+        for name in ("sharpness", "last_sharpness", "sharpness_power"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf and (name, value) != ("sharpness_power", 0):
+                raise UserError(
+                    f"option '{name}' of strategy 'halton' is {value}; a number above 0 is needed"
+                )
+        if self.halved_steps < 0:
+            raise UserError(
+                f"option 'halved_steps' of strategy 'halton' is {self.halved_steps}; at least 0 is needed"
+            )
 
     def taught_logits(self, network: MaskedNetwork, tokens: Tensor, labels: Tensor, lesson: Lesson) -> Tensor:
         return masked_logits(network, tokens, labels, lesson)

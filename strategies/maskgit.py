@@ -179,7 +179,8 @@ class MaskGIT(Strategy[MaskedNetwork]):
         ratios = torch.linspace(0, 1, len(sizes)).tolist()
         for step, (ratio, known) in enumerate(zip(ratios, accumulate(sizes), strict=True)):
             logits = network(rows.labels, rows.repeat(codes), rows.order, at)
-            drawn = yield Draft(logits, at, clock=ratio)
+            before = plan.given + known - sizes[step]
+            drawn = yield Draft(logits, at, clock=ratio, count=before)
             confidence = yield from self.confidence(drawn, at, step, ratio)  # [B, n]
             stands = codes[:, at] != network.mask
             confidence = confidence.masked_fill(stands, float("inf"))

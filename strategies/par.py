@@ -1,5 +1,6 @@
 """PAR: distant tokens, one of each region, are generated together (Wang et al., arXiv 2412.15119)."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -18,9 +19,7 @@ from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Ask, Decoding
 from strategies.decoding.schedules import par_sizes
 from strategies.decoding.streams import Streams
-from strategies.raster import (
-    RasterNetwork,
-)
+from strategies.raster import RasterNetwork
 
 
 class PARNetwork(RasterNetwork):
@@ -55,6 +54,12 @@ class PAR(Strategy[PARNetwork]):
 
     regions: int = 4
     """Tokens per parallel step, one of each region; a perfect square."""
+
+    def __post_init__(self) -> None:
+        if self.regions < 4 or math.isqrt(self.regions) ** 2 != self.regions:
+            raise UserError(
+                f"option 'regions' of strategy 'par' is {self.regions}; a perfect square from 4 on is needed"
+            )
 
     def network(self, config: NetworkConfig) -> PARNetwork:
         return PARNetwork(config, self.regions)

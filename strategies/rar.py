@@ -121,7 +121,8 @@ class Modulations:
         """Those of so many sequence indices from ``start`` on; [R]: where each row starts by itself."""
         if isinstance(start, int):
             return self.between(network, start, start + rows)
-        return network.modulations(self.labels, start[:, None] + torch.arange(rows, device=start.device))
+        at = start[:, None] + torch.arange(rows, device=start.device)
+        return network.modulations(self.labels, at.clamp(max=network.config.places))  # no row beyond is read
 
     def between(self, network: RARNetwork, start: int, end: int) -> list[Tensor]:
         """Those of the sequence indices from ``start`` to ``end``, each [R, end - start, ...]."""

@@ -42,8 +42,8 @@ class SJD(Speculative):
     """First draft of a new place."""
     loop: Literal["own", "published"] = "own"
     """own: raster's sampler; every image at its own pace. published: one token a forward at both ends;
-    all images at the pace of the slowest, an accepted draft keeping its old q; one guidance scale, filters
-    without temperature, and the residual filtered again."""
+    all images at the pace of the slowest, an accepted draft keeping its old q; one guidance scale, the last
+    of a schedule, filters without temperature, and the residual filtered again."""
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
@@ -67,7 +67,7 @@ class SJD(Speculative):
                 length, before = self.published_length(length, plan.places, before), window.least
             at = yield from window.lay(length)  # [B, L]
             if self.loop == "published":
-                drawn = yield Draft(window.forward(), at, clock=0.0, law=published_law)
+                drawn = yield Draft(window.forward(), at, clock=1.0, law=published_law)
             else:
                 drawn = yield Draft(window.forward(), at)
             p, q = drawn.probs, window.draft_laws()  # [B, L, V], [B, L - 1, V]

@@ -91,6 +91,10 @@ class TokenShuffle(Strategy[TokenShuffleNetwork]):
     side: int = 2
     """Tokens of a window along each axis."""
 
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise UserError(f"option 'side' of strategy 'token-shuffle' is {self.side}; at least 1 is needed")
+
     def network(self, config: NetworkConfig) -> TokenShuffleNetwork:
         return TokenShuffleNetwork(config, self.side)
 

@@ -1,5 +1,6 @@
 """VAR: map after map, small to large, each from the sum of smaller ones (Tian et al., arXiv 2404.02905)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from strategies.decoding.base import Lesson, Strategy
 from strategies.decoding.decode import Rows
 from strategies.decoding.plan import Plan
 from strategies.decoding.requests import Ask, Decoding
-from strategies.decoding.sampling import Sampler, filter_logits
+from strategies.decoding.sampling import Sampler
 from strategies.decoding.streams import Streams
 
 PARTS = [4, 2, 0, 5, 3, 1]
@@ -86,10 +87,18 @@ class VARNetwork(Network):
         self.norm = make_norm(trunk)
         self.head = nn.Linear(width, config.codes, bias=trunk.bias)
 
+    @property
+    def single_precision(self) -> tuple[str, ...]:
+        """Of the published network what follows its blocks."""
+        published = self.config.trunk.conditioning != "prefix"
+        return ("final_modulation", "norm", "head") if published else ()
+
     def borrow(self, tokenizer: nn.Module | None) -> None:
         source = None if tokenizer is None else getattr(tokenizer, "quantiser", None)
         if tokenizer is not None and not isinstance(source, MultiScaleQuantiser):
             raise UserError(f"VAR decodes by a multi-scale quantiser, which {type(tokenizer).__name__} lacks")
+        if source is not None and source.sides != self.sides:
+            raise ValueError(f"maps of sides {list(source.sides)}, expected {list(self.sides)}")
         lend(self.quantiser, source)
 
     def forward(
@@ -105,9 +114,9 @@ class VARNetwork(Network):
         if condition.parts is None:
             condition.parts = self.parts(F.silu(vectors))
         *of_blocks, final = condition.parts
-        x = self.norm(self.trunk(x, phases, view, cache, modulations=of_blocks, asked=asked))
+        x = self.trunk(x, phases, view, cache, modulations=of_blocks, asked=asked)
         scale, shift = final.chunk(2, dim=-1)
-        return self.head(modulate(x, shift, scale)).float()
+        return self.head(modulate(self.norm(x.float()), shift, scale)).float()
 
     def places(self, scales: range) -> slice:
         ends = np.cumsum([0, *(side**2 for side in self.sides)])
@@ -133,7 +142,7 @@ class VARNetwork(Network):
         else:
             shared = self.modulation(condition).unflatten(-1, (6, -1))
             made = [shared + offset for offset in self.offsets]
-        return [*(one[:, :, PARTS].flatten(2) for one in made), self.final_modulation(condition)]
+        return [*(one[:, :, PARTS].flatten(2) for one in made), self.final_modulation(condition.float())]
 
 
 @lru_cache(maxsize=16)
@@ -156,10 +165,8 @@ def scale_mask(sides: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def warmed(warmth: float) -> Callable[[Tensor, Sampler], Tensor]:
-    """The law of logits that are filtered first, then divided by ``warmth``."""
-    return lambda logits, sampler: (filter_logits(logits, sampler.top_k, sampler.top_p) / warmth).softmax(
-        dim=-1
-    )
+    """The law of logits that are filtered first, as the sampler does, then divided by ``warmth``."""
+    return lambda logits, sampler: (sampler.probabilities(logits).log() / warmth).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,12 @@ class VAR(Strategy[VARNetwork]):
     """Divides the filtered logits of the first ``warm_scales`` scales (CoDe's sampling)."""
     warm_scales: int = 7
 
+    def __post_init__(self) -> None:
+        if not 0 < self.warmth < math.inf:
+            raise UserError(
+                f"option 'warmth' of strategy '{self.name}' is {self.warmth}; a number above 0 is needed"
+            )
+
     def sides(self, grid: tuple[int, int]) -> tuple[int, ...]:
         if grid[0] != grid[1]:
             raise UserError(f"strategy '{self.name}' has square maps, not {grid[0]}x{grid[1]}")
@@ -185,10 +198,11 @@ class VAR(Strategy[VARNetwork]):
             return sides_for(grid[0])
         words = self.scales.split()
         sides = tuple(int(word) for word in words if word.isdecimal())
-        if len(sides) < len(words) or list(sides) != sorted({*sides} - {0}) or sides[-1] != grid[0]:
+        ascending = list(sides) == sorted({1, *sides} - {0})  # the class has one row: that of the first map
+        if len(sides) < len(words) or not ascending or sides[-1] != grid[0]:
             raise UserError(
                 f"option 'scales' of strategy '{self.name}' is '{self.scales}'; expected ascending sides "
-                f"that end with {grid[0]}, e.g. '{' '.join(map(str, sides_for(grid[0])))}'"
+                f"from 1 that end with {grid[0]}, e.g. '{' '.join(map(str, sides_for(grid[0])))}'"
             )
         return sides
 

@@ -91,7 +91,8 @@ def decode_work(
         if acceptance is None or not prepared.strategy.tests_drafts:
             raise Unforeseeable(f"strategy '{cell.strategy}' decides its steps while decoding")
         course = drafted_course(prepared, len(images), acceptance)
-    network = on_meta(prepared.strategy, prepared.config).to(dtype_of(cell)).eval().requires_grad_(False)
+    network = on_meta(prepared.strategy, prepared.config).in_precision(dtype_of(cell))
+    network.eval().requires_grad_(False)
     if prepared.strategy.reads_code_vectors and isinstance(network, Network):
         network.code_vectors = torch.empty(prepared.config.codes, VECTOR_CHANNELS, device=META)
     blocks = _few_blocks(network)

@@ -17,6 +17,11 @@ from strategies.decoding.plan import Plan
 from strategies.decoding.sampling import Sampler
 from strategies.decoding.streams import Streams
 
+OWN_LAW = (
+    "tokens are drawn from distributions of the method's own, so what differs from one at a time is more "
+    "than the grouping"
+)
+
 
 class Undefined(ValueError):
     """There is no one-at-a-time distribution to compare with; the text says why."""
@@ -24,7 +29,8 @@ class Undefined(ValueError):
 
 @dataclass
 class Witness:
-    """A sampler that keeps the log-probability, in nats, of every token it answers with.
+    """A sampler that keeps the log-probability, in nats, of every token it answers with; Undefined where a
+    strategy draws from another distribution than that of the logits.
 
     temperature: what the wrapped sampler divides logits by; filters have no place here, for they give tokens
     the probability 0.
@@ -49,10 +55,10 @@ class Witness:
         return self.sampler.probabilities(logits)
 
     def draw_from(self, probs: Tensor, noise: Tensor) -> Tensor:
-        return self.sampler.draw_from(probs, noise)
+        raise Undefined(OWN_LAW)
 
     def race(self, probs: Tensor, positions: Tensor) -> Tensor:
-        return self.sampler.race(probs, positions)
+        raise Undefined(OWN_LAW)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:

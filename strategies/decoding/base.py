@@ -120,6 +120,9 @@ class Strategy(ABC, Generic[N]):
     tests_drafts: ClassVar[bool] = False
     """Accepts drafts by ``Accept``, so that the loop counts them, and that on random weights a declared share
     (a cell's ``acceptance``) can stand in for what trained ones would accept. Check: ``tests_its_drafts``."""
+    vain_steps: ClassVar[int] = 0
+    """Most steps that a decode which ``decides_steps`` may take after its last image is complete. Check:
+    ``used_through_the_loop_only``."""
     timed_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Options that may be "auto", and the values of which whoever runs the method takes the fastest."""
     reads_code_vectors: ClassVar[bool] = False
@@ -284,11 +287,16 @@ class Strategy(ABC, Generic[N]):
         known = np.zeros(0, dtype=np.int64) if known is None else np.asarray(known, dtype=np.int64)
         if len(known) and not self.any_order:
             raise UserError(f"strategy '{self.name}' has a fixed order and takes no given tokens")
+        places = grid[0] * grid[1]
+        if len(np.unique(known)) < len(known) or not ((known >= 0) & (known < places)).all():
+            raise UserError(
+                f"known positions {known.tolist()}: expected different ones from 0 to {places - 1}"
+            )
         if self.decides_steps:
             if steps is not None or sizes is not None:
                 raise UserError(f"steps = {steps}: strategy '{self.name}' decides its steps while decoding")
             return self.bounded(grid)
-        unknown = grid[0] * grid[1] - len(known)
+        unknown = places - len(known)
         if sizes is None:
             self.check_steps(grid, steps, len(known))
             steps = self.allowed_steps(grid, len(known))[-1] if steps is None else steps

@@ -71,8 +71,8 @@ class Decoded:
     """tokens: int64 [B, N] by position of the canvas. counts: by role of the network, counted by hooks.
 
     steps_of_image: int64 [B], the step after which an image was complete. drafts: where they were asked for.
-    drafted, kept: int64 [B], an image's places that were drawn without being written, and those of them that
-    a commit wrote; 0 where every draw is written. tested, accepted: int64 [B, N], how often a draft of each
+    drafted, kept: int64 [B], an image's draws by ``Draft``, which writes nothing, and those of them that a
+    commit wrote; 0 where a strategy only asks. tested, accepted: int64 [B, N], how often a draft of each
     position was tested, and stood the test; None where drafts are not tested.
     """
 
@@ -155,9 +155,11 @@ class Loop:
         self.drafts: list[Drafted] = []
         self.step, self.drawn_after = -1, -1
 
-    def on(self, rows: Rows, own: Tensor) -> Loop:
-        """The same decode of other images, not begun: their rows, and the numbers [B, N] of their places."""
+    def on(self, rows: Rows, own: Tensor, weights: list[Tensor]) -> Loop:
+        """The same decode of other images, not begun: their rows, the numbers [B, N] of their places, and the
+        weights of guidance, which are no other but may lie elsewhere."""
         other = copy(self)
+        other.weights = weights
         other.rows, other.observe = rows, None
         other.order = rows.order[: self.batch].expand(self.batch, -1)
         other.numbers = self.numbers.on(own, other.order)
@@ -201,7 +203,7 @@ class Loop:
         if self.meter.forwards != self.drawn_after:
             self.step, self.drawn_after = self.step + 1, self.meter.forwards
         at, law = draft.at, None
-        weights = self._weights_for(at, draft.clock) if self.weights else []
+        weights = self._weights_for(at, draft.clock, draft.count) if self.weights else []
         if draft.noise != "gumbel" and draft.law is None:
             tokens, logits, soundness = self.drawing(
                 draft.logits, weights, self._numbers(draft), self.sampler
@@ -209,7 +211,7 @@ class Loop:
         else:
             logits = combine(draft.logits.float(), weights) if weights else draft.logits.float()
             law = self.sampler.probabilities(logits) if draft.law is None else draft.law(logits, self.sampler)
-            tokens, soundness = self._draw_from(law, draft), logits.sum(dim=-1)
+            tokens, soundness = self._draw_from(law, draft), law.sum(dim=-1)
         if isinstance(at, Tensor):
             soundness = soundness.masked_fill(at < 0, 0.0)
         self.soundness += soundness.sum()
@@ -251,9 +253,9 @@ class Loop:
         outside = columns == self.plan.places
         return self.order.gather(1, columns.masked_fill(outside, 0)).masked_fill(outside, -1)
 
-    def _weights_for(self, at: Places, clock: float | None) -> list[Tensor]:
+    def _weights_for(self, at: Places, clock: float | None, count: int) -> list[Tensor]:
         if clock is not None:
-            return self._weights(np.array([clock]), np.array([0]))
+            return self._weights(np.array([clock]), np.array([count]))
         if isinstance(at, slice):
             return [weight[at] for weight in self.weights]
         return [weight[at.clamp(min=0)] for weight in self.weights]  # [B, n, 1]
@@ -296,7 +298,7 @@ class Loop:
     def finish(self, strategy: Strategy) -> Decoded:
         """What the decode gave; NotFinite, or OffPlan where the canvas is not as promised."""
         if not self.soundness.isfinite():
-            raise NotFinite("the guided logits are not finite")
+            raise NotFinite("the guided logits, or what is drawn from instead, are not finite")
         if not self.tokens.is_meta:  # there nothing is drawn
             self.numbers.require_enough()
         if self.groups is not None:

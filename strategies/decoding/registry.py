@@ -184,11 +184,6 @@ def families() -> dict[str, Published]:
     return families
 
 
-def published_of(name: str) -> Published | None:
-    """Naming of the published files of strategy ``name``, if there are any."""
-    return next((found for found in families().values() if found.strategy == name), None)
-
-
 def _foreign() -> Iterator[tuple[str, type[Strategy]]]:
     """The strategies that aren't ours, without those that can't be imported."""
     for name in names():

@@ -39,14 +39,16 @@ class Ask:
 class Draft:
     """Guide, filter, draw; commits nothing; answered by ``Drawn``.
 
-    clock: the progress (0..1) that guidance reads, where the places don't fix it. law: guided logits and
-    sampler -> distribution [B, n, V], where the method draws from another one than the sampler's own.
+    clock: the progress (0..1) that guidance reads, where the places don't fix it; count: what its interval
+    reads then. law: guided logits and sampler -> distribution [B, n, V], where the method draws from another
+    one than the sampler's own.
     """
 
     logits: Tensor
     at: Places
     noise: Noise = "fresh"
     clock: float | None = None
+    count: int = 0
     law: "Callable[[Tensor, Sampler], Tensor] | None" = None
 
 

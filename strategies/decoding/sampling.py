@@ -25,7 +25,7 @@ class Sampler(Protocol):
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens int64 [B, n] from logits [B, n, V] and noise [B, n], and what tells their soundness:
-        float32 [B, n], not finite where a logit is NaN or infinite.
+        float32 [B, n], not finite where a logit is NaN or positive infinity; a negative one has no chance.
         """
         ...
 

@@ -65,6 +65,10 @@ class Speculative(TrainingFree[Any]):
     """Steps for each time that the host asks the device how far the images are. In between it only knows
     bounds: the last windows may be longer than need be, and up to so many steps less one be in vain."""
 
+    @property
+    def vain_steps(self) -> int:  # type: ignore[override]
+        return self.read_every - 1
+
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.window < 1:
             raise UserError(f"window = {self.window}: expected at least 1")

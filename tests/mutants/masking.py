@@ -65,6 +65,18 @@ class RedrawsWhatIsGiven(MaskGIT):
         return super().decode(network, unaware, replace(rows, known=None))
 
 
+class ShutsItsEyesToWhatIsGiven(MaskGIT):
+    any_order: ClassVar[bool] = True
+
+    def decode(self, network, plan, rows):
+        return super().decode(network, plan, replace(rows, known=None))
+
+
+class ClaimsToBeLosslessOutsideABatch(MaskGIT):
+    lossless: ClassVar[bool] = True
+    batch_exact: ClassVar[bool] = False
+
+
 class ScoresTheMask(MaskedNetwork):
     """As published: the mask is a class of the head."""
 
@@ -163,6 +175,18 @@ MUTANTS = [
         RedrawsWhatIsGiven(),
         ("given_tokens",),
         "written 2 times",
+    ),
+    Mutant(
+        "shows the network nothing of what is given",
+        ShutsItsEyesToWhatIsGiven(),
+        ("given_tokens",),
+        "the same after other given tokens",
+    ),
+    Mutant(
+        "claims to be lossless, but not in a batch",
+        ClaimsToBeLosslessOutsideABatch(),
+        ("lossless",),
+        "chi-square",
     ),
     Mutant(
         "lets a drawn mask out as a token", LetsTheMaskOut(), ("every_position_once",), "tokens outside 0..10"

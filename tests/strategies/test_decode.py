@@ -2,11 +2,13 @@
 
 import ast
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from pardec.errors import NotFinite
 from strategies.arpg import ARPG
 from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
@@ -138,6 +140,23 @@ def test_shared_and_per_image_orders_give_the_same(tiny):
     forced = ForcedSampler(tiny.tokens(3))
     both = [run(tiny, one, labels, forced, Guidance(2.0)).logits for one in (plan, shared)]
     assert float((both[0] - both[1]).abs().max()) < 1e-5
+
+
+class OddLaw(Raster):
+    def decode(self, network, plan, rows):
+        inner, answer = super().decode(network, plan, rows), None
+        while True:
+            try:
+                request = inner.send(answer)
+            except StopIteration:
+                return
+            answer = yield replace(request, law=lambda logits, sampler: logits.softmax(-1) * float("nan"))
+
+
+def test_a_law_that_is_no_number_does_not_pass_as_tokens():
+    case = subject(OddLaw())
+    with pytest.raises(NotFinite, match="what is drawn from instead"):
+        decode(case.network, case.strategy, case.plan(IMAGES), case.labels(IMAGES), sampler())
 
 
 def test_logits_that_are_not_numbers_do_not_pass_as_tokens():

@@ -59,6 +59,13 @@ def test_a_group_is_even():
         GSD(group=5).plan((4, 4), None, Streams(0, (0,)))
 
 
+@pytest.mark.parametrize("option", ["alike", "near"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_draft_belongs_to_its_own_group(option, value):
+    with pytest.raises(UserError, match=f"{option} = {value}: expected a number above 0"):
+        GSD(**{option: value}).plan((4, 4), None, Streams(0, (0,)))
+
+
 def test_without_code_vectors_it_says_so():
     network = Raster().network(CONTROLLED).eval()
     streams = Streams(0, (0,))

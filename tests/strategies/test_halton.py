@@ -1,5 +1,6 @@
 """Halton: order and roll, multipliers by step, the drawn mask, other grids than the recorded."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pardec.errors import UserError
 from strategies.decoding.contract.recording import run, subject
 from strategies.decoding.contract.requirements import close
 from strategies.decoding.mask_schedules import halton_sizes
@@ -59,6 +61,23 @@ def test_multipliers_rise_and_the_first_are_halved():
     strategy = Halton(sharpness=1.0, last_sharpness=2.0, sharpness_power=2.0, halved_steps=1)
     assert strategy.multipliers(3) == pytest.approx([0.5, 2.25, 4.0])
     assert Halton().multipliers(4) == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("sharpness", 0.0),
+        ("sharpness", -1.0),
+        ("last_sharpness", math.nan),
+        ("sharpness_power", -1.0),
+        ("sharpness_power", math.inf),
+        ("halved_steps", -1),
+    ],
+)
+def test_multipliers_that_are_none_are_refused(option, value):
+    with pytest.raises(UserError, match=f"option '{option}' of strategy 'halton' is {value}"):
+        Halton(**{option: value})
+    assert Halton(sharpness=2.0, sharpness_power=0.0).multipliers(2) == [1.0, 1.0]
 
 
 def test_a_multiplier_is_an_inverse_temperature_of_its_step():

@@ -151,6 +151,19 @@ def test_guidance_rises_with_the_steps_whatever_the_sizes():
         close(combined, conditional + 3 * clock * (conditional - plain), 1e-5)
 
 
+def test_a_guidance_interval_counts_the_tokens_before_a_step():
+    tiny = subject(MaskGIT())
+    plan, labels = tiny.plan((0, 1), 5), tiny.labels((0, 1))
+    before = np.cumsum([0, *(plan.sizes or ())])[:-1]
+    guidance = Guidance(4.0, interval=int(before[2]))
+    found = run(tiny, plan, labels, ForcedSampler(tiny.tokens(2)), guidance)
+    guided = []
+    for asked, combined in zip(found.asked, found.combined, strict=True):
+        conditional, _ = asked.chunk(2)
+        guided.append(not torch.equal(combined, conditional))
+    assert guided == [True, True, True, False, False]
+
+
 # What is known ----------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,12 @@ def test_grids_that_do_not_divide_are_refused_in_one_line(side, regions):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("regions", [-4, 0, 1, 3])
+def test_regions_are_a_square(regions):
+    with pytest.raises(UserError, match=f"option 'regions' of strategy 'par' is {regions}"):
+        PAR(regions)
+
+
 def test_a_group_is_the_same_local_place_of_every_region():
     plan = PAR(4).plan((6, 6), None, Streams(0, (0,)))
     rows, columns = np.divmod(plan.order.reshape(-1, 4), 6)

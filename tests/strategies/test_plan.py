@@ -13,8 +13,11 @@ from strategies.arpg import ARPG
 from strategies.decoding.orders import ruled_orders
 from strategies.decoding.plan import Plan, after_step_progress, known_before
 from strategies.decoding.streams import Streams
+from strategies.halton import Halton
 from strategies.lpd import LPD
+from strategies.maskgit import MaskGIT
 from strategies.par import PAR
+from strategies.randar import RandAR
 
 
 @st.composite
@@ -112,6 +115,14 @@ def test_explicit_sizes_and_known_cells(strategy):
     assert everything.steps == 0
     few = strategy.plan((4, 4), 16, streams, known=np.arange(13))
     assert few.sizes == (1, 1, 1), "steps are cut to the unknown places"
+
+
+@pytest.mark.parametrize("known", [[0, 0, 1], [0, 16], [-1, 2]])
+@pytest.mark.parametrize("strategy", [ARPG(), LPD(), RandAR(), MaskGIT(), Halton()])
+def test_known_cells_are_different_ones_of_the_grid(strategy, known):
+    with pytest.raises(UserError, match="expected different ones from 0 to 15") as caught:
+        strategy.plan((4, 4), 4, Streams(0, (0,)), known=np.array(known))
+    assert str(known) in str(caught.value)
 
 
 def test_a_fixed_order_takes_no_known_cells():

@@ -252,6 +252,24 @@ def test_the_published_loop_goes_at_the_pace_of_the_slowest():
     assert set(widths[-4:]) == {1}, "about the last window of places one by one"
 
 
+@pytest.mark.parametrize("schedule", ["linear", "power-cosine"])
+def test_the_published_loop_guides_by_the_last_scale_of_a_schedule(schedule: str):
+    network, method, images = Raster().network(CONTROLLED).eval(), SJD(window=4, loop="published"), (0, 1)
+    randomise(network)
+
+    def tokens(guidance: Guidance | None) -> Tensor:
+        streams, labels = Streams(3, images), torch.zeros(2, dtype=torch.int64)
+        plan = method.plan(CONTROLLED.grid, None, streams)
+        return decode(network, method, plan, labels, StreamSampler(streams), guidance).tokens[:, 1:]
+
+    constant = tokens(Guidance(6.0))
+    # The first place is drawn by itself, by its own scale, so only what it leads to can differ.
+    first = tokens(Guidance(6.0, schedule, start=6.0))  # type: ignore[arg-type]
+    assert not torch.equal(constant, tokens(None))
+    assert schedule != "linear" or torch.equal(first, constant)
+    assert not torch.equal(tokens(Guidance(6.0, schedule)), tokens(None))  # type: ignore[arg-type]
+
+
 def test_published_filters_keep_the_likeliest_and_drop_from_below():
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     law = lambda **filters: published_law(logits, StreamSampler(Streams(0, (0,)), **filters))  # noqa: E731

@@ -10,6 +10,7 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from pardec.errors import UserError
 from strategies.decoding import registry
+from strategies.decoding.contract import check_strategy
 from strategies.decoding.contract.recording import CONTROLLED, randomise, subject
 from strategies.decoding.decode import Decoded, decode, make_rows
 from strategies.decoding.plan import Plan
@@ -19,6 +20,7 @@ from strategies.decoding.speculation import Guess, Speculative, Window, residual
 from strategies.decoding.streams import Streams
 from strategies.raster import Raster
 from strategies.sjd import SJD
+from tests.strategies.dressings import ADALN
 
 CODES = 8
 
@@ -156,6 +158,25 @@ def test_asking_less_often_changes_no_token_and_costs_less_than_so_many_steps(na
         assert torch.equal(seldom.steps_of_image, often.steps_of_image)
         assert 0 <= seldom.steps - often.steps < read_every
         assert seldom.steps <= case.plan(images).most_steps
+
+
+def test_steps_in_vain_are_declared():
+    for read_every in (1, 4):
+        strategy = registry.get("sjd", window=4, read_every=read_every)
+        assert strategy.vain_steps == read_every - 1
+        (outcome,) = check_strategy(strategy, only=("used_through_the_loop_only",)).outcomes
+        assert outcome.status == "pass", outcome.reason
+
+
+def test_rows_past_the_end_of_an_image_find_a_modulation():
+    """RAR's table of steps ends where no image needs one; a fast image of a batch asks beyond it."""
+    config = replace(ADALN, grid=(16, 16))
+    case = subject(registry.get("jacobi", base="rar", window=160), config)
+    images = tuple(range(4))
+    sampler = case.sampler(images, temperature=1e-5)
+    found = decode(case.network, case.strategy, case.plan(images), case.labels(images), sampler)
+    assert found.tokens.shape == (4, 256)
+    assert len(found.steps_of_image.unique()) > 1
 
 
 def test_how_often_to_ask_is_a_number_of_steps():

@@ -33,6 +33,12 @@ def test_a_grid_without_whole_windows_is_refused():
         TokenShuffle().plan((5, 4), None, Streams(0, (0,)))
 
 
+@pytest.mark.parametrize("side", [0, -2])
+def test_a_window_has_a_side(side):
+    with pytest.raises(UserError, match=f"option 'side' of strategy 'token-shuffle' is {side}"):
+        TokenShuffle(side=side)
+
+
 def test_tokens_of_a_window_do_not_see_each_other():
     tiny = subject(TokenShuffle())
     plan, labels, tokens = tiny.plan((0,)), tiny.labels((0,)), tiny.tokens(1)

@@ -55,9 +55,9 @@ def test_which_filter_follows_a_scale(scales, filters):
     assert "".join(str(filter_of(scale, scales, 4)) for scale in range(scales)) == filters
 
 
-@pytest.mark.parametrize("text", ["1 2 3", "4 2 1", "1 two 4", "0 4", "1 1 4", "1,4"])
+@pytest.mark.parametrize("text", ["1 2 3", "4 2 1", "1 two 4", "0 4", "1 1 4", "1,4", "2 4"])
 def test_sides_that_are_none_are_refused(text):
-    with pytest.raises(UserError, match=r"expected ascending sides that end with 4, e.g. '1 2 3 4'"):
+    with pytest.raises(UserError, match=r"expected ascending sides from 1 that end with 4, e.g. '1 2 3 4'"):
         VAR(scales=text).plan((4, 4), None, STREAMS)
 
 
@@ -146,6 +146,36 @@ def test_logits_are_filtered_before_they_are_divided():
     close(found, (kept / 2.0).softmax(dim=-1), 1e-6)
     # Divided first, a third code would stay.
     assert not filter_logits(logits / 2.0, 0, 0.8).isneginf()[0, 0, 2]
+
+
+def test_a_temperature_acts_beside_warmth():
+    logits = torch.tensor([[[2.0, 1.0, 0.5, -1.0]]])
+    found = warmed(2.0)(logits, StreamSampler(STREAMS, temperature=0.5))
+    close(found, (logits / (0.5 * 2.0)).softmax(dim=-1), 1e-6)
+
+
+@pytest.mark.parametrize("warmth", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_warmth_is_above_zero(warmth):
+    with pytest.raises(UserError, match=f"option 'warmth' of strategy 'var' is {warmth}"):
+        VAR(warmth=warmth)
+
+
+@pytest.mark.parametrize(("config", "single"), [(COSINE, True), (CONTROLLED, False)])
+def test_what_follows_the_blocks_of_the_published_network_is_in_single_precision(config, single):
+    """Else logits of few distinct values are ties for top-k."""
+    case = subject(VAR(), replace(config, codes=512))
+    network = case.network.in_precision(torch.bfloat16)
+    seen = []
+    for module in (network.trunk, network.head):
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    decode(network, case.strategy, case.plan((0,)), case.labels((0,)), case.sampler((0,)))
+    trunk, logits = seen[-2:]
+    assert trunk.dtype == network.dtype == torch.bfloat16
+    assert (logits.dtype == torch.float32) is single
+    assert (len(logits[0, -1].unique()) == 512) is single
+    kinds = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    assert (kinds["head.weight"] == torch.float32) is single
+    assert sum(kind == torch.float32 for kind in kinds.values()) == (4 if single else 0), kinds
 
 
 def test_only_the_first_scales_are_warm():

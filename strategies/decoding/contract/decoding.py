@@ -13,6 +13,7 @@ from strategies.decoding.contract.recording import subject as make_subject
 from strategies.decoding.contract.requirements import TOLERANCE, Broken, close, require, require_equal
 from strategies.decoding.guidance import Guidance
 from strategies.decoding.plan import Plan
+from strategies.decoding.requests import Draft
 from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.decoding.trace import Committed, Drafted, places_of, step_of_position
@@ -211,9 +212,9 @@ def _same_written(entry: Committed | Drafted, other: Committed | Drafted | None,
 
 def _scales(event: Event, guidance: Guidance, plan: Plan) -> Tensor:
     """Of guidance for each logit of a draw, [B or 1, n or 1, 1]: by its clock, or by its places."""
-    clock = getattr(event.request, "clock", None)
-    if clock is not None:
-        weights = guidance.weights_at(np.array([clock]), np.array([0]))
+    request = event.request
+    if isinstance(request, Draft) and request.clock is not None:
+        weights = guidance.weights_at(np.array([request.clock]), np.array([request.count]))
         return torch.as_tensor(weights, dtype=torch.float32)[:, None]
     assert event.entry is not None  # it draws
     by_place = torch.as_tensor(guidance.weights(plan), dtype=torch.float32)
@@ -252,6 +253,7 @@ def check_given_tokens(subject: Case) -> None:
         require(stays, "a given position is written")
         require_equal(drawn.decoded.steps, steps, "steps of a decode with given tokens")
         if plan.opened:
+            _require_given_tokens_seen(subject, plan, labels, tokens)
             continue
         ordinary = strategy.arrange(grid, plan.order, (len(known), *(plan.sizes or ())))
         for guidance in (None, subject.guidance(2.0)):
@@ -259,6 +261,17 @@ def check_given_tokens(subject: Case) -> None:
             whole = run(subject, ordinary, labels, ForcedSampler(tokens), guidance)
             what = "logits after given tokens and after the same tokens as a first group"
             close(given.logits, whole.logits[:, len(known) :], what=what)
+
+
+def _require_given_tokens_seen(subject: Case, plan: Plan, labels: Tensor, tokens: Tensor) -> None:
+    """Of a plan without groups, which no ordinary first group stands beside."""
+    others = (tokens + 1) % subject.config.codes
+    first, second = (
+        run(subject, plan, labels, subject.sampler((0, 1)), known=known).asked[0]
+        for known in (tokens, others)
+    )
+    seen = (first != second).flatten(1).any(dim=1).all()
+    require(seen, "the first step's logits are the same after other given tokens")
 
 
 def check_everything_given(subject: Case) -> None:

@@ -90,8 +90,10 @@ def _remedy(subject: Case) -> str:
 
 
 def _require_lossless_branches(subject: Case) -> None:
-    if not subject.strategy.batch_exact:
-        return  # branches are rows of one batch; the sampled check tries what a batch does
+    if not subject.strategy.batch_exact:  # branches are rows of one batch
+        if not subject.strategy.decides_steps:  # else the check of a batch does this
+            _require_lossless_samples(subject)
+        return
     tried: dict[str, float] = {}
     for grid, codes in BRANCHING:
         if not is_plannable(subject, grid):
@@ -156,15 +158,21 @@ def check_lossless_in_a_batch(subject: Case) -> None:
     Guided, by a chi-square test whose threshold a lossless method passes but once in a million. The numbers
     are fixed, so a method that passes does so every time.
     """
+    paces = _require_lossless_samples(subject)
+    require(paces > 1, "all images of the batch end after the same number of steps: nothing is tried")
+
+
+def _require_lossless_samples(subject: Case) -> int:
+    """How many step counts the images took."""
     small = world(subject, first_plannable(subject, SAMPLED_WORLDS))
     batch = SAMPLED if subject.strategy.batch_exact else SMALL_BATCH
     statistic, threshold, paces = sampled(small, SAMPLED, batch)
-    require(paces > 1, "all images of the batch end after the same number of steps: nothing is tried")
     require(
         statistic < threshold,
         f"{SAMPLED} images in batches of {batch}: chi-square {statistic:.0f}, a lossless method stays below "
         f"{threshold:.0f}{_remedy(subject)}",
     )
+    return paces
 
 
 def sampled(small: World, images: int, batch: int, seed: int = 2) -> tuple[float, float, int]:

@@ -304,15 +304,6 @@ class Run:
                 steps = torch.where(now, event.entry.step, steps)
         return kept[:, :places], steps[:, :places]
 
-    def first_drawn(self) -> Tensor:
-        """Step at which a token of each place was first drawn, [B, N]; beyond all steps where none was."""
-        batch, places = self.decoded.tokens.shape
-        steps = torch.full((batch, places + 1), self.decoded.steps)
-        for event in reversed(self.events):
-            if isinstance(event.entry, Drafted):
-                steps.scatter_(1, places_of(event.entry, batch, places), event.entry.step)
-        return steps[:, :places]
-
 
 def run(
     subject: Case,
