@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.subject.subject import Subject, run_batch
+from harness.measure.timed import timed_batches
+from harness.subject.subject import Subject
 from pardec.errors import UserError
 from pardec.files import read_text, write_whole
 
@@ -82,5 +83,5 @@ def decided(subject: Subject, values: dict[str, Any]) -> Subject:
 
 def _seconds(subject: Subject, size: int) -> float:
     """Median of the batches of one candidate."""
-    seconds = [run_batch(subject, range(size)).seconds["total"] for _ in range(1 + BATCHES)]
-    return statistics.median(seconds[1:])
+    run = timed_batches(subject, size)
+    return statistics.median([run() for _ in range(1 + BATCHES)][1:])

@@ -1,10 +1,12 @@
 """What one cell measures: speed, latency and memory around the images that its quality is judged by."""
 
+import dataclasses
 import gc
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from harness.machine.memory import PeakMemory
 from harness.measure.choose import Choice
 from harness.measure.counts import OF_IMAGES, Counts, counters_of
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
+from harness.measure.timed import images_of, timed_batches
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
 from harness.subject import compiled
@@ -34,6 +37,8 @@ from strategies.decoding.meter import by_role
 BATCHES = (1, 16, 64)
 """Batch sizes whose throughput and peak memory a cell measures besides its own; at the first, latency."""
 _IMAGES, _LATENCY, _BY_BATCH = Budget(seconds=2.0), Budget(seconds=0.6), Budget(seconds=0.4, least=3)
+LEAST_OF_IMAGES = 9
+"""Repeats of a decode that decides its steps, each of other images."""
 ONCE = "the images are generated once, and every time is taken once"
 Report = Callable[[float, str], None]
 
@@ -215,28 +220,34 @@ def _measure_batch(
     subject: Subject, size: int, memory: PeakMemory, found: Measurements, report: Report, budgets: Budgets
 ) -> float:
     """Peak memory, speed and, at batch 1, latency of one batch size; seconds per image."""
-
-    def run() -> float:
-        return run_batch(subject, range(size)).seconds["total"]
-
+    if subject.recorded.parts:
+        memory.settle()  # the caches and recordings that smaller batches keep are not this one's
     memory.reset()
     first_s = run_batch(subject, range(size), after_step=memory.release).seconds["total"]
     found.peaks[str(size)], unknown = memory.over_loaded()
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
     if size == subject.prepared.cell.batch:
-        warm = warm_up(run, budgets.warmup_s, first_s)
+        same_batch = partial(_seconds, subject, range(size))
+        warm = warm_up(same_batch, budgets.warmup_s, first_s)
         found.row |= {"warmup_s": warm.seconds, "steady": warm.steady}
         totals = _generate(subject, found, report, budgets.images)
         meter = EnergyMeter.of(subject.device)
-        found.note("energy_per_image_j", meter.per_image_j(run, size), meter.reason)
+        found.note("energy_per_image_j", meter.per_image_j(timed_batches(subject, size), size), meter.reason)
     else:
-        totals = repeat(run, budgets.latency if size == 1 else budgets.by_batch).seconds
+        budget = budgets.latency if size == 1 else budgets.by_batch
+        if subject.prepared.strategy.decides_steps:
+            budget = dataclasses.replace(budget, least=max(budget.least, LEAST_OF_IMAGES))
+        totals = repeat(timed_batches(subject, size), budget).seconds
     if size == 1:
         _note_latency(found, totals)
     middle = statistics.median(totals)
     found.speeds[str(size)] = size / middle
     return middle / size
+
+
+def _seconds(subject: Subject, images: range) -> float:
+    return run_batch(subject, images).seconds["total"]
 
 
 def _note_latency(found: Measurements, totals: list[float]) -> None:
@@ -266,7 +277,8 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
             seconds.append(batch.seconds)
 
     def again() -> float:
-        seconds.append(run_batch(subject, range(cell.batch)).seconds)
+        images = images_of(subject.prepared, cell.batch, len(seconds))
+        seconds.append(run_batch(subject, images).seconds)
         return seconds[-1]["total"]
 
     if found.gallery.store is not None:  # also those of images that another process made

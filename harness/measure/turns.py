@@ -7,13 +7,15 @@ by itself first, and the cells of a group are timed once more together, in ABBA 
 import dataclasses
 import gc
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from harness.cell.cell import Cell
 from harness.measure.choose import Choice
-from harness.measure.repeats import Budget, Run, in_turn
+from harness.measure.repeats import Budget, in_turn
+from harness.measure.timed import timed_batches
 from harness.subject.prepare import Prepared, prepare
-from harness.subject.subject import Subject, load, run_batch
+from harness.subject.subject import Subject, load
 from results.schema import Turns
 
 SECONDS = 4.0
@@ -21,11 +23,20 @@ SECONDS = 4.0
 MOST_ROUNDS = 40
 
 
-def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Turns]:
-    """Cell key -> seconds of its batches beside those of the first cell, in at least this many rounds."""
+def time_in_turn(
+    cells: Sequence[Cell], rounds: int, chosen: Mapping[str, Mapping[str, Any]] = {}
+) -> dict[str, Turns]:
+    """Cell key -> seconds of its batches beside those of the first cell, in at least this many rounds.
+
+    chosen: cell key -> option -> value, of options left to measurement; those of other cells are chosen here.
+    """
+    values = [{cell.batch: dict(chosen[cell.key])} if cell.key in chosen else {} for cell in cells]
     loaded = load_all(map(prepare, cells))
-    subjects = [Choice(one).at(one.prepared.cell.batch) for one in loaded]
-    runs = [timed_batches(subject) for subject in subjects]
+    subjects = [
+        Choice(one, values=known).at(one.prepared.cell.batch)
+        for one, known in zip(loaded, values, strict=True)
+    ]
+    runs = [timed_batches(subject, subject.prepared.cell.batch) for subject in subjects]
     for run in runs:
         run()
     gc.collect()
@@ -35,12 +46,6 @@ def time_in_turn(cells: Sequence[Cell], rounds: int) -> dict[str, Turns]:
         cell.key: Turns(reference=cells[0].key, batch=cell.batch, seconds=own, reference_seconds=seconds[0])
         for cell, own in zip(cells, seconds, strict=True)
     }
-
-
-def timed_batches(subject: Subject) -> Run:
-    """Runs the first batch of a cell's images; returns its seconds."""
-    images = range(subject.prepared.cell.batch)
-    return lambda: run_batch(subject, images).seconds["total"]
 
 
 def load_all(prepared: Iterable[Prepared]) -> Iterator[Subject]:
@@ -56,7 +61,7 @@ def load_all(prepared: Iterable[Prepared]) -> Iterator[Subject]:
 
 
 def _weights(prepared: Prepared) -> str:
-    """Equal for cells whose networks hold the same weights in the same layout."""
+    """Equal for cells whose networks hold the same weights in the same layout, as their tokenizers do."""
     cell = prepared.cell
     packed_for = (cell.batch, cell.steps) if cell.products == "packed" else None
     seed = cell.seed if cell.checkpoint is not None else None
@@ -66,9 +71,13 @@ def _weights(prepared: Prepared) -> str:
         dict(cell.roles),
         cell.checkpoint,
         cell.weights,
+        cell.decoder,
+        cell.tokenizer_checkpoint,
+        cell.tokenizer_weights,
         cell.dtype,
         cell.device,
         cell.zoo,
+        cell.attention,
         cell.compile,
         cell.cuda_graphs,
         cell.one_graph,

@@ -24,7 +24,8 @@ from harness.cell.cell import Cell, normalised
 from harness.machine.environment import environment
 from harness.measure.measure import count_flops
 from harness.measure.repeats import Budget, in_turn
-from harness.measure.turns import load_all, timed_batches
+from harness.measure.timed import timed_batches
+from harness.measure.turns import load_all
 from harness.quality.assess.controlled import Assessor
 from harness.quality.intervals import wilson_interval
 from harness.regress import judge, plants
@@ -229,7 +230,7 @@ def in_fresh_process(cells: Sequence[Cell], share: float, measurements: int) -> 
 def measure_times(cells: Sequence[Cell], share: float, measurements: int) -> list[Turns]:
     """Times of the second cell, slowed by ``share``, beside the first."""
     torch.set_num_threads(cells[0].threads)
-    reference, own = (timed_batches(subject) for subject in load_all(map(prepare, cells)))
+    reference, own = (timed_batches(one, one.prepared.cell.batch) for one in load_all(map(prepare, cells)))
     runs = [reference, plants.slower(own, share) if share else own]
     for run in runs:
         run()

@@ -21,7 +21,8 @@ from pathlib import Path
 from tests.harness.small_catalogue import use_catalogue
 from tests.harness.small_zoo import STRATEGIES
 from harness.cell.cell import Cell, normalised
-from harness.measure.turns import load_all, timed_batches
+from harness.measure.timed import timed_batches
+from harness.measure.turns import load_all
 from harness.subject.pins import finished
 from harness.subject.prepare import prepare
 use_catalogue(Path(sys.argv[1]))
@@ -30,7 +31,7 @@ files = dict(checkpoint="random", tokenizer_checkpoint="random")
 cells = [Cell(name, zoo=sys.argv[2], **own) for name in STRATEGIES]
 cells += [Cell(name, network=f"small-{name}", **own, **files) for name in ("par", "rar")]
 for subject in load_all(prepare(finished(normalised(cell))) for cell in cells):
-    timed_batches(subject)()
+    timed_batches(subject, subject.prepared.cell.batch)()
 """
 PRINT = '\nprint("SLOW", [name for name in {slow} if name in sys.modules])\n'
 

@@ -1,5 +1,6 @@
 """Options left to measurement: the fastest value by batch size, from outside of the strategy."""
 
+import io
 import json
 
 import pytest
@@ -7,13 +8,16 @@ import pytest
 from harness.cell.cell import Cell, normalised
 from harness.images.shards import Shards
 from harness.images.stores import ImageStore
-from harness.measure import choose
+from harness.measure import choose, turns
 from harness.measure import measure as measuring
 from harness.measure.choose import Choice
 from harness.measure.measure import Budgets, measure
 from harness.measure.repeats import Budget
+from harness.subject.pins import finished
 from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, load, run_batch
+from harness.sweep import job
+from harness.sweep.messages import Channel
 from pardec.errors import UserError
 from strategies.decoding import registry
 
@@ -68,6 +72,30 @@ def test_stored_images_keep_their_choice(small_zoo, seconds, tmp_path):
         (tmp_path / choose.CHOSEN).write_text(wrong)
         with pytest.raises(UserError, match="chosen"):
             Choice(subject(small_zoo), tmp_path).at(4)
+
+
+def test_cells_are_timed_in_turn_with_what_was_chosen_for_them(small_zoo, seconds, monkeypatch):
+    """Others, whose rows don't say it, choose anew."""
+    given, other = (subject(small_zoo, seed=seed).prepared.cell for seed in range(2))
+    timed = []
+    monkeypatch.setattr(turns, "timed_batches", lambda made, *rest: timed.append(made) or (lambda: 1.0))
+    found = turns.time_in_turn([given, other], 2, {given.key: {"window": 2}})
+    assert list(found) == [given.key, other.key]
+    assert [made.prepared.strategy.window for made in timed] == [2, 8]
+    assert {made.prepared.undecided for made in timed} == {()}
+
+
+def test_what_is_stored_beside_a_row_is_of_what_was_chosen(small_zoo, seconds, monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "BATCHES", (1,))
+    told = []
+    monkeypatch.setattr(job, "store_method", lambda prepared, folder: told.append(prepared.strategy) or {})
+    monkeypatch.setattr(
+        job, "store_prediction", lambda made, *rest: told.append(made.prepared.strategy) or ({}, {})
+    )
+    asked = subject(small_zoo, once=True).prepared.cell
+    found = job.measure_cell(finished(asked), tmp_path, Channel(io.BytesIO()))
+    assert found["chosen_options"] == {"window": {"4": 8}}
+    assert [strategy.window for strategy in told] == [8, 8]
 
 
 def test_what_is_left_open_does_not_run(small_zoo):

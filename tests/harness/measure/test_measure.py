@@ -13,6 +13,7 @@ import torch
 
 from backbones.cache import KVCache
 from backbones.config import NetworkConfig
+from backbones.graphs import Repeats
 from backbones.transformer import Network
 from harness.cell.cell import RANDOM, Cell, normalised
 from harness.machine.clock import Clock
@@ -20,6 +21,7 @@ from harness.measure import measure as measuring
 from harness.measure.measure import Budgets, count_flops, measure
 from harness.measure.repeats import Budget
 from harness.measure.turns import time_in_turn
+from harness.subject.compiled import record_passes
 from harness.subject.prediction import predict
 from harness.subject.prepare import prepare
 from harness.subject.subject import PHASES, Batch, Gallery, Subject, load, run_batch
@@ -257,6 +259,42 @@ def test_random_weights_taken_once_make_no_film(subject, changes, filmed):
     gallery.add(chosen, run_batch(chosen, [0]))
     assert len(gallery.pixels) == 1
     assert (gallery.film is not None) == filmed
+
+
+@dataclasses.dataclass
+class KeptCaches:
+    """Stands in for ``PeakMemory`` where nothing is freed: the bytes of a network's kept caches."""
+
+    network: Network
+    loaded: int = 0
+
+    @property
+    def held(self) -> int:
+        return sum(cache.nbytes for cache in (self.network._kept or {}).values())
+
+    def settle(self) -> None:
+        self.loaded = self.held
+
+    def reset(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def over_loaded(self) -> tuple[int, None]:
+        return self.held - self.loaded, None
+
+
+def test_caches_that_smaller_batches_keep_are_not_counted(subject, monkeypatch):
+    chosen = subject("lpd", images=4)
+    prepared = dataclasses.replace(
+        chosen.prepared, cell=dataclasses.replace(chosen.prepared.cell, cuda_graphs=True)
+    )
+    recorded = record_passes(chosen.network, Repeats())
+    chosen = dataclasses.replace(chosen, prepared=prepared, recorded=recorded)
+    monkeypatch.setattr(measuring, "PeakMemory", lambda device: KeptCaches(chosen.network))
+    peaks = measure(chosen, lambda share, what: None, QUICK).row["peak_bytes_by_batch"]
+    assert peaks == {str(size): predict(chosen.prepared, size).cache_bytes for size in (1, 4, 16, 64)}
 
 
 def test_batches_do_not_change_images(subject):

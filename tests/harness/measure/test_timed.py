@@ -1,0 +1,77 @@
+"""Which images are timed: always the same where the plan is known, all in turn where images decide."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell.cell import Cell, normalised
+from harness.measure import measure as measuring
+from harness.measure import timed
+from harness.measure.measure import LEAST_OF_IMAGES, Budgets, measure
+from harness.measure.repeats import Budget
+from harness.measure.timed import images_of, timed_batches
+from harness.measure.turns import load_all
+from harness.subject.prepare import Prepared, prepare
+from harness.subject.subject import Subject, load, run_batch
+
+
+@pytest.fixture
+def prepared(small_zoo) -> Callable[..., Prepared]:
+    def make(strategy: str, **changes) -> Prepared:
+        cell = Cell(strategy, zoo=str(small_zoo), threads=1, batch=4, images=10)
+        return prepare(normalised(dataclasses.replace(cell, **changes)))
+
+    return make
+
+
+def test_a_known_plan_is_timed_on_the_first_images(prepared):
+    assert {images_of(prepared("raster"), 4, repeat) for repeat in range(5)} == {range(4)}
+
+
+def test_a_decode_that_decides_its_steps_goes_round_the_images_of_its_cell(prepared):
+    sjd = prepared("sjd", options={"window": 4})
+    assert [images_of(sjd, 4, repeat) for repeat in range(4)] == [
+        range(4),
+        range(4, 8),
+        range(4),
+        range(4, 8),
+    ]
+    assert [images_of(sjd, 1, repeat)[0] for repeat in range(12)] == [*range(10), 0, 1]
+    assert images_of(sjd, 16, 3) == range(16), "more than the cell has"
+
+
+def test_every_repeat_is_another_batch(prepared, monkeypatch):
+    seen = []
+
+    def heard(subject: Subject, images, **named):
+        seen.append(tuple(images))
+        return run_batch(subject, images, **named)
+
+    subject = load(prepared("sjd", options={"window": 4}))
+    monkeypatch.setattr(timed, "run_batch", heard)
+    run = timed_batches(subject, 4)
+    assert [run() > 0 for _ in range(3)] == [True] * 3
+    assert seen == [(0, 1, 2, 3), (4, 5, 6, 7), (0, 1, 2, 3)]
+
+
+def test_latency_is_of_several_images(prepared, monkeypatch):
+    monkeypatch.setattr(measuring, "BATCHES", (1,))
+    once = Budget(seconds=0, least=1)
+    budgets = Budgets(warmup_s=0, images=once, latency=once, by_batch=once)
+    rows = {
+        name: measure(load(prepared(name, **options)), lambda share, doing: None, budgets).row
+        for name, options in (("raster", {}), ("sjd", {"options": {"window": 4}}))
+    }
+    assert len(rows["raster"]["latency_samples_s"]) == 1
+    assert len(rows["sjd"]["latency_samples_s"]) == LEAST_OF_IMAGES
+
+
+def test_cells_in_turn_share_a_network_and_keep_their_tokenizers():
+    cells = [
+        normalised(Cell("raster", threads=1, batch=4, decoder=name)) for name in ("own", "own", "robust")
+    ]
+    own, again, robust = load_all(map(prepare, cells))
+    assert own.network is again.network
+    assert own.tokenizer is again.tokenizer
+    assert robust.tokenizer is not own.tokenizer
