@@ -64,6 +64,7 @@ class View:
         contradicts itself."""
         if unit is not None:
             return self.fixed(x, slots, unit).placed(x, slots)
+        self._check()
         rows = x.shape[1]
         if not isinstance(self.start, int) or self.slots is not None:
             at, seen = self._at_own_pace(rows, slots)
@@ -81,11 +82,19 @@ class View:
             seen = seen.new_zeros(seen.shape, dtype=x.dtype).masked_fill_(~seen, float("-inf"))
         return View(0 if at is not None else self.start, mask=seen, slots=at, reach=self.reach)
 
+    def _check(self) -> None:
+        """ValueError where several fields say what rows see, of which but one would be heard."""
+        own_pace = self.slots is not None or isinstance(self.start, Tensor)
+        if own_pace and (self.causal or (self.runs is not None and self.slots is not None)):
+            raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
+        said = {"causal": self.causal, "runs": self.runs is not None, "a mask": self.mask is not None}
+        if sum(said.values()) > 1:
+            named = " and ".join(name for name, one in said.items() if one)
+            raise ValueError(f"a view takes one of causal, runs and a mask, not {named}")
+
     def _at_own_pace(self, rows: int, slots: int) -> tuple[Tensor, Tensor]:
         """Slots [R, n] and the mask."""
         at, start = self.slots, self.start
-        if self.causal or (self.runs is not None and (at is not None or self.mask is not None)):
-            raise ValueError("a view with slots of its own for each image takes a mask, not runs or causal")
         if isinstance(start, Tensor):
             if at is not None:
                 raise ValueError("a view takes either start [R] or slots [R, n]")
@@ -109,6 +118,7 @@ class View:
 
         IndexError for a slot that is not there.
         """
+        self._check()
         rows, start, runs, filled = x.shape[1], self.start, self.runs, self.reach or slots
         if isinstance(start, int) and self.slots is None:
             filled = start + rows

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbones.state_dicts import NoChoice, choose
+from backbones.state_dicts import BARE, NoChoice, choose
 from pardec.errors import visible
 from pardec.file_forms import Form, form_of, mistaken, read_head, unopenable
 
@@ -131,7 +131,7 @@ class Checkpoint:
     @property
     def taken(self) -> str | None:
         """The name of these weights among those in the file; None where they are all that it holds."""
-        return ".".join(self.wrapper) or ("the file itself" if self.others else None)
+        return ".".join(self.wrapper) or (BARE if self.others else None)
 
     @property
     def choice(self) -> str | None:
@@ -141,7 +141,8 @@ class Checkpoint:
         states = {True: "the same", False: "other values", None: "values not compared"}
         named = ", ".join(f"'{name}' ({states[same]})" for name, same in self.others.items())
         example = next((name for name, same in self.others.items() if same is not True), None)
-        hint = f"; --weights {example} chooses" if example else ""
+        how = "leave --weights out to take it" if example == BARE else f"--weights {example} chooses"
+        hint = f"; {how}" if example else ""
         return f"'{self.taken}' of '{self.taken}', {named}{hint}"
 
 

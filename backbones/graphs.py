@@ -37,14 +37,19 @@ class Recorder(Protocol):
 
 
 class CUDAGraphs:
-    """Recorder of CUDA devices. All graphs share one pool of memory: what a pass leaves behind is copied out
-    before the next is replayed."""
+    """Recorder of a CUDA device, by default the current one. All graphs share one pool of memory: what a pass
+    leaves behind is copied out before the next is replayed."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
         self.pool = torch.cuda.graph_pool_handle()
         self.nbytes = 0
 
     def record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
+        with torch.cuda.device(self.device):  # streams and captures are the current device's
+            return self._record(run)
+
+    def _record(self, run: Run) -> tuple[Callable[[], None], Outputs]:
         # Libraries choose kernels and allocate workspaces in their first calls, which can't be recorded.
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(current)

@@ -26,6 +26,8 @@ _WITHIN = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrap
 _COUNTERS = ("n_averaged", "initted", "step")
 """What they count, one number each."""
 _AVERAGE = re.compile(r"(?:\w+_)?(?:ema|averaged|shadow)(?:_\w+)?")
+BARE = "the file itself"
+"""What a state dict is called that stands under no key; it is taken unasked."""
 _DEEPEST = 5
 _ALIKE = 0.5
 """Share of the tensors that two states of one network have in common at least."""
@@ -75,7 +77,7 @@ def choose(content: object, wanted: str | None = None, with_values: bool = True)
 
 
 def _name(path: Path) -> str:
-    return ".".join(path) or "the file itself"
+    return ".".join(path) or BARE
 
 
 def _states(content: object, path: Path = ()) -> Iterator[tuple[Path, State]]:
@@ -129,6 +131,9 @@ def _first(content: object, found: Mapping[Path, State], path: Path = ()) -> Pat
 
 
 def _named(wanted: str, found: Mapping[Path, State]) -> Path:
+    whole = [path for path in found if path and _name(path) == wanted]  # keys may have dots of their own
+    if whole:
+        return whole[0]
     asked = tuple(wanted.split("."))
     opening = [path for path in found if path[: len(asked)] == asked]
     fits = opening or [path for path in found if asked in _windows(path, len(asked))]
@@ -138,7 +143,8 @@ def _named(wanted: str, found: Mapping[Path, State]) -> Path:
     names = [_name(path) for path in found if path]
     if not names:
         raise NoChoice(f"no weights '{wanted}': it holds one state dict, bare; leave --weights out")
-    raise NoChoice(f"no weights '{wanted}': {nearest(wanted, names)}")
+    bare = f"; leave --weights out for {BARE}" if () in found else ""
+    raise NoChoice(f"no weights '{wanted}': {nearest(wanted, names)}{bare}")
 
 
 def _windows(path: Path, length: int) -> list[Path]:

@@ -1,7 +1,8 @@
 """Small trained weights: half precision on disk, float32 in memory, named by the hash of their file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,6 @@ class Weights:
     config: dict[str, Any]
     sha256: str
     """Of the whole file."""
-
-
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def save_half(module: nn.Module, path: Path, config: Mapping[str, Any]) -> str:
@@ -62,20 +59,24 @@ def load_half(path: Path) -> Weights:
     Raises:
         CheckpointError: the file is missing, truncated, or was written by something else.
     """
-    reason = refusal(path)
-    if reason is not None:
-        raise CheckpointError(f"weights file '{path}': {reason}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
-    if HEADER not in header:
-        raise CheckpointError(f"weights file '{path}' has no '{HEADER}' entry in its header")
+    config = read_header(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     whole = {
         name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
     }
+    return Weights(whole, config, file_sha256(path))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The ``config`` in what ``save_half`` wrote, its tensors unread; errors as ``load_half``."""
+    reason = refusal(path)
+    if reason is not None:
+        raise CheckpointError(f"weights file '{path}': {reason}")
+    with _opened(path) as file:
+        header = file.metadata() or {}
+    if HEADER not in header:
+        raise CheckpointError(f"weights file '{path}' has no '{HEADER}' entry in its header")
     try:
         config = json.loads(header[HEADER])
     except (ValueError, RecursionError) as error:
@@ -84,7 +85,16 @@ def load_half(path: Path) -> Weights:
         ) from None
     if not isinstance(config, dict):
         raise CheckpointError(f"weights file '{path}' has a '{HEADER}' entry that is no JSON object")
-    return Weights(whole, config, file_sha256(path))
+    return config
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"weights file '{path}' is not a whole safetensors file: {error}") from error
 
 
 def load_into(module: nn.Module, weights: Weights, path: Path) -> None:

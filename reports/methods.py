@@ -112,13 +112,27 @@ def _networks(rows: list[Row]) -> str:
 
 
 def _cache(card: Mapping[str, Any], rows: list[Row]) -> str:
-    shape, sized = card.get("cache"), next((row for row in rows if row.cache_bytes), None)
-    parts = []
-    if isinstance(shape, dict) and all(isinstance(shape.get(name), int) for name in ("layers", "slots")):
-        parts.append(f"{shape['layers']} layers of {shape['slots']} slots" if shape["slots"] else "none")
+    sized = next((row for row in rows if row.cache_bytes), None)
+    parts = _cache_shapes(card.get("cache"))
     if sized is not None and sized.cache_bytes is not None:
         parts.append(f"{sized.cache_bytes / 1e6:,.4g} MB at batch {sized.batch}")
     return "; ".join(parts) or "unknown"
+
+
+def _cache_shapes(cache: Any) -> list[str]:
+    """Of each network's cache, the role before it where there are several; of a damaged card none."""
+    found = {"network": cache} if isinstance(cache, dict) and "layers" in cache else cache  # of an older card
+    shapes = found if isinstance(found, dict) else {}
+    if not all(
+        isinstance(shape, dict) and all(isinstance(shape.get(name), int) for name in ("layers", "slots"))
+        for shape in shapes.values()
+    ):
+        return []
+    texts = {
+        str(role)[:_MOST]: f"{shape['layers']} layers of {shape['slots']} slots" if shape["slots"] else "none"
+        for role, shape in shapes.items()
+    }
+    return [text if len(texts) == 1 else f"{role}: {text}" for role, text in texts.items()]
 
 
 def _steps(card: Mapping[str, Any]) -> Iterable[str]:

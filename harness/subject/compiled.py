@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backbones import attention
 from backbones.cache import KVCache
-from backbones.graphs import CUDAGraphs, Recorder, Recordings, part_slots, replay_trunks
+from backbones.graphs import Recorder, Recordings, part_slots, replay_trunks
 from backbones.networks import Networks
 from backbones.taught_attention import attend_taught
 from backbones.transformer import Block, Network, Trunk, View, run_blocks
@@ -168,16 +168,16 @@ def compile_taught(network: Network | Networks) -> bool:
     return True
 
 
-def record_passes(network: Network | Networks, recorder: Recorder | None = None) -> Recorded:
-    """Record every pass of the trunks when it first occurs, by default as CUDA graphs, and every draw."""
-    recorder, reading = recorder or CUDAGraphs(), Reading()
+def record_passes(network: Network | Networks, recorder: Recorder) -> Recorded:
+    """Record every pass of the trunks when it first occurs, and every draw."""
+    reading = Reading()
     trunks, draw = replay_trunks(network, recorder, reading), ReplayedDraw(recorder)
     return Recorded((*(trunk.recordings for trunk in trunks), draw.recordings), draw, reading=reading)
 
 
-def record_decodes(recorder: Recorder | None = None) -> Recorded:
-    """Record every decode of a plan known beforehand as one, by default as a CUDA graph."""
-    replayed = ReplayedDecode(recorder or CUDAGraphs())
+def record_decodes(recorder: Recorder) -> Recorded:
+    """Record every decode of a plan known beforehand as one."""
+    replayed = ReplayedDecode(recorder)
     return Recorded((replayed.recordings,), running=replayed)
 
 

@@ -4,6 +4,7 @@ A mask says which pixels are drawn anew. A code is known only if all pixels of i
 given to the plan and come back as they were.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +114,12 @@ def _drawn_anew(mask: Tensor, pixels: Tensor, where: str) -> Tensor:
 def complete(subject: Subject, edit: Edit, images: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Completions for these image indices: pixels uint8 [B, 3, H, W] and tokens [B, N], both on the CPU.
 
-    Raises RuntimeError should a known token not come back unchanged.
+    They are as large as the image of which they keep a part, whatever the cell's ``evaluation_size``. Raises
+    RuntimeError should a known token not come back unchanged.
     """
-    batch = subject.prepared.cell.batch
-    given = edit.given
+    cell = dataclasses.replace(subject.prepared.cell, evaluation_size=None)
+    subject = dataclasses.replace(subject, prepared=dataclasses.replace(subject.prepared, cell=cell))
+    batch, given = cell.batch, edit.given
     done = [
         run_batch(subject, images[start : start + batch], given) for start in range(0, len(images), batch)
     ]

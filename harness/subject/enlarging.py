@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.images.pixels import whole_bytes
+from backbones.tokenizers import Tokenizer
+from harness.images.pixels import images_at_a_time, whole_bytes
 from harness.subject.subject import Subject
 from pardec.errors import UserError
 from strategies.decoding.decode import decode
@@ -38,10 +39,21 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
     """Images of these indices at the network's own resolution and at twice that, uint8 [B, 3, H, W] and
     [B, 3, 2H, 2W] on the CPU; the large one keeps the small one's tokens at its even cells.
     """
-    prepared, network, tokenizer = subject.prepared, subject.network, subject.tokenizer
+    batch, tokenizer = subject.prepared.cell.batch, subject.tokenizer
+    assert tokenizer is not None
+    small, large = [], []
+    for start in range(0, len(images), batch):
+        drawn = _tokens(subject, images[start : start + batch], settings)
+        small.append(_pixels(tokenizer, drawn[0], 1))
+        large.append(_pixels(tokenizer, drawn[1], 2))
+    return torch.cat(small), torch.cat(large)
+
+
+def _tokens(subject: Subject, images: Sequence[int], settings: Extrapolation) -> tuple[Tensor, Tensor]:
+    """Tokens of one batch, [B, N] and [B, 4N]."""
+    prepared, network = subject.prepared, subject.network
     strategy, cell, grid = require_randar(prepared.strategy), prepared.cell, prepared.config.grid
     assert isinstance(network, RandARNetwork)
-    assert tokenizer is not None
     labels, streams = subject.labels(images), prepared.streams(images)
     plan = settings.plan(grid, large_orders(grid, streams))
     first = strategy.arrange(grid, small_orders(grid, plan.order), strategy.sizes(grid, settings.steps))
@@ -53,9 +65,12 @@ def enlarge(subject: Subject, images: Sequence[int], settings: Extrapolation) ->
     sampler = StreamSampler(streams, *filters, stream="twice the side")
     guidance = settings.guidance(plan.given, streams)
     enlarged = network.enlarged(settings.boundary)
-    large = extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens
-    pixels = [
-        whole_bytes(tokenizer.decode(tokens.unflatten(1, shape))).cpu()
-        for tokens, shape in ((small, grid), (large, plan.grid))
-    ]
-    return pixels[0], pixels[1]
+    return small, extrapolate(enlarged, strategy, plan, labels, small, sampler, guidance).tokens
+
+
+def _pixels(tokenizer: Tokenizer, tokens: Tensor, times: int) -> Tensor:
+    """Tokens of a grid of so many ``times`` the tokenizer's sides as images on the CPU, a few at a time."""
+    rows, columns = tokenizer.grid
+    codes = tokens.unflatten(1, (times * rows, times * columns))
+    parts = codes.split(max(1, images_at_a_time(tokenizer) // times**2))
+    return torch.cat([whole_bytes(tokenizer.decode(part)).cpu() for part in parts])

@@ -24,7 +24,7 @@ def method_card(prepared: Prepared) -> dict[str, Any]:
     """The card of the cell's strategy with its options. Step counts as ``steps_on``."""
     strategy = prepared.strategy
     plan = prepared.plan([0])
-    layers, slots = strategy.cache_shape(prepared.config)
+    caches = strategy.cache_shapes(prepared.config)
     return {
         "strategy": strategy.name,
         "title": strategy.title,
@@ -33,7 +33,7 @@ def method_card(prepared: Prepared) -> dict[str, Any]:
         "base": strategy.base,
         "kind": kind_of(strategy, plan),
         "traits": {name: True for name in TRAITS if getattr(strategy, name) is True},
-        "cache": {"layers": layers, "slots": slots},
+        "cache": {role: {"layers": layers, "slots": slots} for role, (layers, slots) in caches.items()},
         "steps": {f"{h}x{w}": steps_on(strategy, (h, w)) for h, w in GRIDS},
         "decides": what_decides(strategy, plan),
         "learning": learning_of(prepared.cell),

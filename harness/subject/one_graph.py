@@ -34,11 +34,13 @@ class ReplayedDecode:
             answer_all(network, strategy, loop)
             return
         fixed, rows = fixed_by(strategy, loop), loop.rows
-        fed = (rows.labels, rows.order, loop.numbers.own, rows.known)
+        # Weights of guidance never change, but a recording keeps none of the tensors that it reads.
+        fed = (rows.labels, rows.order, loop.numbers.own, rows.known, *loop.weights)
 
         def run(fed: Sequence[Tensor | None]) -> Outputs:
-            labels, order, own, *known = (tensor for tensor in fed if tensor is not None)
-            inside = loop.on(Rows(labels, order, known[0] if known else None, rows.branches), own)
+            labels, order, own, *weights = (tensor for tensor in fed if tensor is not None)
+            known = None if rows.known is None else weights.pop(0)
+            inside = loop.on(Rows(labels, order, known, rows.branches), own, weights)
             before = len(inside.meter.calls)
             answer_all(network, strategy, inside)
             if inside.numbers.fresh:

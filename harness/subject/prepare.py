@@ -1,28 +1,23 @@
 """From a cell to what runs: strategy, configuration and guidance, checked before anything is computed."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from backbones.checkpoints import read_checkpoint
 from backbones.config import NetworkConfig
 from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import parameter_count
-from harness.cell.cell import RANDOM, ZOO_PREFIX, Cell
+from harness.cell.cell import RANDOM, Cell
 from harness.machine.cards import card_here
-from harness.weights import zoo
+from harness.subject.sources import Source, source_of, tuned, with_files
 from harness.weights.empty import on_meta
-from harness.weights.fetch import folders, locate
-from pardec.errors import UserError, unknown
-from pardec.file_forms import unopenable
-from results.rules import TUNED, is_number
-from results.settings import SCHEDULES
+from pardec.errors import UserError
+from results.rules import TUNED
 from strategies.decoding import presets, registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.guidance import Guidance
@@ -67,20 +62,6 @@ def load_plugins(paths: Iterable[str]) -> None:
         registry.add_plugin(Path(path))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a cell's network comes from."""
-
-    network: str
-    strategy: Strategy
-    config: NetworkConfig
-    parameters: int
-    """As its card or its publication says."""
-    title: str
-    roles: Mapping[str, str] = field(default_factory=dict)
-    """Of several networks: as ``Cell.roles``."""
-
-
 def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     """Everything that can be known of a cell without its weights; UserError for what can't be.
 
@@ -91,24 +72,10 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     if cell.is_published and cell.checkpoint is None:
         cell = with_files(cell)
     if cell.guidance == TUNED:
-        cell = _tuned(cell)
-    if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
-        raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
-    if cell.one_graph and not cell.cuda_graphs:
-        raise UserError("one_graph = true: expected cuda_graphs = true with it")
-    packable = can_pack(torch.device(cell.device), dtype_of(cell))
-    if cell.products == "auto":
-        cell = dataclasses.replace(cell, products="packed" if packable else "plain")
-    if cell.products == "packed" and not packable:
-        raise UserError(
-            f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
-            "bfloat16 on a CPU whose torch has oneDNN"
-        )
-    if cell.attention == "auto":
-        card = card_here(cell.device, cell.threads)
-        cell = dataclasses.replace(cell, attention=card.attention if card else "mask")
-    source = _published(cell) if cell.is_published else _stored(cell)
-    strategy, config = source.strategy, source.config
+        cell = tuned(cell)
+    cell = _on_this_machine(cell)
+    source = source_of(cell)
+    strategy = source.strategy
     if cell.acceptance is not None and not strategy.tests_drafts:
         raise UserError(f"acceptance: strategy '{cell.strategy}' tests no drafts against random numbers")
     if strategy.reads_code_vectors and cell.is_published and cell.tokenizer_checkpoint is None:
@@ -116,23 +83,69 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
             f"strategy '{cell.strategy}' compares the vectors of codes: it needs tokenizer_checkpoint = "
             f"'{RANDOM}' or a path"
         )
-    guidance = None
-    if cell.scale is not None:
-        guidance = Guidance(
-            cell.scale,
-            cell.guidance_schedule,  # type: ignore[arg-type]
-            cell.guidance_power,
-            cell.guidance_interval,
-        )
-        if not config.null_class:
-            raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
     left = tuple(name for name in strategy.timed_options if cell.options.get(name) == registry.AUTO)
-    prepared = Prepared(cell, strategy, config, guidance, left)
+    prepared = Prepared(cell, strategy, source.config, _guidance(cell, source), left)
     if around_given:
         check_takes_given(strategy)
+    plan = _checked_plan(prepared, source, around_given)
+    label = cell.label or default_label(source.title, cell)
+    whole = dataclasses.replace(
+        cell, network=source.network, roles=dict(source.roles), steps=plan.steps, label=label
+    )
+    return dataclasses.replace(prepared, cell=whole)
+
+
+def _on_this_machine(cell: Cell) -> Cell:
+    """The cell with what its device makes of settings left open; UserError for those that it can't have."""
+    if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
+        raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
+    if cell.one_graph and not cell.cuda_graphs:
+        raise UserError("one_graph = true: expected cuda_graphs = true with it")
+    packable = can_pack(torch.device(cell.device), dtype_of(cell))
+    products, attention = cell.products, cell.attention
+    if products == "auto":
+        products = "packed" if packable else "plain"
+    if products == "packed" and not packable:
+        raise UserError(
+            f"products 'packed' with dtype '{cell.dtype}' on device '{cell.device}': expected float32 or "
+            "bfloat16 on a CPU whose torch has oneDNN"
+        )
+    passes_recorded = cell.cuda_graphs and not cell.one_graph
+    if attention == "parts" and passes_recorded:
+        raise UserError(
+            "attention = 'parts' with cuda_graphs = true: expected mask or auto, since recorded passes go "
+            "behind a mask, or one_graph = true with it"
+        )
+    if attention == "auto":
+        card = None if passes_recorded else card_here(cell.device, cell.threads)
+        attention = card.attention if card else "mask"
+    return dataclasses.replace(cell, products=products, attention=attention)
+
+
+def _guidance(cell: Cell, source: Source) -> Guidance | None:
+    """As the cell says; UserError where the network can't be guided."""
+    if cell.scale is None:
+        return None
+    guidance = Guidance(
+        cell.scale,
+        cell.guidance_schedule,  # type: ignore[arg-type]
+        cell.guidance_power,
+        cell.guidance_interval,
+    )
+    if not source.config.null_class:
+        raise UserError(f"network '{source.network}' has no null class, so guidance must be false")
+    return guidance
+
+
+def _checked_plan(prepared: Prepared, source: Source, around_given: bool) -> Plan:
+    """A plan of the cell; UserError where there is none, or where it is none of the network's."""
+    cell, strategy, grid = prepared.cell, prepared.strategy, prepared.config.grid
     try:
         plan = prepared.plan([0], np.zeros(1, dtype=np.int64) if around_given else None)
-        parameters = parameter_count(on_meta(strategy, config))
+        maps = plan.maps
+        if strategy != source.learned:
+            maps = source.learned.plan(grid, None, prepared.streams([0])).maps
+        parameters = parameter_count(on_meta(strategy, prepared.config))
     except ValueError as error:
         raise UserError(f"strategy '{cell.strategy}': {error}") from None
     if cell.one_graph and plan.opened:
@@ -140,16 +153,18 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
             f"one_graph = true: strategy '{cell.strategy}' decides while decoding; without it each of its "
             "passes is recorded"
         )
+    if plan.maps != maps:
+        asked, learned = (" ".join(f"{rows}x{columns}" for rows, columns in one) for one in (plan.maps, maps))
+        raise UserError(
+            f"options {dict(cell.options)} decode maps of {asked}, but '{source.network}' was trained on "
+            f"{learned}"
+        )
     if parameters != source.parameters:
         raise UserError(
             f"options {dict(cell.options)} need a network of {parameters:,} parameters, but "
             f"'{source.network}' has {source.parameters:,}"
         )
-    label = cell.label or default_label(source.title, cell)
-    whole = dataclasses.replace(
-        cell, network=source.network, roles=dict(source.roles), steps=plan.steps, label=label
-    )
-    return dataclasses.replace(prepared, cell=whole)
+    return plan
 
 
 def check_takes_given(strategy: Strategy) -> None:
@@ -161,174 +176,6 @@ def check_takes_given(strategy: Strategy) -> None:
         )
 
 
-def _asked(cell: Cell) -> Strategy:
-    """The cell's strategy on the base that it asks for, its other options aside."""
-    return registry.get(
-        cell.strategy, **{name: cell.options[name] for name in ("base",) if name in cell.options}
-    )
-
-
-def _own_network(cell: Cell) -> str:
-    """The zoo's network of a strategy: of a training-free one, its base's; of several, the last one's."""
-    own = _asked(cell)
-    return ZOO_PREFIX + ([own.base or own.name, *own.roles.values()][-1])
-
-
-def _stored(cell: Cell) -> Source:
-    """A network of the zoo; a training-free strategy takes its base's unless told otherwise."""
-    own = _asked(cell)
-    roles = _role_networks(cell, own)
-    network = [cell.network or _own_network(cell), *roles.values()][-1]
-    cards = {role: _card(cell, own, name) for role, name in (roles or {"network": network}).items()}
-    card = list(cards.values())[-1]
-    if cell.checkpoint not in (None, RANDOM):
-        raise UserError(
-            f"network '{network}' has weights of its own: checkpoint must be absent or '{RANDOM}'"
-        )
-    for key in ("weights", "tokenizer_weights"):
-        if getattr(cell, key) is not None:
-            raise UserError(f"network '{network}' has one state of weights: {key} must be absent")
-    if cell.tokenizer_checkpoint is not None:
-        raise UserError(
-            f"network '{network}' has a tokenizer of its own: tokenizer_checkpoint must be absent, not "
-            f"'{cell.tokenizer_checkpoint}'"
-        )
-    strategy = registry.get(cell.strategy, **{**_known(own, card.options), **cell.options})
-    config = (
-        _joined(card.network, {role: one.network for role, one in cards.items()}) if roles else card.network
-    )
-    parameters = sum(one.content["parameters"] for one in cards.values())
-    return Source(network, strategy, config, parameters, strategy.title, roles)
-
-
-def _role_networks(cell: Cell, own: Strategy) -> dict[str, str]:
-    """The network of every role, as the cell or the strategy says; UserError for a role that it hasn't."""
-    for role in cell.roles:
-        if not own.roles:
-            raise UserError(f"roles: strategy '{own.name}' decodes one network; expected network = ...")
-        if role not in own.roles:
-            raise unknown("role", role, own.roles, f"strategy '{own.name}'")
-    found = {role: ZOO_PREFIX + name for role, name in own.roles.items()} | dict(cell.roles)
-    if found and cell.network not in ("", [*found.values()][-1]):
-        raise UserError(f"network '{cell.network}': strategy '{own.name}' takes roles = ..., one of each")
-    return found
-
-
-def _card(cell: Cell, own: Strategy, network: str) -> zoo.Card:
-    card = zoo.read_card(network, cell.zoo)
-    if card.strategy not in (own.name, own.base):
-        raise UserError(
-            f"network '{network}' was trained for strategy '{card.strategy}', not '{cell.strategy}'"
-        )
-    return card
-
-
-def _joined(last: NetworkConfig, configs: Mapping[str, NetworkConfig]) -> NetworkConfig:
-    """The last network's configuration with those of the others; UserError where they differ in the image."""
-    for role, config in configs.items():
-        for key in ("codes", "classes", "grid", "null_class"):
-            if getattr(config, key) != getattr(last, key):
-                raise UserError(
-                    f"role '{role}' has {key} = {getattr(config, key)}, the last network {getattr(last, key)}"
-                )
-    return dataclasses.replace(last, others=tuple(configs.items())[:-1])
-
-
-def _tuned(cell: Cell) -> Cell:
-    """The cell with the guidance scale and its schedule that the card of its network records, of another seed
-    or an earlier mark that of the first; UserError where there is none, or none of the cell's schedule."""
-    network = cell.network or _own_network(cell)
-    if cell.is_published:
-        raise UserError(f"guidance = '{TUNED}': network '{network}' has no card; expected a number or false")
-    scale, schedule = _recorded_scale(network, cell.zoo)
-    if scale is None and zoo.first_of(network) != network:
-        scale, schedule = _recorded_scale(zoo.first_of(network), cell.zoo)
-    if scale is None:
-        raise UserError(
-            f"guidance = '{TUNED}': the card of network '{network}' records no scale; make it with: "
-            "pardec sweep guidance, pardec tune"
-        )
-    if cell.guidance_schedule not in (Cell.guidance_schedule, schedule):
-        raise UserError(
-            f"guidance = '{TUNED}' with guidance_schedule '{cell.guidance_schedule}': the card of network "
-            f"'{network}' records a scale for '{schedule}'"
-        )
-    return dataclasses.replace(cell, guidance=scale, guidance_schedule=schedule)
-
-
-def _recorded_scale(network: str, folder: str | None) -> tuple[float | None, str]:
-    """Guidance scale and schedule of a card, None where it records none."""
-    try:
-        found = zoo.read_card(network, folder).content["guidance"]
-        scale, schedule = next(
-            (one["guidance"], one["guidance_schedule"])
-            for one in found["grid"]
-            if one["guidance"] == found["chosen"]
-        )
-    except (LookupError, TypeError, StopIteration):
-        return None, ""
-    return (float(scale), schedule) if is_number(scale) and schedule in SCHEDULES else (None, "")
-
-
-def with_files(cell: Cell) -> Cell:
-    """A published network's cell with the files that are found for it, its tokenizer's too.
-
-    Raises UserError where the network's own is not found.
-    """
-    info = presets.preset_info(cell.network)
-    roles = dict(cell.roles)
-    for role, (_, file) in info.parts().items():
-        if role not in roles:
-            roles[role] = str(_located(cell, info, file))
-    own = {"roles": roles} if info.networks else {"checkpoint": roles["network"]}
-    tokenizer = cell.tokenizer_checkpoint
-    if tokenizer is None:
-        speaks = locate(tokenizer_info(info.tokenizer).file, cell.checkpoints)
-        tokenizer = None if speaks is None else str(speaks)
-    return dataclasses.replace(cell, **own, tokenizer_checkpoint=tokenizer)
-
-
-def _located(cell: Cell, info: presets.PresetInfo, file: str | None) -> Path:
-    searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
-    found = None if file is None else locate(file, cell.checkpoints)
-    if found is None:
-        missing = f"no {file} in {searched}; get it with: pardec fetch {info.name}"
-        why = "its authors published no file" if file is None else missing
-        paths = "roles = paths" if info.networks else "a path"
-        raise UserError(f"network '{cell.network}': {why}; or set checkpoint = '{RANDOM}' or {paths}")
-    return found
-
-
-def _published(cell: Cell) -> Source:
-    """A published network, with the authors' file or random weights."""
-    strategy, config, info = presets.preset(cell.network)
-    own = _asked(cell)
-    if info.strategy not in (own.name, own.base):
-        raise UserError(f"network '{cell.network}' is for strategy '{info.strategy}', not '{cell.strategy}'")
-    roles = {} if cell.checkpoint == RANDOM else dict(cell.roles)
-    for role in cell.roles:
-        if role not in info.networks:
-            raise unknown("role", role, info.networks, f"network '{cell.network}'")
-    if info.networks and cell.checkpoint not in (None, RANDOM):
-        raise UserError(f"network '{cell.network}' is several: expected roles = ..., not checkpoint")
-    for path, weights in (
-        (cell.checkpoint, None if roles else cell.weights),
-        *((path, cell.weights) for path in roles.values()),
-        (cell.tokenizer_checkpoint, cell.tokenizer_weights),
-    ):
-        _check_file(path, weights, f"network '{cell.network}'")
-    published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
-    strategy = registry.get(cell.strategy, **{**_known(own, published), **cell.options})
-    title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
-    return Source(cell.network, strategy, config, info.parameters, title, roles)
-
-
-def _known(strategy: Strategy, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a network that the strategy has too."""
-    valid = {field.name for field in dataclasses.fields(strategy)}
-    return {name: value for name, value in options.items() if name in valid}
-
-
 def check_counts(prepared: Prepared) -> None:
     """UserError for a cell whose steps would follow from the content of random weights."""
     cell, strategy = prepared.cell, prepared.strategy
@@ -338,19 +185,6 @@ def check_counts(prepared: Prepared) -> None:
             f"strategy '{strategy.name}' decides its steps by the content, of which random weights tell "
             f"nothing: it needs trained weights{declare if strategy.tests_drafts else ''}"
         )
-
-
-def _check_file(path: str | None, weights: str | None, where: str) -> None:
-    """UserError for a file that can't be opened, or holds other weights than are asked for."""
-    if path in (None, RANDOM):
-        if weights is not None:
-            raise UserError(f"{where}: weights '{weights}' of no file; expected a checkpoint that holds them")
-        return
-    reason = unopenable(Path(str(path)))
-    if reason is not None:
-        raise UserError(f"{where}: '{path}': {reason}")
-    if weights is not None:
-        read_checkpoint(Path(str(path)), with_values=False, weights=weights)
 
 
 def check_tokenizer(cell: Cell) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
+from backbones.graphs import CUDAGraphs
 from backbones.networks import Networks
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
@@ -23,7 +24,7 @@ from harness.images.stores import ImageStore, cut
 from harness.machine.clock import Clock, collector_paused
 from harness.subject.compiled import NOTHING_RECORDED, Recorded, compile_trunks, record_decodes, record_passes
 from harness.subject.prepare import Prepared, dtype_of
-from harness.subject.race import Race
+from harness.subject.race import RACED, Race
 from harness.subject.tokenizers import zoo_tokenizer
 from harness.weights import zoo
 from harness.weights.empty import on_meta
@@ -105,7 +106,8 @@ def load(prepared: Prepared) -> Subject:
         compile_trunks(network)
     recorded = NOTHING_RECORDED
     if cell.cuda_graphs:
-        recorded = record_decodes() if cell.one_graph else record_passes(network)
+        recorder = CUDAGraphs(device)
+        recorded = record_decodes(recorder) if cell.one_graph else record_passes(network, recorder)
     return Subject(prepared, network, tokenizer, device, Clock.of(device), recorded, weights_taken)
 
 
@@ -119,9 +121,11 @@ def _empty_network(prepared: Prepared, device: torch.device) -> Network | Networ
     if any(
         True for one in own for _ in one.buffers()
     ):  # computed at construction, so they can't be left empty
-        network = network_of(prepared.strategy, prepared.config).to(device, dtype_of(prepared.cell))
+        network = (
+            network_of(prepared.strategy, prepared.config).to(device).in_precision(dtype_of(prepared.cell))
+        )
     else:
-        network = with_memory(network.to(dtype_of(prepared.cell)), device)
+        network = with_memory(network.in_precision(dtype_of(prepared.cell)), device)
     return network.eval().requires_grad_(False)
 
 
@@ -273,14 +277,14 @@ class Gallery:
     def batches(self, cell: Cell) -> Iterator[range]:
         """The images of every batch to be made, in order: all, or what a store doesn't have yet.
 
-        The first batch is always among them, since no store has its order and film.
+        The batches of the raced images are always among them, since no store has their orders and film.
         """
         if self.store is None:
             yield from cut(range(cell.images), cell.batch)
             return
-        first = range(min(cell.batch, cell.images))
-        yield first
-        yield from (images for images in self.store.batches() if images != first)
+        first = [images for images in cut(range(cell.images), cell.batch) if images.start < RACED]
+        yield from first
+        yield from (images for images in self.store.batches() if images not in first)
 
     def add(self, subject: Subject, batch: Batch, counters: Mapping[str, np.ndarray] | None = None) -> None:
         """counters: of the batch's images, to stand beside them."""

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def fetch(name: str, first: Path | None = None) -> Path:
     """The checked file of a network or tokenizer, downloaded where it is nowhere yet.
 
     first: folder that is searched first and downloaded into; by default the cache. A download that was cut
-    goes on where it stopped. Raises UserError where it can't be had or is not what it should be.
+    goes on where it stopped, and has the file's name once it is verified. Raises UserError where it can't be
+    had or is not what it should be.
     """
     wanted = published_file(name)
     path = locate(wanted.file, first)
@@ -48,15 +50,18 @@ def _download(wanted: PublishedFile, folder: Path) -> Path:
             f"{wanted.name}: downloads need huggingface_hub (pip install 'pardec[fetch]'); or {by_hand}"
         ) from None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are told line by line
+    path, coming = folder / wanted.file, folder / f".{wanted.name}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = Path(hub.hf_hub_download(wanted.repository, wanted.file, local_dir=folder))
         told = hub.get_hf_file_metadata(hub.hf_hub_url(wanted.repository, wanted.file))
+        coming.mkdir(parents=True, exist_ok=True)
+        come = Path(hub.hf_hub_download(wanted.repository, wanted.file, local_dir=coming))
     # The bases of the hub's error name the error of its transport, which differs from version to version.
     except (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__) as error:
         reason = " ".join(str(error).split()).partition(". ")[0][:160] or type(error).__name__
         raise UserError(f"{wanted.name}: can't be downloaded ({reason}); {by_hand}") from None
-    _verify(path, told, wanted)
+    _verify(come, told, wanted)
+    come.replace(path)
+    shutil.rmtree(coming, ignore_errors=True)
     return path
 
 

@@ -92,13 +92,21 @@ def names(zoo: str | Path | None = None) -> list[str]:
 
 def marks(stem: str, zoo: str | Path | None = None) -> list[str]:
     """The networks of a run's marks that stand in a zoo folder, by rising mark: ``marks/lpd-1x``, ``lpd``."""
-    cards = (folder_of(zoo) / MARKS).glob("*.json")
-    found = [
-        (path, _MARK.fullmatch(path.stem)) for path in cards if path.with_suffix(".safetensors").is_file()
-    ]
-    of_run = [(int(match[2]), f"{MARKS}/{path.stem}") for path, match in found if match and match[1] == stem]
+    of_run = [(mark, f"{MARKS}/{of}-{mark}x") for of, mark in _of_marks(zoo) if of == stem]
     own = read_card(stem, zoo).mark if stem in names(zoo) else None
     return [name for _, name in sorted([*of_run, *([] if own is None else [(own, stem)])])]
+
+
+def with_marks(zoo: str | Path | None = None) -> list[str]:
+    """What the networks in the folder of marks are called: ``lpd`` for ``marks/lpd-1x``."""
+    return sorted({stem for stem, _ in _of_marks(zoo)})
+
+
+def _of_marks(zoo: str | Path | None) -> list[tuple[str, int]]:
+    """Name and mark of each."""
+    cards = (folder_of(zoo) / MARKS).glob("*.json")
+    found = [_MARK.fullmatch(path.stem) for path in cards if path.with_suffix(".safetensors").is_file()]
+    return [(match[1], int(match[2])) for match in found if match]
 
 
 def first_of(network: str) -> str:
@@ -177,13 +185,32 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
 
 
 def shared_file(role: str, zoo: str | Path | None = None) -> Path:
-    """The weights of the tokenizer, the feature network or the judge; UserError where they are missing."""
-    path = folder_of(zoo) / f"{role}.safetensors"
+    """The weights of a tokenizer, the feature network or the judge; UserError where they are missing.
+
+    A folder without any tokenizer holds networks on the codes of the shipped one: what it lacks is shipped.
+    """
+    folder = folder_of(zoo)
+    own = any(_weights_of(name, folder).is_file() for name in (role, "tokenizer", *OTHER_TOKENIZERS))
+    return own_file(role, zoo if own else None)
+
+
+def own_file(role: str, zoo: str | Path | None = None) -> Path:
+    """As ``shared_file``, in the folder itself."""
+    path = _weights_of(role, folder_of(zoo))
     if not path.is_file():
         raise UserError(f"{role}: no file '{path}'; make it with: {_command(role, zoo)}")
     return path
 
 
+def _weights_of(name: str, folder: Path) -> Path:
+    return folder / f"{name}.safetensors"
+
+
 def trunk_hash(config: TrunkConfig) -> str:
     """Names a trunk configuration: 16 hexadecimal digits."""
-    return text_key(json.dumps(asdict(config), sort_keys=True))
+    return hash_of(asdict(config))
+
+
+def hash_of(trunk: Mapping[str, Any]) -> str:
+    """``trunk_hash`` of a configuration as a card holds it: with the settings that there were by then."""
+    return text_key(json.dumps(trunk, sort_keys=True))

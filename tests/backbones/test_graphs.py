@@ -1,13 +1,19 @@
 """Recorded passes, replayed by a stand-in for CUDA graphs that bakes in every address and number as well."""
 
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest.mock import MagicMock
+
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from backbones.attention import View, up_to
 from backbones.cache import KVCache
 from backbones.config import TrunkConfig
-from backbones.graphs import Repeats, part_slots, replay_trunks
+from backbones.graphs import CUDAGraphs, Repeats, part_slots, replay_trunks
 from backbones.transformer import Trunk
 from harness.gpu_check.waits import waits_of
 from harness.subject.compiled import record_passes
@@ -20,21 +26,57 @@ from strategies.decoding.streams import Streams
 from strategies.raster import Raster
 
 
+@dataclass(frozen=True)
+class Outside:
+    """A tensor that a pass reads and did not make, by its address: as for a graph, somebody else keeps it."""
+
+    storage: StorageWeakRef
+    dtype: torch.dtype
+    layout: tuple
+
+    @classmethod
+    def of(cls, tensor):
+        layout = tensor.storage_offset(), tensor.size(), tensor.stride()
+        return cls(StorageWeakRef(tensor.untyped_storage()), tensor.dtype, layout)
+
+    def tensor(self):
+        assert not self.storage.expired(), "a recorded pass reads memory that has been freed"
+        storage = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
+        return torch.empty(0, dtype=self.dtype).set_(storage, *self.layout)
+
+
+def address(tensor):
+    return tensor.untyped_storage()._cdata
+
+
+def of_type(kind, value):
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, kind)]
+
+
 class Log(TorchDispatchMode):
+    """Every kernel with its arguments and results; what is made inside is kept, as by a graph's pool."""
+
     def __init__(self):
         super().__init__()
         self.calls = []
+        self.made = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.calls.append((function, args, kwargs or {}, result))
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if function is torch.ops.aten.lift_fresh.default and not args[0].ndim:
+            self.made[address(args[0])] = args[0]  # a number of the code, which kernels take by value
+        given = {address(tensor) for tensor in of_type(torch.Tensor, (args, kwargs))}
+        for tensor in of_type(torch.Tensor, result):
+            if address(tensor) not in given:
+                self.made[address(tensor)] = tensor
+        self.calls.append((function, *map(self.held, (args, kwargs, result)), given))
         return result
 
-
-def flat(value):
-    if isinstance(value, torch.Tensor):
-        return [value]
-    return [t for part in value for t in flat(part)] if isinstance(value, (list, tuple)) else []
+    def held(self, value):
+        return tree_map_only(
+            torch.Tensor, lambda one: one if address(one) in self.made else Outside.of(one), value
+        )
 
 
 class BakedPasses:
@@ -47,14 +89,16 @@ class BakedPasses:
 
     def record(self, run):
         self.recorded += 1
+        run()  # what is kept for later passes is made here, as in the calls before a capture
         with Log() as log:
             output = run()
 
         def replay():
-            for function, args, kwargs, results in log.calls:
-                inside = {t.untyped_storage().data_ptr() for t in (*flat(args), *flat(list(kwargs.values())))}
-                for old, new in zip(flat(results), flat(function(*args, **kwargs)), strict=True):
-                    if old.untyped_storage().data_ptr() not in inside:
+            for function, args, kwargs, results, given in log.calls:
+                args, kwargs = tree_map_only(Outside, Outside.tensor, (args, kwargs))
+                again = of_type(torch.Tensor, function(*args, **kwargs))
+                for old, new in zip(of_type((torch.Tensor, Outside), results), again, strict=True):
+                    if isinstance(old, torch.Tensor) and address(old) not in given:
                         old.copy_(new)
 
         return replay, output
@@ -233,10 +277,29 @@ def test_a_kept_cache_is_emptied_for_every_decode():
     assert torch.equal(decoded(case, (0, 1), 16, None).tokens, expected)
 
 
+def test_graphs_are_captured_on_the_device_of_the_network(monkeypatch):
+    current, asked = ["cuda:0"], []
+
+    @contextmanager
+    def on(device):
+        current.append(str(device))
+        yield
+        current.pop()
+
+    def ask(result):
+        return lambda *_, **__: asked.append(current[-1]) or result
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", ask((1, 1)))
+    for name in ("Stream", "current_stream", "stream", "synchronize", "empty_cache", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, ask(MagicMock()))
+    CUDAGraphs(torch.device("cuda:1")).record(ask(()))
+    assert set(asked) == {"cuda:1"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_graphs_give_the_same_tokens():
-    from backbones.graphs import CUDAGraphs
-
     case = subject(registry.get("lpd"))
     steps = case.strategy.allowed_steps((4, 4))[-1]
     case.network.to("cuda")

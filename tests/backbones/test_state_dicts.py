@@ -104,6 +104,12 @@ def test_states_of_other_networks_are_no_choice(tmp_path):
         ({"model": TRAINED, "ema": AVERAGE}, "optimizer", "no weights 'optimizer': valid: ema, model"),
         (TRAINED, "ema", "no weights 'ema': it holds one state dict, bare; leave --weights out"),
         ({"ema": AVERAGE}, None, "tensors stand under 'ema': --weights ema takes them"),
+        ({"net.ema": AVERAGE}, None, "tensors stand under 'net.ema': --weights net.ema takes them"),
+        (
+            TRAINED | under("ema.", AVERAGE),
+            "emma",
+            "did you mean 'ema'? valid: ema; leave --weights out for the file itself",
+        ),
         ({"steps": 3}, "ema", "no weights 'ema'"),
     ],
 )
@@ -117,6 +123,22 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path, content, weights, s
 
 def test_one_state_under_another_name_is_taken_when_asked(tmp_path):
     assert same(read_state_dict(stored({"ema": AVERAGE}, tmp_path), "ema"), AVERAGE)
+
+
+def test_a_key_with_dots_is_taken_by_the_name_that_is_advised(tmp_path):
+    path = stored({"net.ema": AVERAGE, "net": {"old": TRAINED}}, tmp_path)
+    assert same(read_state_dict(path, "net.ema"), AVERAGE)
+    assert same(read_state_dict(path, "net.old"), TRAINED)
+
+
+def test_the_bare_state_of_several_is_taken_unasked(tmp_path):
+    path = stored(TRAINED | under("ema.", AVERAGE), tmp_path)
+    assert same(read_state_dict(path), TRAINED)
+    found = read_checkpoint(path, weights="ema")
+    assert same(found.tensors, AVERAGE)
+    assert found.choice == (
+        "'ema' of 'ema', 'the file itself' (other values); leave --weights out to take it"
+    )
 
 
 # Prefixes --------------------------------------------------------------------------------------------------

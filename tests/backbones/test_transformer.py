@@ -209,11 +209,17 @@ def test_slots_up_to_ones_own():
         (View(slots=torch.tensor([[0], [1]]), runs=((1, 1),)), "takes a mask"),
         (View(start=torch.tensor([0, 1]), slots=torch.tensor([[0], [1]])), "either start"),
         (View(slots=torch.tensor([[0], [1]])), "needs a mask"),
+        (View(causal=True, mask=torch.ones(1, 1, dtype=torch.bool)), "not causal and a mask"),
+        (View(runs=((1, 1),), mask=torch.ones(1, 1, dtype=torch.bool)), "not runs and a mask"),
+        (View(causal=True, runs=((1, 1),)), "not causal and runs"),
     ],
 )
-def test_views_that_contradict_themselves(view, text):
+@pytest.mark.parametrize("unit", [None, 3])
+def test_views_that_contradict_themselves(view, text, unit):
+    cache = KVCache(TRUNK, 2, 9, torch.float32, X.device)
+    cache.unit = unit
     with pytest.raises(ValueError, match=text):
-        Trunk(TRUNK)(X, None, view, KVCache(TRUNK, 2, 9, torch.float32, X.device))
+        Trunk(TRUNK)(X, None, view, cache)
 
 
 class ProductShapes(TorchDispatchMode):

@@ -18,7 +18,7 @@ from backbones.tokenizers.published import (
     tokenizer_by_family,
     tokenizer_families,
 )
-from backbones.weights import count_parameters
+from backbones.transformer import parameter_count
 from harness.sweep.process import ROOT
 from strategies.decoding.contract.recording import randomise
 from strategies.decoding.contract.requirements import TOLERANCE
@@ -67,7 +67,7 @@ def test_counted_parameters(name):
     info = tokenizer_info(name)
     with torch.device("meta"):
         tokenizer = build_tokenizer(name, (16, 24))
-    counts = [count_parameters(part) for part in (tokenizer, tokenizer.encoder, tokenizer.decoder)]
+    counts = [parameter_count(part) for part in (tokenizer, tokenizer.encoder, tokenizer.decoder)]
     assert (*counts, len(tokenizer.state_dict())) == COUNTED[name]
     assert info.parameters == counts[0]
     assert (tokenizer.codes, tokenizer.grid) == (info.codes, (16, 24))

@@ -12,6 +12,7 @@ from harness.cell.cell import Cell
 from harness.machine.cards import card_named, write_card
 from harness.machine.environment import cpu_name
 from harness.subject import compiled
+from harness.subject import prepare as preparing
 from harness.subject.prepare import prepare
 from harness.subject.subject import load, run_batch
 from pardec.errors import UserError
@@ -152,6 +153,19 @@ def test_attention_by_parts_is_what_the_device_s_card_says(lpd, tmp_path, monkey
     assert prepare(auto).cell.attention == "parts"
     found = run_batch(load(prepare(auto)), (0, 1)).decoded
     assert torch.equal(found.tokens, run_batch(load(prepare(lpd)), (0, 1)).decoded.tokens)
+
+
+def test_recorded_passes_go_behind_a_mask_and_the_cell_says_so(lpd, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    by_parts = dataclasses.replace(card_named("h200"), attention="parts")
+    monkeypatch.setattr(preparing, "card_here", lambda device, threads: by_parts)
+    on_cuda = dataclasses.replace(lpd, device="cuda", products="plain", attention="auto")
+    assert prepare(on_cuda).cell.attention == "parts"
+    recorded = dataclasses.replace(on_cuda, cuda_graphs=True)
+    assert prepare(recorded).cell.attention == "mask"
+    assert prepare(dataclasses.replace(recorded, one_graph=True)).cell.attention == "parts"
+    with pytest.raises(UserError, match="attention = 'parts' with cuda_graphs = true: expected mask or auto"):
+        prepare(dataclasses.replace(recorded, attention="parts"))
 
 
 def test_switches_that_are_off_leave_earlier_names_as_they_were(lpd):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from harness.cell.cell import Cell, normalised
 from harness.cli import main
+from harness.images import pixels
+from harness.subject import enlarging
 from harness.subject.editing import Edit, complete, demonstrate, make_edit, read_edit, task_masks
 from harness.subject.enlarging import enlarge, settings_of
 from harness.subject.prepare import prepare
@@ -176,6 +178,15 @@ def test_the_draw_of_an_unknown_place_does_not_depend_on_what_is_given(small_zoo
         assert torch.equal(torch.cat(found.noises, dim=1), expected.gather(1, order))
 
 
+def test_a_completion_is_as_large_as_its_image_whatever_it_is_judged_at(small_zoo):
+    found = []
+    for size in (None, 16):
+        one = subject(small_zoo, "arpg", evaluation_size=size)
+        edit = edit_of(one, mask(slice(16, None)))
+        found.append(edit.paste(complete(one, edit, range(2))[0]))
+    assert torch.equal(*found)
+
+
 def test_a_changed_token_is_not_passed_on(small_zoo, monkeypatch):
     one = subject(small_zoo, "arpg")
     edit = edit_of(one, mask(slice(16, None)))
@@ -303,6 +314,33 @@ def test_only_digits_are_demonstrated(small_zoo):
 
 
 # Resolution extrapolation ----------------------------------------------------------------------------------
+
+
+def test_enlarged_images_are_drawn_by_the_cell_s_batches_and_decoded_a_few_at_a_time(small_zoo, monkeypatch):
+    found, drawn, decoded = [], [], []
+
+    def decode(network, strategy, plan, labels, *rest):
+        drawn.append(len(labels))
+        return original(network, strategy, plan, labels, *rest)
+
+    original = enlarging.decode
+    monkeypatch.setattr(enlarging, "decode", decode)
+    for batch, images in ((3, 8), (2, 4)):
+        one = subject(small_zoo, "randar", batch=batch)
+        monkeypatch.setattr(pixels, "PIXELS", images * SIZE**2)
+        monkeypatch.setattr(
+            one.tokenizer,
+            "decode",
+            lambda codes, whole=one.tokenizer.decode: decoded.append(codes.shape) or whole(codes),
+        )
+        found.append(enlarge(one, range(3), settings_of(one, 1.0)))
+    assert drawn == [3, 2, 1]
+    assert [tuple(shape) for shape in decoded] == [
+        *((3, 8, 8), (2, 16, 16), (1, 16, 16)),
+        *((2, 8, 8), (1, 16, 16), (1, 16, 16), (1, 8, 8), (1, 16, 16)),
+    ]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_enlarged_images_stand_beside_those_they_grew_from(small_zoo, tmp_path):

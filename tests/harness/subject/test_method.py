@@ -31,8 +31,18 @@ def test_a_card_says_what_the_method_is(small_zoo, text, kind, base, at_16, deci
     assert found["steps"]["16x16"] == at_16
     assert found["steps"]["24x24"][1] in (147, 224, 576)
     assert found["idea"].startswith(f"{found['title']}: ")
-    assert found["cache"]["layers"] == 2 or found["strategy"] == "arpg"
+    assert found["cache"]["network"]["layers"] == 2 or found["strategy"] == "arpg"
     assert json.loads(json.dumps(found)) == found
+
+
+def test_each_network_of_a_method_has_its_own_cache():
+    prepared = prepare(inline_cell("code", {}))
+    found = method_card(prepared)
+    assert list(found["cache"]) == ["drafter", "refiner"]
+    drafter, refiner = found["cache"].values()
+    assert drafter["slots"] < refiner["slots"]
+    assert drafter["layers"] == prepared.config.of("drafter").trunk.depth
+    assert refiner["layers"] == prepared.config.of("refiner").trunk.depth
 
 
 def test_traits_are_those_that_hold(small_zoo):

@@ -11,7 +11,7 @@ import torch
 from backbones.checkpoints import CheckpointError
 from backbones.config import NetworkConfig
 from backbones.tokenizers import load_tokenizer
-from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleTokenizer
+from backbones.tokenizers.multiscale import SIDES, MultiScaleConfig, MultiScaleTokenizer
 from backbones.weights import save_half
 from harness.cell.cell import Cell, normalised
 from harness.measure import measure
@@ -113,6 +113,27 @@ def test_trained_networks_need_their_own_tokenizer(zoo):
     other = MultiScaleTokenizer(dataclasses.replace(CODES, codes=8))
     with pytest.raises(CheckpointError, match=r"and its tokenizer: 'codebook.weight' is"):
         _lend(other, network, subject.cell)
+
+
+def test_scales_are_those_that_the_network_learned(zoo):
+    assert (
+        run_batch(load(prepare(cell("var", zoo, options={"scales": "1 2 3 4"}))), range(2)).pixels is not None
+    )
+    with pytest.raises(UserError, match=r"maps of .* 4x4, but 'zoo/var' was trained on 1x1 2x2 3x3 4x4"):
+        prepare(cell("var", zoo, options={"scales": "1 2 4"}))
+
+
+def test_scales_are_those_of_the_tokenizer_that_lends(zoo):
+    sides = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+    assert len(sides) == len(SIDES), "so that no parameter is of another shape"
+    network = registry.get("var", scales=" ".join(map(str, sides))).network(
+        NetworkConfig(TRUNK, 64, 10, (16, 16))
+    )
+    tokenizer = MultiScaleTokenizer(MultiScaleConfig(encoder_width=4, decoder_width=4))
+    with pytest.raises(
+        CheckpointError, match=r"and its tokenizer: maps of sides \[1, .* 13, 16\], expected \[1, .* 12, 16\]"
+    ):
+        _lend(tokenizer, network, cell("var", zoo))
 
 
 def test_a_missing_network_says_how_to_train_it(zoo):

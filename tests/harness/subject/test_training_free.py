@@ -129,7 +129,7 @@ def test_its_cost_is_decided_while_decoding(small_zoo, capsys):
     assert "--acceptance 0.7" in told.err
     assert main(["explain", "sjd,window=4", *flags, "--device-card", "h100-sxm", "--acceptance", "0.9"]) == 0
     assert "step         " in capsys.readouterr().out
-    assert main(["explain", "sjd,window=4", *flags, "--acceptance", "1.5"]) == 2
+    assert main(["explain", "sjd,window=4", *flags, "--device-card", "h100-sxm", "--acceptance", "1.5"]) == 2
     assert "--acceptance 1.5: expected 0 to 1" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ import torch
 from harness.cell.cell import RANDOM, Cell
 from harness.cli import main
 from harness.subject.pins import finished
-from harness.subject.prepare import with_files
+from harness.subject.sources import with_files
 from harness.weights import download
 from harness.weights.download import check, fetch
 from harness.weights.fetch import PublishedFile, cache_folder, locate, published_file, published_files
@@ -131,8 +131,36 @@ def test_size_and_hash_are_verified(hub, small, cache, told, text):
         return
     with pytest.raises(UserError, match=text):
         fetch("llamagen-b-256")
-    assert not (cache / FILE).exists()
+    assert locate(FILE) is None
     assert small == []
+    vars(hub.told).update(size=None, etag="of no hash")
+    assert fetch("llamagen-b-256") == cache / FILE
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_a_download_that_was_not_verified_is_verified_next_time(hub, small, cache, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "file_sha256", cut)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("llamagen-b-256")
+    hub.told.etag = "ab" * 32
+    with pytest.raises(UserError, match="expected abababab"):
+        fetch("llamagen-b-256")
+    assert locate(FILE) is None
+    assert small == []
+
+
+def test_what_the_hub_says_of_a_file_comes_first(hub, cache, monkeypatch, capsys):
+    def unreachable(url):
+        raise HubError("no route")
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", unreachable)
+    assert "(no route)" in one_line(capsys, "fetch", "llamagen-b-256")
+    assert hub.asked == []
+    assert locate(FILE) is None
 
 
 def one_line(capsys, *arguments):

@@ -51,13 +51,14 @@ def write_zeros(network: str, path: Path) -> None:
     code = """
 import sys, torch
 from strategies.decoding.presets import preset
-from strategies.decoding.registry import published_of
+from strategies.decoding.registry import families
 from harness.weights.empty import on_meta
 from tests.backbones.published_files import to_published
 from safetensors.torch import save_file
 strategy, config, _ = preset(sys.argv[1])
 network = on_meta(strategy, config).to_empty(device="cpu")
-state = to_published(network, published_of(strategy.name).keys)
+published = next(found for found in families().values() if found.strategy == strategy.name)
+state = to_published(network, published.keys)
 state = {key: torch.zeros(tensor.shape) for key, tensor in state.items()}
 if sys.argv[2].endswith(".safetensors"):
     save_file(state, sys.argv[2])
