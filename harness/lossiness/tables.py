@@ -61,9 +61,16 @@ class ExactLine:
     decides_steps: bool = False
 
     @property
-    def holds(self) -> bool:
-        """Whether what the strategy claims of itself is true here; what claims nothing breaks nothing."""
-        return not self.claims_lossless or all(
+    def holds(self) -> bool | None:
+        """Whether what the strategy claims of itself is true here; what claims nothing breaks nothing.
+
+        None for a claim where there is no figure.
+        """
+        if not self.claims_lossless:
+            return True
+        if self.why is not None:
+            return None
+        return all(
             abs(loss.kl_bits) <= ROUNDING_BITS and loss.total_variation <= ROUNDING for loss in self.losses
         )
 
@@ -73,7 +80,8 @@ class ExactLine:
         height, width = self.world.grid
         head = [f"{height}x{width}, {self.world.codes} codes", self.label, self.order, sizes, guidance]
         if self.why is not None:
-            return [*head, *[DASH] * 6, f"undefined: {self.why}"]
+            untested = "lossless: NOT TESTED, " if self.claims_lossless else ""
+            return [*head, *[DASH] * 6, f"{untested}undefined: {self.why}"]
         claim = DASH
         if self.claims_lossless:
             claim = "lossless: holds" if self.holds else "lossless: BROKEN"
@@ -158,6 +166,13 @@ def exact_lines(
                     for scale in (None, guidance)
                 ]
     return lines
+
+
+def require_figures(lines: Sequence[ExactLine | SampledLine]) -> None:
+    """UserError where every line is undefined: nothing was compared, so nothing holds."""
+    reasons = [line.why for line in lines if isinstance(line, ExactLine) and line.why is not None]
+    if len(reasons) == len(lines):
+        raise UserError(f"none of {len(lines)} lines has a figure; the first: {reasons[0]}")
 
 
 def _deciding(

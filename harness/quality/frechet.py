@@ -6,12 +6,13 @@
 * clean-fid: scipy's ``sqrtm`` of that product. It passes ``disp=False``, which SciPy 1.18 is to drop,
   so SciPy is pinned below it;
 * ours: square roots of the eigenvalues of R S_1 R with R = S_2^(1/2), symmetric, hence real and several times
-  faster, which pays for the twenty evaluations of the jackknife.
+  faster, which pays for the evaluations of the jackknife.
 
 The distance of N images is biased upwards by about c/N (Chong & Forsyth, arXiv 1911.07023), with a c that
 depends on the model: compare at equal N only.
 """
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from harness.quality.errors import Unmeasurable
-from harness.quality.intervals import balanced_groups, leave_one_out
+from harness.quality.intervals import balanced_groups, leave_one_out, left_over
 from harness.quality.sets import ReferenceStats
 
 Array = NDArray[np.float64]
@@ -32,6 +33,13 @@ ROUNDING = 1e-3
 """Of the traces: how far below zero the roots of singular covariances may take a distance."""
 PARTS = (1, 2, 4, 5, 10)
 """Parts into which images are dealt for the sizes of an extrapolation: down to a tenth, as in its paper."""
+FEWEST = 300
+"""Images below which no distance at infinity is read off, however narrow the features are."""
+PER_WIDTH = 10
+"""Images of a part per effective width of the features: with a quarter of them the distance bends off its
+line in 1/N by several times its interval, with half of them by about as much where distances are small."""
+UNEQUAL = 0.05
+"""Share of the images that may be left over when a class is dealt into parts."""
 
 
 def _statistics(features: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
@@ -182,19 +190,42 @@ def distance_at_infinity(
     random subset per size, of images drawn independently. Ours are dealt to classes in turn, and a random
     subset of those has unequal classes where a small set would not: that adds to its distance and, since the
     whole set is free of it, pulls the intercept below the truth. So the images are dealt into 10, 5, 4, 2 and
-    1 parts, each with every class in equal share, and a size has the mean distance of its parts.
+    1 parts, each with every class in equal share, and a size has the mean distance of its parts. Sizes at
+    which classes have no equal share, or which are small for the features (``line_parts``), are left out.
 
     All images count alike at every size, so that, to first order, the intercept moves with an image as the
     distance of the whole set does: their spreads are the same, and so are their jackknife deviations.
 
-    features: float32 [n, D]; strata: int [n], the classes. Unmeasurable below 20 images.
+    features: float32 [n, D]; strata: int [n], the classes. Unmeasurable where ``line_parts`` finds no line.
     """
     labels = np.asarray(strata)
-    n = len(features)
-    if n < 2 * max(PARTS):
-        raise Unmeasurable(f"an extrapolation needs at least {2 * max(PARTS)} images, got {n}")
-    means = [_mean_of_parts(features, reference, labels, parts) for parts in PARTS]
-    return float(np.polyfit([parts / n for parts in PARTS], means, 1)[1])
+    sizes = line_parts(labels, reference.effective_width)
+    means = [_mean_of_parts(features, reference, labels, parts) for parts in sizes]
+    return float(np.polyfit([parts / len(features) for parts in sizes], means, 1)[1])
+
+
+def line_parts(labels: NDArray[np.generic], width: float) -> list[int]:
+    """The numbers of parts whose mean distance lies on a line in 1/N.
+
+    Each part holds ``PER_WIDTH`` times the features' effective ``width``, and every class in equal share.
+
+    labels: [n], the classes. Unmeasurable for fewer than two numbers, or fewer than 300 images.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    n, least = len(labels), PER_WIDTH * width
+    found = [
+        parts
+        for parts in PARTS
+        if n >= parts * least and counts.min() >= parts and left_over(labels, parts) <= UNEQUAL * n
+    ]
+    if n < FEWEST or len(found) < 2:
+        round_of_two = 2 * len(counts)
+        needed = math.ceil(max(n + 1, FEWEST, 2 * least) / round_of_two) * round_of_two
+        raise Unmeasurable(
+            f"an extrapolation takes {needed} images, for {len(counts)} classes in turn and features of "
+            f"effective width {width:.0f}, got {n}"
+        )
+    return found
 
 
 def _mean_of_parts(

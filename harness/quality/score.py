@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from harness.quality import clean, diversity, frechet, kernel, neighbours
 from harness.quality.errors import Unmeasurable
 from harness.quality.intervals import (
-    GROUPS,
     Interval,
     balanced_groups,
     jackknife_interval,
@@ -21,8 +20,6 @@ from harness.quality.sets import Features, ReferenceStats
 Array = NDArray[np.float64]
 Found = tuple[Interval, Array]
 """A metric's interval, and its values with one group of images deleted each [G]."""
-EXTRAPOLATED_FROM = 300
-"""Images below which no distance at infinity is read off: of ten classes, a tenth would hold two each."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,6 @@ def _frechet(
         return _interval(distance(points, reference), without(), n, (0, np.inf))
 
     def at_infinity() -> Found:
-        if n < EXTRAPOLATED_FROM:
-            raise Unmeasurable(f"an extrapolation needs at least {EXTRAPOLATED_FROM} images, got {n}")
         value = frechet.distance_at_infinity(points, reference, labels)
         # Of the distance at N: a group deleted from the parts would leave their classes unequal, which the
         # line turns into a spread several times the true one.
@@ -148,7 +143,7 @@ def _lone_distance(
     """One Fréchet distance with its jackknife interval."""
     asked = np.asarray(labels)
     _check(fake, reference, asked)
-    groups = balanced_groups(asked, GROUPS)
+    groups = balanced_groups(asked)
 
     def found() -> Found:
         value = distance(fake.features, reference)
@@ -207,7 +202,7 @@ def quality(
     stats = reference if isinstance(reference, ReferenceStats) else ReferenceStats.of(reference)
     asked = np.asarray(labels)
     _check(fake, stats, asked)
-    groups = balanced_groups(asked, GROUPS)
+    groups = balanced_groups(asked)
     found = _frechet(fake, stats, asked, groups)
     found["kid"] = _measured(lambda: _kernel(fake, stats, groups), fake.n, stats.name)
     found["is"] = _measured(lambda: _diversity(fake, groups, seed), fake.n, None)

@@ -211,6 +211,18 @@ class ReferenceStats:
         return np.asarray((vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
 
     @cached_property
+    def effective_width(self) -> float:
+        """Independent features of one variance whose Fréchet distance would have the same bias at N images.
+
+        At a distance of zero that bias is about tr sigma (1 + width / 4) / N; D equal variances have width D,
+        and features of small variance count for little.
+        """
+        values = np.linalg.eigvalsh(self.sigma)
+        values = values[values > 0]
+        pairs = np.outer(values, values) / (values[:, None] + values)
+        return float(2 * pairs.sum() / values.sum()) if len(values) else 0.0
+
+    @cached_property
     def kernel_mean(self) -> float:
         """Mean KID kernel over pairs of different reference images."""
         return kernel.mean_of_pairs(self.points)

@@ -45,7 +45,7 @@ from harness.quality import (
 )
 from harness.quality.adm import AdmBatch, statistics_of
 from harness.quality.assess.clean import CleanAssessor, asks_for_clean, why_not_clean, with_clean_scoring
-from harness.quality.assess.controlled import COLOUR, LABELS
+from harness.quality.assess.controlled import COLOUR, LABELS, TOO_FEW
 from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.spatial import WIDTH, split, with_spatial
 from pardec.errors import UserError, visible
@@ -100,7 +100,7 @@ def why_unscored(cell: Cell) -> str | None:
     if cell.inception is None:
         return f"no Inception weights: no file {inception_weights_file()}, and --inception names none"
     if cell.images < 2:
-        return "quality needs at least 2 images"
+        return TOO_FEW
     return None
 
 

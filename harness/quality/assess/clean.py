@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.cell.cell import DOWNLOAD, Cell
 from harness.quality import Extractor, ReferenceStats, clean, extract_parts, protocol
-from harness.quality.assess.controlled import COLOUR, LABELS
+from harness.quality.assess.controlled import COLOUR, LABELS, TOO_FEW
 from harness.quality.assess.kept import kept
 from harness.quality.score import clean_distance, replicates, unmeasured
 from pardec.errors import UserError, visible
@@ -72,7 +72,7 @@ def why_not_clean(cell: Cell) -> str | None:
         file = clean.clean_weights_file()
         return f"no Inception of clean-fid's: no file {file}, and --clean-inception names none"
     if cell.images < 2:
-        return "quality needs at least 2 images"
+        return TOO_FEW
     return None
 
 

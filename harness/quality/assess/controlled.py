@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.cell.cell import Cell
-from harness.images.data import Dataset, load_dataset
+from harness.images.data import Dataset, files_of, load_dataset
 from harness.images.names import is_fashion, metric_name
 from harness.quality import (
     Extractor,
@@ -26,11 +26,14 @@ from harness.quality import (
 from harness.quality.assess.kept import kept, slow_parts, with_slow_parts
 from harness.quality.assess.stored import stored_reference
 from harness.quality.classifiers import FeatureNetwork, load_features, load_judge, predictions
+from harness.quality.sets import array_sha256
 from harness.weights import zoo
+from pardec.errors import UserError
 from pardec.hashing import text_key
 
 COLOUR = "clamp(round(127.5 x + 127.5)) to bytes, x in [-1, 1]"
 LABELS = "class i % C for image i"
+TOO_FEW = "quality needs at least 2 images"
 _KEPT = ("features", "logits", "images_sha256", "n", "kernel_mean", "radii")
 
 
@@ -54,6 +57,8 @@ class Assessor:
     def fields(self, pixels: Tensor, labels: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
         """Quality, its replicates, reference and protocol of a row for uint8 images [n, 3, H, W]; reasons of
         nulls."""
+        if len(pixels) < 2:
+            return {}, {"quality": TOO_FEW}
         features = extract(pixels, self.extractor, device=self.cell.device)
         seen = predictions(self.judge, pixels)
         metrics = quality(features, self.reference, labels.numpy(), seen.numpy())
@@ -67,11 +72,16 @@ class Assessor:
 
 
 def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:
-    """Statistics of the training images: the zoo's, or from the folder's cache or freshly written to it."""
+    """Statistics of the training images: the zoo's, or from the folder's cache or freshly written to it.
+
+    UserError for an ``idx:DIR`` of other training images than those behind the zoo's.
+    """
     named = f"{cell.data}-train"
     if is_fashion(cell.data):
-        shipped = stored_reference(zoo.folder_of(cell.zoo), extractor, "fashion-train")
+        beside = zoo.shared_file("features", cell.zoo).parent
+        shipped = stored_reference(beside, extractor, "fashion-train")
         if shipped is not None:
+            _check_same_images(cell, shipped, folder)
             return shipped
     device = torch.device(cell.device).type
     content = [cell.data, cell.pins.get("data"), extractor.sha256, device]
@@ -92,6 +102,25 @@ def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats
     of_whom = (extractor.name, extractor.sha256, str(stored["images_sha256"]))
     features = Features(stored["features"], stored["logits"], *of_whom)
     return with_slow_parts(ReferenceStats.of(features, named), stored)
+
+
+def _check_same_images(cell: Cell, shipped: ReferenceStats, folder: Path) -> None:
+    """UserError for a folder of data whose training images are not the reference's; they are read once per
+    result folder."""
+    if files_of(cell.data) is None:
+        return
+
+    def make() -> dict[str, NDArray[Any]]:
+        return {"images_sha256": np.array(array_sha256(load_dataset(cell.data, "train").images.numpy()))}
+
+    digest = text_key(json.dumps([cell.data, cell.pins.get("data")]))
+    found = str(kept(folder / f"data-{digest}.npz", ("images_sha256",), make)["images_sha256"])
+    if found != shipped.sha256:
+        raise UserError(
+            f"data '{cell.data}': its training images ({found[:12]}) are not those of the zoo's reference "
+            f"{shipped.name} ({shipped.sha256[:12]}); expected the files of Fashion-MNIST, or other images "
+            "as imagefolder:PATH"
+        )
 
 
 def balanced(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:

@@ -180,6 +180,22 @@ def test_a_false_claim_fails_the_command(monkeypatch, capsys) -> None:
     assert "lossless: BROKEN" in capsys.readouterr().out
 
 
+def test_a_claim_without_a_figure_is_not_tested(capsys) -> None:
+    (line, _) = exact_lines([SQUARE], ["raster"], [], 2.0, 3, 1)
+    assert line.holds is None
+    assert line.cells()[-1].startswith("lossless: NOT TESTED, undefined: steps = 3")
+    # Raster takes four steps here, ARPG two to four: one line of figures is enough.
+    arguments = ["lossiness", "--grid", "2x2", "--steps", "3", "--networks", "1", "--orders", "--strategies"]
+    assert main([*arguments, "raster", "arpg"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("NOT TESTED") == 2
+    assert "holds" not in out
+    assert main([*arguments, "sjd", "raster"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "none of 4 lines has a figure; the first: steps = 3: strategy 'sjd'" in error
+
+
 class Deaf(Raster):
     """Claims to be lossless, and always conditions on code 0."""
 
@@ -309,6 +325,8 @@ def test_single_tokens_lose_nothing_and_groups_do(tiny) -> None:
 def test_what_cannot_be_judged_says_why(tiny) -> None:
     with pytest.raises(Undefined, match="top_k and top_p"):
         estimate(tiny(strategy="arpg", steps=4, top_k=3), 2)
+    with pytest.raises(Undefined, match="distributions of the method's own"):
+        estimate(tiny(strategy="halton", steps=4, options={"last_sharpness": 1.2}), 2)
     with pytest.raises(Undefined, match="whole groups"):
         estimate(tiny(strategy="par"), 2)
 

@@ -196,19 +196,97 @@ def test_extrapolation_removes_most_of_the_bias() -> None:
     extrapolated = [frechet.distance_at_infinity(points, reference, one_class) for points in draws]
     assert plain == pytest.approx((1 + 33 / 4) / 1000, rel=0.1)  # the second-order bias
     assert abs(np.mean(extrapolated)) < 0.3 * plain
-    sizes = [1000 / parts for parts in (1, 2, 4, 5, 10)]
+    with pytest.raises(q.Unmeasurable, match=r"takes 640 images.*width 32, got 638"):
+        frechet.distance_at_infinity(draws[0][:638], reference, one_class[:638])
+
+
+def test_distance_at_infinity_is_the_intercept_of_a_straight_line() -> None:
+    generator = np.random.default_rng(5)
+    reference = q.ReferenceStats("exact", "", None, np.zeros(8), np.eye(8), "standin", "0" * 64)
+    points = generator.normal(size=(1000, 8)).astype(np.float32)
+    numbers = np.array([1, 2, 4, 5, 10])
     means = [
-        np.mean(
-            [frechet.distance(*frechet.moments(draws[0][part::parts]), reference) for part in range(parts)]
-        )
-        for parts in (1, 2, 4, 5, 10)
+        np.mean([frechet.distance(*frechet.moments(points[part::parts]), reference) for part in range(parts)])
+        for parts in numbers
     ]
-    line = np.linalg.lstsq(np.stack([np.ones(5), 1 / np.array(sizes)], axis=1), np.array(means), rcond=None)[
-        0
-    ]
-    assert extrapolated[0] == pytest.approx(line[0], rel=1e-9)
-    with pytest.raises(q.Unmeasurable, match="at least 20 images, got 19"):
-        frechet.distance_at_infinity(draws[0][:19], reference, one_class[:19])
+    line = np.linalg.lstsq(np.stack([np.ones(5), numbers / 1000], axis=1), np.array(means), rcond=None)[0]
+    found = frechet.distance_at_infinity(points, reference, np.zeros(1000))
+    assert found == pytest.approx(line[0], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "width", "parts"),
+    [
+        (300, 10, 9.2, [1, 2]),  # the controlled tier's features
+        (500, 10, 9.2, [1, 2, 4, 5]),
+        (1000, 10, 9.2, [1, 2, 4, 5, 10]),
+        (300, 10, 1, [1, 2, 5, 10]),  # thirty of a class are no four parts
+        (6250, 10, 256, [1, 2]),
+        (2000, 1000, 48, [1, 2]),
+        (5000, 1000, 48, [1, 5]),  # no halves of five
+        (50_000, 1000, 2048, [1, 2]),
+    ],
+)
+def test_sizes_of_the_line_follow_width_and_classes(
+    n: int, classes: int, width: float, parts: list[int]
+) -> None:
+    assert frechet.line_parts(np.arange(n) % classes, width) == parts
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "width", "needed"),
+    [
+        (299, 10, 9.2, 300),
+        (1000, 1, 2048, 40_960),
+        (1280, 10, 256, 5120),
+        (1000, 1000, 48, 2000),
+        (3000, 1000, 48, 4000),  # three of a class
+    ],
+)
+def test_too_few_images_for_a_line_say_how_many_it_takes(
+    n: int, classes: int, width: float, needed: int
+) -> None:
+    with pytest.raises(q.Unmeasurable, match=f"takes {needed} images, .* width {width:.0f}, got {n}"):
+        frechet.line_parts(np.arange(n) % classes, width)
+    assert len(frechet.line_parts(np.arange(needed) % classes, width)) >= 2
+
+
+def test_effective_width_counts_equal_variances_and_hardly_small_ones() -> None:
+    def width(variances: NDArray[Any]) -> float:
+        zero = np.zeros(len(variances))
+        return q.ReferenceStats("", "", None, zero, np.diag(variances), "", "").effective_width
+
+    assert width(np.full(7, 3.0)) == pytest.approx(7)
+    assert width(np.array([1.0, 1.0, 0.0])) == pytest.approx(2)
+    assert width(np.concatenate([np.ones(8), np.full(56, 1e-3)])) == pytest.approx(8, abs=1)
+    assert width(np.zeros(3)) == 0
+
+
+def test_interval_at_infinity_covers_where_features_are_wide() -> None:
+    """Down to a tenth of 1280 images, parts of 128 for a width of 64, the distance is no line in 1/N."""
+    generator = np.random.default_rng(2)
+    reference = q.ReferenceStats("exact", "", None, np.zeros(64), np.eye(64) / 64, "standin", "0" * 64)
+    covered = []
+    for _ in range(30):
+        points = generator.normal(size=(1280, 64)) / np.sqrt(64) + 0.01
+        found = q.quality(of_points(points), reference, np.zeros(1280))["fd_standin_inf@1280"]
+        covered.append(found.low <= 64 * 0.01**2 <= found.high)  # type: ignore[operator]
+    assert np.mean(covered) >= 0.85
+
+
+@pytest.mark.parametrize("n", [128, 300])
+def test_jackknife_of_few_images_a_class_has_the_spread_of_fresh_draws(n: int) -> None:
+    """Classes far apart: twenty groups hold them in unequal shares and claim up to thrice the spread."""
+    generator = np.random.default_rng(8)
+    centres = generator.normal(size=(10, 16)) * 2
+    labels = np.arange(n) % 10
+    sigma = np.cov(centres, rowvar=False, bias=True) + 0.25 * np.eye(16)
+    reference = q.ReferenceStats("exact", "", None, centres.mean(axis=0), sigma, "standin", "0" * 64)
+    groups = balanced_groups(labels)
+    draws = [(centres[labels] + 0.5 * generator.normal(size=(n, 16))).astype(np.float32) for _ in range(60)]
+    values = np.array([frechet.distance_of_images(points, reference) for points in draws])
+    spreads = [jackknife_sd(frechet.jackknife(points, reference, groups)) for points in draws]
+    assert 0.8 < np.mean(spreads) / values.std(ddof=1) < 1.65
 
 
 def test_extrapolated_interval_has_the_width_of_the_spread_over_sets_dealt_to_classes() -> None:

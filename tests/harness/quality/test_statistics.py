@@ -10,9 +10,11 @@ from scipy.stats import binom
 
 from harness.quality.intervals import (
     balanced_groups,
+    group_count,
     jackknife_interval,
     jackknife_sd,
     leave_one_out,
+    left_over,
     median_coverage,
     median_interval,
     wilson_interval,
@@ -107,6 +109,30 @@ def test_groups_hold_every_class_where_labels_repeat_in_order() -> None:
     table = np.zeros((20, 10), dtype=int)
     np.add.at(table, (dealt, labels), 1)
     assert (table == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "groups", "left"),
+    [
+        (100, 10, 10, 0),
+        (128, 10, 12, 8),  # twelve of each class, and one more of eight
+        (300, 10, 15, 0),
+        (500, 10, 10, 0),
+        (1000, 10, 20, 0),
+        (5000, 10, 20, 0),
+        (230, 10, 11, 10),  # 23 of each: two a group but for one
+        (64, 10, 20, 64),  # fewer of a class than ten: in no equal share
+        (50_000, 1000, 10, 0),
+        (5000, 1000, 20, 5000),
+        (500, 1, 20, 0),
+    ],
+)
+def test_groups_are_as_many_as_deal_the_classes_out(n: int, classes: int, groups: int, left: int) -> None:
+    labels = np.arange(n) % classes
+    assert group_count(labels) == groups
+    assert group_count(np.sort(labels)) == groups
+    assert left_over(labels, groups) == left
+    assert balanced_groups(labels).max() + 1 == min(groups, n)
 
 
 @given(st.lists(finite, min_size=2, max_size=40))
