@@ -29,7 +29,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     path = write(options.name, options.folder)
     file = shlex.quote(str(path))
-    print(f"{path}: passes pardec check {file}; then pardec train {options.name} --plugin {file}")
+    print(f"{path}: passes pardec check {file}; then pardec train {options.name} --plugin {file} --out zoo")
     return 0
 
 

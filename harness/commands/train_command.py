@@ -2,14 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands.common import add_plugin_flag
 from harness.commands.train_scale_flags import add_scale_flags
 from pardec.files import spec_of
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "train a strategy's network (or all that is missing) under the common budget"
 RUNS = Path("runs/train")
@@ -22,15 +18,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--again",
         action="store_true",
-        help="begin anew where the zoo holds a mark to go on from; with --all: also what is in the zoo",
+        help="begin anew, and keep the saved run as run-before.pt; with --all: also what is in the zoo",
     )
     command.add_argument("--steps", type=int, help="optimiser steps (default: as the recipe says)")
     command.add_argument("--seed", type=int, help="0, or one more network beside it: zoo/NAME-seed1")
     command.add_argument(
         "--data",
-        default="fashion",
         type=spec_of,
-        help="fashion, idx:DIR or imagefolder:PATH (default: %(default)s); with the first two, "
+        help="fashion, idx:DIR or imagefolder:PATH (default: fashion); with the first two, "
         "networks are trained from mark to mark",
     )
     command.add_argument(
@@ -53,11 +48,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="npz of training codes (default: made); with --trunk: folder of pardec encode",
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="zoo folder (default: ours)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="zoo folder (default: the package's)")
     command.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="states to resume from (default: %(default)s)"
     )
-    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    command.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cuda or cuda:N; networks from mark to mark and the multiscale and robust tokenizers have "
+        "the CPU alone (default: %(default)s)",
+    )
     command.add_argument("--threads", type=int, default=0, help="CPU threads (default: every core)")
     add_plugin_flag(command)
     add_scale_flags(command)

@@ -25,6 +25,7 @@ from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 
 FILES = (*zoo.SHARED, *zoo.OTHER_TOKENIZERS)
+DATA = "fashion"
 
 
 def train(options: argparse.Namespace) -> int:
@@ -33,15 +34,17 @@ def train(options: argparse.Namespace) -> int:
     if options.trunk is not None:
         return run_at_scale(options)
     refuse_scale_flags(options)
+    options.data = options.data or DATA
     targets = _targets(options)
+    _check_device(targets, options)
     for key, least in (("steps", 1), ("threads", 0), ("seed", 0)):
         value = getattr(options, key)
         if value is not None and value < least:
             raise UserError(f"--{key} {value}: expected at least {least}")
     checked("threads", options.threads, "--threads")
-    check_device(options.device, "float32")
     torch.set_num_threads(options.threads or usable_cores())
     folder = zoo.folder_of(options.out)
+    print(f"zoo: {folder}")
     if is_fashion(options.data):
         _train_tier(targets, folder, options)
         return 0
@@ -68,6 +71,7 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
         assert recipe is not None  # by names
         own = _strategy_options(options)
         given = material(options.data, folder, options.runs, speaks, options.size, own)
+        print(f"{speaks}: {zoo.shared_file(speaks, folder)}")
         speakers = [name for name in names if registry.get(name).tokenizer == speaks]
         train_tier(speakers, recipe, given, folder, options.runs, options.most, options.again)
     for target in [target for target in files if target not in tokenizers]:
@@ -92,6 +96,18 @@ def _tier_recipe(options: argparse.Namespace) -> MarkRecipe:
     if options.most is not None and options.most not in recipe.marks:
         raise UserError(f"--most {options.most}: expected one of {', '.join(map(str, recipe.marks))}")
     return recipe
+
+
+def _check_device(targets: list[str], options: argparse.Namespace) -> None:
+    """UserError for a device that isn't there, or that one of the targets can't be trained on."""
+    on_cpu = [
+        target
+        for target in targets
+        if target in zoo.OTHER_TOKENIZERS or (is_fashion(options.data) and target not in FILES)
+    ]
+    if on_cpu and options.device != "cpu":
+        raise UserError(f"--device {options.device}: {on_cpu[0]} is trained on the CPU; expected cpu")
+    check_device(options.device, "float32")
 
 
 def _targets(options: argparse.Namespace) -> list[str]:
@@ -135,4 +151,5 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
         return train_classifier(target, folder, tokenizer=tokenizer, **settings)  # type: ignore[arg-type]
     if options.codes is not None and not options.codes.is_file():
         raise UserError(f"--codes '{options.codes}': no such file")
-    return train_network(target, folder, options.runs, codes=options.codes, size=options.size, **settings)
+    settings |= {"codes": options.codes, "size": options.size, "again": options.again}
+    return train_network(target, folder, options.runs, **settings)

@@ -1,6 +1,7 @@
 """Training at scale as the flags ask for it: one job in each process that torchrun starts, or in one."""
 
 import argparse
+import math
 from typing import Any
 
 import torch
@@ -23,9 +24,8 @@ LEAST = {
     "validate_every": 1,
     "log_every": 1,
     "save_every": 0,
-    "rate": 0,
-    "peak_tflops": 0,
 }
+NOT_AT_SCALE = ("data", "size", "most", "option")
 
 
 def run_at_scale(options: argparse.Namespace) -> int:
@@ -77,12 +77,19 @@ def _checked(options: argparse.Namespace) -> str:
         raise UserError(f"--trunk trains one strategy, named once: {', '.join(registry.names())}")
     if asked[0] not in registry.names():
         raise unknown("strategy", asked[0], registry.names())
+    for key in NOT_AT_SCALE:
+        if getattr(options, key):
+            raise UserError(f"--{key}: --trunk takes none; it trains on --codes, by --steps and --recipe")
     if options.codes is None:
         raise UserError("--trunk needs --codes DIR, made by pardec encode")
     for key, least in LEAST.items():
         value = getattr(options, key)
         if value is not None and not value >= least:
             raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {least}")
+    for key in ("rate", "peak_tflops"):
+        value = getattr(options, key)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{key.replace('_', '-')} {value}: expected a number above 0")
     checked("threads", options.threads, "--threads")
     if options.average is not None and not 0 <= options.average < 1:
         raise UserError(f"--average {options.average}: expected a decay from 0 to below 1")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,13 +36,14 @@ class Bench:
     @classmethod
     def of(cls, device: torch.device, goldens: Path | None) -> "Bench":
         if device.type == "cuda":
-            return cls(device, goldens, CUDAGraphs, "inductor")
+            return cls(device, goldens, partial(CUDAGraphs, device), "inductor")
         return cls(device, goldens)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; ``reason`` says what failed, and may stand empty where all is well."""
+    """What a check found; ``reason`` says what failed or was not there, and may stand empty where all is
+    well."""
 
     passed: bool
     figures: Figures

@@ -108,7 +108,7 @@ def _built(one: Recorded, device: torch.device, dtype: torch.dtype) -> tuple[Str
     if "prefill" in one.sampling:
         options: dict[str, Any] = {"prefill": one.sampling["prefill"]}
         strategy = replace(strategy, **options)
-    return strategy, network.to(device, dtype)
+    return strategy, network.to(device).in_precision(dtype)
 
 
 def _quantiser(one: Recorded) -> MultiScaleQuantiser:
@@ -200,7 +200,10 @@ def relative(found: Tensor, recorded: Tensor) -> float:
 
 
 def replay_on(bench: Bench, dtype: torch.dtype) -> Finding:
-    """All recordings of the families at one precision; the figures are each family's worst."""
+    """All recordings of the families at one precision; the figures are each family's worst.
+
+    What is there is judged, and the reason names the families that are not. NotHere where none is.
+    """
     if bench.goldens is None:
         raise NotHere("no folder of recordings here: name one with --goldens")
     measure, most = (largest, TOLERANCE) if dtype == torch.float32 else (relative, ROUNDED)
@@ -214,7 +217,8 @@ def replay_on(bench: Bench, dtype: torch.dtype) -> Finding:
             worst[one.family] = max(worst.get(one.family, 0.0), difference)
             if not difference <= most:
                 wrong.append(f"{one.name} is off by {difference:.1e}")
-    missing = [family for family in FAMILIES if family not in worst]
-    if missing:
-        raise NotHere(f"'{bench.goldens}' holds no recordings of {', '.join(missing)}")
-    return Finding(not wrong, {"recordings": count, "bound": most, **worst}, "; ".join(wrong))
+    missing = ", ".join(family for family in FAMILIES if family not in worst)
+    if not count:
+        raise NotHere(f"'{bench.goldens}' holds no recordings of {missing}")
+    said = [*wrong, *([f"no recordings of {missing}"] if missing else [])]
+    return Finding(not wrong, {"recordings": count, "bound": most, **worst}, "; ".join(said))

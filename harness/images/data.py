@@ -188,6 +188,16 @@ class Augmentation:
         return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def check_size(dataset: Dataset, size: tuple[int, int], of: str) -> None:
+    """UserError for images that are not of ``size``, height and width in pixels; of: who takes no others."""
+    found = (dataset.images.shape[2], dataset.images.shape[3])
+    if found != size:
+        raise UserError(
+            f"data set '{dataset.name}': images of {found[1]}x{found[0]}, but {of} takes {size[1]}x{size[0]} "
+            "pixels; imagefolder:PATH?size=S crops and resizes all"
+        )
+
+
 def augmentation_of(spec: str) -> Augmentation | None:
     """What training on a data set varies: folders are often small; 60,000 clothes need nothing, and all
     shoes point the same way."""

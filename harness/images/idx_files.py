@@ -84,8 +84,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     except (*UNREADABLE, zlib.error) as error:
         raise UserError(f"'{path}' can't be read: {one_line(error)}") from None
     start = 4 + 4 * dimensions
-    shape = np.frombuffer(raw[4:start], dtype=">u4").astype(np.int64)
-    if raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != start + shape.prod():
+    shape = np.frombuffer(raw[4:start], dtype=">u4").astype(np.int64) if len(raw) >= start else None
+    if shape is None or raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != start + shape.prod():
         raise UserError(f"'{path}' is not an idx file of bytes with {dimensions} dimensions")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 

@@ -123,42 +123,45 @@ class Shards:
 
         Raises UserError where an image is missing.
         """
-        done = 0
-        for images, path in self.files():
-            if images.start > done:
-                break
-            if images.stop <= done:
-                continue
+        for images, path, rows in self._pieces():
             array = read_arrays(path, (name,)).get(name)
             if array is None:
                 raise UserError(f"'{path}' holds no {name}: the run had no tokenizer")
             _check_part(path, name, array, len(images))
-            yield array[done - images.start : self.total - images.start]
-            done = images.stop
-        if done < self.total:
-            torn = [(path, _fault(path, len(images))) for images, path in self._named() if done in images]
-            why = f" ({torn[0][0].name}: {torn[0][1]})" if torn else ""
-            raise UserError(
-                f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
-            )
+            yield array[rows]
 
     def counters(self, required: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """What was counted of the images of each shard, each image once, by name.
 
-        Raises UserError where a shard doesn't hold what is required.
+        Raises UserError where an image is missing, or a shard doesn't hold what is required.
         """
-        done = 0
-        for images, path in self.files():
-            if images.stop <= done:
-                continue
+        for _, path, rows in self._pieces():
             found = read_arrays(path, array_headers(path).keys() - {"tokens", "images"})
             lacking = [name for name in required if name not in found]
             if lacking:
                 raise UserError(
                     f"'{path}' holds no {lacking[0]} of its images: remove it to have them made anew"
                 )
-            yield {name: one[done - images.start : self.total - images.start] for name, one in found.items()}
-            done = images.stop
+            yield {name: one[rows] for name, one in found.items()}
+
+    def _pieces(self) -> Iterator[tuple[range, Path, slice]]:
+        """Images, file and rows of the shards that together hold each of the ``total`` images once, in order.
+
+        Raises UserError at the first image that none of them holds.
+        """
+        done = 0
+        for images, path in self.files():
+            if done >= self.total or images.start > done:
+                break
+            if images.stop > done:
+                yield images, path, slice(done - images.start, self.total - images.start)
+                done = images.stop
+        if done < self.total:
+            torn = [(path, _fault(path, len(images))) for images, path in self._named() if done in images]
+            why = f" ({torn[0][0].name}: {torn[0][1]})" if torn else ""
+            raise UserError(
+                f"'{self.folder}' holds no image {done} of {self.total}{why}: generate again to go on"
+            )
 
     def tokens(self) -> NDArray[np.int32]:
         """Tokens of all images [total, N], raster order."""

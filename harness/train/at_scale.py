@@ -68,7 +68,7 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
     """Train or go on; returns the stored weights, in the first process only.
 
     UserError for a job that can't be: unknown names, codes that don't fit the trunk or each other, a batch
-    that can't be dealt, a state of another recipe, processes that found different states.
+    that can't be dealt, a state of another run, processes that found different states.
     """
     base = recipe_of(job)
     codes = CodeShards.open(job.codes, job.seed, verify=group.is_first)
@@ -78,7 +78,17 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
         check_same_codes(codes, validation)
     strategy, config = network_of(job, codes.info, base)
     recipe = base.recipe(codes.images, job.batch, job.steps, **_changes(job, base, codes))
-    trainer = Trainer(strategy, config, recipe, job.folder, job.device, group, job.accumulation, job.compiled)
+    trainer = Trainer(
+        strategy,
+        config,
+        recipe,
+        job.folder,
+        job.device,
+        group,
+        job.accumulation,
+        job.compiled,
+        made_of={"tokenizer_sha256": codes.info.tokenizer_sha256, "codes_sha256": codes.manifest_sha256},
+    )
     _resume(trainer, group)
     peak = None if job.peak_tflops is None else job.peak_tflops * 1e12
     trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
@@ -175,10 +185,7 @@ def _changes(job: Job, base: RecipePreset, codes: CodeShards) -> dict[str, Any]:
 
 def _resume(trainer: Trainer, group: Group) -> None:
     """Every process takes up the same state, or none does."""
-    try:
-        trainer.resume()
-    except ValueError as error:
-        raise UserError(f"{error}; choose another --runs to begin anew") from None
+    trainer.resume()
     if group.size == 1:
         return
     steps = [torch.zeros(1, dtype=torch.long, device=trainer.device) for _ in range(group.size)]

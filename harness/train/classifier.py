@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones.tokenizers.base import Tokenizer
-from backbones.weights import count_parameters, save_half, write_card
-from harness.images.data import Augmentation, Dataset, load_dataset
+from backbones.transformer import parameter_count
+from backbones.weights import save_half, write_card
+from harness.images.data import Augmentation, Dataset, check_size, load_dataset
 from harness.images.names import is_fashion, metric_name
 from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
@@ -59,6 +60,9 @@ def train_classifier(
 
     Returns:
         The path of the weights.
+
+    Raises:
+        UserError: images of another size than the tokenizer's.
     """
     started = Started.now()
     seed = seed if seed is not None else {"features": 1, "judge": 2}[role]
@@ -66,6 +70,8 @@ def train_classifier(
     augmentation = Augmentation() if is_fashion(data) else STRONG
     budget = ClassifierBudget(steps=steps, seed=seed, augmentation=augmentation)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
+    if tokenizer is not None:
+        check_size(train, tokenizer.image_size, f"the tokenizer in '{out_dir}'")
     with seeded(seed):
         network = FeatureNetwork(classifier_config(role, len(train.classes)))
         network = network.to(device).to(memory_format=torch.channels_last)
@@ -76,7 +82,7 @@ def train_classifier(
     card = {
         "name": role,
         "config": asdict(frozen.config),
-        "parameters": count_parameters(frozen),
+        "parameters": parameter_count(frozen),
         "weights": {
             "file": path.name,
             "sha256": sha256,

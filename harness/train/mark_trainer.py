@@ -6,7 +6,6 @@ what was reached so far.
 
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network
@@ -28,7 +26,9 @@ from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
 from harness.train.learner import new_network
 from harness.train.mark_recipe import MarkRecipe, goes_on, plain
-from pardec.errors import UserError, one_line
+from harness.train.saved_run import read_run, set_aside
+from harness.weights.finite import is_finite
+from pardec.errors import UserError
 from pardec.files import write_whole
 from strategies.decoding.base import Strategy, drop_labels
 
@@ -92,6 +92,8 @@ class MarkTrainer:
         self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
         self.optimisers = optimisers_of(self.network, recipe)
         self.step, self.reached = 0, Reached()
+        self.anew = False
+        """Whether the run was begun anew beside marks of an earlier one, which are none of its own."""
         self.sums = [0.0, 0]
         """Of losses since the last point of the curve, and of steps."""
         self.told = (0, 0.0)
@@ -105,11 +107,14 @@ class MarkTrainer:
         return self.folder / "run.pt"
 
     def save(self) -> None:
+        """Replace the state before; UserError where that one is worth more, as ``check_weights``."""
+        self.check_weights()
         state = {
             "content": json.dumps(self.content, sort_keys=True),
             "step": self.step,
             "sums": self.sums,
             "reached": asdict(self.reached),
+            "anew": self.anew,
             "network": self.network.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
@@ -118,26 +123,24 @@ class MarkTrainer:
 
     def resume(self) -> bool:
         """Take up the saved state; False where there is none, UserError for one of another recipe."""
-        path = self.path
-        if not path.is_file():
+        state = read_run(self.path, self.content, "cpu")
+        if state is None:
             return False
-        try:
-            state = torch.load(path, weights_only=True)
-        except (pickle.UnpicklingError, *UNREADABLE) as error:
-            raise UserError(f"'{path}' can't be read as a saved run: {one_line(error)[:120]}") from None
-        content = state.get("content") if isinstance(state, dict) else None
-        if not isinstance(content, str) or not self.is_of(json.loads(content)):
-            raise UserError(
-                f"'{path}' is a run of another recipe, trunk, tokenizer or data set; choose another --runs"
-            )
         try:
             self.step, self.sums, self.reached = state["step"], state["sums"], Reached(**state["reached"])
         except (KeyError, TypeError):
-            raise UserError(f"'{path}' is a run of an older pardec; choose another --runs") from None
+            raise UserError(f"'{self.path}' is a run of an older pardec; choose another --runs") from None
+        self.anew = state.get("anew", False)
         self.network.load_state_dict(state["network"])
         for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(stored)
         return True
+
+    def begin_anew(self) -> None:
+        """Make this the folder's run, at its first step, and keep the one that is there beside it."""
+        set_aside(self.path)
+        self.anew = True
+        self.save()
 
     def is_of(self, stored: Mapping[str, Any]) -> bool:
         """Whether what ``stored`` tells of a run is true of this one."""
@@ -231,11 +234,23 @@ class MarkTrainer:
             if stop is not None and stop.requested:
                 self.save()
                 raise SystemExit(f"{self.strategy.name}: stopped at {self.step * self.recipe.batch} images")
+        self.check_weights()
         self.reached.marks[mark] = self.validate(validation)
         say(f"{self.strategy.name}: {mark}x, validation loss {self.reached.marks[mark]:.4f}")
         finished(mark)
         self.begin_leg(self.network.state_dict(), self.reached)
         self.save()
+
+    def check_weights(self) -> None:
+        """UserError where training has come to nothing."""
+        if not all(map(is_finite, self.network.state_dict().values())):
+            raise self._come_to_nothing("a weight is NaN or infinite")
+
+    def _come_to_nothing(self, how: str) -> UserError:
+        return UserError(
+            f"{self.folder}: {how} at step {self.step}; look into the loss of strategy "
+            f"'{self.strategy.name}', or train with another --seed"
+        )
 
     def _note(self, loss: float, say: Callable[[str], None]) -> None:
         """Add a step to the account; UserError where training has come to nothing."""
@@ -244,7 +259,7 @@ class MarkTrainer:
             return
         mean, images = self.sums[0] / self.sums[1], self.step * self.recipe.batch
         if not math.isfinite(mean):
-            raise UserError(f"{self.folder}: the loss is {mean} at step {self.step}")
+            raise self._come_to_nothing(f"the loss is {mean}")
         self.reached.curve.append((images, mean))
         self.sums = [0.0, 0]
         before, self.told = self.told, (images, self.reached.seconds)

@@ -11,7 +11,7 @@ from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.fsq import FSQTokenizer, Quantiser
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleQuantiser, MultiScaleTokenizer
 from harness.images.codes import generator_of
-from harness.images.data import load_dataset
+from harness.images.data import check_size, load_dataset
 from harness.train.fitting import seeded
 from harness.train.tokenizer import (
     Started,
@@ -40,6 +40,7 @@ def train_multiscale(
     budget = TokenizerBudget(steps=steps, seed=seed)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
     config = config or MultiScaleConfig()
+    check_size(train, config.image_size, "the multi-scale tokenizer")
     with seeded(seed):
         tokenizer = MultiScaleTokenizer(config).to(memory_format=torch.channels_last)
     reviver = Reviver(tokenizer.quantiser, seed)
@@ -104,6 +105,7 @@ def train_robust(out_dir: Path, tokenizer_file: Path, data: str, steps: int = 40
     tokenizer = load_tokenizer(tokenizer_file)
     if not isinstance(tokenizer, FSQTokenizer):
         raise CheckpointError(f"'{tokenizer_file}' is no FSQ tokenizer")
+    check_size(train, tokenizer.image_size, f"tokenizer '{tokenizer_file}'")
     tokenizer.decoder.requires_grad_(True)
     generator = generator_of(seed, 1)
 

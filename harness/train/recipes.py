@@ -1,7 +1,6 @@
 """Budgets of training: the common one of the controlled tier, and the papers' own, read from recipes.toml."""
 
 import dataclasses
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,8 +48,9 @@ class Recipe:
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Of products under autocast; weights and optimiser state are float32."""
     streams: Literal["running", "by_step"] = "running"
-    """``running``: one random stream goes through the run. ``by_step``:
-    every draw is a function of (seed, step, row), so the number of processes changes nothing."""
+    """``running``: one random stream goes through the run. ``by_step``: every draw is a function of (seed,
+    step, row), but that of dropout of (seed, step, first row of a micro-batch): the number of processes
+    changes nothing but dropout and rounding."""
     log_every: int = 1000
     """Steps whose mean loss makes one entry of the log."""
 
@@ -59,19 +59,9 @@ class Recipe:
         least = self.rate if self.decay == "none" else self.least_rate
         return rate_of_step(step, self.rate, self.steps, self.warmup_steps, self.hold_steps, least)
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    def trains_like(self, stored: str) -> bool:
-        """Whether a run of the recipe ``stored`` (``to_json``) can go on by this one."""
-        other = {**_plain(Recipe()), **json.loads(stored)}
-        own = _plain(self)
-        return all(other.get(key) == value for key, value in own.items() if key not in HARMLESS)
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(recipe.to_json())
-    return content
+    def binding(self) -> dict[str, Any]:
+        """The settings that a run may not change."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in HARMLESS}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A trained network into the zoo: its weights, then its card."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ def store_zoo(trainer: Trainer, folder: Path, data: Mapping[str, Any], size: str
     trunk = zoo.trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,
+        "options": asdict(trainer.strategy),
+        "network": asdict(trainer.config),
         "trunk_hash": trunk,
         "tokenizer_sha256": data.get("tokenizer_sha256"),
     }

@@ -1,8 +1,8 @@
 """Trains the networks of the controlled tier, each to its end, those first that a table needs most.
 
 Any number of processes may run this side by side on one folder of runs: a network is claimed by a lock that
-dies with its process. All networks go to a mark before the first goes beyond it, so that an early table
-compares networks of one budget.
+dies with its process. A process takes all its networks to a mark before the first goes beyond it, and passes
+over those that others train. Whatever was trained, the zoo's own networks are of one budget (``promote``).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from backbones.tokenizers.base import Tokenizer
 from backbones.transformer import parameter_count
 from backbones.weights import load_half, save_half, write_card
 from harness.images.codes import Codes, encode_variants
-from harness.images.data import Dataset, load_dataset
+from harness.images.data import Dataset, check_size, load_dataset
 from harness.machine.environment import environment
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
@@ -34,7 +34,7 @@ from harness.train.mark_trainer import MarkTrainer, Reached, TaughtImages
 from harness.train.tokenizer import data_card
 from harness.weights import zoo
 from pardec.errors import UserError, one_line
-from pardec.files import read_text
+from pardec.files import write_whole
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
 
@@ -77,6 +77,7 @@ def material(
     tokenizer_file = zoo.shared_file(tokenizer_name, folder)
     tokenizer = load_tokenizer(tokenizer_file)
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
+    check_size(train, tokenizer.image_size, f"tokenizer '{tokenizer_file}'")
     made_of = {
         "tokenizer_sha256": file_sha256(tokenizer_file),
         "train_sha256": train.sha256,
@@ -103,21 +104,38 @@ def _codes(dataset: Dataset, tokenizer: Tokenizer, tokenizer_sha256: str, runs: 
 def trainer_of(
     name: str, recipe: MarkRecipe, given: Material, runs: Path, folder: Path | None = None
 ) -> MarkTrainer:
-    """The run of one network, taken up where it was left: in ``runs``, or at the last mark of a zoo."""
-    stem = given.stem(name, recipe)
-    trainer = MarkTrainer(
+    """The run of one network, taken up where it was left: in ``runs``, or at the last mark of a zoo where
+    that is further on. A run that was begun anew has nothing to do with the marks of a zoo."""
+    trainer = _at_first_step(name, recipe, given, runs)
+    trainer.resume()
+    if folder is not None and not trainer.anew:
+        with _alone_in(folder):
+            for last in zoo.marks(given.stem(name, recipe), folder)[-1:]:
+                _take_up(trainer, zoo.read_card(last, folder))
+    return trainer
+
+
+def _at_first_step(name: str, recipe: MarkRecipe, given: Material, runs: Path) -> MarkTrainer:
+    return MarkTrainer(
         registry.get(name, **given.options),
         given.config,
         recipe,
-        runs / stem,
+        runs / given.stem(name, recipe),
         given.made_of,
         code_vectors=given.code_vectors,
         tokenizer=given.tokenizer,
     )
-    trainer.resume()
-    for last in [] if folder is None else zoo.marks(stem, folder)[-1:]:
-        _take_up(trainer, zoo.read_card(last, folder))
-    return trainer
+
+
+def begin_anew(names: Sequence[str], recipe: MarkRecipe, given: Material, runs: Path) -> None:
+    """Set the runs of these networks aside and begin others, but for those that another process trains."""
+    for name in names:
+        stem = given.stem(name, recipe)
+        with claimed(runs / stem) as mine:
+            if mine:
+                _at_first_step(name, recipe, given, runs).begin_anew()
+            else:
+                print(f"{stem}: not begun anew, another process is training it")
 
 
 def _take_up(trainer: MarkTrainer, card: zoo.Card) -> None:
@@ -163,10 +181,12 @@ def train_tier(
 ) -> None:
     """Train every named network that no other process is training, level by level, to its end.
 
-    folder: a zoo; runs go on from the last mark that it holds, but for ``again``. most: a mark beyond which
-    nothing is trained.
+    folder: a zoo; runs go on from the last mark that it holds. most: a mark beyond which nothing is trained.
+    again: first begin all of them anew.
     """
-    before = None if again else folder
+    promote(folder)  # where a process was killed at it
+    if again:
+        begin_anew(names, recipe, given, runs)
     levels = [mark for mark in recipe.marks if most is None or mark <= most]
     for level in levels:
         for name in names:
@@ -175,13 +195,14 @@ def train_tier(
                 claimed(runs / given.stem(name, recipe)) as mine,
             ):
                 if mine:
-                    train_to_mark(trainer_of(name, recipe, given, runs, before), level, given, folder, stop)
+                    train_to_mark(trainer_of(name, recipe, given, runs, folder), level, given, folder, stop)
                 if stop.requested:  # as the last step was done: nothing is begun after it
                     raise SystemExit(f"stopped after {name}")
 
 
 def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
     """Train to the mark ``level``, or to the end of learning where that comes first."""
+    own = trainer.strategy.name
     while True:
         mark = trainer.recipe.next_mark(trainer.reached.marks)
         if mark is None or mark > level:
@@ -190,10 +211,19 @@ def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Pat
             mark,
             given.train,
             given.validation,
-            lambda reached: store_mark(trainer, reached, given, folder),
+            lambda reached: print(f"{own}: {reached}x is in {store_mark(trainer, reached, given, folder)}"),
             stop=stop,
         )
         promote(folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other process adds or moves networks of a zoo folder until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -209,20 +239,34 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
-    """Write a mark's network among the zoo's marks; where the zoo has none of that name, as the zoo's own."""
+def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> Path:
+    """Write a mark's network to the zoo; returns the path of its weights.
+
+    It becomes the zoo's own where that is missing, of the same mark or of none; else it stands among the
+    marks. So a run that was begun anew replaces the networks of an earlier one mark by mark, and none of a
+    mark that it hasn't reached.
+    """
+    near_certain = trainer.near_certain(given.validation)
+    with _alone_in(folder):
+        stem = given.stem(trainer.strategy.name, trainer.recipe)
+        own = zoo.read_card(stem, folder).mark if stem in zoo.names(folder) else None
+        name = stem if own in (None, mark) else f"{zoo.MARKS}/{stem}-{mark}x"
+        path = folder / f"{name}.safetensors"
+        _write(trainer, mark, given, path, near_certain)
+    return path
+
+
+def _write(trainer: MarkTrainer, mark: int, given: Material, path: Path, near_certain: float) -> None:
+    """Weights, then card."""
     recipe, reached = trainer.recipe, trainer.reached
-    stem = given.stem(trainer.strategy.name, recipe)
     trunk = zoo.trunk_hash(trainer.config.trunk)
     header = {
         "strategy": trainer.strategy.name,
+        "options": asdict(trainer.strategy),
+        "network": asdict(trainer.config),
         "trunk_hash": trunk,
         "tokenizer_sha256": given.made_of["tokenizer_sha256"],
     }
-    path = folder / f"{stem}.safetensors"
-    own = zoo.read_card(stem, folder).mark if stem in zoo.names(folder) else None
-    if own is not None and own < mark:
-        path = folder / zoo.MARKS / f"{stem}-{mark}x.safetensors"
     sha256 = save_half(trainer.network, path, header)
     card: dict[str, Any] = {
         "strategy": trainer.strategy.name,
@@ -236,7 +280,7 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         "images_trained": recipe.end_of(mark) * recipe.batch,
         "steps_trained": recipe.end_of(mark),
         "seconds": round(reached.seconds),
-        "near_certain": trainer.near_certain(given.validation),
+        "near_certain": near_certain,
         "marks": [
             {"mark": one, "images": recipe.end_of(one) * recipe.batch, "validation_loss": loss}
             for one, loss in sorted(reached.marks.items())
@@ -262,11 +306,33 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
 def promote(folder: Path) -> None:
     """Make the zoo's own networks those of the highest mark that all of their size and of the first seed have
     reached, or where they learn no more: whoever compares them compares one budget. Others stand in
-    ``zoo.MARKS``."""
-    cards = {stem: zoo.read_card(stem, folder) for stem in zoo.names(folder)}
-    tier = {stem: card for stem, card in cards.items() if card.mark is not None and not card.training_seed}
-    for size in sorted({_size(card) for card in tier.values()}):
-        _promote_together({stem: card for stem, card in tier.items() if _size(card) == size}, folder)
+    ``zoo.MARKS``.
+
+    Killed at any instant, it leaves every network somewhere, and the next call finishes it.
+    """
+    with _alone_in(folder):
+        _mend(folder)
+        cards = {stem: zoo.read_card(stem, folder) for stem in zoo.names(folder)}
+        tier = {
+            stem: card for stem, card in cards.items() if card.mark is not None and not card.training_seed
+        }
+        for size in sorted({_size(card) for card in tier.values()}):
+            _promote_together({stem: card for stem, card in tier.items() if _size(card) == size}, folder)
+
+
+def _mend(folder: Path) -> None:
+    """Finish what a kill left: weights under the card before, a mark that is the zoo's own too, and networks
+    that are marks alone, of which the lowest becomes the zoo's own."""
+    for stem in zoo.with_marks(folder):
+        marks = [zoo.read_card(name, folder) for name in zoo.marks(stem, folder) if name != stem]
+        if stem not in zoo.names(folder):
+            _copy(marks[0], folder / stem)
+        own = zoo.read_card(stem, folder)
+        found = file_sha256(own.weights)
+        for card in marks:
+            if _sha256(card) == found:
+                _copy(card, folder / stem)
+                _remove(card)
 
 
 def _size(card: zoo.Card) -> tuple[int, int]:
@@ -281,8 +347,9 @@ def _promote_together(tier: Mapping[str, zoo.Card], folder: Path) -> None:
     for stem, own in tier.items():
         best = [card for card in reached[stem] if (card.mark or 0) <= level][-1:]
         if best and (best[0].mark or 0) > (own.mark or 0):
-            _move(folder / stem, folder / zoo.MARKS / f"{stem}-{own.mark}x")
-            _move(folder / best[0].name, folder / stem)
+            _copy(own, folder / zoo.MARKS / f"{stem}-{own.mark}x")
+            _copy(best[0], folder / stem)
+            _remove(best[0])
 
 
 def _has_learned(card: zoo.Card) -> bool:
@@ -294,11 +361,20 @@ def _has_learned(card: zoo.Card) -> bool:
     return MarkRecipe(**recipe).next_mark(losses) is None
 
 
-def _move(stem: Path, target: Path) -> None:
-    """Weights and card of a network under another name."""
+def _sha256(card: zoo.Card) -> str | None:
+    """Of the weights that a card was written for."""
+    return card.content.get("weights", {}).get("sha256")
+
+
+def _copy(card: zoo.Card, target: Path) -> None:
+    """Weights, then card of a network under another name too, in place of what had it before."""
+    weights = target.with_name(f"{target.name}.safetensors")
     target.parent.mkdir(exist_ok=True)
-    card = json.loads(read_text(stem.with_name(f"{stem.name}.json")))
-    card["weights"]["file"] = f"{target.name}.safetensors"
-    write_card(target.with_name(f"{target.name}.json"), card)
-    stem.with_name(f"{stem.name}.json").unlink()
-    stem.with_name(f"{stem.name}.safetensors").replace(target.with_name(f"{target.name}.safetensors"))
+    write_whole(weights, lambda file: file.write(card.weights.read_bytes()))
+    content = {**card.content, "weights": {**card.content["weights"], "file": weights.name}}
+    write_card(target.with_name(f"{target.name}.json"), content)
+
+
+def _remove(card: zoo.Card) -> None:
+    card.weights.with_suffix(".json").unlink()
+    card.weights.unlink()

@@ -15,11 +15,13 @@ from torch import Tensor
 from backbones.tokenizers import load_tokenizer
 from backbones.tokenizers.base import Tokenizer
 from backbones.tokenizers.fsq import FSQConfig, FSQTokenizer
-from backbones.weights import count_parameters, save_half, write_card
+from backbones.transformer import parameter_count
+from backbones.weights import save_half, write_card
 from harness.images.codes import decode_images, encode_variants
 from harness.images.data import Dataset, augmentation_of, load_dataset
 from harness.images.names import is_fashion
 from harness.train.fitting import Budget, fit, seeded
+from pardec.errors import UserError
 
 WATCHED = 1000
 """Held-out images that the curve is drawn from."""
@@ -57,7 +59,7 @@ def train_tokenizer(
     started = Started.now()
     budget = TokenizerBudget(steps=steps, seed=seed, augmentation=augmentation_of(data))
     train, held_out = load_dataset(data, "train"), load_dataset(data, "held-out")
-    config = config or default_config(data, (train.images.shape[2], train.images.shape[3]))
+    config = config or default_config(train)
     with seeded(seed):
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
 
@@ -99,7 +101,7 @@ def store_tokenizer(
         "config": {key: value for key, value in header.items() if key != "kind"},
         "codes": frozen.codes,
         "grid": frozen.grid,
-        "parameters": count_parameters(frozen),
+        "parameters": parameter_count(frozen),
         "weights": {
             "file": path.name,
             "sha256": sha256,
@@ -115,12 +117,18 @@ def store_tokenizer(
     return path
 
 
-def default_config(data: str, image_size: tuple[int, int]) -> FSQConfig:
+def default_config(train: Dataset) -> FSQConfig:
     """Clothes get a code for 2 x 2 pixels, so that a grid has the papers' 256 places; 32 codes are few enough
-    for small networks to learn."""
-    if is_fashion(data):
+    for small networks to learn. UserError for images that no grid of codes covers."""
+    image_size = (train.images.shape[2], train.images.shape[3])
+    if is_fashion(train.name):
         return FSQConfig((8, 4), patch=2, image_size=image_size)
-    return FSQConfig(image_size=image_size)
+    try:
+        return FSQConfig(image_size=image_size)
+    except ValueError as error:
+        raise UserError(
+            f"data set '{train.name}': {error}; imagefolder:PATH?size=S crops and resizes all"
+        ) from None
 
 
 def fit_tokenizer(

@@ -5,14 +5,14 @@ batch, optimiser, schedule, dropout, label drop and averaging are the same for a
 several that each learn from their rows of a step's batch.
 """
 
+import json
 import math
-import os
-import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from backbones.checkpoints import UNREADABLE
 from backbones.config import NetworkConfig
 from backbones.networks import Networks
 from backbones.transformer import Network, parameter_count
@@ -28,8 +27,12 @@ from harness.images.codes import Codes, generator_of
 from harness.machine.distributed import Group
 from harness.train.learner import Learner, SharedLearner, forward_flops, new_network
 from harness.train.log import Log, LogFile, Speed, Window
+from harness.train.mark_recipe import plain
 from harness.train.recipes import Recipe
-from pardec.errors import UserError, one_line
+from harness.train.saved_run import read_run
+from harness.weights.finite import is_finite
+from pardec.errors import UserError
+from pardec.files import write_whole
 from strategies.decoding.base import Lesson, Strategy, drop_labels
 
 ALONE = Group()
@@ -105,14 +108,23 @@ class Trainer:
         compiled: bool = False,
         code_vectors: Tensor | None = None,
         tokenizer: nn.Module | None = None,
+        made_of: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         """group: the processes that share a step. accumulation: micro-batches of a process and step.
         code_vectors: of the tokenizer, float [V, c], for methods that learn from them.
-        tokenizer: for networks that read it.
+        tokenizer: for networks that read it. made_of: hashes of tokenizer and data, which bind the run.
 
         UserError where the batch can't be dealt evenly, or vectors are needed and missing.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
+        self.content = plain(
+            {
+                "recipe": recipe.binding(),
+                "network": asdict(config),
+                "strategy": {"name": strategy.name, **asdict(strategy)},
+                **made_of,
+            }
+        )
         self.device, self.group = torch.device(device), group
         self.parts = parts_of(recipe.batch, group, accumulation)
         self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
@@ -147,28 +159,16 @@ class Trainer:
             "dropout_generator": self.dropout_state,
             "window": self.window.sums,
             "log": asdict(self.log),
-            "recipe": self.recipe.to_json(),
+            "content": json.dumps(self.content, sort_keys=True),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        write_whole(self.path, lambda file: torch.save(state, file))
 
     def resume(self) -> bool:
-        """Take up a saved run of the same recipe; False where there is none."""
-        if not self.path.is_file():
+        """Take up the saved state; False where there is none, UserError for one made of something else."""
+        state = read_run(self.path, self.content, self.device)
+        if state is None:
             return False
-        try:
-            state = torch.load(self.path, map_location=self.device, weights_only=True)
-        except (pickle.UnpicklingError, *UNREADABLE) as error:
-            raise ValueError(f"{self.path} can't be read as a saved run: {one_line(error)[:120]}") from None
-        if not isinstance(state, dict) or not isinstance(state.get("recipe"), str):
-            raise ValueError(f"{self.path} is no saved run")
-        if not self.recipe.trains_like(state["recipe"]):
-            raise ValueError(f"{self.path} was trained by another recipe: {state['recipe']}")
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         if self.averaged is not None:
@@ -306,6 +306,7 @@ class Trainer:
                 self.log.seconds += now - saved
                 saved = now
                 self.dropout_state = self._dropout_generator.get_state()
+                self._check_weights()
                 if self.group.is_first:
                     if self.device.type == "cuda":
                         torch.cuda.synchronize(self.device)
@@ -313,13 +314,21 @@ class Trainer:
                     self.save()
                     speed.start()
 
+    def _check_weights(self) -> None:
+        """UserError, in every process, before a state that can't go on replaces one that can."""
+        if not all(map(is_finite, self.network.state_dict().values())):
+            raise self._come_to_nothing("a weight is NaN or infinite")
+
+    def _come_to_nothing(self, how: str) -> UserError:
+        return UserError(
+            f"{self.folder}: {how} at step {self.step}; choose another --runs and a smaller --rate (with "
+            "--trunk) or another --seed"
+        )
+
     def _report(self, file: LogFile, train: Examples, loss: float, norm: float, speed: Speed) -> None:
         """One entry of the log; UserError where training has come to nothing."""
         if not math.isfinite(loss):
-            raise UserError(
-                f"{self.folder}: the loss is {loss} at step {self.step}; resume with a smaller --rate or "
-                "another recipe"
-            )
+            raise self._come_to_nothing(f"the loss is {loss}")
         if self.group.is_first:
             file.append(
                 kind="train",

@@ -1,6 +1,7 @@
 """gpu-check on the CPU: its order and time, what each check sees, and that it fails where it should."""
 
 import json
+import shutil
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -103,6 +104,22 @@ def test_without_recordings_they_are_not_replayed(tmp_path):
         recordings.replay_on(BENCH, torch.float32)
     with pytest.raises(NotHere, match="holds no recordings of llamagen"):
         recordings.replay_on(Bench(CPU, tmp_path), torch.float32)
+
+
+def test_recordings_of_some_families_are_judged_and_the_others_named(pytestconfig, tmp_path, monkeypatch):
+    name = "par-loss-n4-8x8.safetensors"
+    shutil.copy(pytestconfig.getoption("--goldens") / name, tmp_path)
+    monkeypatch.setattr(recordings, "FAMILIES", ("par", "lpd", "nar"))
+    bench = Bench(CPU, tmp_path)
+    found = recordings.replay_on(bench, torch.float32)
+    assert (found.passed, found.reason) == (True, "no recordings of lpd, nar")
+    assert found.figures["recordings"] == 1
+    right = torch.nn.functional.silu
+    monkeypatch.setattr(torch.nn.functional, "silu", lambda x, **_: right(x) * 1.01)
+    found = recordings.replay_on(bench, torch.float32)
+    assert not found.passed
+    assert "par-loss-n4-8x8 is off by" in found.reason
+    assert found.reason.endswith("; no recordings of lpd, nar")
 
 
 def test_recorded_passes_are_held_to_eager_ones():

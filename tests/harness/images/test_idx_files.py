@@ -110,7 +110,13 @@ def test_unusable_files_are_named(tmp_path):
     with pytest.raises(UserError, match="don't match"):
         load_dataset(f"idx:{tmp_path}", "train")
     whole = images.read_bytes()
-    for broken in (whole[:200], b"", b"no gzip at all", gzip.compress(b"\0\0\x08\x03" + bytes(40))):
+    for broken in (
+        whole[:200],
+        b"",
+        b"no gzip at all",
+        gzip.compress(whole[:7]),
+        gzip.compress(b"\0\0\x08\x03" + bytes(40)),
+    ):
         images.write_bytes(broken)
         with pytest.raises(UserError, match="train-images"):
             load_dataset(f"idx:{tmp_path}", "train")

@@ -15,6 +15,7 @@ from harness.cell.cell import Cell, unscored
 from harness.images.shards import Shards, identity
 from harness.images.stores import ImageStore
 from harness.subject.pins import finished
+from harness.subject.race import RACED
 from harness.sweep.process import ROOT
 from pardec.errors import UserError
 from results.store import load_rows
@@ -76,11 +77,11 @@ def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_pa
     assert contents(tmp_path / "cut") == contents(tmp_path / "calm")
     for name, changed in kept.items():
         assert (folder_of(tmp_path / "cut") / name).stat().st_mtime_ns == changed
-    # The batches of this try alone: what was missing, and the first one for its order and film.
-    made = IMAGES - min(10 * survivors, IMAGES) + (1 if survivors else 0)
-    assert resumed.throughput_repeats == len(resumed.throughput_samples) == max(2, made)
+    # The batches of this try alone: what was missing, and the raced images' for orders and film.
+    made = IMAGES - min(10 * survivors, IMAGES) + (RACED if survivors else 0)
+    assert resumed.throughput_repeats == len(resumed.throughput_samples) == made
     assert calm.throughput_repeats == IMAGES
-    for name in ("samples", "film", "step_of_position"):
+    for name in ("samples", "film", "step_of_position", "steps_of_images", "lost_draws"):
         with (
             np.load(tmp_path / "cut" / resumed.artifacts["samples"]) as ours,
             np.load(tmp_path / "calm" / calm.artifacts["samples"]) as theirs,
@@ -172,4 +173,4 @@ def test_a_sweep_killed_in_the_middle_of_a_range_ends_with_the_shards_of_an_undi
     (calm,), (cut,) = load_rows(tmp_path / "calm"), load_rows(tmp_path / "cut")
     assert (cut.cell, cut.tokens_sha256) == (calm.cell, calm.tokens_sha256)
     assert contents(tmp_path / "cut") == contents(tmp_path / "calm")
-    assert cut.throughput_repeats == 300 - 10 * survivors + 1
+    assert cut.throughput_repeats == 300 - 10 * survivors + RACED

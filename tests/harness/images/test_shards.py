@@ -157,6 +157,28 @@ def test_an_unfinished_run_cannot_be_read(tmp_path):
         next(shards.parts("images"))
 
 
+@pytest.mark.parametrize("total", range(1, 14))
+def test_a_run_that_ends_inside_a_shard_has_its_images_and_no_others(tmp_path, total):
+    whole = Shards(tmp_path, 12)
+    for images in (range(4), range(2, 6), range(4, 8), range(8, 12)):
+        rows = np.array(images)[:, None]
+        whole.write(images, rows, None, {"steps": rows[:, 0]})
+    shards = Shards(tmp_path, total)
+    if total > 12:
+        with pytest.raises(UserError, match="no image 12 of 13"):
+            list(shards.counters(()))
+        return
+    assert shards.tokens().ravel().tolist() == list(range(total))
+    counted = [one["steps"] for one in shards.counters(("steps",))]
+    assert np.concatenate(counted).tolist() == list(range(total))
+
+
+def test_fewer_images_of_a_run_are_exported_alone(small_zoo, tmp_path):
+    run(small_zoo, tmp_path / "run", "--chunk", "4", images=16)
+    run(small_zoo, tmp_path / "run", "--png", str(tmp_path / "png"), images=6)
+    assert sorted(pngs(tmp_path / "png")) == [f"{index:08d}.png" for index in range(6)]
+
+
 def bytes_of(shards: Shards) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for _, path in shards.files()}
 

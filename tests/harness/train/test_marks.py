@@ -260,8 +260,36 @@ def test_learning_that_comes_to_nothing_is_told(tmp_path, images, monkeypatch):
     run = trainer(tmp_path)
     with torch.no_grad():
         run.network.head.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="the loss is nan at step 1"):
+    with pytest.raises(UserError, match="the loss is nan at step 1; look into the loss of strategy 'raster'"):
         train(run, images, 1)
+
+
+def test_weights_that_are_no_numbers_replace_no_saved_state_and_no_mark(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.SAVE_EVERY_S", 0.0)
+    run, finished = trainer(tmp_path), []
+    step = run.train_step
+
+    def break_at(last):
+        def broken(data):
+            loss = step(data)
+            if run.step == last:
+                with torch.no_grad():
+                    run.network.head.weight[0] = float("inf")
+            return loss
+
+        return broken
+
+    run.train_step = break_at(3)
+    with pytest.raises(UserError, match=r"a weight is NaN or infinite at step 3; .* another --seed"):
+        train(run, images, 1)
+    assert run.resume()
+    assert run.step == 2
+    assert run.network.head.weight.isfinite().all()
+    monkeypatch.setattr("harness.train.mark_trainer.SAVE_EVERY_S", 1e9)
+    run.train_step = break_at(10)
+    with pytest.raises(UserError, match="a weight is NaN or infinite at step 10"):
+        train(run, images, 1, finished.append)
+    assert finished == []
 
 
 def test_the_pace_is_that_since_it_was_told_last(tmp_path, images, monkeypatch):

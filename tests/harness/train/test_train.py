@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -123,12 +124,51 @@ def test_labels_are_dropped_in_training_and_never_in_validation(tmp_path, monkey
     assert (torch.cat(seen[1:]) < CONFIG.classes).all()
 
 
-def test_another_recipe_does_not_resume(tmp_path):
-    first = trainer(tmp_path)
-    first.run(codes(), codes(), until=2, quiet=True)
-    with pytest.raises(ValueError, match="another recipe"):
-        trainer(tmp_path, rate=1.0).resume()
+def test_a_run_of_something_else_does_not_resume(tmp_path):
+    def again(name="raster", config=CONFIG, recipe=RECIPE, codes="a"):
+        strategy = registry.get("rar", anneal_start=0.25) if name == "rar, annealed" else registry.get(name)
+        return Trainer(strategy, config, recipe, tmp_path, code_vectors=VECTORS, made_of={"codes": codes})
+
+    again("rar").run(codes(), codes(), until=2, quiet=True)
+    assert again("rar").resume()
+    assert again("rar", recipe=dataclasses.replace(RECIPE, log_every=7, save_every_s=1.0)).resume()
+    others = {
+        "recipe": again("rar", recipe=dataclasses.replace(RECIPE, rate=1.0)),
+        "network": again("rar", config=dataclasses.replace(CONFIG, classes=4)),
+        "network ": again("rar", config=dataclasses.replace(CONFIG, trunk=TRUNK.with_dropout(Dropout()))),
+        "strategy": again("rar, annealed"),
+        "strategy ": again("raster"),
+        "codes": again("rar", codes="b"),
+    }
+    for what, other in others.items():
+        with pytest.raises(
+            UserError, match=rf"trunk, tokenizer or data set \({what.strip()} differ\); choose"
+        ):
+            other.resume()
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    del state["content"]
+    torch.save(state, tmp_path / "run.pt")
+    with pytest.raises(
+        UserError, match="another recipe, trunk, tokenizer or data set; choose another --runs"
+    ):
+        again("rar").resume()
+    (tmp_path / "run.pt").write_bytes(b"torn")
+    with pytest.raises(UserError, match="can't be read as a saved run"):
+        again("rar").resume()
     assert not trainer(tmp_path / "empty").resume()
+
+
+def test_weights_that_are_no_numbers_replace_no_saved_state(tmp_path):
+    run = trainer(tmp_path, save_every_s=-1.0)
+    run.run(codes(), codes(), until=2, quiet=True)
+    with torch.no_grad():
+        run.network.head.weight[0] = float("inf")
+    with pytest.raises(UserError, match="a weight is NaN or infinite at step 3; choose another --runs and a"):
+        run.run(codes(), codes(), quiet=True)
+    again = trainer(tmp_path)
+    assert again.resume()
+    assert again.step == 2
+    assert again.network.head.weight.isfinite().all()
 
 
 def test_a_kill_while_saving_leaves_the_state_before(tmp_path, monkeypatch):
@@ -158,6 +198,82 @@ def test_the_card_tells_how_the_weights_were_made(tmp_path):
     assert told["command"] == "pardec train lpd"
 
 
+def write_images(folder, side=(32, 32), classes=10, seed=0) -> str:
+    rng = np.random.default_rng(seed)
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        for image in range(2):
+            pixels = rng.integers(0, 256, (*side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / str(label) / f"{image}.png")
+    return f"imagefolder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("what", "side", "said"),
+    [
+        ("tokenizer", (30, 32), "image size (30, 32) is not divisible by 4"),
+        ("features", (32, 64), "images of 64x32, but the tokenizer in"),
+        ("judge", (64, 64), "images of 64x64, but the tokenizer in"),
+        ("multiscale", (32, 64), "images of 64x32, but the multi-scale tokenizer takes 32x32 pixels"),
+        ("raster", (64, 64), "images of 64x64, but tokenizer"),
+    ],
+)
+def test_images_that_do_not_fit_are_one_line(small_zoo, tmp_path, capsys, what, side, said):
+    shutil.copy(small_zoo / "tokenizer.safetensors", tmp_path)
+    data = write_images(tmp_path / "images", side)
+    arguments = ["train", what, "--steps", "1", "--threads", "1", "--out", str(tmp_path), "--data", data]
+    assert main([*arguments, "--runs", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "?size=S crops and resizes all" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "label", "places", "said"),
+    [
+        (64, 9, 64, "code 64; expected 0 to 63"),
+        (-1, 9, 64, "code -1; expected 0 to 63"),
+        (63, 10, 64, "label 10; expected 0 to 9"),
+        (63, 9, 49, "49 codes an image, the grid has 64"),
+    ],
+)
+def test_codes_that_do_not_fit_are_one_line(small_zoo, tmp_path, capsys, code, label, places, said):
+    codes = np.zeros((1, 20, places), np.int64)
+    codes[0, -1, -1] = code
+    np.savez(tmp_path / "codes.npz", codes=codes, labels=np.full(20, label))
+    arguments = ["train", "raster", "--steps", "1", "--out", str(small_zoo), "--runs", str(tmp_path / "runs")]
+    arguments += ["--data", write_images(tmp_path / "images"), "--codes", str(tmp_path / "codes.npz")]
+    assert main(arguments) == 2
+    assert f"--codes '{tmp_path / 'codes.npz'}': {said}\n" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["raster"], ["multiscale"], ["robust"], ["--all"], ["multiscale", "--data", "imagefolder:images"]],
+)
+def test_what_is_trained_on_the_cpu_alone_takes_no_other_device(words, tmp_path, capsys):
+    assert main(["train", *words, "--device", "cuda", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "--device cuda: " in error
+    assert "is trained on the CPU; expected cpu" in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_without_a_tokenizer_takes_what_it_lacks_from_the_shipped_zoo(small_zoo, tmp_path):
+    for role in ("tokenizer", "features", "judge", "multiscale"):
+        assert zoo.shared_file(role, tmp_path) == zoo.SHIPPED / f"{role}.safetensors"
+    shutil.copy(small_zoo / "judge.safetensors", tmp_path)
+    assert zoo.shared_file("judge", tmp_path) == tmp_path / "judge.safetensors"
+    assert zoo.shared_file("features", tmp_path) == zoo.SHIPPED / "features.safetensors"
+    with pytest.raises(UserError, match=f"tokenizer: no file .*pardec train tokenizer --out {tmp_path}"):
+        zoo.own_file("tokenizer", tmp_path)
+    shutil.copy(small_zoo / "tokenizer.safetensors", tmp_path)
+    with pytest.raises(UserError, match=f"features: no file .*pardec train features --out {tmp_path}"):
+        zoo.shared_file("features", tmp_path)
+
+
 def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "codes.npz", codes=rng.integers(0, 64, (1, 20, 64)), labels=np.arange(20) % 10)
@@ -166,12 +282,7 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     for name in ("tokenizer.safetensors", "tokenizer.json"):
         if (small_zoo / name).is_file():
             (out / name).write_bytes((small_zoo / name).read_bytes())
-    for label in range(10):
-        for image in range(2):
-            (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{image}.png")
-    data = f"imagefolder:{tmp_path / 'images'}"
+    data = write_images(tmp_path / "images")
     arguments = ["train", "raster", "--steps", "2", "--threads", "1", "--out", str(out), "--data", data]
     arguments += ["--codes", str(tmp_path / "codes.npz"), "--runs", str(tmp_path / "runs")]
     assert main(arguments) == 0
@@ -185,6 +296,13 @@ def test_the_command_trains_resumes_and_stores(tmp_path, small_zoo, capsys):
     capsys.readouterr()
     assert main([*arguments[:2], "--steps", "3", *arguments[4:]]) == 2
     assert "another recipe" in capsys.readouterr().err
+    assert main([*arguments, "--data", write_images(tmp_path / "others", seed=1)]) == 2
+    assert "data set (held_out_sha256, train_sha256 differ)" in capsys.readouterr().err
+    assert equal(first, load_file(out / "raster.safetensors"))
+    assert main([*arguments, "--data", write_images(tmp_path / "few", classes=9)]) == 2
+    assert "--codes" in capsys.readouterr().err  # of ten classes
+    assert main([*arguments, "--again"]) == 0
+    assert (tmp_path / "runs" / "raster" / "run-before.pt").is_file()
     assert main([*arguments, "--seed", "1"]) == 0  # another network beside the first
     assert not equal(first, load_file(out / "raster-seed1.safetensors"))
     assert equal(first, load_file(out / "raster.safetensors"))

@@ -302,6 +302,13 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, folder, held_out, p
         (["--batch", "0"], "--batch 0: expected at least 1"),
         (["--average", "1"], "expected a decay"),
         (["--precision", "float8"], "unknown precision"),
+        (["--rate", "0"], "--rate 0.0: expected a number above 0"),
+        (["--rate", "nan"], "--rate nan: expected a number above 0"),
+        (["--peak-tflops", "0"], "--peak-tflops 0.0: expected a number above 0"),
+        (["--option", "order=random"], "--option: --trunk takes none"),
+        (["--size", "small"], "--size: --trunk takes none"),
+        (["--most", "1"], "--most: --trunk takes none"),
+        (["--data", "fashion"], "--data: --trunk takes none"),
         (["--all"], "one strategy"),
     ],
 )
@@ -333,12 +340,19 @@ def test_flags_of_scale_need_a_trunk_and_so_do_processes(capsys, monkeypatch):
     assert "under torchrun needs --trunk" in capsys.readouterr().err
 
 
-def test_another_recipe_does_not_resume_but_other_habits_do(folder, held_out, tmp_path, capsys):
+def test_another_run_does_not_resume_but_other_habits_do(folder, held_out, tmp_path, capsys):
     run = command(folder, held_out, tmp_path, "--steps", "2")
     assert main(run) == 0
     assert main([*run, "--log-every", "5", "--save-every", "60"]) == 0
-    assert main([*run, "--rate", "0.5"]) == 2
-    assert "another recipe" in capsys.readouterr().err
+    others = write_codes(tmp_path / "others", dataclasses.replace(INFO, listing_sha256="9" * 64), seed=2)
+    for flags, differing in (
+        (["--rate", "0.5"], "recipe"),
+        (["--no-dropout"], "network"),
+        (["--codes", str(others)], "codes_sha256"),
+    ):
+        assert main([*run, *flags]) == 2
+        error = capsys.readouterr().err
+        assert f"another recipe, trunk, tokenizer or data set ({differing} differ); choose" in error
 
 
 # Recipes -----------------------------------------------------------------------------------------------
@@ -402,4 +416,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, folder, capsys):
     run = ["train", "raster", "--trunk", "controlled", "--codes", str(folder), "--runs", str(tmp_path)]
     run += ["--batch", "8", "--steps", "8", "--rate", "1e30", "--threads", "1", "--log-every", "1"]
     assert main(run) == 2
-    assert "the loss is nan" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the loss is nan at step" in error
+    assert "; choose another --runs and a smaller --rate (with --trunk) or another --seed" in error
+    assert not (tmp_path / "raster-controlled" / "run.pt").exists()
