@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.machine.failures import classify
 from pardec.errors import UserError, one_line, unknown
 from pardec.files import path_of
 from results.annotations import LARGEST, is_whole
@@ -128,6 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except _mistakes_known_by_now() as error:
         print(f"pardec: {one_line(error)}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        status, cause = classify(error)
+        if status != "oom":
+            raise
+        print(f"pardec: out of memory ({cause}); a smaller --batch takes less", file=sys.stderr)
         return 2
 
 

@@ -156,6 +156,16 @@ def normalised(cell: Cell) -> Cell:
     return dataclasses.replace(cell, **changes | {name: defaults[name] for name in unused})
 
 
+def cell_of_settings(values: Mapping[str, Any]) -> Cell:
+    """The normalised cell of checked settings.
+
+    One that decodes ``once`` makes one batch of images by default.
+    """
+    if values.get("once") and "images" not in values:
+        values = {**values, "images": values.get("batch", Cell.batch)}
+    return normalised(Cell(**values))
+
+
 def unscored(cell: Cell) -> Cell:
     """The cell without what only judges its images: it makes the same ones."""
     pins = {role: digest for role, digest in cell.pins.items() if role not in SCORING}

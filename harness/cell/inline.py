@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cell.cell import RULES, Cell, checked, normalised
+from harness.cell.cell import RULES, Cell, cell_of_settings, checked
 from pardec.errors import UserError, unknown
 from strategies.decoding import registry
 
@@ -92,7 +92,15 @@ def options_of(
     for key in given:
         if key not in defaults:
             raise unknown("key", key, [*defaults, *others], where)
-    return {key: word.text if isinstance(defaults[key], str) else word.value() for key, word in given.items()}
+    found = {
+        key: word.text if isinstance(defaults[key], str) else word.value() for key, word in given.items()
+    }
+    for key, value in found.items():
+        if not RULES["options"].fits({key: value}):
+            raise UserError(
+                f"{where}: {key} = {given[key].text}: expected a finite number, text, true or false"
+            )
+    return found
 
 
 def inline_cell(
@@ -117,8 +125,10 @@ def inline_cell(
         raise UserError(f"{where}: no strategy; valid: {', '.join(registry.names())}")
     values = {**(defaults or {}), **values}
     if values["strategy"] in anchors:
-        return normalised(Cell(**{**values, **changes}))
+        if given:
+            raise unknown("key", next(iter(given)), own, where)
+        return cell_of_settings({**values, **changes})
     if values["strategy"] not in registry.names():
         raise registry.unknown_strategy(values["strategy"], where)
-    options = options_of(values["strategy"], given, where, own)
-    return normalised(Cell(**{**values, "options": options, **changes}))
+    typed = options_of(values["strategy"], given, where, own)
+    return cell_of_settings({**values, **({"options": typed} if typed else {}), **changes})

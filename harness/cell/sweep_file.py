@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cell.cell import ANCHORS, RULES, Cell, checked, default_values, normalised
+from harness.cell.cell import ANCHORS, RULES, Cell, cell_of_settings, checked, default_values, normalised
 from harness.cell.inline import alternatives, inline_cell, pieces
 from pardec.errors import UserError, nearest, unknown
 from pardec.files import path_of, read_text
@@ -194,8 +194,10 @@ def _combinations(content: Mapping[str, Any], path: Path) -> Iterator[dict[str, 
         _lists(table, f"{file} [[exclude]] {number}")
         for number, table in enumerate(_tables(content, "exclude", path), start=1)
     ]
-    if any(not table for table in excluded):
-        raise UserError(f"{file} [[exclude]]: an empty table would exclude every cell")
+    for table in excluded:
+        if not table:
+            raise UserError(f"{file} [[exclude]]: an empty table would exclude every cell")
+        _check_known(table.get("strategy", ()), f"{file} [[exclude]]")
     sources = [(_table(content, "grid", path), f"{file} [grid]")]
     sources += [
         (table, f"{file} [[include]] {number}")
@@ -232,14 +234,15 @@ def _matches(settings: Mapping[str, Any], pattern: Mapping[str, Sequence[Any]]) 
 
 
 def _cell(settings: Mapping[str, Any], path: Path, overrides: Mapping[str, Any]) -> Cell:
-    name = settings["strategy"]
+    _check_known([settings["strategy"]], f"sweep file '{path}'")
+    return cell_of_settings({**settings, **overrides})
+
+
+def _check_known(strategies: Iterable[str], where: str) -> None:
     valid = [*registry.names(), *ANCHORS]
-    if name not in valid:
-        raise unknown("strategy", name, valid, f"sweep file '{path}'")
-    values = {**settings, **overrides}
-    if values.get("once") and "images" not in values:
-        values["images"] = values.get("batch", Cell.batch)
-    return normalised(Cell(**values))
+    for name in strategies:
+        if name not in valid:
+            raise unknown("strategy", name, valid, where)
 
 
 # Selection ----------------------------------------------------------------------------------------------

@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     from reports.claims import claims
     from reports.relation_verdicts import held
     from reports.training_noise import TrainingNoise
-    from results.store import load_rows
+    from results.store import folders_of_rows, load_rows
 
     introduce_strategies()
-    folders = options.results or sorted({path.parent for path in RESULTS.glob("*/*.jsonl")})
+    folders = options.results or folders_of_rows(RESULTS)
     rows = [row for folder in folders for row in load_rows(folder)]
     found, relations = claims(rows), held(rows, TrainingNoise.known(rows))
     relation_tables.print_relations(relations)

@@ -27,6 +27,8 @@ from pardec.errors import UserError, visible
 
 
 def explain(options: argparse.Namespace) -> int:
+    if options.acceptance is not None and options.device_card is None:
+        raise UserError(f"--acceptance {options.acceptance:g}: only with --device-card")
     changes = overrides(options)
     cell = find_cell(options.cell, changes, options.results)
     if options.acceptance is not None and not 0 <= options.acceptance <= 1:
@@ -48,7 +50,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def _print(cell: Cell, image: int, with_flops: bool) -> None:
     if cell.is_anchor:
-        raise UserError(f"cell '{cell.key}' is an anchor ({cell.label}): it decodes nothing")
+        raise UserError(f"cell '{cell.key}' is an anchor ({visible(cell.describe())}): it decodes nothing")
     prepared = prepare(cell)
     cell, memory = prepared.cell, predict(prepared)
     console = Console(highlight=False, soft_wrap=True)

@@ -1,9 +1,7 @@
 """pardec generate --dry-run: which process makes which images and what it holds; nothing is made."""
 
 import argparse
-import dataclasses
 
-import torch
 from rich.console import Console
 
 from harness.cell.cell import Cell
@@ -12,23 +10,13 @@ from harness.images.dealing import processes_of, ranges
 from harness.images.shards import Shards
 from harness.images.stores import shard_length
 from harness.machine.distributed import launch
-from harness.subject.pins import finished
 from harness.subject.prediction import predict
 from harness.subject.prepare import prepare
+from harness.sweep.elsewhere import preparable
 from reports.escape import terminal
 from reports.fitting import DASH, print_fitting
 
 NUMBERS = ("shards", "images", "weights MB", "cache MB")
-
-
-def foreseen(cell: Cell) -> Cell:
-    """The cell as it would run where its device is: this machine may be another."""
-    if not cell.device.startswith("cuda") or torch.cuda.device_count():
-        return finished(cell)
-    here = finished(dataclasses.replace(cell, device="cpu", cuda_graphs=False, one_graph=False))
-    return dataclasses.replace(
-        here, device=cell.device, cuda_graphs=cell.cuda_graphs, one_graph=cell.one_graph
-    )
 
 
 def show_plan(cell: Cell, options: argparse.Namespace, console: Console | None = None) -> None:
@@ -39,7 +27,7 @@ def show_plan(cell: Cell, options: argparse.Namespace, console: Console | None =
     share = None if options.shard is None else share_of(options.shard)
     processes = processes_of(options.processes, share, started, cell.device)
     shards, length = Shards.foreseen(options.out, cell), shard_length(cell, options.chunk)
-    memory = predict(prepare(dataclasses.replace(cell, device="cpu", cuda_graphs=False, one_graph=False)))
+    memory = predict(prepare(preparable(cell)))
     sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
     lines = []
     for process in processes:

@@ -1,6 +1,7 @@
 """Images of a cell into shards: this process's part, and what is exported once all are there."""
 
 import argparse
+import dataclasses
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from rich.markup import escape
 
 from harness.cell.cell import Cell
 from harness.commands.common import overrides, share_of
-from harness.commands.generate_plan import foreseen, show_plan
+from harness.commands.generate_plan import show_plan
 from harness.images.pngs import check_png, export_png
 from harness.images.shards import Shards, export_adm, flipped
 from harness.images.stores import ImageStore
@@ -20,6 +21,7 @@ from harness.quality.assess.adm import assess
 from harness.subject.pins import finished
 from harness.subject.prepare import check_tokenizer, prepare
 from harness.subject.subject import load, run_batch
+from harness.sweep.elsewhere import foreseen
 from harness.sweep.find import find_cell
 from pardec.errors import UserError
 from reports.tables import with_interval
@@ -57,13 +59,11 @@ def _check_chunk(chunk: int | None, cell: Cell) -> None:
 
 
 def _found(options: argparse.Namespace) -> Cell:
-    changes = overrides(options)
-    if "device" in changes and not options.dry_run:
-        changes["device"] = local_device(changes["device"])
-    cell = find_cell(options.cell, changes, None)
+    """The cell, on this process's own device."""
+    cell = find_cell(options.cell, overrides(options), None)
     if cell.is_anchor:
         raise UserError(f"cell '{options.cell}': an anchor generates nothing")
-    return cell
+    return cell if options.dry_run else dataclasses.replace(cell, device=local_device(cell.device))
 
 
 def _generate(cell: Cell, store: ImageStore) -> None:

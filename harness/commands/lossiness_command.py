@@ -10,7 +10,7 @@ DESCRIPTION = (
     SUMMARY + ". Without arguments: every strategy on tiny random networks, all of whose images are "
     "enumerated, so the figures are exact. That takes minutes, nearly all for the speculative strategies: "
     "one takes up to two, any other some seconds; --strategies names those to enumerate. With CELL: an "
-    "estimate from images that a stored network draws"
+    "estimate from images that a stored network draws. A flag of the other kind is refused"
 )
 
 
@@ -30,16 +30,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="random, raster, halton, s-curve, hilbert, spiral, subsample, locality (default: all that fit)",
     )
+    command.add_argument("--grid", nargs="+", metavar="HxW", help="enumerated grids (default: 2x2 2x3)")
+    command.add_argument("--codes", type=int, help="codes of the enumerated worlds (default: 3)")
     command.add_argument(
-        "--grid", nargs="+", metavar="HxW", default=["2x2", "2x3"], help="enumerated grids (default: 2x2 2x3)"
+        "--steps", type=int, help="decoding steps (default: about half the places, or as CELL says)"
     )
-    command.add_argument("--codes", type=int, default=3, help="codes of the enumerated worlds (default: 3)")
-    command.add_argument("--steps", type=int, help="decoding steps (default: about half the places)")
-    command.add_argument("--guidance", type=float, default=2.0, help="scale of the guided lines (default: 2)")
     command.add_argument(
-        "--networks", type=int, default=5, help="random networks and orders averaged over (default: 5)"
+        "--guidance", type=float, help="scale of the guided lines (default: 2), or of CELL (default: its own)"
     )
-    command.add_argument("--images", type=int, default=200, help="images of a stored network (default: 200)")
+    command.add_argument("--networks", type=int, help="random networks and orders averaged over (default: 5)")
+    command.add_argument("--images", type=int, help="images of a stored network (default: 200)")
     add_machine_flags(command)
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -11,7 +12,13 @@ from harness.commands.common import overrides
 from harness.lossiness.conditionals import Undefined
 from harness.lossiness.estimate import estimate
 from harness.lossiness.exact import LARGEST
-from harness.lossiness.tables import ESTIMATE_HEADINGS, EXACT_HEADINGS, estimate_cells, exact_lines
+from harness.lossiness.tables import (
+    ESTIMATE_HEADINGS,
+    EXACT_HEADINGS,
+    estimate_cells,
+    exact_lines,
+    require_figures,
+)
 from harness.lossiness.worlds import OWN, RULES, World
 from harness.machine.terminal import progress_bar
 from harness.subject.prepare import prepare
@@ -25,44 +32,72 @@ _NOTE = (
     "p: the network one token at a time in the plan's order; q: as decoded. KL(p || q) = correlation (the "
     "groups' conditional total correlation) + mismatch (other marginals when asked in a group). "
 )
+_GRIDS, _CODES, _GUIDANCE, _NETWORKS = ("2x2", "2x3"), 3, 2.0, 5
+"""Of enumerated worlds, unless flags say otherwise."""
+_IMAGES = 200
+"""The same of a stored network."""
 
 
 def lossiness(options: argparse.Namespace) -> int:
     for name in ("networks", "images"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} {getattr(options, name)}: expected at least 1")
-    checked("guidance", options.guidance, "--guidance")
-    return _enumerated(options) if options.cell is None else _stored(options)
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: expected at least 1")
+    asked = {
+        name: checked(name, getattr(options, name), f"--{name}")
+        for name in ("steps", "guidance")
+        if getattr(options, name) is not None
+    }
+    if options.cell is None:
+        _refuse(options, ("images",), "only with CELL, a stored network")
+        return _enumerated(options)
+    _refuse(options, ("strategies", "grid", "codes", "networks"), "only without CELL, of enumerated worlds")
+    return _stored(options, asked)
+
+
+def _refuse(options: argparse.Namespace, names: Iterable[str], where: str) -> None:
+    """UserError for a flag that would be left unread."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            given = " ".join(value) if isinstance(value, list) else value
+            raise UserError(f"--{name} {given}: {where}")
 
 
 def _enumerated(options: argparse.Namespace) -> int:
     overrides(options)  # loads the plug-ins
+    codes = _CODES if options.codes is None else options.codes
+    guidance = _GUIDANCE if options.guidance is None else options.guidance
+    networks = options.networks or _NETWORKS
     names = options.strategies or registry.loadable()
     for name in names:
         if name not in registry.names():
             raise unknown("strategy", name, registry.names(), "--strategies")
-    if options.codes < 2:
-        raise UserError(f"--codes {options.codes}: expected at least 2")
-    worlds = [World(_grid(text), options.codes) for text in options.grid]
+    if codes < 2:
+        raise UserError(f"--codes {codes}: expected at least 2")
+    worlds = [World(_grid(text), codes) for text in options.grid or _GRIDS]
     for world in worlds:
-        images = options.codes ** (world.grid[0] * world.grid[1])
+        images = codes ** (world.grid[0] * world.grid[1])
         if images > LARGEST:
             raise UserError(
-                f"--grid {world.grid[0]}x{world.grid[1]} --codes {options.codes}: {images} images are too "
+                f"--grid {world.grid[0]}x{world.grid[1]} --codes {codes}: {images} images are too "
                 f"many to enumerate; expected at most {LARGEST}"
             )
     orders = _orders(options.orders)
     torch.set_num_threads(1)
     with progress_bar() as bar:
         bar.add_task("enumerating", total=None)
-        lines = exact_lines(worlds, names, orders, options.guidance, options.steps, options.networks)
+        lines = exact_lines(worlds, names, orders, guidance, options.steps, networks)
     _print(EXACT_HEADINGS, [line.cells() for line in lines])
-    print(_NOTE + f"Means over {options.networks} random networks and orders with 95 % intervals.")
-    return 0 if all(line.holds for line in lines) else 1
+    print(_NOTE + f"Means over {networks} random networks and orders with 95 % intervals.")
+    require_figures(lines)
+    return 1 if any(line.holds is False for line in lines) else 0
 
 
-def _stored(options: argparse.Namespace) -> int:
-    cell = find_cell(options.cell, overrides(options), None)
+def _stored(options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
+    """asked: settings that flags put in place of the cell's."""
+    images = options.images or _IMAGES
+    cell = find_cell(options.cell, {**overrides(options), **asked}, None)
     if cell.is_anchor:
         raise UserError(f"cell '{options.cell}': an anchor decodes nothing")
     torch.set_num_threads(cell.threads)
@@ -78,7 +113,7 @@ def _stored(options: argparse.Namespace) -> int:
             try:
                 found = estimate(
                     subject,
-                    options.images,
+                    images,
                     rule,
                     lambda share, done=number: bar.update(task, completed=done + share),  # type: ignore[misc]
                 )
@@ -91,7 +126,7 @@ def _stored(options: argparse.Namespace) -> int:
             lines.append(estimate_cells(rule, found, first))
     _print(ESTIMATE_HEADINGS, lines)
     print(
-        f"{subject.prepared.cell.describe()}: mean of {options.images} images with 95 % intervals; the judge "
+        f"{subject.prepared.cell.describe()}: mean of {images} images with 95 % intervals; the judge "
         f"is {subject.prepared.cell.network} itself, one token at a time in the same order."
     )
     return 0

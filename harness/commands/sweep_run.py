@@ -8,7 +8,9 @@ from harness.cell.sweep_file import Sweep
 from harness.commands.common import introduce_strategies, overrides
 from harness.commands.report_command import write
 from harness.cost.sweep_hours import predicted_hours
+from harness.subject.pins import finished
 from harness.sweep.cluster.ray_pool import Need, RayPool, nodes_at
+from harness.sweep.elsewhere import foreseen, is_elsewhere, preparable
 from harness.sweep.row import Summary
 from harness.sweep.sweep import dry_run, run_sweep, sweep_cells
 from pardec.errors import UserError
@@ -20,27 +22,34 @@ from results.store import RESULTS, ResultStore, load_rows
 def sweep(options: argparse.Namespace) -> int:
     if options.address is not None and options.executor != "ray":
         raise UserError(f"--address '{options.address}': only with --executor ray")
+    if options.device_card is not None and not options.dry_run:
+        raise UserError(f"--device-card '{options.device_card}': only with --dry-run")
     most = options.max_images
     if most is not None:
         checked("images", most, "--max-images")
     select = ",".join(options.select) if options.select else None
-    sweep = sweep_cells(options.sweep, select, overrides(options), most, options.also)
+    on_ray = options.executor == "ray"
+    finish = foreseen if on_ray else finished
+    sweep = sweep_cells(options.sweep, select, overrides(options), most, options.also, finish)
     if options.dry_run:
-        on_ray = options.executor == "ray"
         dry_run(sweep, takes=Need.of if on_ray else None)
         if on_ray:
             print(_dealt(sweep, options.address))
-        print(predicted_hours(sweep.cells, options.device_card))
+        print(_hours(sweep, options.device_card))
         return 0
     folder = options.results or RESULTS / sweep.name
-    if options.executor == "ray":
-        summary = _run_on_ray(sweep, folder, options.address)
-    else:
-        summary = run_sweep(sweep, folder)
+    summary = _run_on_ray(sweep, folder, options.address) if on_ray else run_sweep(sweep, folder)
     print(summary)
     if not options.no_report and summary.rows:
         _show(folder)
     return summary.exit_code
+
+
+def _hours(sweep: Sweep, card_name: str | None) -> str:
+    """Predicted hours by a named card, or by this machine's if it is that of the cells."""
+    if card_name is None and any(map(is_elsewhere, sweep.cells)):
+        return "predicted hours: the device is another machine's; name its card with --device-card"
+    return predicted_hours([preparable(cell) for cell in sweep.cells], card_name)
 
 
 def _dealt(sweep: Sweep, address: str | None) -> str:

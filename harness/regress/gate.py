@@ -14,6 +14,7 @@ from harness.regress.judge import judge, suspects
 from harness.sweep.process import WORKER, TurnGroup, run_turns
 from harness.sweep.row import Summary
 from harness.sweep.sweep import run_sweep, sweep_cells
+from harness.sweep.turns import chosen_of
 from pardec.errors import UserError
 from pardec.files import write_whole
 from results.schema import Row, Turns, row_to_json
@@ -75,22 +76,29 @@ def compare(
             Finding("all cells", "cell", "baseline", "none", "", "notice", text),
             *judge([], summary.rows),
         ]
-    again = time_again(sweep, suspects(before, summary.rows), folder, command)
+    slow = suspects(before, summary.rows)
+    again = time_again(sweep, slow, folder, command, chosen_of(summary.rows))
     return summary, judge(before, summary.rows, again)
 
 
 def time_again(
-    sweep: Sweep, rows: Sequence[Row], folder: Path, command: Sequence[str] = WORKER
+    sweep: Sweep,
+    rows: Sequence[Row],
+    folder: Path,
+    command: Sequence[str] = WORKER,
+    chosen: Mapping[str, Mapping[str, Any]] = {},
 ) -> dict[str, Turns]:
-    """Cell -> times of a second round of these cells beside their reference; none where it fails."""
+    """Cell -> times of a second round of these cells beside their reference; none where it fails.
+
+    chosen: as ``TurnGroup.chosen``.
+    """
     cells = {cell.key: cell for cell in sweep.cells}
     found: dict[str, Turns] = {}
     references = {row.turns["reference"] for row in rows if row.turns is not None}
     for reference in sorted(references):
         slow = [row for row in rows if row.turns is not None and row.turns["reference"] == reference]
-        group = TurnGroup(
-            (cells[reference], *(cells[row.cell] for row in slow)), sweep.rounds, sweep.processes
-        )
+        timed = (cells[reference], *(cells[row.cell] for row in slow))
+        group = TurnGroup(timed, sweep.rounds, sweep.processes, chosen)
         log = folder / "artifacts" / f"again-{reference}.log"
         outcome = run_turns(group, folder, log, command=command)
         found |= outcome.measured.get("turns", {})

@@ -1,6 +1,6 @@
 """What a worker does: measures one cell with its artifacts, or times cells in turn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from harness.subject.method import store_method
 from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, Subject, load
 from harness.sweep.messages import Channel
+from harness.sweep.process import TurnGroup
 from harness.weights import zoo
 from pardec.errors import UserError
 
@@ -52,19 +53,21 @@ def limit_device_memory(cell: Cell) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, cell.memory_limit_gb * 1e9 / total), cell.device)
 
 
-def time_cells(cells: Sequence[Cell], rounds: int, channel: Channel) -> dict[str, Any]:
+def time_cells(group: TurnGroup, channel: Channel) -> dict[str, Any]:
     """``turns`` of every cell by its key, timed in turn."""
-    limit_device_memory(cells[0])
-    torch.set_num_threads(cells[0].threads or 1)
-    channel.send(share=0.0, doing="in turn", measured={"environment": environment(cells[0].device)})
-    return {"turns": time_in_turn(cells, rounds)}
+    limited = group.limited
+    limit_device_memory(limited)
+    torch.set_num_threads(limited.threads or 1)
+    channel.send(share=0.0, doing="in turn", measured={"environment": environment(limited.device)})
+    return {"turns": time_in_turn(group.cells, group.rounds, group.chosen)}
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     subject = load(prepare(cell))
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)
-    lost, why_not = _lossiness(subject, channel)
+    made = found.at(subject, cell.batch)
+    lost, why_not = _lossiness(made, channel)
     found.row |= lost.row | taught(cell) | {"weights_taken": subject.weights_taken}
     found.unmeasured |= why_not
     trace = {
@@ -73,9 +76,9 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
         **gallery.race.arrays(),
         **lost.arrays,
     }
-    method = store_method(subject.prepared, folder)
+    method = store_method(made.prepared, folder)
     if subject.tokenizer is None:
-        predicted, unpredicted = store_prediction(subject, folder, found.row)
+        predicted, unpredicted = store_prediction(made, folder, found.row)
         why = unpredicted | {"quality": "no tokenizer_checkpoint: tokens stay tokens"}
         artifacts = _store(cell, folder, **trace) | method | predicted
         return found.row | {"artifacts": artifacts, "unmeasured": found.unmeasured | why}
@@ -85,7 +88,7 @@ def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
     if gallery.film is not None:
         trace["film"] = gallery.film
     pictures = _store(cell, folder, **trace, **_samples(_first_pixels(gallery), labels))
-    predicted, unpredicted = store_prediction(subject, folder, found.row)
+    predicted, unpredicted = store_prediction(made, folder, found.row)
     why = found.unmeasured | why | unpredicted
     return found.row | quality | {"artifacts": pictures | method | predicted, "unmeasured": why}
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, get_args
 from results.schema import Status
 
 _LONGEST_LINE = 1 << 28
+_LONGEST_WAIT_S = 3600.0
+"""A selector takes no more than 24 days at once."""
 
 
 class Channel:
@@ -32,13 +34,14 @@ class Channel:
 def messages(reading: int, worker: subprocess.Popen[bytes], deadline: float) -> Iterator[dict[str, Any]]:
     """The worker's lines until the end of the pipe or of the worker, whose children may hold the pipe open.
 
-    TimeoutError after the deadline, Garbled for a line that is no message.
+    TimeoutError after the deadline, Garbled for a line that is no message, OSError where the system doesn't
+    let the worker be watched.
     """
     pending = b""
     with selectors.DefaultSelector() as selector, _noticing_the_end_of(worker, selector):
         selector.register(reading, selectors.EVENT_READ)
         while (left_s := deadline - time.monotonic()) > 0:
-            ready = {key.fd for key, _ in selector.select(left_s)}
+            ready = {key.fd for key, _ in selector.select(min(left_s, _LONGEST_WAIT_S))}
             if reading not in ready:
                 if ready:
                     return

@@ -16,9 +16,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ from harness.cell.cell import Cell
 from harness.machine.failures import says_out_of_memory
 from harness.machine.processes import MARK, end_all
 from harness.sweep.messages import Garbled, messages
+from results.annotations import LARGEST
 from results.schema import Status, Turns
 
 WORKER = (sys.executable, "-P", str(Path(__file__).with_name("start_worker.py")))
@@ -55,6 +56,19 @@ class TurnGroup:
     cells: tuple[Cell, ...]
     rounds: int
     processes: int = 1
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Cell -> option that it leaves to measurement -> what it was measured with at its own batch."""
+
+    @property
+    def limited(self) -> Cell:
+        """The first cell with the limits of all: the most time and memory that any may take."""
+        limits = [cell.memory_limit_gb for cell in self.cells]
+        known = [limit for limit in limits if limit is not None]
+        return dataclasses.replace(
+            self.cells[0],
+            timeout_s=max(cell.timeout_s for cell in self.cells),
+            memory_limit_gb=max(known) if len(known) == len(limits) else None,
+        )
 
 
 def run_in_worker(
@@ -67,10 +81,10 @@ def run_in_worker(
 ) -> Outcome:
     """Run ``cell`` and wait for it, at most ``cell.timeout_s`` seconds; nothing it does is raised here.
 
-    OSError where the log can't be written.
+    OSError where the log can't be written or read, and for nothing else.
 
-    folder: where its artifacts and the reference go. log: where its stderr goes. group: cells, ``cell`` the
-    first of them, that are timed together instead of one being measured. The worker writes JSON lines
+    folder: where its artifacts and the reference go. log: where its stderr goes. group: cells that are timed
+    together instead of one being measured; ``cell`` says what they may take. The worker writes JSON lines
     to a pipe of its own, so no library's print can spoil them, and its standard input stays open as long as
     this process lives, which is how it knows.
     """
@@ -96,7 +110,7 @@ def run_in_worker(
             on_progress(message["share"], message["doing"])
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_GRACE_S)
-    except (TimeoutError, Garbled) as error:
+    except (OSError, Garbled) as error:
         broken = error
     finally:
         os.close(reading)
@@ -105,10 +119,8 @@ def run_in_worker(
     status: Status
     if final is not None:
         status, reason = final["status"], final["reason"]
-    elif isinstance(broken, TimeoutError):
-        status, reason = "timeout", f"took longer than {cell.timeout_s:g} s and was stopped"
     elif broken is not None:
-        status, reason = "error", str(broken)
+        status, reason = _cut_short(broken, cell)
     else:
         status, reason = _silent_death(worker.returncode, log, kills_before)
     if status == "oom" and cell.memory_limit_gb is not None:
@@ -125,11 +137,12 @@ def run_turns(
 ) -> Outcome:
     """Time cells in turn by ``group.processes`` workers: ``turns`` holds the rounds of all of them.
 
-    The first that fails is the outcome. See ``run_in_worker``.
+    Each may take the most time and memory that any of the cells may. The first that fails is the outcome. See
+    ``run_in_worker``.
     """
     outcomes = []
     for _ in range(group.processes):
-        outcome = run_in_worker(group.cells[0], folder, log, on_progress, command, group)
+        outcome = run_in_worker(group.limited, folder, log, on_progress, command, group)
         if outcome.status != "ok" or "turns" not in outcome.measured:
             return outcome
         outcomes.append(outcome)
@@ -175,7 +188,11 @@ def _start(
 def _send_order(worker: subprocess.Popen[bytes], cell: Cell, folder: Path, group: TurnGroup | None) -> None:
     order: dict[str, Any] = {"folder": str(folder), "cell": cell.to_json()}
     if group is not None:
-        order |= {"in_turn": [one.to_json() for one in group.cells], "rounds": group.rounds}
+        order |= {
+            "in_turn": [one.to_json() for one in group.cells],
+            "rounds": group.rounds,
+            "chosen": group.chosen,
+        }
     assert worker.stdin is not None
     with suppress(BrokenPipeError):
         worker.stdin.write((json.dumps(order) + "\n").encode())
@@ -183,11 +200,18 @@ def _send_order(worker: subprocess.Popen[bytes], cell: Cell, folder: Path, group
 
 
 def limit_memory(pid: int, cell: Cell) -> None:
-    """Make the kernel refuse a CPU cell's process more data than its limit; the worker limits CUDA."""
-    if cell.memory_limit_gb is not None and cell.device == "cpu":
-        limit = int(cell.memory_limit_gb * 1e9)
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
+    """Make the kernel refuse a CPU cell's process more data than its limit; the worker limits CUDA.
+
+    A limit that the process has already, from ``ulimit -d``, is never raised.
+    """
+    if cell.memory_limit_gb is None or cell.device != "cpu":
+        return
+    limit = int(min(cell.memory_limit_gb * 1e9, LARGEST))
+    with suppress(ProcessLookupError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -214,6 +238,15 @@ def _end(worker: subprocess.Popen[bytes], mark: str, sender: Thread) -> None:
         with suppress(BrokenPipeError):
             worker.stdin.close()
     worker.wait()
+
+
+def _cut_short(error: OSError | Garbled, cell: Cell) -> tuple[Status, str]:
+    """Status and cause of a worker that was ended from here."""
+    if isinstance(error, TimeoutError):
+        return "timeout", f"took longer than {cell.timeout_s:g} s and was stopped"
+    if isinstance(error, OSError):
+        return "error", f"the worker could not be watched: {error.strerror or error}"
+    return "error", str(error)
 
 
 def _silent_death(code: int, log: Path, kills_before: int) -> tuple[Status, str]:

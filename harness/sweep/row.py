@@ -14,7 +14,7 @@ from harness.subject.tokenizers import zoo_tokenizer
 from harness.sweep.process import Outcome
 from harness.sweep.turns import ALONE, is_of_this_machine
 from pardec.errors import one_line
-from results.schema import FIELDS, Attempt, Row, may_be_null, reasons
+from results.schema import FIELDS, Attempt, Row, may_be_null, reasons, row_to_json
 from results.settings import DECLARED
 from results.store import ResultStore
 from strategies.decoding import presets
@@ -118,6 +118,20 @@ def make_row(cell: Cell, outcome: Outcome, started_at: str) -> Row:
     noted = {} if cell.is_anchor else {"turns": ALONE}
     noted |= dict(values.get("unmeasured") or {})
     return Row(**values | {"unmeasured": reasons(values | {"unmeasured": noted}, why)})
+
+
+def sound_row(cell: Cell, outcome: Outcome, started_at: str, otherwise: Mapping[str, Any] = {}) -> Row:
+    """``make_row``; where what the worker measured makes none, an error that says so.
+
+    otherwise: fields that are known even then.
+    """
+    try:
+        row = make_row(cell, outcome, started_at)
+        row_to_json(row)
+    except (TypeError, ValueError) as error:
+        reason = f"what the worker measured makes no row: {error}"
+        return make_row(cell, Outcome("error", reason, dict(otherwise), outcome.wall_s), started_at)
+    return row
 
 
 def as_they_apply(cell: Cell) -> dict[str, Any]:

@@ -20,18 +20,21 @@ from harness.subject.pins import finished
 from harness.subject.prediction import predict
 from harness.subject.prepare import prepare
 from harness.sweep.cluster.driver import Pool, run_on
+from harness.sweep.elsewhere import preparable
 from harness.sweep.lock import only_sweep_in
-from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker
-from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
+from harness.sweep.process import WORKER, TurnGroup, run_in_worker
+from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, skip_cell, sound_row
 from harness.sweep.turns import failed_turns, groups, is_of_this_machine, tell_of_turns, time_group, waiting
 from harness.weights import zoo
 from pardec.errors import UserError
 from pardec.files import remove_partials
 from reports.escape import terminal
 from reports.fitting import DASH, print_fitting
-from results.schema import Row, row_to_json
+from results.schema import Row
 from results.store import ResultStore
 
+Finish = Callable[[Cell], Cell]
+"""From a cell to the same with everything filled in that it leaves open, and its files pinned."""
 _ALL_MARKS = f"{ZOO_PREFIX}{zoo.MARKS}/"
 
 
@@ -41,34 +44,39 @@ def sweep_cells(
     overrides: Mapping[str, Any] | None = None,
     max_images: int | None = None,
     also: Sequence[str] = (),
+    finish: Finish = finished,
 ) -> Sweep:
     """The sweep of a file with every cell checked and pinned; UserError before anything is computed.
 
-    max_images: generate at most so many images per cell, once. also: cells beside those of the file.
+    max_images: generate at most so many images per cell, once. also: cells beside those of the file. finish:
+    ``foreseen`` where the cells run on other machines.
     """
     sweep = sweep_file.load(file_or_name, overrides, also)
     if max_images is not None:
         sweep = sweep_file.once(sweep, max_images)
-    cells: Sequence[Cell] = _each_mark(sweep.cells)
+    cells: Sequence[Cell] = each_mark(sweep.cells)
     if cells != sweep.cells and all(cell.is_anchor for cell in cells):
         raise UserError(
             f"{sweep_file.named(file_or_name)}: no network of its marks stands; see: pardec train"
         )
     if select is not None:
         cells = sweep_file.select(cells, select, finished=False)
-    checked = []
-    for cell in cells:
-        try:
-            checked.append(finished(cell))
-        except UserError as error:
-            where = f"{sweep_file.named(file_or_name)}, cell '{cell.describe()}'"
-            raise UserError(f"{where}: {error}") from None
+    checked = [finished_of(file_or_name, cell, finish) for cell in cells]
     if select is not None:
         checked = sweep_file.select(checked, select)
     return dataclasses.replace(sweep, cells=tuple({cell.key: cell for cell in checked}.values()))
 
 
-def _each_mark(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+def finished_of(file_or_name: str, cell: Cell, finish: Finish = finished) -> Cell:
+    """The finished cell of a sweep; its UserError names both."""
+    try:
+        return finish(cell)
+    except UserError as error:
+        where = f"{sweep_file.named(file_or_name)}, cell '{cell.describe()}'"
+        raise UserError(f"{where}: {error}") from None
+
+
+def each_mark(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """The cells, those of ``zoo/marks/NAME-*`` once for every mark of the run that stands."""
     found: list[Cell] = []
     for cell in cells:
@@ -94,7 +102,7 @@ def dry_run(
         if cell.is_anchor:
             lines.append([*_names(cell, cell.label, takes), DASH, DASH, str(cell.images), DASH, DASH])
             continue
-        prepared = prepare(cell)
+        prepared = prepare(preparable(cell))
         memory = predict(prepared)
         sizes = [f"{size / 1e6:.1f}" for size in (memory.weight_bytes, memory.cache_bytes)]
         counts = [prepared.plan([0]).steps_in_words(), str(cell.batch), str(cell.images)]
@@ -184,11 +192,12 @@ def _time_in_turn(
                 continue
             task = bar.add_task(f"{len(cells)} cells in turn", total=None)
             timed = TurnGroup(cells, sweep.rounds, sweep.processes)
-            for row in time_group(timed, rows, store, lambda share, doing: None, command):
-                rows[row.cell] = row
+            found, why = time_group(timed, rows, store, lambda share, doing: None, command)
+            rows |= {row.cell: row for row in found}
             bar.remove_task(task)
-            tell_of_turns(cells, rows[cells[0].key], bar)
-            summary.failed_turns += failed_turns(cells, rows)
+            tell_of_turns(cells, why, bar)
+            if why is not None:
+                summary.failed_turns.append(failed_turns(cells, rows))
     summary.rows = list(rows.values())
 
 
@@ -197,12 +206,7 @@ def _run_cell(cell: Cell, store: ResultStore, show: Any, command: Sequence[str])
     log = store.artifact(cell.key, ".log")
     with store.writing():
         outcome = run_in_worker(cell, store.folder, log, show, command)
-    try:
-        row = make_row(cell, outcome, started_at)
-        row_to_json(row)
-    except (TypeError, ValueError) as error:
-        unsound = Outcome("error", f"what the worker measured makes no row: {error}", {}, outcome.wall_s)
-        row = make_row(cell, unsound, started_at)
+    row = sound_row(cell, outcome, started_at)
     if row.status == "ok":
         log.unlink(missing_ok=True)
     return store.append(row)

@@ -18,6 +18,7 @@ from harness.cell.cell import Cell
 from harness.machine.failures import classify
 from harness.machine.processes import guard_end_of_input
 from harness.sweep.messages import Channel
+from harness.sweep.process import TurnGroup
 
 _PR_SET_PDEATHSIG = 1
 
@@ -53,8 +54,8 @@ def main(arguments: list[str]) -> int:
             from harness.sweep.job import measure_cell, time_cells
 
             if "in_turn" in order:
-                cells = [Cell.from_json(text) for text in order["in_turn"]]
-                measured = time_cells(cells, order["rounds"], channel)
+                cells = tuple(Cell.from_json(text) for text in order["in_turn"])
+                measured = time_cells(TurnGroup(cells, order["rounds"], chosen=order["chosen"]), channel)
             else:
                 measured = measure_cell(Cell.from_json(order["cell"]), Path(order["folder"]), channel)
             channel.send(status="ok", reason=None, measured=measured)

@@ -6,11 +6,11 @@ recorded as such and sent once more. How machines are reached is the pool's busi
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from rich.progress import Progress
 
@@ -19,7 +19,7 @@ from harness.cell.sweep_file import Sweep
 from harness.machine.stopping import Stop
 from harness.sweep import turns
 from harness.sweep.process import Outcome
-from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell
+from harness.sweep.row import Summary, but_for_batch, done_rows, line_of, make_row, skip_cell, sound_row
 from pardec.files import write_whole
 from results.environments import environment_keys
 from results.schema import Row
@@ -44,6 +44,8 @@ class Task:
     """Where to run it; None for any that has room."""
     processes: int = 1
     tries: int = 1
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of cells to be timed: as ``TurnGroup.chosen``."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class _Run:
     found_done: int = 0
     short_of_memory: dict[str, int] = field(default_factory=dict)
     failed_turns: list[Row] = field(default_factory=list)
+    untimed: int = 0
 
     def summary(self) -> Summary:
         left = sum(cell.key not in self.rows for cell in self.sweep.cells)
@@ -131,8 +134,9 @@ class _Run:
             ungated=frozenset(cell.key for cell in self.sweep.cells if not cell.gated),
             skipped=self.found_done,
             left=left,
+            untimed=self.untimed,
             failed_turns=self.failed_turns,
-            interrupted=self.stop.requested and left > 0,
+            interrupted=self.stop.requested and left + self.untimed > 0,
         )
 
     def measure(self) -> None:
@@ -160,21 +164,27 @@ class _Run:
         waiting = []
         for group in turns.groups(self.sweep.cells, self.sweep.in_turn):
             for cells in turns.waiting(group, self.rows):
+                chosen = turns.chosen_of(self.rows[cell.key] for cell in cells)
                 tasks = [
-                    Task(cells, self.sweep.rounds, machine, self.sweep.processes)
+                    Task(cells, self.sweep.rounds, machine, self.sweep.processes, chosen=chosen)
                     for machine in self._homes(cells)
                 ]
                 task = next(filter(self.pool.could_run, tasks), None)
                 if task is not None:
                     waiting.append(task)
-                elif not self.stop.requested:
+                elif self.stop.requested:
+                    self.untimed += 1
+                else:
                     self._record(cells, _GONE)
 
         def keep(sent: _Sent, arrival: Delivery | Lost) -> None:
             self._record(sent.task.cells, arrival)
 
         self._work(waiting, keep)
-        for task in waiting if not self.stop.requested else ():
+        if self.stop.requested:
+            self.untimed += len(waiting)
+            return
+        for task in waiting:
             self._record(task.cells, _GONE)
 
     def _homes(self, cells: Sequence[Cell]) -> Sequence[str | None]:
@@ -230,7 +240,8 @@ class _Run:
         else:
             self._keep_files(arrival)
             self.machines[cell.key] = arrival.machine
-            row = self.store.append(make_row(cell, arrival.outcome, arrival.started_at or sent.started_at))
+            started_at = arrival.started_at or sent.started_at
+            row = self.store.append(sound_row(cell, arrival.outcome, started_at, _NOWHERE))
         if row.status == "oom":
             others = but_for_batch(cell)
             self.short_of_memory[others] = min(cell.batch, self.short_of_memory.get(others, cell.batch))
@@ -245,14 +256,15 @@ class _Run:
     def _record(self, cells: Sequence[Cell], arrival: Delivery | Lost) -> None:
         """Record what came of timing cells in turn."""
         if isinstance(arrival, Lost):
-            why = f"timing in turn: {arrival.reason}"
-            rows = turns.give_up(cells, self.rows, why, self.store)
+            lost = f"timing in turn: {arrival.reason}"
+            rows, why = turns.give_up(cells, self.rows, lost, self.store)
         else:
             self._keep_files(arrival)
-            rows = turns.record(cells, self.rows, arrival.outcome, self.store)
+            rows, why = turns.record(cells, self.rows, arrival.outcome, self.store)
         self.rows |= {row.cell: row for row in rows}
-        turns.tell_of_turns(cells, rows[0], self.bar)
-        self.failed_turns += turns.failed_turns(cells, self.rows)
+        turns.tell_of_turns(cells, why, self.bar)
+        if why is not None:
+            self.failed_turns.append(turns.failed_turns(cells, self.rows))
 
     def _keep_files(self, delivery: Delivery) -> None:
         for name, content in delivery.files.items():

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.machine.environment import environment, version
+from harness.machine.environment import environment, git_state, version
 from harness.sweep.cluster.driver import Delivery, Task
 from harness.sweep.lock import LOCK
 from harness.sweep.process import WORKER, Outcome, TurnGroup, run_in_worker, run_turns
@@ -33,7 +33,7 @@ def run_task(task: Task, results: Path, machine: str, command: Sequence[str] | N
     """
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     cell = task.cells[0]
-    group = None if task.rounds is None else TurnGroup(task.cells, task.rounds, task.processes)
+    group = None if task.rounds is None else TurnGroup(task.cells, task.rounds, task.processes, task.chosen)
     with tempfile.TemporaryDirectory(prefix="pardec-") as place:
         folder = Path(place)
         (folder / ARTIFACTS).mkdir()
@@ -61,11 +61,17 @@ def run_task(task: Task, results: Path, machine: str, command: Sequence[str] | N
 
 
 def describe(results: Path, token: str) -> dict[str, Any]:
-    """This machine as the driver checks it before a sweep: its name, pardec's version, and what it sees.
+    """This machine as the driver checks it before a sweep: its name, pardec's version and the state of its
+    checkout, and what it sees.
 
     token: name of a file that the driver has put into ``results``.
     """
-    return {"host": platform.node(), "pardec": version("pardec"), "shared": (results / token).is_file()}
+    return {
+        "host": platform.node(),
+        "pardec": version("pardec"),
+        "git": git_state(),
+        "shared": (results / token).is_file(),
+    }
 
 
 def sees(results: Path) -> bool:

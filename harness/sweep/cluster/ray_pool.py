@@ -8,14 +8,14 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.cell.cell import Cell
-from harness.machine.environment import version
+from harness.machine.environment import git_state, version
 from harness.machine.failures import classify
 from harness.sweep.cluster.driver import Delivery, Lost, Task
 from harness.sweep.cluster.on_node import describe, run_task
@@ -226,17 +226,35 @@ class RayPool:
             raise UserError(f"a node of the cluster can't run pardec: {_one_line(error)}") from None
         finally:
             (self.folder / token).unlink()
-        own = version("pardec")
         for one in found:
-            if one["pardec"] != own:
-                raise UserError(
-                    f"node {one['host']} has pardec {one['pardec']}, this machine {own}: install one version"
-                )
+            check_code(one)
             if keeps_images and not one["shared"]:
                 raise UserError(
                     f"images of published networks are kept in the folder of results, and node {one['host']} "
                     f"doesn't see '{self.folder}': choose a --results on a file system that all nodes share"
                 )
+
+
+def check_code(node: Mapping[str, Any]) -> None:
+    """UserError for a node, as ``describe`` tells of it, that runs another pardec than this machine.
+
+    Of one version, two checkouts are compared; what is installed without one tells no commit.
+    """
+    own, state = version("pardec"), git_state()
+    if node["pardec"] != own:
+        raise UserError(
+            f"node {node['host']} has pardec {node['pardec']}, this machine {own}: install one version"
+        )
+    if None not in (node["git"][0], state[0]) and node["git"] != state:
+        raise UserError(
+            f"node {node['host']} runs {_checkout(node['git'])}, this machine {_checkout(state)}: check out "
+            "one commit, without changes"
+        )
+
+
+def _checkout(state: tuple[str | None, bool | None]) -> str:
+    commit, dirty = state
+    return f"commit {str(commit)[:12]}{' with changes' if dirty else ''}"
 
 
 def _connect(ray: ModuleType, address: str) -> None:

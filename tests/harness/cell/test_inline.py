@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.cell.cell import Cell
-from harness.cell.inline import alternatives, pieces
+from harness.cell.cell import ANCHORS, Cell
+from harness.cell.inline import alternatives, inline_cell, pieces
 from harness.cell.sweep_file import select
 from harness.sweep.find import find_cell
 from pardec.errors import UserError
@@ -67,6 +67,9 @@ def test_values_keep_their_types():
         ("strategy=lpd,steps=10,steps=12", ["'steps' is set twice"]),
         ("strategy=lpd,label=", ["'label=' is no setting"]),
         ("strategy=lpd,steps=ten", ['steps = "ten"', "a whole number"]),
+        ("strategy=lpd,repulsion=inf", ["repulsion = inf: expected a finite number, text, true or false"]),
+        ("lpd,repulsion=nan", ["repulsion = nan: expected a finite number"]),
+        ("lpd,repulsion=1e999", ["repulsion = 1e999: expected a finite number"]),
     ],
 )
 def test_mistakes_name_what_was_expected(text, words):
@@ -74,6 +77,21 @@ def test_mistakes_name_what_was_expected(text, words):
         cell(text)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_images_that_are_made_once_are_one_batch_unless_told_otherwise():
+    assert cell("lpd,once=true").images == Cell.batch
+    assert cell("lpd,once=true,batch=8").images == 8
+    assert find_cell("lpd,once=true", {"batch": 16}, None).images == 16
+    assert cell("lpd,once=true,batch=8,images=20").images == 20
+    assert find_cell("lpd,once=true", {"images": 30}, None).images == 30
+    assert cell("lpd,once=false,batch=8").images == Cell.images
+
+
+def test_an_anchor_has_no_options():
+    assert inline_cell("strategy=real,images=10", {}, ANCHORS).images == 10
+    with pytest.raises(UserError, match="unknown key 'order' in cell 'strategy=real,order=random'"):
+        inline_cell("strategy=real,order=random", {}, ANCHORS)
 
 
 def test_conditions_on_texts_with_commas():

@@ -90,8 +90,8 @@ def test_check_takes_a_setting_of_a_strategy(capsys, setting):
 
 
 def test_the_setting_is_what_is_checked(capsys):
-    assert main(["check", "par,regions=5", "--only", "causal"]) == 1
-    assert "5 regions: a perfect square of at least 4 is needed" in capsys.readouterr().out
+    assert main(["check", "par,regions=9", "--only", "causal"]) == 1
+    assert "doesn't divide into 3 x 3 equal regions" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

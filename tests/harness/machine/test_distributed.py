@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.cli import main
+from harness.cli import main, parser
 from harness.commands.common import share_of
+from harness.commands.generate_run import _found
 from harness.images.shards import Share
 from harness.machine.distributed import Launch, launch, local_device
 from pardec.errors import UserError
@@ -70,6 +71,22 @@ def test_all_or_nothing_is_understood(monkeypatch):
     given(monkeypatch, WHOLE)
     assert (launch(), share_of(None), local_device("cuda")) == (Launch(3, 4, 1, 2), Share(3, 4), "cuda:1")
     assert local_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("words", "device"),
+    [
+        (["strategy=lpd,steps=4,device=cuda"], "cuda:1"),
+        (["strategy=lpd,steps=4", "--device", "cuda"], "cuda:1"),
+        (["strategy=lpd,steps=4"], "cpu"),
+        (["strategy=lpd,steps=4,device=cuda:3"], "cuda:3"),
+        (["strategy=lpd,steps=4,device=cuda", "--dry-run"], "cuda"),
+    ],
+)
+def test_cuda_is_the_processes_own_device_whoever_says_it(monkeypatch, words, device):
+    given(monkeypatch, WHOLE)
+    options = parser("generate").parse_args(["generate", *words, "--out", "images"])
+    assert _found(options).device == device
 
 
 @pytest.mark.parametrize("left_over", [{"WORLD_SIZE": "4"}, {"WORLD_SIZE": ""}, {"RANK": "2"}])

@@ -12,7 +12,7 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.cli import main
-from harness.regress import benchmarks, gate, judge, quality, show
+from harness.regress import benchmarks, gate, judge, quality, selftest, show
 from harness.regress.findings import Finding, worst
 from pardec.errors import UserError
 from reports.measured import COUNTS
@@ -103,12 +103,14 @@ def test_changed_tokens_fail_on_the_machine_of_the_baseline_only():
         {"threads": 4},
         {"dtype": "bfloat16"},
         {"device": "cuda"},
+        {"device": "cuda", "dtype": "bfloat16"},
         {"checkpoint": "00" * 32},
     ]
     for change in others:
         found = judge.tokens(before, dataclasses.replace(after, **change))
         assert found.verdict == "notice"
         assert found.text.startswith("not compared: ")
+    assert judge.tokens(dataclasses.replace(before, device="cuda"), after).verdict == "notice"
 
 
 # Cells ----------------------------------------------------------------------------------------------------
@@ -283,6 +285,40 @@ def test_a_machine_twice_as_slow_does_not_count():
     slow = times(0.3)
     doubled = slow | {name: [2 * x for x in slow[name]] for name in ("seconds", "reference_seconds")}
     assert judge.timing(row(), row(turns=doubled)).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"environment": ENVIRONMENT | {"host_cpu": "another"}},
+        {"environment": ENVIRONMENT | {"torch": "3.0"}},
+        {"threads": 4},
+    ],
+)
+def test_a_ratio_of_another_machine_warns_at_most(change):
+    slow = row(turns=times(0.5, seed=1), **change)
+    found = judge.timing(row(), slow, times(0.5, seed=2))
+    assert found.verdict == "warn"
+    assert "not held against it: " in found.text
+    assert found.text.endswith("differs")
+    assert judge.suspects([row()], [slow]) == []
+    assert judge.timing(row(), row(turns=slow.turns), times(0.5, seed=2)).verdict == "fail"
+
+
+def test_the_level_is_shared_among_metrics_that_were_measured():
+    whole = row()
+    metrics = dict(whole.quality or {})
+    name = next(iter(metrics))
+    nothing = metrics[name] | {"value": None, "low": None, "high": None}
+    why = whole.unmeasured | {f"quality.{name}": "too few images"}
+    null = row(quality=metrics | {name: nothing}, unmeasured=why)
+    assert quality.compared(whole, whole) == len(metrics)
+    assert quality.compared(null, whole) == quality.compared(whole, null) == len(metrics) - 1
+
+
+def test_the_self_test_compares_as_many_metrics_as_the_gate():
+    rows = load_rows(Path(__file__).parents[3] / "results/baselines/gate.jsonl")
+    assert sum(quality.compared(one, one) for one in rows) == selftest.QUALITY_COMPARISONS
 
 
 def test_the_reference_is_held_against_the_workloads_and_warns_at_most():

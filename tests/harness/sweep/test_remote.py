@@ -10,17 +10,20 @@ from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.machine.stopping import Stop
 from harness.machine.terminal import progress_bar
+from harness.sweep.cluster import on_node, ray_pool
 from harness.sweep.cluster.driver import Delivery, Lost, Task, run_on
 from harness.sweep.cluster.on_node import describe, run_task
 from harness.sweep.cluster.ray_pool import Need, Node, choose
 from harness.sweep.lock import only_sweep_in
 from harness.sweep.process import Outcome
 from harness.sweep.sweep import run_sweep
+from pardec.errors import UserError
 from results.store import ResultStore, load_rows
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "stand_in_worker.py"))
 XEON = {"host_cpu": "Xeon", "gpu": None, "torch": "2.9.0"}
 EPYC = XEON | {"host_cpu": "EPYC"}
+OUTCOME = Outcome("ok", None, {}, 1.0)
 Answer = Callable[[Task], Delivery | Lost]
 
 
@@ -139,6 +142,18 @@ def test_a_cell_that_fails_by_itself_is_not_sent_again(tmp_path, status):
     assert [row.status for row in summary.rows] == [status]
 
 
+@pytest.mark.parametrize(
+    "measured", [{"no_such_field": 1}, {"parameters": "many"}, {"parameters": 7, "latency_s": float("nan")}]
+)
+def test_a_delivery_that_makes_no_row_costs_its_cell_alone(tmp_path, measured):
+    pool = FakePool(lambda task: delivered(**(measured if task.cells[0].seed == 0 else {})))
+    summary = run(pool, sweep_of(cell(), cell(seed=1)), tmp_path)
+    assert [row.status for row in summary.rows] == ["error", "ok"]
+    assert "what the worker measured makes no row" in summary.rows[0].reason
+    assert summary.rows[0].environment is None  # what was measured of it is no more to be trusted
+    assert load_rows(tmp_path) == summary.rows
+
+
 def test_larger_batches_of_a_cell_that_ran_out_of_memory_are_not_sent(tmp_path):
     pool = FakePool(lambda task: delivered("oom"), room=1)
     cells = [cell(batch=batch) for batch in (32, 64, 16)]
@@ -157,6 +172,22 @@ def test_interrupting_keeps_what_runs_and_sends_no_more(tmp_path):
     summary = run(pool, sweep_of(*(cell(seed=seed) for seed in range(5))), tmp_path, stop)
     assert len(pool.sent) == len(load_rows(tmp_path)) == 2
     assert (summary.left, summary.interrupted, summary.exit_code) == (3, True, 130)
+
+
+@pytest.mark.parametrize("machines_left", [True, False])
+def test_interrupting_before_cells_are_timed_in_turn_says_that_this_is_left(tmp_path, machines_left):
+    stop = Stop()
+
+    def interrupt(number: int) -> None:
+        stop.requested = number == 2
+        pool.could_run = lambda task: machines_left
+
+    pool = FakePool(lambda task: delivered(), after=interrupt)
+    summary = run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path, stop)
+    assert [row.status for row in summary.rows] == ["ok", "ok"]
+    assert len(pool.sent) == 2
+    assert (summary.untimed, summary.exit_code) == (1, 130)
+    assert str(summary) == "interrupted: 2 cells run, timing in turn left; start again to go on"
 
 
 def test_what_no_machine_can_run_any_more_is_left(tmp_path):
@@ -209,6 +240,34 @@ def test_why_there_are_no_times_in_turn_stands_in_the_rows(tmp_path, arrival, wo
     rows = summary.rows
     assert ([row.status for row in rows], summary.exit_code) == (["ok", "ok"], 1)
     assert all(row.turns is None and words in row.unmeasured["turns"] for row in rows)
+
+
+def test_times_in_turn_outlive_a_machine_that_is_lost_when_a_cell_joins(tmp_path):
+    def answer(task: Task) -> Delivery | Lost:
+        if task.rounds is None:
+            return delivered()
+        pair = {"reference": task.cells[0].key, "batch": 64, "seconds": [1.0], "reference_seconds": [1.0]}
+        turns = delivered(turns={one.key: pair for one in task.cells})
+        return turns if len(task.cells) == 2 else Lost("node went")
+
+    cells = [cell(seed=seed) for seed in range(3)]
+    before = run(FakePool(answer), sweep_of(*cells[:2], in_turn="network"), tmp_path).rows
+    summary = run(FakePool(answer), sweep_of(*cells, in_turn="network"), tmp_path)
+    assert summary.rows[:2] == before
+    assert summary.rows[2].unmeasured["turns"] == "timing in turn: node went"
+    assert summary.exit_code == 1
+
+
+def test_cells_go_into_turns_with_the_options_that_were_chosen_for_them(tmp_path, monkeypatch):
+    chosen = {"window": {"1": 16, "64": 8}}
+    pool = FakePool(lambda task: delivered(**({"chosen_options": chosen} if task.cells[0].seed else {})))
+    run(pool, sweep_of(cell(), cell(seed=1), in_turn="network"), tmp_path)
+    turns = pool.sent[-1]
+    assert turns.chosen == {cell(seed=1).key: {"window": 8}}
+    asked = []
+    monkeypatch.setattr(on_node, "run_turns", lambda group, *rest, **named: asked.append(group) or OUTCOME)
+    run_task(turns, tmp_path, "here", STAND_IN)
+    assert [group.chosen for group in asked] == [turns.chosen]
 
 
 def test_a_machine_that_is_gone_before_the_turns_is_named_in_the_rows(tmp_path):
@@ -271,6 +330,24 @@ def test_published_cells_need_a_folder_that_the_node_sees(tmp_path):
     (tmp_path / "token").touch()
     assert describe(tmp_path, "token")["shared"]
     assert not describe(tmp_path, "other")["shared"]
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"pardec": "99.0"}, "node n has pardec 99.0, this machine"),
+        ({"git": ("b" * 40, False)}, f"node n runs commit {'b' * 12}, this machine commit {'a' * 12}: check"),
+        ({"git": ("a" * 40, True)}, f"node n runs commit {'a' * 12} with changes, this machine commit"),
+    ],
+)
+def test_a_node_that_runs_other_code_is_named(tmp_path, monkeypatch, node, words):
+    for room in (on_node, ray_pool):
+        monkeypatch.setattr(room, "git_state", lambda: ("a" * 40, False))
+    alike = describe(tmp_path, "token") | {"host": "n"}
+    ray_pool.check_code(alike)
+    ray_pool.check_code(alike | {"git": (None, None)})
+    with pytest.raises(UserError, match=words):
+        ray_pool.check_code(alike | node)
 
 
 # Placing ------------------------------------------------------------------------------------------------

@@ -98,6 +98,10 @@ def test_excludes_match_defaults_too(tmp_path):
         ("[grid]\nstrategy = 'lpd'\n[[exclude]]\nstrategy = 'lpd'", ["describes no cell"]),
         ("[grid]\nstrategy = 'lpd'\n[[exclude]]", ["an empty table"]),
         ("[grid]\nstrategy = 'lpd'\n[[exclude]]\nstpes = 4", ["unknown key 'stpes'", "[[exclude]] 1"]),
+        (
+            "[grid]\nstrategy = 'lpd'\n[[exclude]]\nstrategy = ['real', 'ldp']",
+            ["unknown strategy 'ldp'", "[[exclude]]", "did you mean 'lpd'"],
+        ),
         ("[grid]\nstrategy = 'lpd'\ndtype = 'float'", ["dtype", "float32"]),
         ("[grid]\nstrategy = 'lpd'\ntop_p = 0", ["top_p = 0", "at most 1"]),
     ],
@@ -195,6 +199,15 @@ def test_a_cell_that_joins_a_file_has_the_settings_of_its_cells():
     for name in ("data", "images", "batch", "by_batch", "lossiness_images", "guidance", "seed"):
         assert getattr(joined, name) == getattr(alone.cells[4], name)
     assert sweep_file.load("quick", {}, ["strategy=lpd,steps=20"]).cells == alone.cells
+
+
+def test_a_cell_that_joins_a_file_has_the_options_of_its_defaults(tmp_path):
+    path = tmp_path / "mine.toml"
+    defaults = "[defaults]\nonce = true\nbatch = 8\noptions = { order = 'random' }\n"
+    path.write_text(f"{defaults}[[include]]\nstrategy = 'lpd'\nsteps = 8\n")
+    own, *joined = sweep_file.load(str(path), {}, ["lpd,steps=10", "lpd,steps=10,order=raster"]).cells
+    assert [one.options for one in (own, *joined)] == [{"order": "random"}] * 2 + [{"order": "raster"}]
+    assert {one.images for one in (own, *joined)} == {8}
 
 
 @pytest.mark.parametrize(
