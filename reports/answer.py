@@ -69,7 +69,8 @@ def _equal_quality(iso: Iso | None) -> Sentence | None:
         why = "with so few settings each, no two curves meet" if few else "no curve reaches its range"
         text = f"Nothing can be said at equal {iso.metric} against {base} yet: {why}. Curves come from"
         return Sentence(text, "iso", CURVES)
-    sure = [pair for pair, (shown, _) in zip(iso.pairs, iso.shown, strict=True) if shown and pair in defined]
+    differing = [pair for pair, (shown, _) in zip(iso.pairs, iso.shown, strict=True) if shown]
+    sure = [pair for pair in defined if pair in differing]
     best = max((pair for pair in sure if _speed_up(pair) > 1), key=_speed_up, default=None)
     if best is not None:
         text = f"At equal {iso.metric}, {best.b.label} is {_times(best)} times as fast as {base}."
@@ -126,9 +127,10 @@ def _worse(against: Against | None, cells: Sequence[Row], metric: str) -> Senten
 
 
 def _lossless(facet: Facet, against: Against | None, declared: Collection[str]) -> Sentence | None:
-    """What loses no bits, measured or declared, in fewer steps than there are tokens, and what that saves."""
+    """What loses no bits, measured or declared, in fewer steps than raster, which takes one a token, and what
+    that saves; None without raster."""
     cells = [row for row in facet.cells if row.status == "ok" and row.steps and row.acceptance is None]
-    most = max((row.steps or 0 for row in cells), default=0)
+    most = max((row.steps or 0 for row in cells if row.strategy == "raster"), default=0)
     fewer = [row for row in cells if (row.steps or 0) < most]
     exact = [row for row in fewer if _is_lossless(row, declared)]
     judged = [row for row in fewer if _bits(row) is not None]

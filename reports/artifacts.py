@@ -75,6 +75,8 @@ def load_artifacts(row: Row, folder: Path) -> Artifacts:
         if name in arrays and not _drawable(name, arrays[name], rank):
             array = arrays.pop(name)
             problems.append(f"{name} has shape {list(array.shape)} of {array.dtype}")
+    if "samples" in arrays and len(arrays.get("classes", ())) > len(arrays["samples"]):
+        problems.append(f"{len(arrays.pop('classes'))} classes of {len(arrays['samples'])} samples")
     return Artifacts(**arrays, problems=tuple(problems))
 
 
@@ -153,6 +155,8 @@ def load_edits(folder: Path) -> list[Edits]:
 COST_SECONDS = ("tokens_s", "guidance_s", "cache_s", "attention_s", "launch_s", "total_s", "latency_s")
 """What every stored prediction holds, in seconds of one batch (``latency_s``: of one image)."""
 _COST_NUMBERS = (*COST_SECONDS, "throughput_images_per_s", "peak_bytes")
+_COST_DIVISORS = ("tokens_s", "total_s", "latency_s", "throughput_images_per_s", "peak_bytes")
+"""Those of which ratios are taken."""
 
 
 def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
@@ -160,9 +164,9 @@ def load_cost(row: Row, folder: Path) -> dict[str, Any] | None:
     values = _json(row, "cost", folder)
     if values is None or not isinstance(values.get("card"), str):
         return None
-    numbers = [values.get(name) for name in _COST_NUMBERS]
-    whole = all(fault(number, float) is None for number in numbers)
-    return values if whole and values["throughput_images_per_s"] > 0 else None
+    numbers: list[Any] = [values.get(name) for name in _COST_NUMBERS]
+    whole = all(fault(number, float) is None and number >= 0 for number in numbers)
+    return values if whole and all(values[name] > 0 for name in _COST_DIVISORS) else None
 
 
 def load_method(row: Row, folder: Path) -> dict[str, Any] | None:

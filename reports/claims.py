@@ -124,10 +124,10 @@ def _judged(line: Mapping[str, str], column: str, figure: Figure, rows: Sequence
 def rounding(printed: str, round_numbers: bool = False) -> float:
     """Half a unit of the last digit printed; of ``round_numbers`` closing zeros are no digits (1.3B: 1300).
 
-    A zero after the point counts as none, since a table's 255.0 may have been a paper's 255.
+    A lone zero after the point counts as none, since a table's 255.0 may have been a paper's 255.
     """
     whole, _, decimals = printed.partition(".")
-    if decimals.strip("0"):
+    if decimals not in ("", "0"):
         return 0.5 * 10.0 ** -len(decimals)
     return 0.5 * 10.0 ** (len(whole) - len(whole.rstrip("0")) if round_numbers else 0)
 

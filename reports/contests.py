@@ -13,12 +13,12 @@ from reports.differences import Difference, differences, judged, tally
 from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
 from reports.isoquality import TIME, Advantage, advantage, curve
-from reports.measured import best_of
+from reports.measured import best_of, measured
 from reports.naming import display_name
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
 from results.environments import environment_keys, result_key
-from results.same_setting import differing, setting_key, told_apart
+from results.same_setting import OF_GUIDANCE, differing, setting_key, told_apart
 from results.schema import Row
 
 _NONE = Artifacts()
@@ -81,7 +81,7 @@ def iso_within(cells: Sequence[Row]) -> Iso | None:
     metric = next(iter(metrics(cells)), None)
     if metric is None:
         return None
-    split = _curves(cells).values()
+    split = _curves(cells)
     curves = [found for rows in split if (found := curve(_curve_name(rows[0], split), rows, metric))]
     return iso_of([advantage(a, b, metric) for a, b in combinations(curves, 2)])
 
@@ -103,11 +103,18 @@ def iso_table_between(rows_a: Sequence[Row], rows_b: Sequence[Row], noise: Train
     found = []
     for hardware, (own, other) in sides_of.items():
         where = f", {hardware}" if len(sides_of) > 1 else ""
-        found += _advantages_between(list(_curves(own).values()), list(_curves(other).values()), where)
-    iso = iso_of(found)
-    if iso is None:
-        return []
-    return [iso_text(iso, "Iso-quality of B against A", noise.moved(iso.metric, [*rows_a, *rows_b]))]
+        found += _advantages_between(_curves(own), _curves(other), where)
+    tables = []
+    for metric in dict.fromkeys(pair.metric for pair in found):
+        iso = iso_of([pair for pair in found if pair.metric == metric])
+        judged_rows = [
+            row
+            for row in (*rows_a, *rows_b)
+            if row.status == "ok" and row.tier != "anchor" and measured(row, metric) is not None
+        ]
+        if iso is not None:
+            tables.append(iso_text(iso, "Iso-quality of B against A", noise.moved(metric, judged_rows)))
+    return tables
 
 
 def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: str) -> list[Advantage]:
@@ -262,14 +269,27 @@ def _columns(
     return with_interval(one.value, one.low, one.high).replace("(n=1)", "(no interval)"), span, verdict
 
 
-def _curves(cells: Iterable[Row]) -> dict[str, list[Row]]:
-    """Cells that differ in steps and guidance alone, by what they have in common."""
-    found: dict[str, list[Row]] = {}
+def _curves(cells: Iterable[Row]) -> list[list[Row]]:
+    """Cells that differ in steps and guidance alone.
+
+    Those without guidance belong to every curve of their other settings: each has its end at no guidance.
+    """
+    alike: dict[str, list[Row]] = {}
     for row in cells:
         if row.tier != "anchor":
-            key = f"{row.label} {setting_key(row, but_for=_ALONG_A_CURVE)}"
-            found.setdefault(key, []).append(row)
-    return found
+            key = f"{row.label} {setting_key(row, but_for=(*_ALONG_A_CURVE, *OF_GUIDANCE))}"
+            alike.setdefault(key, []).append(row)
+    return [curve for rows in alike.values() for curve in _by_guidance(rows)]
+
+
+def _by_guidance(rows: Sequence[Row]) -> list[list[Row]]:
+    """Cells alike but for steps and guidance, split by what guided ones have besides a scale; those first."""
+    unguided = [row for row in rows if row.guidance is None]
+    guided: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.guidance is not None:
+            guided.setdefault(setting_key(row, but_for=_ALONG_A_CURVE), []).append(row)
+    return [[*curve, *unguided] for curve in guided.values()] or [unguided]
 
 
 def _curve_name(row: Row, curves: Iterable[Sequence[Row]]) -> str:

@@ -46,6 +46,31 @@ def drawings(
     stored: learning.Stored,
 ) -> Iterator[Drawing]:
     """All pictures of a facet, those of most interest first; ``stored``: methods' cards by ``result_key``."""
+    yield from _of_images(facet, artifacts)
+    yield Drawing(
+        "memory-against-batch",
+        "Memory",
+        "Peak memory over weights and inputs, at every batch size that was tried.",
+        partial(plots.memory_against_batch, facet),
+    )
+    if learning.is_taught(facet):
+        yield _learning(facet, stored)
+    if predicted.checked_predictions(facet.cells, costs):
+        yield from _of_predictions(facet, costs)
+    if varied.shows(facet):
+        yield Drawing(
+            "one-setting",
+            "One setting varied",
+            "Quality over one setting of a method, all else equal: what it costs to go faster, or in another "
+            "order, by the same network.",
+            partial(varied.figure, facet),
+        )
+    yield from _of_windows(facet, artifacts)
+    yield from _trade_offs(facet)
+
+
+def _of_images(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Iterator[Drawing]:
+    """What was generated, and how it came to be."""
     yield Drawing(
         "samples",
         "Samples",
@@ -73,44 +98,38 @@ def drawings(
         "panel has another judge, so panels are not compared.",
         partial(lossiness.curves, facet, artifacts),
     )
-    yield Drawing(
-        "memory-against-batch",
-        "Memory",
-        "Peak memory over weights and inputs, at every batch size that was tried.",
-        partial(plots.memory_against_batch, facet),
+
+
+def _learning(facet: Facet, stored: learning.Stored) -> Drawing:
+    missing = learning.lacking(facet, stored)
+    return Drawing(
+        "learning",
+        "Learning curve",
+        "Loss and quality against training images. Losses compare along a line: lessons and tokenizers "
+        "differ between strategies.",
+        partial(learning_curve.figure, facet, stored),
+        said=tuple(learning.sentences(facet)),
+        lacking=None if missing is None else (missing, learning.SWEEP),
     )
-    if learning.is_taught(facet):
-        missing = learning.lacking(facet, stored)
-        yield Drawing(
-            "learning",
-            "Learning curve",
-            "Loss and quality against training images. Losses compare along a line: lessons and tokenizers "
-            "differ between strategies.",
-            partial(learning_curve.figure, facet, stored),
-            said=tuple(learning.sentences(facet)),
-            lacking=None if missing is None else (missing, learning.SWEEP),
-        )
-    if predicted.checked_predictions(facet.cells, costs):
-        yield Drawing(
-            "predicted-against-measured",
-            "Predicted cost",
-            "What counted work and the machine's card predict, against the clock: equal on the diagonal.",
-            partial(predicted.predicted_against_measured, facet, costs),
-        )
-        yield Drawing(
-            "speed-up",
-            "Speed-up explained",
-            "From the ratio of steps to the measured speed-up: what each cost takes away.",
-            partial(predicted.waterfall_figure, facet, costs),
-        )
-    if varied.shows(facet):
-        yield Drawing(
-            "one-setting",
-            "One setting varied",
-            "Quality over one setting of a method, all else equal: what it costs to go faster, or in another "
-            "order, by the same network.",
-            partial(varied.figure, facet),
-        )
+
+
+def _of_predictions(facet: Facet, costs: predicted.Costs) -> Iterator[Drawing]:
+    yield Drawing(
+        "predicted-against-measured",
+        "Predicted cost",
+        "What counted work and the machine's card predict, against the clock: equal on the diagonal.",
+        partial(predicted.predicted_against_measured, facet, costs),
+    )
+    yield Drawing(
+        "speed-up",
+        "Speed-up explained",
+        "From the ratio of steps to the measured speed-up: what each cost takes away.",
+        partial(predicted.waterfall_figure, facet, costs),
+    )
+
+
+def _of_windows(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Iterator[Drawing]:
+    """Of strategies with a window, and of drafts that are tested."""
     if windows.families(facet):
         yield Drawing(
             "windows",
@@ -133,7 +152,6 @@ def drawings(
             "The share of tests that drafts of each place passed, over all images of the cell.",
             partial(windows.acceptance_maps, facet, artifacts),
         )
-    yield from _trade_offs(facet)
 
 
 def _trade_offs(facet: Facet) -> Iterator[Drawing]:

@@ -31,7 +31,7 @@ _LEVELS = 33
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Cells of one strategy: seconds per image and the metric, with what is known of their errors.
 
@@ -49,7 +49,7 @@ class Curve:
     without: Array | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Advantage:
     """B against A. ``faster``: times A's speed at equal quality; ``better``: metric B - A at equal time.
 

@@ -68,7 +68,10 @@ def series(facet: Facet) -> list[Series]:
 
 def quality_against_throughput(facet: Facet, metric: str) -> Figure | None:
     """``metric`` over images/s at the row's batch, with the Pareto front; None without such cells."""
-    require_comparable(facet.cells, quantity("throughput_images_per_s").keys, "throughput")
+    measured = [
+        row for row in facet.cells if row.status == "ok"
+    ]  # others may not know where they would have run
+    require_comparable(measured, quantity("throughput_images_per_s").keys, "throughput")
     return _trade_off(
         facet,
         metric,

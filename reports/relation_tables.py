@@ -18,7 +18,8 @@ TITLE = "Each strategy against what its paper claims"
 NOTE = (
     "Rows of the controlled tier at the paper's steps, each at the guidance that suits it best. The "
     "difference is of the first distance to the reference; its verdict adds how far another training seed "
-    f'moves it, where two networks are compared. "Equal" may be worse by {100 * EQUAL:g} % of the '
+    "moves it, where two networks are compared. Of networks on two tokenizers it is that of distances beyond "
+    f'their reconstructions. "Equal" may be worse by {100 * EQUAL:g} % of the '
     'baseline\'s distance, "worse" by as much as the paper prints. Every relation is judged alone.'
 )
 HEADINGS = (

@@ -2,7 +2,8 @@
 
 Rows are of the controlled tier, at the paper's steps. Quality is the difference of the first distance with
 its 95 % interval, paired where the rows allow it, widened on both sides by how far another training seed
-moves it where the two decode different networks. Each relation is judged alone, and its limit stood before
+moves it where the two decode different networks. Of networks on different tokenizers it is that of their
+distances beyond their tokenizers' reconstructions. Each relation is judged alone, and its limit stood before
 any row was measured.
 """
 
@@ -10,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reports import style
+from reports import beyond_reconstruction, style
 from reports.artifacts import Artifacts
+from reports.beyond_reconstruction import OF_THE_TOKENIZER
 from reports.claims import rounding
 from reports.comparability import SPEED_KEYS, Incomparable, quantity, require_comparable, row_keys
 from reports.differences import Difference, differences
@@ -58,22 +60,22 @@ def _held(relation: Relation, rows: Sequence[Row], noise: TrainingNoise) -> Held
     ]
     if missing:
         return Held(relation, "cannot be said", tuple(f"no row of {side}" for side in missing))
-    pair = _pair(own, baseline)
+    pair = _pair(own, baseline, relation.beyond_reconstruction)
     if isinstance(pair, str):
         return Held(relation, "cannot be said", (pair,))
     measured = _Measured(relation, *pair)
-    measured.judge(noise)
+    measured.judge(noise, rows)
     return measured.held()
 
 
-def _pair(own: Sequence[Row], baseline: Sequence[Row]) -> tuple[Row, Row, str] | str:
+def _pair(own: Sequence[Row], baseline: Sequence[Row], two_tokenizers: bool) -> tuple[Row, Row, str] | str:
     """The rows to compare and their metric: of all guidance scales each side's best, of one machine and noise
     where there is such a pair; else why there is none."""
     metric = _shared_metric(own, baseline)
     if metric is None:
         return "no quality metric in common"
     scored = [[row for row in rows if (row.quality or {}).get(metric)] for rows in (own, baseline)]
-    keys = quantity(metric).keys
+    keys = tuple(key for key in quantity(metric).keys if not (two_tokenizers and key in OF_THE_TOKENIZER))
     for wanted in ((*keys, *SPEED_KEYS), keys):
         groups: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {}
         for side, rows in enumerate(scored):
@@ -115,10 +117,13 @@ class _Measured:
     quality: Difference | None = None
     speed: Difference | None = None
 
-    def judge(self, noise: TrainingNoise) -> None:
+    def judge(self, noise: TrainingNoise, rows: Sequence[Row]) -> None:
+        """rows: all that there are, anchors among them."""
         found, _ = differences(self.baseline, self.own, _NONE, _NONE, noise)
         named = {one.name: one for one in found}
         self.quality, self.speed = named.get(self.metric), named.get(TIME)
+        if self.relation.beyond_reconstruction:
+            self._compare_beyond(rows, noise)
         if self.own.steps and self.baseline.steps:
             self.fewer_steps = self.baseline.steps / self.own.steps
         if self.relation.fewer_steps:
@@ -126,6 +131,15 @@ class _Measured:
         elif self.relation.faster:
             self._judge_speed()
         self._judge_quality()
+
+    def _compare_beyond(self, rows: Sequence[Row], noise: TrainingNoise) -> None:
+        found = beyond_reconstruction.difference(self.baseline, self.own, self.metric, rows, noise)
+        if isinstance(found, str):
+            self.quality = None
+            self.unknown.append(found)
+        else:
+            self.quality = found
+            self.remarks.append("each beyond its tokenizer's reconstructions")
 
     def _judge_steps(self) -> None:
         claimed = self.relation.fewer_steps

@@ -61,6 +61,8 @@ class Relation:
     worse_by: float = 0.0
     lossless: bool = False
     """Whether both sides draw from one distribution by their rules, which no sample can show as sharply."""
+    beyond_reconstruction: bool = False
+    """Whether the two decode codes of different tokenizers, and what each adds to its anchor counts."""
     fewer_steps: str = ""
     faster: str = ""
     on: str = ""

@@ -59,6 +59,7 @@ ANCHORS = {
     "real": ("Real images", "#6b7280"),
     "reconstruction": ("Reconstructions", "#9ca3af"),
     "reconstruction-multiscale": ("Reconstructions, multi-scale", "#c0c4cc"),
+    "reconstruction-robust": ("Reconstructions, robust decoder", "#b3a998"),
 }
 """Titles and colours of the rows that decode nothing."""
 INK = "#1f2328"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,7 +110,7 @@ def _but_for(row: Row, option: str) -> str:
     """All that a row is asked for but the option and what follows from it: the steps, and the network where
     its name tells the option's value."""
     others = {name: value for name, value in row.options.items() if name != option}
-    network = re.sub(f"-{option}{row.options[option]}$", "", row.network or "")
+    network = (row.network or "").removesuffix(f"-{option}{row.options[option]}")
     asked = setting_key(row, ("options", "steps", "network"))
     return json.dumps([asked, others, network], sort_keys=True)
 

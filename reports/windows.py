@@ -18,10 +18,10 @@ from reports.artifacts import Artifacts
 from reports.captions import note_under, titled
 from reports.frame import Facet
 from reports.labels import Label, place_labels
-from reports.naming import counted_steps, series_label
+from reports.naming import counted_steps, natural, series_label
 from reports.pictures import grid_panels
 from results.environments import result_key
-from results.same_setting import is_without
+from results.same_setting import is_without, setting_key
 from results.schema import Row
 
 Read = Callable[[Row], float | None]
@@ -45,8 +45,10 @@ def families(facet: Facet) -> list[Family]:
     """Those of at least two windows, in the order of the tables."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in facet.cells:
-        if row.status == "ok" and "window" in row.options:
-            key = (row.strategy, row.network, row.guidance, row.batch, _others(row))
+        if row.status == "ok" and isinstance(
+            row.options.get("window"), int
+        ):  # "auto" is another at each batch
+            key = (setting_key(row, ("options", "steps")), row.checkpoint, _others(row))
             groups.setdefault(key, []).append(row)
     found = []
     for rows in groups.values():
@@ -148,7 +150,9 @@ def maps_of(facet: Facet, artifacts: Mapping[str, Artifacts]) -> list[tuple[Row,
         and a.drafts_accepted is not None
         and a.drafts_tested.shape == a.drafts_accepted.shape
     ]
-    return sorted(found, key=lambda one: (style.rank(one[0].strategy), one[0].options.get("window", 0)))
+    return sorted(
+        found, key=lambda one: (style.rank(one[0].strategy), natural(str(one[0].options.get("window"))))
+    )
 
 
 def acceptance_maps(facet: Facet, artifacts: Mapping[str, Artifacts]) -> Figure | None:

@@ -8,7 +8,7 @@ from results.schema import Row
 
 LONGEST_NAME = 120
 """Characters; tables and pictures grow with their longest name."""
-_NAMES = ("label", "strategy", "network", "tokenizer", "options", "settings")
+_NAMES = ("label", "strategy", "network", "tokenizer", "options")
 
 
 def legible(row: Row) -> Row:
@@ -18,14 +18,15 @@ def legible(row: Row) -> Row:
     Reasons come from programs that colour their output, and rows from machines of others.
     """
     texts = {field.name: _legible(getattr(row, field.name)) for field in dataclasses.fields(row)}
-    return Row(**texts | {name: _shortened(texts[name]) for name in _NAMES})
+    return Row(**texts | {name: shortened(texts[name]) for name in _NAMES})
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """Texts of at most ``LONGEST_NAME``, in mappings too."""
     if isinstance(value, str):
         return value if len(value) <= LONGEST_NAME else value[: LONGEST_NAME - 1] + "…"
     if isinstance(value, dict):
-        return {_shortened(key): _shortened(one) for key, one in value.items()}
+        return {shortened(key): shortened(one) for key, one in value.items()}
     return value
 
 

@@ -17,7 +17,7 @@ from pardec.errors import UserError
 from pardec.hashing import file_sha256
 from results.environments import environment_keys, latest, one_each, result_key
 from results.schema import Row
-from results.store import ARTIFACTS, ROWS, ResultStore, load_rows, results_folder
+from results.store import ARTIFACTS, ROWS, ResultStore, recorded_rows, results_folder
 
 _TEMPORARY = ".merge-"
 _HASH = 8
@@ -56,7 +56,7 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
     Merging again changes nothing. Raises UserError where a source holds no rows, where a row names a file
     outside its folder, or where ``into`` can't be written.
     """
-    found = [(results_folder(source), load_rows(source)) for source in sources]
+    found = [(results_folder(source), recorded_rows(source)) for source in sources]
     store = ResultStore(into)
     before = store.rows()
     try:

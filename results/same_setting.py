@@ -6,7 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 from results.fields import Applies
-from results.schema import FIELDS, Row
+from results.legible import shortened
+from results.schema import FIELDS, RANDOM_WEIGHTS, Row
 from results.settings import DECLARED
 
 _APPLIES: dict[Applies, Callable[[Row], bool]] = {
@@ -16,6 +17,8 @@ _APPLIES: dict[Applies, Callable[[Row], bool]] = {
     "power-cosine": lambda row: row.guidance is not None and row.guidance_schedule == "power-cosine",
     "random weights": lambda row: row.tier != "anchor",  # null in rows of trained ones
 }
+OF_GUIDANCE = tuple(name for name, one in DECLARED.items() if one.applies in ("guidance", "power-cosine"))
+"""Settings of guided cells alone."""
 
 
 def joining(drawing: bool = False) -> list[str]:
@@ -56,7 +59,8 @@ def is_without(row: Row, varied: Row) -> bool:
     equal."""
     weights = {varied.checkpoint, *(use["sha256"] for use in varied.networks or ())} - {None}
     keys = [setting_key(one, ("strategy", "options", "steps", "network", "roles")) for one in (row, varied)]
-    return not row.options and row.checkpoint in weights and keys[0] == keys[1]
+    same = row.checkpoint in weights and (row.checkpoint != RANDOM_WEIGHTS or row.network == varied.network)
+    return not row.options and same and keys[0] == keys[1]
 
 
 def told_apart(row: Row, differing: Collection[str]) -> list[str]:
@@ -64,7 +68,7 @@ def told_apart(row: Row, differing: Collection[str]) -> list[str]:
     if row.tier == "anchor":
         return []
     return [
-        one.shown(name, value_of(row, name))
+        one.shown(name, shortened(value_of(row, name)))
         for name, one in DECLARED.items()
         if one.joins
         and _APPLIES[one.applies](row)

@@ -176,6 +176,7 @@ class Row:
     """Median seconds for one image, at batch 1 whatever the row's ``batch``."""
     latency_interval_s: list[float] | None = measured(unit="s", shape="interval")
     latency_samples_s: list[float] | None = measured(unit="s")
+    """Seconds of every repeat; where a strategy decides its steps, each is of another image."""
     latency_percentiles_s: Numbers | None = measured(unit="s", since=2)
     """p50, p90, p95, p99 of the latency, each where the number of samples bounds it with 99 % confidence."""
     warmup_s: list[float] | None = measured(unit="s", since=2)

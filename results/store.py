@@ -181,6 +181,11 @@ def recorded_rows(path: str | os.PathLike[str]) -> list[Row]:
     return rows
 
 
+def folders_of_rows(place: Path) -> list[Path]:
+    """The folders right below ``place`` that hold rows; a sweep that has only begun has none yet."""
+    return sorted({path.parent for path in place.glob("*/*.jsonl") if path.stat().st_size})
+
+
 def results_folder(path: str | os.PathLike[str]) -> Path:
     """The folder that a row's ``artifacts`` are relative to."""
     place = Path(path)

@@ -9,7 +9,10 @@ from harness.weights import zoo
 from made.table import table
 from pardec import load_rows
 from reports import relation_tables, style, varied
+from reports.artifacts import Artifacts
+from reports.differences import differences
 from reports.frame import facets
+from reports.isoquality import TIME
 from reports.measured import estimate_of
 from reports.naming import series_label
 from reports.relation_verdicts import held
@@ -41,16 +44,15 @@ def controlled() -> str:
     rows = [row for row in rows if {(row.strategy, row.steps), (row.strategy, None)} & asked]
     metric = f"fd_fashion@{rows[0].images}"
     (raster,) = [row for row in rows if row.strategy == "raster"]
-    assert raster.throughput_images_per_s
     lines = []
     for row in rows:
-        found, speed = (row.quality or {})[metric], row.throughput_images_per_s
+        found = (row.quality or {})[metric]
         lines.append(
             [
                 series_label(row, rows),
                 f"{row.steps:.3g}" if row.steps else "",
                 f"{row.tokens_processed:.0f}" if row.tokens_processed else "",
-                f"{speed / raster.throughput_images_per_s:.2f}" if speed else "",
+                times_as_fast(row, raster),
                 f"{row.latency_s * 1e3:.0f}" if row.latency_s else "",
                 with_interval(found["value"], found["low"], found["high"]),
             ]
@@ -65,6 +67,15 @@ def controlled() -> str:
     ]
     cells = [row for row in rows if row.tier != "anchor"]
     return table(headings, lines) + "\n" + setting_of(cells) + "\n"
+
+
+def times_as_fast(row: Row, base: Row) -> str:
+    """Ratio of images a second with its interval over both rows' repeats; 1 for the base itself."""
+    if row is base:
+        return "1"
+    named = {one.name: one for one in differences(base, row, Artifacts(), Artifacts(), TrainingNoise())[0]}
+    ratio = named[TIME].ratio if TIME in named else None
+    return "" if ratio is None else with_interval(ratio.value, ratio.low, ratio.high)
 
 
 def is_tuned(row: Row) -> bool:
@@ -164,21 +175,22 @@ def windows() -> str:
             f"{row.steps:.4g}",
             f"{100 * row.accepted_share:.0f} %" if row.accepted_share is not None else "",
             f"{row.tokens_processed:.0f}",
-            *(times_as_fast(row, raster, batch) for batch in batches),
+            *(median_ratio(row, raster, batch) for batch in batches),
         ]
         for row in rows
     ]
     headings = [
         "decoder",
         "steps",
-        "drafts kept",
+        "tests passed",
         "tokens fed",
         *(f"times raster, batch {one}" for one in batches),
     ]
-    return table(headings, lines) + "\n" + setting_of(rows) + "\n"
+    note = f"{setting_of(rows)} Speeds are ratios of medians over few batches each, without an interval."
+    return table(headings, lines) + "\n" + note + "\n"
 
 
-def times_as_fast(row: Row, other: Row, batch: str) -> str:
+def median_ratio(row: Row, other: Row, batch: str) -> str:
     """Ratio of images a second at this batch; a dash where one of them was not timed."""
     own, theirs = ((one.throughput_by_batch or {}).get(batch) for one in (row, other))
     return f"{own / theirs:.2f}" if own and theirs else "-"

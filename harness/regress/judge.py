@@ -8,7 +8,9 @@
   zero, at 99 % over all comparisons together (Bonferroni).
 * Time is the ratio to the reference cell timed in turn. More than 10 % slower warns. More than 25 % slower
   fails if a rank test (Mann and Whitney, one-sided, p < 0.002) agrees, here and in a second, independent
-  round. The reference itself is held against the fixed workloads timed beside it, which warns at most.
+  round. On another processor, torch or number of threads than the baseline's ratios move by themselves, so
+  there it warns at most. The reference itself is held against the fixed workloads timed beside it, which
+  warns at most.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from typing import Any
 from scipy.stats import mannwhitneyu
 
 from harness.regress.findings import IF_MEANT, NOT_ANY_MORE, Finding, Verdict, gone
-from harness.regress.quality import quality
+from harness.regress.quality import compared, quality
 from reports.measured import counts_of, follows_tokens
 from reports.naming import counted_text, display_name
 from results.environments import environment_keys
@@ -51,7 +53,7 @@ def judge(
     known = {row.cell for row in matched.values()}
     fresh = [row for row in rows if row.cell not in known]
     findings += [_cell(new, "none", new.status, "notice", "not in the baseline") for new in fresh]
-    comparisons = sum(len(set(old.quality or {}) & set(new.quality or {})) for old, new in pairs)
+    comparisons = sum(compared(old, new) for old, new in pairs)
     for old, new in pairs:
         of_pair = [*exact(old, new), tokens(old, new), *quality(old, new, comparisons)]
         asked = again is not None and new.cell not in again
@@ -82,7 +84,7 @@ def suspects(baseline: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     """The rows whose first round is slow enough, and surely enough, to be timed again."""
     matched = partners(baseline, rows)
     pairs = [(old, matched[old.cell]) for old in baseline if old.cell in matched]
-    return [new for old, new in pairs if _is_slow(old.turns, new.turns)]
+    return [new for old, new in pairs if _is_slow(old.turns, new.turns) and not _elsewhere(old, new)]
 
 
 def _cell(row: Row, old: str, new: str, verdict: Verdict, text: str) -> Finding:
@@ -171,20 +173,21 @@ def _token_obstacles(old: Row, new: Row) -> list[str]:
     found = []
     if (new.device, new.dtype) != ("cpu", "float32"):
         found.append(f"{new.device} {new.dtype} rounds by machine")
-    environments = [row.environment or {} for row in (old, new)]
-    found += [
-        f"{key} differs"
-        for key in ("host_cpu", "torch")
-        if environments[0].get(key) != environments[1].get(key)
-    ]
-    found += [
-        f"{key} differs"
-        for key in ("threads", "checkpoint", "images")
-        if getattr(old, key) != getattr(new, key)
-    ]
+    found += _elsewhere(old, new)
+    found += [f"{key} differs" for key in ("checkpoint", "images") if getattr(old, key) != getattr(new, key)]
     if old.tokens_sha256 is None:
         found.append("the baseline has no hash")
     return found
+
+
+def _elsewhere(old: Row, new: Row) -> list[str]:
+    """In what the machines of two rows differ."""
+    before, now = (
+        {"device": row.device, "threads": row.threads}
+        | {name: (row.environment or {}).get(name) for name in ("host_cpu", "gpu", "torch")}
+        for row in (old, new)
+    )
+    return [f"{name} differs" for name in before if before[name] != now[name]]
 
 
 # Time -----------------------------------------------------------------------------------------------------
@@ -212,7 +215,9 @@ def timing(old: Row, new: Row, again: Turns | None = None, asked: bool = False) 
     verdict: Verdict = "warn" if change > WARN_ABOVE else "pass"
     text = f"{100 * change:+.1f} % (n={len(old.turns['seconds'])}, {len(new.turns['seconds'])})"
     if _is_slow(old.turns, new.turns):
-        if again is None:
+        if elsewhere := _elsewhere(old, new):
+            text += f", not held against it: {', '.join(elsewhere)}"
+        elif again is None:
             verdict = "fail" if asked else "warn"
             text += ", not timed a second time" + (": the second round failed" if asked else "")
         else:

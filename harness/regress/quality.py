@@ -16,8 +16,16 @@ QUALITY_LEVEL = 0.99
 
 def quality(old: Row, new: Row, comparisons: int) -> list[Finding]:
     """Paired differences of the metrics that the old row has. comparisons: how many there are in all."""
-    measured = [name for name, metric in (old.quality or {}).items() if metric["value"] is not None]
-    return [_metric(name, old, _renamed(new, old), comparisons) for name in measured]
+    return [_metric(name, old, _renamed(new, old), comparisons) for name in _measured(old)]
+
+
+def compared(old: Row, new: Row) -> int:
+    """How many metrics both rows have."""
+    return len(set(_measured(old)) & set(_measured(new)))
+
+
+def _measured(row: Row) -> list[str]:
+    return [name for name, metric in (row.quality or {}).items() if metric["value"] is not None]
 
 
 def _renamed(new: Row, old: Row) -> Row:

@@ -55,6 +55,27 @@ def test_equal_quality_comes_first_with_its_interval():
     assert first.command is None
 
 
+def test_cells_with_and_without_guidance_are_told_of():
+    rows = curves()
+    bare = [
+        dataclasses.replace(row, cell=f"{at:016x}", guidance=None, guidance_schedule=None)
+        for at, row in enumerate(rows[-2:], 500)
+    ]
+    assert said([*rows, *bare])[0].text.startswith("At equal fd_fashion@1000, LPD is ")
+
+
+def test_lossless_steps_are_counted_against_raster_s():
+    raster, ctf = cell(0, "raster", 64, 10.0, 60.0, 0.0), cell(1, "ctf", 65, 10.0, 50.0, 0.0)
+    assert not any("Lossless" in one.text for one in said([*anchor_rows(), raster, ctf]))
+    windows = [
+        cell(2 + at, "sjd", steps, 10.0, 90.0, 0.0, options={"window": window})
+        for at, (steps, window) in enumerate(((40, 4), (30, 8)))
+    ]
+    assert not any("Lossless" in one.text for one in said([*anchor_rows(), *windows]))
+    (told,) = [one for one in said([*anchor_rows(), raster, ctf, *windows]) if "Lossless" in one.text]
+    assert "in 30 instead of 64 steps" in told.text
+
+
 def test_single_settings_say_what_is_missing_and_the_command_that_gives_it():
     rows = [
         cell(0, "raster", 64, 10.0, 60.0, 0.0),

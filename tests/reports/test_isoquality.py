@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic_rows import cell_row, metric, sweep_rows
+from synthetic_rows import cell_row, failed_row, metric, sweep_rows
 
 from reports.comparability import Incomparable
-from reports.contests import contests, iso_table_between
+from reports.contests import contests, iso_table_between, iso_within
 from reports.frame import facets
-from reports.isoquality import Curve, advantage, curve, front
-from reports.training_noise import TrainingNoise
+from reports.isoquality import Advantage, Curve, advantage, curve, front
+from reports.training_noise import SeedPair, TrainingNoise
 from results.schema import Row
 
 METRIC = "fd_fashion@1000"
@@ -168,6 +168,44 @@ def test_tables_say_who_is_faster_and_how_many_comparisons_that_rests_on() -> No
     (same,) = iso_table_between(rows, rows, TrainingNoise())
     assert same.lines
     assert all(line[3] == "no difference shown" for line in same.lines)
+
+
+def test_cells_without_guidance_are_the_end_of_every_curve_of_their_setting() -> None:
+    guided = rows_of("LPD", "lpd", 3.0, 100)
+    bare = dataclasses.replace(guided[0], cell="f" * 16, guidance=None, guidance_schedule=None)
+    linear = [
+        dataclasses.replace(row, cell=f"{at:016x}", guidance_schedule="linear")
+        for at, row in enumerate(guided[1:], 900)
+    ]
+    (one,) = iso_between([bare, *guided])
+    assert len(one.a.quality) + len(one.b.quality) == 4 + 5
+    pairs = iso_between([bare, *guided, *linear])
+    names = {curve.label for pair in pairs for curve in (pair.a, pair.b)}
+    assert names == {"ARPG", "LPD, constant", "LPD, linear"}
+    sizes = {curve.label: len(curve.quality) for pair in pairs for curve in (pair.a, pair.b)}
+    assert sizes == {"ARPG": 4, "LPD, constant": 5, "LPD, linear": 4}
+
+
+def iso_between(lpd: list[Row]) -> list[Advantage]:
+    """The pairs of these rows and of ARPG's."""
+    found = iso_within([*rows_of("ARPG", "arpg", 1.0, 200), *lpd])
+    assert found is not None
+    return list(found.pairs)
+
+
+def test_two_results_have_a_table_for_each_metric_and_the_noise_of_its_rows() -> None:
+    lpd = rows_of("LPD", "lpd", 3.0, 100)
+    many = [
+        dataclasses.replace(row, images=5000, quality={"fd_fashion@5000": metric(20.0 - at, 0.5, 5000)})
+        for at, row in enumerate(rows_of("ARPG", "arpg", 1.0, 200))
+    ]
+    rows = [*lpd, *many]
+    seeds = TrainingNoise((SeedPair(lpd[0], dataclasses.replace(lpd[1], steps=lpd[0].steps)),))
+    tables = iso_table_between(rows, [*rows, failed_row()], seeds)
+    assert [table.title.rpartition(": ")[2] for table in tables] == [METRIC, "fd_fashion@5000"]
+    assert [len(table.lines) for table in tables] == [1, 1]
+    assert f"{METRIC} moved by 5" in tables[0].note
+    assert "fd_fashion@5000 is not known" in tables[1].note
 
 
 def test_speeds_of_other_batches_are_never_mixed() -> None:

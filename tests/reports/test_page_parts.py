@@ -158,7 +158,7 @@ CARD = {
     "base": None,
     "kind": "groups planned beforehand",
     "traits": {"any_order": True, "batch_exact": True},
-    "cache": {"layers": 6, "slots": 65},
+    "cache": {"network": {"layers": 6, "slots": 65}},
     "steps": {"16x16": [2, 256], "24x24": None},
     "decides": "whoever asks",
 }
@@ -197,6 +197,14 @@ def test_a_card_joins_what_is_declared_and_what_was_measured():
     assert "batches" not in told
 
 
+def test_the_cache_of_every_network_is_shown():
+    rows = [cell_row(0, "lpd", "LPD", 10, {}, 10.0, 60.0)]
+    one, other = {"layers": 6, "slots": 424}, {"layers": 2, "slots": 0}
+    told = facts(CARD | {"cache": {"drafter": one, "refiner": other}}, rows)
+    assert told["cache"] == "drafter: 6 layers of 424 slots; refiner: none; 6.39 MB at batch 64"
+    assert facts(CARD | {"cache": one}, rows)["cache"] == "6 layers of 424 slots; 6.39 MB at batch 64"
+
+
 def test_lossless_is_declared_or_measured_and_a_base_named():
     rows = [cell_row(0, "raster", "Raster", 64, {}, 10.0, 60.0)]
     assert facts(CARD, rows)["lossless"] == "measured: 0 ± 0.0001 bits an image"
@@ -212,6 +220,7 @@ def test_lossless_is_declared_or_measured_and_a_base_named():
     [
         {"idea": 3, "traits": [], "cache": {"layers": "x"}, "steps": {"16x16": [1, "2"]}},
         {"steps": [1], "cache": None, "kind": ["x"], "base": 4, "traits": "lossless"},
+        {"cache": {"drafter": {"layers": 6, "slots": 424}, "refiner": 2}},
     ],
 )
 def test_a_damaged_card_is_shown_as_far_as_it_goes(damaged):

@@ -140,6 +140,17 @@ def test_the_report_shows_prediction_and_waterfall(folder, tmp_path, few_picture
     assert "Not shown" not in page or ".cost.json" not in page
 
 
+@pytest.mark.parametrize(
+    "change", [{"tokens_s": 0}, {"latency_s": -0.1}, {"cache_s": -1.0}, {"peak_bytes": 0}]
+)
+def test_a_prediction_of_nothing_or_less_is_none(tmp_path, change):
+    row = dataclasses.replace(sweep_rows()[3], artifacts={"cost": "a.json"})
+    (tmp_path / "a.json").write_text(json.dumps(cost(row)))
+    assert load_cost(row, tmp_path) is not None
+    (tmp_path / "a.json").write_text(json.dumps(cost(row) | change))
+    assert load_cost(row, tmp_path) is None
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"card": "x", "total_s": "1"}', '{"card": 1}'])
 def test_an_unreadable_prediction_is_none(tmp_path, content):
     (tmp_path / "a.json").write_text(content)

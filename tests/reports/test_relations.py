@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from synthetic_rows import cell_row, quality, replicates
 
@@ -183,13 +184,37 @@ def test_each_side_takes_its_best_guidance_and_the_network_that_learned_most() -
 
 
 def test_rows_that_must_not_be_compared_say_why() -> None:
-    one = found([RASTER, SECOND_SEED, row(4, "var", 10, 5.0, tokenizer="zoo/multiscale")], "var")
+    one = found([RASTER, SECOND_SEED, row(4, "lpd", 20, 5.0, tokenizer="zoo/other")], "lpd")
     assert one.verdict == "cannot be said"
     assert "tokenizer differs" in one.why[0]
     unscored = dataclasses.replace(row(4, "lpd", 20, 5.0), quality={}, quality_replicates=None)
     assert found([RASTER, unscored], "lpd").why == ("no quality metric in common",)
     fewer = row(4, "lpd", 20, 5.0, images=500, quality=quality(5.0, 500))
     assert found([RASTER, fewer], "lpd").why == ("no quality metric in common",)
+
+
+def test_networks_on_two_tokenizers_are_compared_beyond_their_reconstructions() -> None:
+    var = row(4, "var", 10, 12.0, tokenizer="zoo/multiscale")
+
+    def anchor(index: int, tokenizer: str, distance: float) -> Row:
+        return row(index, "reconstruction", 1, distance, tokenizer=tokenizer, tier="anchor")
+
+    plain, scales = anchor(5, RASTER.tokenizer, 4.0), anchor(6, "zoo/multiscale", 9.0)
+    rows = [RASTER, SECOND_SEED, var, plain, scales]
+    one = found(rows, "var")
+    assert one.quality is not None
+    assert one.quality.change == pytest.approx((12.0 - 9.0) - (10.0 - 4.0))
+    half = np.linalg.norm([0.06 * value for value in (12.0, 9.0, 10.0, 4.0)])  # of four independent intervals
+    assert one.quality.high - one.quality.change == pytest.approx(half)
+    assert (one.verdict, one.quality.paired) == ("holds", False)
+    assert "each beyond its tokenizer's reconstructions" in one.why
+    worse = found(
+        [RASTER, SECOND_SEED, row(4, "var", 10, 19.0, tokenizer="zoo/multiscale"), plain, scales], "var"
+    )
+    assert worse.verdict == "does not hold"
+    missing = found([RASTER, SECOND_SEED, var, plain], "var")
+    assert (missing.verdict, missing.quality) == ("cannot be said", None)
+    assert "no reconstruction by zoo/multiscale" in missing.why
 
 
 # What is written -------------------------------------------------------------------------------------------
@@ -244,3 +269,5 @@ def test_the_claims_sweep_has_both_sides_of_every_claim() -> None:
 
     for one in relations():
         assert images(one.own) & images(one.baseline), one.own.words
+        anchors = {cell.strategy for cell in cells if cell.images in images(one.own)}
+        assert not one.beyond_reconstruction or {"reconstruction", "reconstruction-multiscale"} <= anchors

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 from synthetic_rows import sweep_rows
 
+from harness.cell.cell import ANCHORS
 from harness.images.names import FASHION_CLASSES
 from reports import pictures, plots, style
 from reports.artifacts import Artifacts, load_artifacts
@@ -310,6 +311,25 @@ def test_missing_artifacts_and_wrong_shapes_are_named(tmp_path: Path, rows: Sequ
     found = load_artifacts(row, tmp_path)
     assert found.problems == ("gone.npz is missing", "samples has shape [3] of float64")
     assert found.classes is not None
+    np.savez(tmp_path / "a.npz", samples=np.zeros((2, 8, 8, 3), np.uint8), classes=np.zeros(3, int))
+    found = load_artifacts(row, tmp_path)
+    assert found.classes is None
+    assert found.problems == ("gone.npz is missing", "3 classes of 2 samples")
+
+
+def test_a_cell_that_failed_before_it_knew_its_card_stands_in_no_way(facet: Facet) -> None:
+    gpu = {"environment": (facet.cells[0].environment or {}) | {"gpu": "NVIDIA H200"}, "device": "cuda"}
+    ok = [dataclasses.replace(row, **gpu) for row in facet.rows if row.status == "ok"]
+    (skipped,) = [row for row in facet.rows if row.status != "ok"]
+    nowhere = gpu["environment"] | {"gpu": None}
+    cells = [*ok, dataclasses.replace(skipped, device="cuda", status="skipped", environment=nowhere)]
+    (whole,) = facets(cells)
+    assert len(whole.rows) == len(cells)
+    assert plots.quality_against_throughput(whole, METRIC) is not None
+
+
+def test_every_anchor_of_a_sweep_is_known_to_the_pictures() -> None:
+    assert {name: title for name, (title, _) in style.ANCHORS.items()} == ANCHORS
 
 
 def linear(colour: str) -> np.ndarray:

@@ -12,7 +12,8 @@ from reports.drawings import drawings
 from reports.frame import facets
 from reports.windows import acceptance_maps, against_window, families, maps_of
 from results.environments import result_key
-from results.schema import Row
+from results.same_setting import is_without
+from results.schema import RANDOM_WEIGHTS, Row
 from tests.reports.synthetic_rows import cell_row
 
 
@@ -55,6 +56,33 @@ def test_a_line_for_every_strategy_of_several_windows(rows: list[Row]) -> None:
     assert (4.0,) in {tuple(line.get_ydata()) for line in alone.lines}, "the fastest window is marked"
     assert (50.0,) in {tuple(line.get_ydata()) for line in together.lines}
     plt.close(figure)
+
+
+def test_a_window_left_to_measurement_is_on_no_line(rows: list[Row]) -> None:
+    auto = dataclasses.replace(rows[0], cell="f" * 16, options={"window": "auto"})
+    (facet,) = facets([*rows, auto])
+    assert sorted(len(one.rows) for one in families(facet)) == [2, 3]
+    maps = np.ones((8, 8))
+    found = maps_of(
+        facet, {result_key(row): Artifacts(drafts_tested=maps, drafts_accepted=maps) for row in (*rows, auto)}
+    )
+    assert len(found) == len(rows) + 1
+
+
+def test_a_line_has_one_setting_but_for_the_window(rows: list[Row]) -> None:
+    cool = [
+        dataclasses.replace(row, cell=f"{at:016x}", temperature=0.7) for at, row in enumerate(rows[:3], 500)
+    ]
+    (facet,) = facets([*rows, *cool])
+    windows = [[row.options["window"] for row in one.rows] for one in families(facet)]
+    assert sorted(windows) == [[4, 8], [4, 8, 16], [4, 8, 16]]
+
+
+def test_random_weights_are_one_network_by_its_name(rows: list[Row]) -> None:
+    varied = dataclasses.replace(rows[0], checkpoint=RANDOM_WEIGHTS, network="llamagen-l-256")
+    bare = dataclasses.replace(varied, options={}, strategy="raster", steps_bound=None)
+    assert is_without(bare, varied)
+    assert not is_without(dataclasses.replace(bare, network="llamagen-xl-256"), varied)
 
 
 def test_the_network_without_a_window_is_a_level_in_every_panel(rows: list[Row]) -> None:

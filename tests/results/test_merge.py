@@ -120,6 +120,14 @@ def test_rows_of_old_schemas_are_upgraded(tmp_path: Path) -> None:
     assert set(merged.missing) == {name for row in load_rows(source) for name in row.artifacts.values()}
 
 
+def test_settings_are_merged_as_they_were_recorded(tmp_path: Path) -> None:
+    weights = "/data/" + 40 * "weights/" + "l.safetensors"
+    row = dataclasses.replace(tried(1, XEON, 1), settings={"strategy": "raster", "checkpoint": weights})
+    merge([folder(tmp_path / "a", [row], "a")], tmp_path / "out")
+    (merged,) = load_rows(tmp_path / "out")
+    assert merged.settings["checkpoint"] == weights
+
+
 def test_a_missing_picture_costs_no_row_and_is_told(tmp_path: Path, machines: tuple[Path, Path]) -> None:
     (machines[0] / "artifacts" / f"{3:016x}.npz").unlink()
     merged = merge([machines[0]], tmp_path / "out")
