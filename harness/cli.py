@@ -42,6 +42,8 @@ COMMANDS = (
 )
 _MISTAKES = (("backbones.checkpoints", "CheckpointError"),)
 """Errors with one-line texts for users, defined where torch is imported."""
+_IN_BATCHES = ("explain", "sample", "generate", "lossiness", "likelihood")
+"""Commands that decode in this process, images of a ``--batch`` together."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -94,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
+    first = next((word for word in words if not word.startswith("-")), None)
     try:
-        first = next((word for word in words if not word.startswith("-")), None)
         if first is not None and first not in COMMANDS:
             raise unknown("command", first, COMMANDS)
         top = parser(first)
@@ -134,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, cause = classify(error)
         if status != "oom":
             raise
-        print(f"pardec: out of memory ({cause}); a smaller --batch takes less", file=sys.stderr)
+        hint = "; a smaller --batch takes less" if first in _IN_BATCHES else ""
+        print(f"pardec: out of memory ({cause}){hint}", file=sys.stderr)
         return 2
 
 

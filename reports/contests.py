@@ -121,7 +121,7 @@ def _advantages_between(own: list[list[Row]], others: list[list[Row]], where: st
     found = []
     for rows in own:
         metric = next(iter(metrics(rows)), None)
-        partner = _partner(rows[0], own, others)
+        partner = _partner(rows, own, others)
         if metric is None or partner is None:
             continue
         label = _curve_name(rows[0], [*own, *others])
@@ -299,17 +299,23 @@ def _curve_name(row: Row, curves: Iterable[Sequence[Row]]) -> str:
     return ", ".join([row.label, *told])
 
 
-def _partner(row: Row, own: Iterable[Sequence[Row]], others: Iterable[Sequence[Row]]) -> Sequence[Row] | None:
-    """The other side's curve of the row's: of the same setting, or the only one but for network and seed."""
+def _partner(
+    rows: Sequence[Row], own: Iterable[Sequence[Row]], others: Iterable[Sequence[Row]]
+) -> Sequence[Row] | None:
+    """The other side's curve of these rows: of their first one's setting, else of any of theirs, else the
+    only one but for network and seed."""
 
-    def alike(curves: Iterable[Sequence[Row]], but_for: tuple[str, ...]) -> list[Sequence[Row]]:
-        key = setting_key(row, but_for)
-        return [
-            rows for rows in curves if rows[0].label == row.label and setting_key(rows[0], but_for) == key
-        ]
+    def alike(
+        curves: Iterable[Sequence[Row]], but_for: tuple[str, ...], first: int | None
+    ) -> list[Sequence[Row]]:
+        """Curves with a setting in common, by so many of their first cells."""
+        keys = {setting_key(row, but_for) for row in rows[:first]}
+        same = [found for found in curves if found[0].label == rows[0].label]
+        return [found for found in same if keys & {setting_key(row, but_for) for row in found[:first]}]
 
-    exact, loose = alike(others, _ALONG_A_CURVE), (*_ALONG_A_CURVE, "network", "seed")
-    if exact:
-        return exact[0]
-    rivals = alike(others, loose)
-    return rivals[0] if len(rivals) == len(alike(own, loose)) == 1 else None
+    for first in (1, None):
+        if exact := alike(others, _ALONG_A_CURVE, first):
+            return exact[0]
+    loose = (*_ALONG_A_CURVE, "network", "seed")
+    rivals = alike(others, loose, 1)
+    return rivals[0] if len(rivals) == len(alike(own, loose, 1)) == 1 else None

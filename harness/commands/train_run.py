@@ -63,19 +63,32 @@ def _train_tier(targets: list[str], folder: Path, options: argparse.Namespace) -
     if options.all and not options.again:
         files = [target for target in files if not (folder / f"{target}.json").is_file()]
     names = sorted(set(targets) - set(FILES), key=lambda name: ((*ORDER, name).index(name), name))
+    sizes = {options.size: names} | (_sizes_of_roles() if options.all else {})
     recipe = _tier_recipe(options) if names else None
     tokenizers = ("tokenizer", more_tokenizers.MULTISCALE)
     for target in [target for target in files if target in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
-    for speaks in dict.fromkeys(registry.get(name).tokenizer for name in names):
-        assert recipe is not None  # by names
-        own = _strategy_options(options)
-        given = material(options.data, folder, options.runs, speaks, options.size, own)
-        print(f"{speaks}: {zoo.shared_file(speaks, folder)}")
-        speakers = [name for name in names if registry.get(name).tokenizer == speaks]
-        train_tier(speakers, recipe, given, folder, options.runs, options.most, options.again)
+    for size, of_size in sizes.items():
+        for speaks in dict.fromkeys(registry.get(name).tokenizer for name in of_size):
+            assert recipe is not None  # by names
+            own = _strategy_options(options)
+            given = material(options.data, folder, options.runs, speaks, size, own)
+            print(f"{speaks}: {zoo.shared_file(speaks, folder)}")
+            speakers = [name for name in of_size if registry.get(name).tokenizer == speaks]
+            train_tier(speakers, recipe, given, folder, options.runs, options.most, options.again)
     for target in [target for target in files if target not in tokenizers]:
         print(f"{target}: {_train(target, folder, options)}")
+
+
+def _sizes_of_roles() -> dict[str, list[str]]:
+    """Networks of other sizes that strategies decode beside those of the trunk: size -> names."""
+    found: dict[str, list[str]] = {}
+    for strategy in map(registry.get, registry.loadable()):
+        for stem in strategy.roles.values():
+            name, _, size = stem.partition("-")
+            if size:
+                found.setdefault(size, []).append(name)
+    return found
 
 
 def _strategy_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +116,8 @@ def _check_device(targets: list[str], options: argparse.Namespace) -> None:
     on_cpu = [
         target
         for target in targets
-        if target in zoo.OTHER_TOKENIZERS or (is_fashion(options.data) and target not in FILES)
+        if (target in zoo.OTHER_TOKENIZERS and not options.all)
+        or (is_fashion(options.data) and target not in FILES)
     ]
     if on_cpu and options.device != "cpu":
         raise UserError(f"--device {options.device}: {on_cpu[0]} is trained on the CPU; expected cpu")
@@ -143,7 +157,7 @@ def _train(target: str, folder: Path, options: argparse.Namespace) -> Path:
         settings.pop("device")
         if target == more_tokenizers.MULTISCALE:
             return more_tokenizers.train_multiscale(folder, **settings)
-        return more_tokenizers.train_robust(folder, zoo.shared_file("tokenizer", folder), **settings)
+        return more_tokenizers.train_robust(folder, zoo.own_file("tokenizer", folder), **settings)
     if target in zoo.SHARED:
         # Classifiers don't need the tokenizer; with one their cards also judge its reconstructions.
         path = folder / "tokenizer.safetensors"

@@ -59,6 +59,12 @@ def _metric(name: str, old: Row, new: Row, comparisons: int) -> Finding:
     lost = _uncertainty(name, old) - _uncertainty(name, new)
     if lost:
         return finding("fail", f"{text}; its {' and '.join(sorted(lost))}: {NOT_ANY_MORE}")
+    before_groups, groups = (len((row.quality_replicates or {}).get(name, ())) for row in (old, new))
+    if before_groups != groups:
+        text += (
+            f", not paired: {before_groups} and {groups} groups of images, so a change may hide: {IF_MEANT}"
+        )
+        return finding("warn", text)
     low, high = difference(name, old, new, 1 - (1 - QUALITY_LEVEL) / comparisons)
     if low is None or high is None:
         return finding("warn" if worse > allowed else "pass", f"{text}, no interval")

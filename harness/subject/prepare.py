@@ -73,7 +73,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
         cell = with_files(cell)
     if cell.guidance == TUNED:
         cell = tuned(cell)
-    cell = _on_this_machine(cell)
+    cell = on_device(cell)
     source = source_of(cell)
     strategy = source.strategy
     if cell.acceptance is not None and not strategy.tests_drafts:
@@ -95,8 +95,11 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
     return dataclasses.replace(prepared, cell=whole)
 
 
-def _on_this_machine(cell: Cell) -> Cell:
-    """The cell with what its device makes of settings left open; UserError for those that it can't have."""
+def on_device(cell: Cell) -> Cell:
+    """The cell with what its device makes of settings left open; UserError for those that it can't have.
+
+    Nothing is asked of the device, but for its card where ``attention`` is left open.
+    """
     if cell.cuda_graphs and torch.device(cell.device).type != "cuda":
         raise UserError(f"cuda_graphs = true on device '{cell.device}': expected cuda or cuda:N")
     if cell.one_graph and not cell.cuda_graphs:

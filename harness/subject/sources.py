@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbones.checkpoints import read_checkpoint
+from backbones.checkpoints import CheckpointError, read_checkpoint
 from backbones.config import NetworkConfig
 from backbones.published_tokenizers import tokenizer_info
 from backbones.weights import read_header
@@ -110,7 +110,11 @@ def _check_header(card: zoo.Card) -> None:
     """UserError for a card that says another network than its weights: of both, these alone are pinned."""
     trunk = zoo.hash_of(card.content["network"]["trunk"])
     said = {**card.content, "trunk_hash": trunk}
-    for key, value in read_header(card.weights).items():
+    try:
+        header = read_header(card.weights)
+    except CheckpointError:
+        return  # whoever loads them says so, of this cell alone
+    for key, value in header.items():
         if said.get(key) != value:
             name, ours, theirs = _first_difference(key, said.get(key), value)
             raise UserError(

@@ -7,6 +7,7 @@ import torch
 
 from harness.cell.cell import Cell
 from harness.subject.pins import finished
+from harness.subject.prepare import on_device
 
 
 def is_elsewhere(cell: Cell) -> bool:
@@ -21,12 +22,14 @@ def preparable(cell: Cell) -> Cell:
 
 
 def foreseen(cell: Cell) -> Cell:
-    """The cell finished as where its device is: this machine may be another.
+    """The cell finished as where its device is: this machine may be another. UserError for settings that no
+    such device can have.
 
     ``attention = "auto"`` is a mask, as on a device without a card: no card of that device is known here.
     """
     if not is_elsewhere(cell):
         return finished(cell)
+    on_device(dataclasses.replace(cell, attention="mask" if cell.attention == "auto" else cell.attention))
     kept = {name: getattr(cell, name) for name in ("device", "dtype", "cuda_graphs", "one_graph")}
     return dataclasses.replace(finished(_on_cpu(cell)), **kept)
 

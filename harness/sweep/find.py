@@ -11,6 +11,7 @@ from harness.cell import sweep_file
 from harness.cell.cell import Cell, normalised
 from harness.cell.inline import inline_cell
 from harness.cell.recorded import cell_of
+from harness.sweep.elsewhere import foreseen
 from harness.sweep.sweep import each_mark, finished_of
 from pardec.errors import UserError, visible
 from results.settings import DECLARED
@@ -45,7 +46,7 @@ def _of_sweep(name: str, key: str, changes: Mapping[str, Any]) -> list[Cell]:
     for overrides in [same_key] if same_key == changes else [same_key, changes]:
         for cell in each_mark(sweep_file.load(name, overrides).cells):
             try:
-                whole = finished_of(name, cell)
+                whole = finished_of(name, cell, foreseen)
             except UserError as error:
                 failed = failed or error
                 continue

@@ -23,7 +23,7 @@ from harness.machine.environment import environment
 from harness.measure.measure import measure
 from harness.measure.turns import time_in_turn
 from harness.quality.assess.adm import assess
-from harness.quality.assess.controlled import Assessor, balanced
+from harness.quality.assess.controlled import Assessor, balanced, check_data
 from harness.subject.method import store_method
 from harness.subject.prepare import prepare
 from harness.subject.subject import Gallery, Subject, load
@@ -63,6 +63,8 @@ def time_cells(group: TurnGroup, channel: Channel) -> dict[str, Any]:
 
 
 def _decoded(cell: Cell, folder: Path, channel: Channel) -> dict[str, Any]:
+    if not cell.is_published:
+        check_data(cell, folder)
     subject = load(prepare(cell))
     gallery = Gallery(store=_store_of(cell, folder) if cell.is_published else None)
     found = measure(subject, lambda share, doing: channel.progress(0.75 * share, doing), gallery=gallery)

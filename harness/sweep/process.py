@@ -208,9 +208,8 @@ def limit_memory(pid: int, cell: Cell) -> None:
         return
     limit = int(min(cell.memory_limit_gb * 1e9, LARGEST))
     with suppress(ProcessLookupError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
+        known = resource.prlimit(pid, resource.RLIMIT_DATA)
+        limit = min([limit, *(one for one in known if one != resource.RLIM_INFINITY)])
         resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -28,12 +28,15 @@ def new_network(
     """What a strategy trains, with initial weights, and told the vectors of codes [V, c] where it learns from
     them.
 
-    UserError where it does and the tokenizer has none.
+    UserError where it does and the tokenizer has none, and where the tokenizer is not one for the network.
     """
     network, generator = strategy.network(config), torch.Generator().manual_seed(seed)
     for one in by_role(network).values():
         initialise(one, generator)
-        one.borrow(tokenizer)
+        try:
+            one.borrow(tokenizer)
+        except ValueError as error:
+            raise UserError(f"strategy '{strategy.name}' and its tokenizer: {error}") from None
     if strategy.learns_from_code_vectors:
         if code_vectors is None:
             raise UserError(

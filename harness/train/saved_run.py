@@ -25,7 +25,9 @@ def read_run(path: Path, content: Mapping[str, Any], device: torch.device | str)
         stored = dict(json.loads(state["content"])) if isinstance(state, dict) and "content" in state else {}
     except (pickle.UnpicklingError, TypeError, *UNREADABLE) as error:
         raise UserError(f"'{path}' can't be read as a saved run: {one_line(error)[:120]}") from None
-    if not stored or not goes_on(stored, content):
+    if not stored:
+        raise UserError(f"'{path}' is a run of an older pardec, or none; choose another --runs")
+    if not goes_on(stored, content):
         differing = [key for key in stored if not goes_on(stored[key], content.get(key))]
         named = f" ({', '.join(differing)} differ)" if differing else ""
         raise UserError(

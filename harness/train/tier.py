@@ -202,7 +202,7 @@ def train_tier(
 
 def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Path, stop: Stop) -> None:
     """Train to the mark ``level``, or to the end of learning where that comes first."""
-    own = trainer.strategy.name
+    stem = given.stem(trainer.strategy.name, trainer.recipe)
     while True:
         mark = trainer.recipe.next_mark(trainer.reached.marks)
         if mark is None or mark > level:
@@ -211,10 +211,13 @@ def train_to_mark(trainer: MarkTrainer, level: int, given: Material, folder: Pat
             mark,
             given.train,
             given.validation,
-            lambda reached: print(f"{own}: {reached}x is in {store_mark(trainer, reached, given, folder)}"),
+            lambda reached: store_mark(trainer, reached, given, folder),
             stop=stop,
         )
         promote(folder)
+        for name in zoo.marks(stem, folder):
+            if zoo.read_card(name, folder).mark == mark:
+                print(f"{stem}: {mark}x is {name} in {folder}")
 
 
 @contextmanager
@@ -239,8 +242,8 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> Path:
-    """Write a mark's network to the zoo; returns the path of its weights.
+def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -> None:
+    """Write a mark's network to the zoo.
 
     It becomes the zoo's own where that is missing, of the same mark or of none; else it stands among the
     marks. So a run that was begun anew replaces the networks of an earlier one mark by mark, and none of a
@@ -253,7 +256,6 @@ def store_mark(trainer: MarkTrainer, mark: int, given: Material, folder: Path) -
         name = stem if own in (None, mark) else f"{zoo.MARKS}/{stem}-{mark}x"
         path = folder / f"{name}.safetensors"
         _write(trainer, mark, given, path, near_certain)
-    return path
 
 
 def _write(trainer: MarkTrainer, mark: int, given: Material, path: Path, near_certain: float) -> None:

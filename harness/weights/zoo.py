@@ -187,10 +187,10 @@ def network_config(values: Mapping[str, Any]) -> NetworkConfig:
 def shared_file(role: str, zoo: str | Path | None = None) -> Path:
     """The weights of a tokenizer, the feature network or the judge; UserError where they are missing.
 
-    A folder without any tokenizer holds networks on the codes of the shipped one: what it lacks is shipped.
+    A folder without ``tokenizer`` holds networks on the codes of the shipped one: what it lacks is shipped.
     """
     folder = folder_of(zoo)
-    own = any(_weights_of(name, folder).is_file() for name in (role, "tokenizer", *OTHER_TOKENIZERS))
+    own = any(_weights_of(name, folder).is_file() for name in (role, "tokenizer"))
     return own_file(role, zoo if own else None)
 
 

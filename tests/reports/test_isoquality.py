@@ -186,6 +186,23 @@ def test_cells_without_guidance_are_the_end_of_every_curve_of_their_setting() ->
     assert sizes == {"ARPG": 4, "LPD, constant": 5, "LPD, linear": 4}
 
 
+def test_a_curve_meets_cells_without_guidance_of_another_result() -> None:
+    guided = rows_of("LPD", "lpd", 3.0, 100)
+    bare = [
+        dataclasses.replace(row, cell=f"{at:016x}", guidance=None, guidance_schedule=None)
+        for at, row in enumerate(guided[:2], 700)
+    ]
+    linear = [
+        dataclasses.replace(row, cell=f"{at:016x}", guidance_schedule="linear")
+        for at, row in enumerate(guided[1:], 900)
+    ]
+    for own, other in (([*guided, *bare], bare), ([*guided, *bare], [*linear, *bare])):
+        (table,) = iso_table_between(own, other, TrainingNoise())
+        assert len(table.lines) == 1
+    (table,) = iso_table_between([*guided, *bare], [*linear, *guided, *bare], TrainingNoise())
+    assert "constant (B) against LPD, constant (A)" in table.lines[0][0]
+
+
 def iso_between(lpd: list[Row]) -> list[Advantage]:
     """The pairs of these rows and of ARPG's."""
     found = iso_within([*rows_of("ARPG", "arpg", 1.0, 200), *lpd])

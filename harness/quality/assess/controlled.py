@@ -71,6 +71,12 @@ class Assessor:
         return row, unmeasured(metrics)
 
 
+def check_data(cell: Cell, folder: Path) -> None:
+    """UserError for data that the reference isn't of, before anything is decoded."""
+    if files_of(cell.data) is not None:
+        Assessor.of(cell, folder)
+
+
 def _reference(cell: Cell, extractor: Extractor, folder: Path) -> ReferenceStats:
     """Statistics of the training images: the zoo's, or from the folder's cache or freshly written to it.
 

@@ -1,6 +1,7 @@
 """The reference that a zoo keeps equals the one that its images give, and judges no other images."""
 
 import gzip
+import io
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from harness.quality.assess import controlled
 from harness.quality.assess.controlled import Assessor
 from harness.quality.assess.stored import EVERY, FILE, store_reference, stored_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, load_features
+from harness.sweep import job
+from harness.sweep.messages import Channel
 from pardec.errors import UserError
 
 
@@ -102,6 +105,13 @@ def test_a_folder_of_other_training_images_is_not_judged_by_the_stored_reference
     cell = Cell("real", data=f"idx:{tmp_path / 'other'}", zoo=str(own_zoo), device="cpu")
     with pytest.raises(UserError, match=r"data 'idx:.*other': its training images .* expected the files of"):
         Assessor.of(cell, tmp_path / "kept")
+
+
+def test_other_training_images_are_refused_before_anything_is_decoded(own_zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "load", None)
+    cell = Cell("raster", data=f"idx:{tmp_path / 'other'}", zoo=str(own_zoo), device="cpu", threads=1)
+    with pytest.raises(UserError, match="its training images"):
+        job.measure_cell(cell, tmp_path, Channel(io.BytesIO()))
 
 
 def test_one_image_has_no_quality_and_a_reason(own_zoo, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.cli import main
+from harness.quality.intervals import group_count
 from harness.regress import benchmarks, gate, judge, quality, selftest, show
 from harness.regress.findings import Finding, worst
 from pardec.errors import UserError
@@ -303,6 +304,21 @@ def test_a_ratio_of_another_machine_warns_at_most(change):
     assert found.text.endswith("differs")
     assert judge.suspects([row()], [slow]) == []
     assert judge.timing(row(), row(turns=slow.turns), times(0.5, seed=2)).verdict == "fail"
+
+
+def test_other_groups_of_images_are_told_and_never_pass():
+    before = row()
+    fewer = {name: values[:12] for name, values in (before.quality_replicates or {}).items()}
+    found = quality.quality(before, row(quality_replicates=fewer), 5)
+    assert {one.verdict for one in found} == {"warn"}
+    assert all("not paired: 20 and 12 groups of images" in one.text for one in found)
+
+
+def test_the_recorded_gate_is_paired_with_what_is_measured_now():
+    rows = load_rows(Path(__file__).parents[3] / "results/baselines/gate.jsonl")
+    for one in rows:
+        groups = group_count(np.arange(one.images) % 10)
+        assert {len(values) for values in (one.quality_replicates or {}).values()} == {groups}
 
 
 def test_the_level_is_shared_among_metrics_that_were_measured():

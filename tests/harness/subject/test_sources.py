@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
+from backbones.checkpoints import CheckpointError
 from backbones.weights import load_half
 from harness.cell.cell import ZOO_PREFIX, Cell, normalised
 from harness.subject.pins import finished
 from harness.subject.prepare import prepare
+from harness.subject.subject import load
 from harness.weights import zoo
 from pardec.errors import UserError
 
@@ -40,6 +42,14 @@ def test_another_trunk_of_as_many_parameters_is_refused(copied, changes):
         finished(cell(copied))
     # Weights left at random are not read, and the card itself is pinned.
     assert "card" in finished(cell(copied, checkpoint="random")).pins
+
+
+def test_weights_that_cannot_be_read_are_their_cell_s_own_failure(copied):
+    path = copied / "lpd.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    prepared = prepare(cell(copied))
+    with pytest.raises(CheckpointError, match=r"lpd\.safetensors"):
+        load(prepared)
 
 
 def test_options_that_stand_beside_the_weights_are_the_card_s(copied):

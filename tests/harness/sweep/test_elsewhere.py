@@ -7,6 +7,7 @@ from harness.cell.cell import Cell, normalised
 from harness.cli import main
 from harness.subject import pins, prepare
 from harness.sweep.elsewhere import foreseen, is_elsewhere, preparable
+from harness.sweep.find import find_cell
 from harness.sweep.sweep import sweep_cells
 from pardec.errors import UserError
 
@@ -38,6 +39,27 @@ def test_a_cell_is_finished_as_where_its_device_is(small_zoo, monkeypatch, setti
         monkeypatch.setattr(room, "check_device", lambda device, dtype: None)
     monkeypatch.setattr(prepare, "card_here", lambda device, threads: None)
     assert found == pins.finished(asked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"products": "packed"}, "products 'packed' with dtype 'float32' on device 'cuda'"),
+        ({"attention": "parts", "cuda_graphs": True}, "attention = 'parts' with cuda_graphs = true"),
+        ({"one_graph": True}, "one_graph = true: expected cuda_graphs = true"),
+    ],
+)
+def test_what_no_such_device_can_have_is_refused_here(small_zoo, settings, said):
+    with pytest.raises(UserError, match=said):
+        foreseen(cell(small_zoo, device="cuda", **settings))
+
+
+def test_a_key_of_a_listing_is_found_where_there_is_no_gpu(small_zoo, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[grid]\nstrategy = "lpd"\nsteps = 6\nthreads = 1\nproducts = "auto"\n')
+    changes = {"zoo": str(small_zoo), "device": "cuda"}
+    (listed,) = sweep_cells(str(path), overrides=changes, finish=foreseen).cells
+    assert find_cell(f"{path}:{listed.key}", changes, None).device == "cuda"
 
 
 def test_cells_of_devices_that_are_here_are_as_ever(small_zoo, monkeypatch):

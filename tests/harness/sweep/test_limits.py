@@ -36,6 +36,9 @@ def test_a_limit_of_the_shell_is_not_raised():
         assert resource.prlimit(child.pid, resource.RLIMIT_DATA) == (own, own)
         limit_memory(child.pid, dataclasses.replace(CELL, memory_limit_gb=2.0))
         assert resource.prlimit(child.pid, resource.RLIMIT_DATA) == (2 * 10**9, 2 * 10**9)
+        resource.prlimit(child.pid, resource.RLIMIT_DATA, (10**9, 2 * 10**9))
+        limit_memory(child.pid, dataclasses.replace(CELL, memory_limit_gb=8.0))
+        assert resource.prlimit(child.pid, resource.RLIMIT_DATA) == (10**9, 10**9), "a soft one neither"
         child.communicate(b"\n")
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.config import NetworkConfig, TrunkConfig
+from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleTokenizer
 from harness.cell.cell import Cell
 from harness.cli import main
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.subject.prepare import prepare
+from harness.train.learner import new_network
 from harness.train.mark_recipe import MarkRecipe, goes_on, still_learning
 from harness.train.mark_trainer import MarkTrainer, TaughtImages, optimisers_of, rows_of
 from harness.train.tier import Material, claimed, promote, train_tier, trainer_of
@@ -50,6 +52,14 @@ def state(run):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_maps_that_the_tokenizer_has_not_are_refused_before_training():
+    tokenizer = MultiScaleTokenizer(MultiScaleConfig(encoder_width=4, decoder_width=4))
+    strategy = registry.get("var", scales="1 2 3 4 5 6 8 10 12 16")
+    config = dataclasses.replace(CONFIG, grid=(16, 16))
+    with pytest.raises(UserError, match="strategy 'var' and its tokenizer: maps of sides"):
+        new_network(strategy, config, 0, None, tokenizer)
 
 
 # Schedule ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from harness.cell.cell import Cell
 from harness.cli import main
+from harness.commands import train_run
 from harness.sweep.job import taught
 from harness.train.trainer import CodesInMemory, Recipe, Trainer, card
 from harness.weights import zoo
@@ -148,9 +149,7 @@ def test_a_run_of_something_else_does_not_resume(tmp_path):
     state = torch.load(tmp_path / "run.pt", weights_only=True)
     del state["content"]
     torch.save(state, tmp_path / "run.pt")
-    with pytest.raises(
-        UserError, match="another recipe, trunk, tokenizer or data set; choose another --runs"
-    ):
+    with pytest.raises(UserError, match="is a run of an older pardec, or none; choose another --runs"):
         again("rar").resume()
     (tmp_path / "run.pt").write_bytes(b"torn")
     with pytest.raises(UserError, match="can't be read as a saved run"):
@@ -261,6 +260,20 @@ def test_what_is_trained_on_the_cpu_alone_takes_no_other_device(words, tmp_path,
     assert error.count("\n") == 1
 
 
+def test_all_of_an_image_folder_takes_a_device(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train_run, "check_device", lambda device, dtype: asked.append(device))
+    monkeypatch.setattr(train_run, "_train", lambda target, folder, options: tmp_path)
+    words = ["--data", write_images(tmp_path / "images"), "--device", "cuda", "--out", str(tmp_path / "zoo")]
+    assert main(["train", "--all", *words]) == 0
+    assert asked == ["cuda"]
+
+
+def test_all_that_the_sweeps_decode_is_trained():
+    """Networks of another size among them, which some strategy decodes beside those of the trunk."""
+    assert train_run._sizes_of_roles() == {"small": ["var"]}
+
+
 def test_a_folder_without_a_tokenizer_takes_what_it_lacks_from_the_shipped_zoo(small_zoo, tmp_path):
     for role in ("tokenizer", "features", "judge", "multiscale"):
         assert zoo.shared_file(role, tmp_path) == zoo.SHIPPED / f"{role}.safetensors"
@@ -269,6 +282,8 @@ def test_a_folder_without_a_tokenizer_takes_what_it_lacks_from_the_shipped_zoo(s
     assert zoo.shared_file("features", tmp_path) == zoo.SHIPPED / "features.safetensors"
     with pytest.raises(UserError, match=f"tokenizer: no file .*pardec train tokenizer --out {tmp_path}"):
         zoo.own_file("tokenizer", tmp_path)
+    shutil.copy(zoo.SHIPPED / "robust.safetensors", tmp_path)
+    assert zoo.shared_file("tokenizer", tmp_path) == zoo.SHIPPED / "tokenizer.safetensors"
     shutil.copy(small_zoo / "tokenizer.safetensors", tmp_path)
     with pytest.raises(UserError, match=f"features: no file .*pardec train features --out {tmp_path}"):
         zoo.shared_file("features", tmp_path)
