@@ -4,7 +4,8 @@ import dataclasses
 import gc
 import math
 import statistics
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -49,7 +50,7 @@ class Budgets:
 
     warmup_s: float = 1.0
     images: Budget = _IMAGES
-    """At the cell's batch; the batches of its images are the first repeats."""
+    """At the cell's batch; the batches of its images are the warm-up and the first repeats."""
     latency: Budget = _LATENCY
     by_batch: Budget = _BY_BATCH
     memory_patience_s: float = 10.0
@@ -172,7 +173,8 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     memory = PeakMemory(subject.device)
     memory.settle()
     memory.reset()
-    totals = _generate(subject, found, report, Budget(seconds=0.0, least=1))
+    batches = _Batches(subject, _generate(subject, found, report))
+    totals = _note_throughput(subject, found, batches, Budget(seconds=0.0, least=1))
     if max(totals) <= budgets.memory_patience_s:
         report(1.0, "memory")
         memory.reset()
@@ -228,10 +230,7 @@ def _measure_batch(
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
     if size == subject.prepared.cell.batch:
-        same_batch = partial(_seconds, subject, range(size))
-        warm = warm_up(same_batch, budgets.warmup_s, first_s)
-        found.row |= {"warmup_s": warm.seconds, "steady": warm.steady}
-        totals = _generate(subject, found, report, budgets.images)
+        totals = _measure_own_batch(subject, first_s, found, report, budgets)
         meter = EnergyMeter.of(subject.device)
         found.note("energy_per_image_j", meter.per_image_j(timed_batches(subject, size), size), meter.reason)
     else:
@@ -244,6 +243,23 @@ def _measure_batch(
     middle = statistics.median(totals)
     found.speeds[str(size)] = size / middle
     return middle / size
+
+
+def _measure_own_batch(
+    subject: Subject, first_s: float, found: Measurements, report: Report, budgets: Budgets
+) -> list[float]:
+    """Warm-up, images and repeats at the cell's batch; seconds of the repeats.
+
+    The images' first batches are the warm-up. Where images differ in cost they can't tell when that is over,
+    so there one batch is run for it alone.
+    """
+    fixed = partial(_seconds, subject, range(subject.prepared.cell.batch))
+    decides = subject.prepared.strategy.decides_steps
+    warm = warm_up(fixed, budgets.warmup_s, first_s) if decides else None
+    batches = _Batches(subject, _generate(subject, found, report))
+    warm = warm or warm_up(batches, budgets.warmup_s, first_s)
+    found.row |= {"warmup_s": warm.seconds, "steady": warm.steady}
+    return _note_throughput(subject, found, batches, budgets.images)
 
 
 def _seconds(subject: Subject, images: range) -> float:
@@ -262,8 +278,8 @@ def _note_latency(found: Measurements, totals: list[float]) -> None:
     found.unmeasured |= {f"latency_percentiles_s.{name}": why for name, why in reasons.items()}
 
 
-def _generate(subject: Subject, found: Measurements, report: Report, budget: Budget) -> list[float]:
-    """All images of the cell, timed batch by batch, and repeats after them; seconds of the full batches."""
+def _generate(subject: Subject, found: Measurements, report: Report) -> list[dict[str, float]]:
+    """All images of the cell, timed batch by batch; seconds by phase of the full batches."""
     cell = subject.prepared.cell
     seconds: list[dict[str, float]] = []
     counts = found.counts
@@ -275,16 +291,39 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
             seconds.append(batch.seconds)
-
-    def again() -> float:
-        images = images_of(subject.prepared, cell.batch, len(seconds))
-        seconds.append(run_batch(subject, images).seconds)
-        return seconds[-1]["total"]
-
     if found.gallery.store is not None:  # also those of images that another process made
         counts.parts = list(found.gallery.store.shards.counters(OF_IMAGES))
     found.gallery.by_position = counts.by_position
-    repeats = repeat(again, budget, [one["total"] for one in seconds])
+    found.row |= counts.fields()
+    wasted = counts.wasted_share
+    if wasted is not None:
+        flops = found.row["flops_per_image"]
+        found.note("wasted_flops", None if flops is None else wasted * flops, "FLOPs are not counted")
+    return seconds
+
+
+class _Batches:
+    """Batches of the cell's size, one at each call: those of its images first, which are timed already."""
+
+    def __init__(self, subject: Subject, made: Sequence[dict[str, float]]) -> None:
+        self.subject, self.waiting = subject, deque(made)
+        self.seconds: list[dict[str, float]] = []
+
+    def __call__(self) -> float:
+        prepared = self.subject.prepared
+        if self.waiting:
+            self.seconds.append(self.waiting.popleft())
+        else:
+            images = images_of(prepared, prepared.cell.batch, len(self.seconds))
+            self.seconds.append(run_batch(self.subject, images).seconds)
+        return self.seconds[-1]["total"]
+
+
+def _note_throughput(subject: Subject, found: Measurements, batches: _Batches, budget: Budget) -> list[float]:
+    """Repeats at the cell's batch, as far as ``batches`` is not spent yet; seconds of each."""
+    cell, before = subject.prepared.cell, len(batches.seconds)
+    repeats = repeat(batches, budget, [batches() for _ in range(len(batches.waiting))])
+    seconds = batches.seconds[before:]
     samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)
     phases: dict[str, float | None] = {
@@ -298,7 +337,6 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         phases["detokenize"] = None
         found.unmeasured["phases_s.detokenize"] = "no tokenizer_checkpoint: tokens stay tokens"
     found.row |= {
-        **counts.fields(),
         "throughput_images_per_s": median.value,
         "throughput_interval": [median.low, median.high],
         "throughput_repeats": len(samples),
@@ -306,10 +344,6 @@ def _generate(subject: Subject, found: Measurements, report: Report, budget: Bud
         "stopped_by": repeats.stopped_by,
         "phases_s": phases,
     }
-    wasted = counts.wasted_share
-    if wasted is not None:
-        flops = found.row["flops_per_image"]
-        found.note("wasted_flops", None if flops is None else wasted * flops, "FLOPs are not counted")
     return repeats.seconds
 
 

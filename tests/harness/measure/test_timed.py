@@ -67,6 +67,30 @@ def test_latency_is_of_several_images(prepared, monkeypatch):
     assert len(rows["sjd"]["latency_samples_s"]) == LEAST_OF_IMAGES
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "warm", "repeats"),
+    [("raster", {}, [], 4), ("sjd", {"options": {"window": 4}}, [range(4)] * 2, 6)],
+)
+def test_the_first_batches_of_images_are_the_warm_up_where_all_cost_alike(
+    prepared, monkeypatch, name, changes, warm, repeats
+):
+    seen = []
+
+    def heard(subject: Subject, images, **named):
+        seen.append(images)
+        return run_batch(subject, images, **named)
+
+    monkeypatch.setattr(measuring, "BATCHES", (4,))
+    monkeypatch.setattr(measuring, "run_batch", heard)
+    once = Budget(seconds=0, least=1)
+    budgets = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=once, by_batch=once)
+    row = measure(load(prepared(name, images=24, **changes)), lambda share, doing: None, budgets).row
+    images = [range(first, first + 4) for first in range(0, 24, 4)]
+    assert seen == [[0], range(4), *warm, *images], "one image, the memory, then nothing beside the images"
+    assert len(row["warmup_s"]) == 3
+    assert row["throughput_repeats"] == repeats
+
+
 def test_cells_in_turn_share_a_network_and_keep_their_tokenizers():
     cells = [
         normalised(Cell("raster", threads=1, batch=4, decoder=name)) for name in ("own", "own", "robust")
