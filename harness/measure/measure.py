@@ -4,8 +4,7 @@ import dataclasses
 import gc
 import math
 import statistics
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,12 +23,12 @@ from harness.machine.memory import PeakMemory
 from harness.measure.choose import Choice
 from harness.measure.counts import OF_IMAGES, Counts, counters_of
 from harness.measure.repeats import Budget, percentiles, repeat, warm_up
-from harness.measure.timed import images_of, timed_batches
+from harness.measure.timed import Batches, Timed, timed_batches
 from harness.measure.workloads import Workloads
 from harness.quality.intervals import median_interval
 from harness.subject import compiled
 from harness.subject.prediction import predict
-from harness.subject.subject import PHASES, Gallery, Subject, run_batch
+from harness.subject.subject import PHASES, Batch, Gallery, Subject, run_batch
 from harness.weights.empty import on_meta
 from results.parts import NetworkUse
 from strategies.decoding.decode import decode
@@ -173,7 +172,7 @@ def _measure_once(subject: Subject, found: Measurements, report: Report, budgets
     memory = PeakMemory(subject.device)
     memory.settle()
     memory.reset()
-    batches = _Batches(subject, _generate(subject, found, report))
+    batches = Batches(subject, _generate(subject, found, report))
     totals = _note_throughput(subject, found, batches, Budget(seconds=0.0, least=1))
     if max(totals) <= budgets.memory_patience_s:
         report(1.0, "memory")
@@ -225,12 +224,12 @@ def _measure_batch(
     if subject.recorded.parts:
         memory.settle()  # the caches and recordings that smaller batches keep are not this one's
     memory.reset()
-    first_s = run_batch(subject, range(size), after_step=memory.release).seconds["total"]
+    first = run_batch(subject, range(size), after_step=memory.release)
     found.peaks[str(size)], unknown = memory.over_loaded()
     if unknown is not None:
         found.unmeasured[f"peak_bytes_by_batch.{size}"] = unknown
     if size == subject.prepared.cell.batch:
-        totals = _measure_own_batch(subject, first_s, found, report, budgets)
+        totals = _measure_own_batch(subject, first, found, report, budgets)
         meter = EnergyMeter.of(subject.device)
         found.note("energy_per_image_j", meter.per_image_j(timed_batches(subject, size), size), meter.reason)
     else:
@@ -246,24 +245,18 @@ def _measure_batch(
 
 
 def _measure_own_batch(
-    subject: Subject, first_s: float, found: Measurements, report: Report, budgets: Budgets
+    subject: Subject, first: Batch, found: Measurements, report: Report, budgets: Budgets
 ) -> list[float]:
     """Warm-up, images and repeats at the cell's batch; seconds of the repeats.
 
-    The images' first batches are the warm-up. Where images differ in cost they can't tell when that is over,
-    so there one batch is run for it alone.
+    The images' first batches are the warm-up, judged by their seconds a step, since images may differ in
+    steps.
     """
-    fixed = partial(_seconds, subject, range(subject.prepared.cell.batch))
-    decides = subject.prepared.strategy.decides_steps
-    warm = warm_up(fixed, budgets.warmup_s, first_s) if decides else None
-    batches = _Batches(subject, _generate(subject, found, report))
-    warm = warm or warm_up(batches, budgets.warmup_s, first_s)
-    found.row |= {"warmup_s": warm.seconds, "steady": warm.steady}
+    batches = Batches(subject, _generate(subject, found, report))
+    first_s = first.seconds["total"]
+    warm = warm_up(partial(batches.scaled_to, first.decoded.steps), budgets.warmup_s, first_s)
+    found.row |= {"warmup_s": [first_s, *batches.totals()], "steady": warm.steady}
     return _note_throughput(subject, found, batches, budgets.images)
-
-
-def _seconds(subject: Subject, images: range) -> float:
-    return run_batch(subject, images).seconds["total"]
 
 
 def _note_latency(found: Measurements, totals: list[float]) -> None:
@@ -278,10 +271,10 @@ def _note_latency(found: Measurements, totals: list[float]) -> None:
     found.unmeasured |= {f"latency_percentiles_s.{name}": why for name, why in reasons.items()}
 
 
-def _generate(subject: Subject, found: Measurements, report: Report) -> list[dict[str, float]]:
-    """All images of the cell, timed batch by batch; seconds by phase of the full batches."""
+def _generate(subject: Subject, found: Measurements, report: Report) -> list[Timed]:
+    """All images of the cell, timed batch by batch; the full ones."""
     cell = subject.prepared.cell
-    seconds: list[dict[str, float]] = []
+    timed: list[Timed] = []
     counts = found.counts
     for images in found.gallery.batches(cell):
         batch = run_batch(subject, images, keep_drafts=found.gallery.race.wants(images))
@@ -290,7 +283,7 @@ def _generate(subject: Subject, found: Measurements, report: Report) -> list[dic
         found.gallery.add(subject, batch, counters)
         report(images.stop / cell.images, "images")
         if len(images) == cell.batch:
-            seconds.append(batch.seconds)
+            timed.append((batch.seconds, batch.decoded.steps))
     if found.gallery.store is not None:  # also those of images that another process made
         counts.parts = list(found.gallery.store.shards.counters(OF_IMAGES))
     found.gallery.by_position = counts.by_position
@@ -299,31 +292,14 @@ def _generate(subject: Subject, found: Measurements, report: Report) -> list[dic
     if wasted is not None:
         flops = found.row["flops_per_image"]
         found.note("wasted_flops", None if flops is None else wasted * flops, "FLOPs are not counted")
-    return seconds
+    return timed
 
 
-class _Batches:
-    """Batches of the cell's size, one at each call: those of its images first, which are timed already."""
-
-    def __init__(self, subject: Subject, made: Sequence[dict[str, float]]) -> None:
-        self.subject, self.waiting = subject, deque(made)
-        self.seconds: list[dict[str, float]] = []
-
-    def __call__(self) -> float:
-        prepared = self.subject.prepared
-        if self.waiting:
-            self.seconds.append(self.waiting.popleft())
-        else:
-            images = images_of(prepared, prepared.cell.batch, len(self.seconds))
-            self.seconds.append(run_batch(self.subject, images).seconds)
-        return self.seconds[-1]["total"]
-
-
-def _note_throughput(subject: Subject, found: Measurements, batches: _Batches, budget: Budget) -> list[float]:
+def _note_throughput(subject: Subject, found: Measurements, batches: Batches, budget: Budget) -> list[float]:
     """Repeats at the cell's batch, as far as ``batches`` is not spent yet; seconds of each."""
-    cell, before = subject.prepared.cell, len(batches.seconds)
+    cell, before = subject.prepared.cell, len(batches.taken)
     repeats = repeat(batches, budget, [batches() for _ in range(len(batches.waiting))])
-    seconds = batches.seconds[before:]
+    seconds = [one for one, _ in batches.taken[before:]]
     samples = [cell.batch / total for total in repeats.seconds]
     median = median_interval(samples)
     phases: dict[str, float | None] = {

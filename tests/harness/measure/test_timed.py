@@ -15,6 +15,8 @@ from harness.measure.turns import load_all
 from harness.subject.prepare import Prepared, prepare
 from harness.subject.subject import Subject, load, run_batch
 
+ONCE = Budget(seconds=0, least=1)
+
 
 @pytest.fixture
 def prepared(small_zoo) -> Callable[..., Prepared]:
@@ -57,8 +59,7 @@ def test_every_repeat_is_another_batch(prepared, monkeypatch):
 
 def test_latency_is_of_several_images(prepared, monkeypatch):
     monkeypatch.setattr(measuring, "BATCHES", (1,))
-    once = Budget(seconds=0, least=1)
-    budgets = Budgets(warmup_s=0, images=once, latency=once, by_batch=once)
+    budgets = Budgets(warmup_s=0, images=ONCE, latency=ONCE, by_batch=ONCE)
     rows = {
         name: measure(load(prepared(name, **options)), lambda share, doing: None, budgets).row
         for name, options in (("raster", {}), ("sjd", {"options": {"window": 4}}))
@@ -67,13 +68,8 @@ def test_latency_is_of_several_images(prepared, monkeypatch):
     assert len(rows["sjd"]["latency_samples_s"]) == LEAST_OF_IMAGES
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "warm", "repeats"),
-    [("raster", {}, [], 4), ("sjd", {"options": {"window": 4}}, [range(4)] * 2, 6)],
-)
-def test_the_first_batches_of_images_are_the_warm_up_where_all_cost_alike(
-    prepared, monkeypatch, name, changes, warm, repeats
-):
+@pytest.mark.parametrize(("name", "changes"), [("raster", {}), ("sjd", {"options": {"window": 4}})])
+def test_the_first_batches_of_images_are_the_warm_up(prepared, monkeypatch, name, changes):
     seen = []
 
     def heard(subject: Subject, images, **named):
@@ -82,13 +78,31 @@ def test_the_first_batches_of_images_are_the_warm_up_where_all_cost_alike(
 
     monkeypatch.setattr(measuring, "BATCHES", (4,))
     monkeypatch.setattr(measuring, "run_batch", heard)
-    once = Budget(seconds=0, least=1)
-    budgets = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=once, by_batch=once)
+    budgets = Budgets(warmup_s=0, images=Budget(seconds=0, least=2), latency=ONCE, by_batch=ONCE)
     row = measure(load(prepared(name, images=24, **changes)), lambda share, doing: None, budgets).row
     images = [range(first, first + 4) for first in range(0, 24, 4)]
-    assert seen == [[0], range(4), *warm, *images], "one image, the memory, then nothing beside the images"
+    assert seen == [[0], range(4), *images], "one image, the memory, then nothing beside the images"
     assert len(row["warmup_s"]) == 3
-    assert row["throughput_repeats"] == repeats
+    assert row["throughput_repeats"] == 4
+
+
+def test_warm_up_is_over_where_steps_take_as_long(prepared, monkeypatch):
+    """Whatever the number of steps."""
+    steps = []
+
+    def at_its_own_pace(subject: Subject, images, **named):
+        made = run_batch(subject, images, **named)
+        steps.append(made.decoded.steps)
+        return dataclasses.replace(made, seconds=dict.fromkeys(made.seconds, 0.1 * steps[-1]))
+
+    monkeypatch.setattr(measuring, "BATCHES", (1,))
+    monkeypatch.setattr(measuring, "run_batch", at_its_own_pace)
+    budgets = Budgets(warmup_s=60, images=Budget(seconds=0, least=2), latency=ONCE, by_batch=ONCE)
+    sjd = prepared("sjd", batch=1, images=8, options={"window": 16})
+    row = measure(load(sjd), lambda share, doing: None, budgets).row
+    assert max(steps[1:4]) > 1.05 * min(steps[1:4]), "by their seconds they do not agree"
+    assert row["steady"]
+    assert row["warmup_s"] == pytest.approx([0.1 * one for one in steps[1:4]])
 
 
 def test_cells_in_turn_share_a_network_and_keep_their_tokenizers():
