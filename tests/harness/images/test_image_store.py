@@ -82,7 +82,7 @@ def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_pa
     assert contents(tmp_path / "cut") == contents(tmp_path / "calm")
     for name, changed in kept.items():
         assert (folder_of(tmp_path / "cut") / name).stat().st_mtime_ns == changed
-    # The batches of this try alone: what was missing, and the raced images' for orders and film; less warm-up.
+    # The batches of this try alone: what was missing, and the raced images' for orders and film.
     made = IMAGES - min(10 * survivors, IMAGES) + (RACED if survivors else 0)
     assert resumed.throughput_repeats == len(resumed.throughput_samples) == made - _warm(resumed)
     assert calm.throughput_repeats == IMAGES - _warm(calm)
