@@ -189,6 +189,7 @@ def _trade_off(
         cloud = np.concatenate(points)
         bounds = [bound for one in drawn for row in one.rows for bound in _reading(row, metric)[1] or ()]
         _scale(axes, np.array([*cloud, *((one.x, one.y) for one in published)]), bounds, facet, metric)
+        _widen(axes, [bound for one in drawn for row in one.rows for bound in read_x(row)[1] or ()])
         if fewer_is_better:
             ticks_at(axes.xaxis, sorted({round(v) for v in cloud[:, 0]}))
         obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
@@ -274,6 +275,14 @@ def _line_style(one: Series) -> dict[str, Any]:
         "linestyle": "--" if one.variant else "-",
         "zorder": 4,
     }
+
+
+def _widen(axes: Axes, bounds: Sequence[float]) -> None:
+    """Room for intervals along a logarithmic x."""
+    left, right = axes.get_xlim()
+    within = [bound for bound in bounds if bound > 0]
+    if within:
+        axes.set_xlim(min(left, min(within) / 1.1), max(right, max(within) * 1.1))
 
 
 def _scale(axes: Axes, cloud: np.ndarray, bounds: Sequence[float], facet: Facet, metric: str) -> None:

@@ -134,6 +134,19 @@ def test_intervals_end_inside_the_frame(facet: Facet, metric: str, draw: object)
     assert low < (least if figure.axes[0].get_yscale() == "linear" else max(least, 3.0))
 
 
+def test_intervals_of_speed_end_inside_the_frame(facet: Facet) -> None:
+    rates = [row.throughput_images_per_s for row in facet.cells if row.status == "ok"]
+    slow = min(rate for rate in rates if rate)
+
+    def widened(row: Row) -> Row:
+        wide = row.throughput_images_per_s == slow
+        return dataclasses.replace(row, throughput_interval=[slow / 2, slow * 1.2]) if wide else row
+
+    figure = plots.quality_against_throughput(Facet(facet.keys, tuple(map(widened, facet.rows))), METRIC)
+    assert figure is not None
+    assert figure.axes[0].get_xlim()[0] < slow / 2
+
+
 def test_no_text_leaves_the_paper_of_a_file(facet: Facet, tmp_path: Path) -> None:
     """The caption is the widest: its last letters once lay outside."""
     figure = plots.memory_against_batch(facet)
