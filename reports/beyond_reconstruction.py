@@ -1,13 +1,13 @@
 """What networks on different tokenizers are compared by: the distance beyond that of their tokenizer's own
 reconstructions, which no network on it is asked to beat."""
 
+import dataclasses
 from collections.abc import Iterable
 
 from reports.comparability import Incomparable, quantity, require_comparable
-from reports.differences import Difference
+from reports.differences import Difference, difference_of
 from reports.inference import Estimate, independent_contrast
 from reports.measured import estimate_of, measured
-from reports.tables import with_interval
 from reports.training_noise import TrainingNoise
 from results.schema import Row
 
@@ -46,17 +46,6 @@ def difference(
             return f"no reconstruction by {row.tokenizer}"
         excess = independent_contrast(estimate_of(anchor, metric), estimate_of(row, metric))
         beyond.append((excess.value, excess.low, excess.high))
-    found = independent_contrast(*beyond)
-    return Difference(
-        name=metric,
-        a=with_interval(*beyond[0]),
-        b=with_interval(*beyond[1]),
-        change=found.value,
-        low=found.low,
-        high=found.high,
-        ratio=None,
-        p=found.p,
-        paired=False,
-        verdict="no difference shown",
-        training=noise.size(metric, (baseline,)),
-    )
+    theirs, ours = beyond
+    found = difference_of(metric, theirs, ours, independent_contrast(theirs, ours), None)
+    return dataclasses.replace(found, training=noise.size(metric, (baseline,)))

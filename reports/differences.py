@@ -155,8 +155,8 @@ def _measured(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
     if name in TIMES:
         plain = inference.independent_contrast(one, two)
         ratio = _ratio(name, a, b, one, two)
-        return _difference(name, one, two, plain, ratio)
-    return _difference(name, one, two, _contrast(name, a, b, beside_a, beside_b), None)
+        return difference_of(name, one, two, plain, ratio)
+    return difference_of(name, one, two, _contrast(name, a, b, beside_a, beside_b), None)
 
 
 def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifacts) -> Contrast:
@@ -181,7 +181,8 @@ def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
     return inference.independent_ratio(one, two)
 
 
-def _difference(name: str, a: Estimate, b: Estimate, plain: Contrast, ratio: Contrast | None) -> Difference:
+def difference_of(name: str, a: Estimate, b: Estimate, plain: Contrast, ratio: Contrast | None) -> Difference:
+    """Two estimates with ``plain``, B - A, and ``ratio``, B / A, where that counts; before verdicts."""
     return Difference(
         name=name,
         a=with_interval(*a),

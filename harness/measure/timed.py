@@ -45,7 +45,7 @@ class Batches:
         else:
             batch = run_batch(self.subject, images_of(prepared, prepared.cell.batch, len(self.taken)))
             self.taken.append((batch.seconds, batch.decoded.steps))
-        return self.totals()[-1]
+        return self.taken[-1][0]["total"]
 
     def scaled_to(self, steps: int) -> float:
         """Seconds of the next batch, had it taken so many steps."""

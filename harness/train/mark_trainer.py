@@ -5,7 +5,6 @@ what was reached so far.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -24,10 +23,10 @@ from backbones.weights import as_stored
 from harness.images.codes import generator_of
 from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
+from harness.train.divergence import Watch
 from harness.train.learner import new_network
 from harness.train.mark_recipe import MarkRecipe, goes_on, plain
 from harness.train.saved_run import read_run, set_aside
-from harness.weights.finite import is_finite
 from pardec.errors import UserError
 from pardec.files import write_whole
 from strategies.decoding.base import Strategy, drop_labels
@@ -80,6 +79,8 @@ class MarkTrainer:
         the tokenizer, float [V, c], for methods that learn from them. tokenizer: for networks that read it.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
+        remedy = f"look into the loss of strategy '{strategy.name}', or train with another --seed"
+        self.watch = Watch(self.folder, remedy)
         self.content = plain(
             {
                 "recipe": asdict(recipe),
@@ -107,8 +108,8 @@ class MarkTrainer:
         return self.folder / "run.pt"
 
     def save(self) -> None:
-        """Replace the state before; UserError where that one is worth more, as ``check_weights``."""
-        self.check_weights()
+        """Replace the state before; UserError where that one is worth more, as ``watch.weights``."""
+        self.watch.weights(self.step, self.network)
         state = {
             "content": json.dumps(self.content, sort_keys=True),
             "step": self.step,
@@ -234,23 +235,12 @@ class MarkTrainer:
             if stop is not None and stop.requested:
                 self.save()
                 raise SystemExit(f"{self.strategy.name}: stopped at {self.step * self.recipe.batch} images")
-        self.check_weights()
+        self.watch.weights(self.step, self.network)
         self.reached.marks[mark] = self.validate(validation)
         say(f"{self.strategy.name}: {mark}x, validation loss {self.reached.marks[mark]:.4f}")
         finished(mark)
         self.begin_leg(self.network.state_dict(), self.reached)
         self.save()
-
-    def check_weights(self) -> None:
-        """UserError where training has come to nothing."""
-        if not all(map(is_finite, self.network.state_dict().values())):
-            raise self._come_to_nothing("a weight is NaN or infinite")
-
-    def _come_to_nothing(self, how: str) -> UserError:
-        return UserError(
-            f"{self.folder}: {how} at step {self.step}; look into the loss of strategy "
-            f"'{self.strategy.name}', or train with another --seed"
-        )
 
     def _note(self, loss: float, say: Callable[[str], None]) -> None:
         """Add a step to the account; UserError where training has come to nothing."""
@@ -258,8 +248,7 @@ class MarkTrainer:
         if self.step % CURVE_STEPS:
             return
         mean, images = self.sums[0] / self.sums[1], self.step * self.recipe.batch
-        if not math.isfinite(mean):
-            raise self._come_to_nothing(f"the loss is {mean}")
+        self.watch.loss(self.step, mean)
         self.reached.curve.append((images, mean))
         self.sums = [0.0, 0]
         before, self.told = self.told, (images, self.reached.seconds)

@@ -6,7 +6,6 @@ several that each learn from their rows of a step's batch.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +24,12 @@ from backbones.networks import Networks
 from backbones.transformer import Network, parameter_count
 from harness.images.codes import Codes, generator_of
 from harness.machine.distributed import Group
+from harness.train.divergence import Watch
 from harness.train.learner import Learner, SharedLearner, forward_flops, new_network
 from harness.train.log import Log, LogFile, Speed, Window
 from harness.train.mark_recipe import plain
 from harness.train.recipes import Recipe
 from harness.train.saved_run import read_run
-from harness.weights.finite import is_finite
 from pardec.errors import UserError
 from pardec.files import write_whole
 from strategies.decoding.base import Lesson, Strategy, drop_labels
@@ -117,6 +116,8 @@ class Trainer:
         UserError where the batch can't be dealt evenly, or vectors are needed and missing.
         """
         self.strategy, self.config, self.recipe, self.folder = strategy, config, recipe, Path(folder)
+        remedy = "choose another --runs and a smaller --rate (with --trunk) or another --seed"
+        self.watch = Watch(self.folder, remedy)
         self.content = plain(
             {
                 "recipe": recipe.binding(),
@@ -306,7 +307,7 @@ class Trainer:
                 self.log.seconds += now - saved
                 saved = now
                 self.dropout_state = self._dropout_generator.get_state()
-                self._check_weights()
+                self.watch.weights(self.step, self.network)  # in every process, or some would wait for ever
                 if self.group.is_first:
                     if self.device.type == "cuda":
                         torch.cuda.synchronize(self.device)
@@ -314,21 +315,9 @@ class Trainer:
                     self.save()
                     speed.start()
 
-    def _check_weights(self) -> None:
-        """UserError, in every process, before a state that can't go on replaces one that can."""
-        if not all(map(is_finite, self.network.state_dict().values())):
-            raise self._come_to_nothing("a weight is NaN or infinite")
-
-    def _come_to_nothing(self, how: str) -> UserError:
-        return UserError(
-            f"{self.folder}: {how} at step {self.step}; choose another --runs and a smaller --rate (with "
-            "--trunk) or another --seed"
-        )
-
     def _report(self, file: LogFile, train: Examples, loss: float, norm: float, speed: Speed) -> None:
         """One entry of the log; UserError where training has come to nothing."""
-        if not math.isfinite(loss):
-            raise self._come_to_nothing(f"the loss is {loss}")
+        self.watch.loss(self.step, loss)
         if self.group.is_first:
             file.append(
                 kind="train",

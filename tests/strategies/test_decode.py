@@ -19,6 +19,7 @@ from strategies.decoding.streams import Streams
 from strategies.decoding.trace import Committed
 from strategies.lpd import LPD
 from strategies.raster import Raster
+from tests.mutants.masking import answered
 from tests.strategies.dressings import LEARNED
 
 ROOT = Path(__file__).parents[2]
@@ -144,13 +145,10 @@ def test_shared_and_per_image_orders_give_the_same(tiny):
 
 class OddLaw(Raster):
     def decode(self, network, plan, rows):
-        inner, answer = super().decode(network, plan, rows), None
-        while True:
-            try:
-                request = inner.send(answer)
-            except StopIteration:
-                return
-            answer = yield replace(request, law=lambda logits, sampler: logits.softmax(-1) * float("nan"))
+        def law(logits, sampler):
+            return logits.softmax(-1) * float("nan")
+
+        return answered(super().decode(network, plan, rows), lambda request: replace(request, law=law))
 
 
 def test_a_law_that_is_no_number_does_not_pass_as_tokens():

@@ -260,13 +260,8 @@ def test_the_published_loop_guides_by_the_last_scale_of_a_schedule(schedule: str
     def tokens(guidance: Guidance | None) -> Tensor:
         streams, labels = Streams(3, images), torch.zeros(2, dtype=torch.int64)
         plan = method.plan(CONTROLLED.grid, None, streams)
-        return decode(network, method, plan, labels, StreamSampler(streams), guidance).tokens[:, 1:]
+        return decode(network, method, plan, labels, StreamSampler(streams), guidance).tokens
 
-    constant = tokens(Guidance(6.0))
-    # The first place is drawn by itself, by its own scale, so only what it leads to can differ.
-    first = tokens(Guidance(6.0, schedule, start=6.0))  # type: ignore[arg-type]
-    assert not torch.equal(constant, tokens(None))
-    assert schedule != "linear" or torch.equal(first, constant)
     assert not torch.equal(tokens(Guidance(6.0, schedule)), tokens(None))  # type: ignore[arg-type]
 
 

@@ -24,6 +24,7 @@ from harness.train.tier import Material, claimed, promote, train_tier, trainer_o
 from harness.weights import zoo
 from pardec.errors import UserError
 from strategies.decoding import registry
+from tests.harness.train.every_mark import train_through_every_mark
 
 RECIPE = MarkRecipe(base_images=40, marks=(1, 2, 4), batch=4, warmup_steps=3, validation_images=8)
 CONFIG = NetworkConfig(TrunkConfig(2, 16, 2, 32), codes=8, classes=3, grid=(3, 3))
@@ -330,12 +331,7 @@ def material(images):
 
 
 def test_all_networks_reach_a_level_before_one_goes_on(tmp_path, material, monkeypatch):
-    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
-    monkeypatch.setattr(
-        MarkRecipe,
-        "next_mark",
-        lambda recipe, losses: next((mark for mark in recipe.marks if mark not in losses), None),
-    )
+    train_through_every_mark(monkeypatch)
     stored = []
     monkeypatch.setattr(
         "harness.train.tier.store_mark", lambda run, mark, *_: stored.append((run.strategy.name, mark))

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from harness.train import tier
-from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import TaughtImages
 from harness.train.tier import Material, begin_anew, claimed, promote, train_tier, trainer_of
 from harness.weights import zoo
+from tests.harness.train.every_mark import train_through_every_mark
 from tests.harness.train.test_marks import CONFIG, RECIPE
 
 
@@ -61,12 +61,7 @@ def zoo_files(folder):
 @pytest.fixture
 def unpromoted(tmp_path, material, monkeypatch):
     """A zoo of two networks of the first mark beside their second ones, and one as it is promoted."""
-    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
-    monkeypatch.setattr(
-        MarkRecipe,
-        "next_mark",
-        lambda recipe, losses: next((mark for mark in recipe.marks if mark not in losses), None),
-    )
+    train_through_every_mark(monkeypatch)
     monkeypatch.setattr(tier, "promote", lambda folder: None)
     folder, whole = tmp_path / "zoo", tmp_path / "whole"
     train_tier(("raster", "nar"), RECIPE, material, folder, tmp_path / "runs", most=2)
