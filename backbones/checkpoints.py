@@ -10,9 +10,10 @@ import warnings
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -61,12 +62,14 @@ class KeyMap:
     of a name. The first entry that fits counts.
 
     A tuple of names is stacked along the first axis: equal parts, but for ``KeyRows``. ``ignored`` are
-    published keys (regular expressions) that carry nothing, ``tied`` those that repeat another's tensor.
+    published keys (regular expressions) that carry nothing, ``tied`` those that repeat another's tensor,
+    ``computed`` buffers (regular expressions) that a file may hold and our network says the values of.
     """
 
     names: Mapping[str, str | tuple[str | KeyRows, ...]]
     ignored: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
 
     def sources(self, ours: str) -> tuple[str | KeyRows, ...]:
         """Published tensors that make up our parameter."""
@@ -295,9 +298,9 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap
     """Fill a network from a published state dict, strictly.
 
     ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape, tied
-    tensor with values of its own or key that belongs to nothing.
+    tensor with values of its own, buffer of other values than the network's or key that belongs to nothing.
     """
-    used: set[str] = set()
+    used = _compared(network, state, keys, source)
     for parameter, part in needed(network, keys):
         tensor = state.get(part.key)
         if tensor is None:
@@ -321,6 +324,18 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap
         raise CheckpointError(f"{source}: key '{extra[0]}' belongs to nothing ({len(extra)} extra in all)")
 
 
+def _compared(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> set[str]:
+    """Keys of the buffers that a file holds though they follow from the network."""
+    found = set()
+    for pattern, value in keys.computed.items():
+        for key in [key for key in state if re.fullmatch(pattern, key)]:
+            expected = value(network)
+            if not torch.equal(state[key].to(expected), expected):
+                raise CheckpointError(f"{source}: key '{key}' is not what follows from the network")
+            found.add(key)
+    return found
+
+
 def ignored(key: str, keys: KeyMap) -> bool:
-    """Whether a published key carries nothing."""
-    return any(re.fullmatch(pattern, key) for pattern in keys.ignored)
+    """Whether a published key carries nothing that a network takes from it."""
+    return any(re.fullmatch(pattern, key) for pattern in (*keys.ignored, *keys.computed))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.attention import LOG_FIRST, Attention, View
+from backbones.attention import Attention, View
 from backbones.cache import KVCache, LayerCache
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.positions import rotary_table
@@ -265,26 +265,6 @@ class Network(nn.Module):
     def drop_embedded(self, x: Tensor) -> Tensor:
         rate = self.config.trunk.dropout.embedding
         return F.dropout(x, rate, self.training) if self.training and rate else x
-
-
-def initialise(network: nn.Module, generator: torch.Generator, std: float = 0.02) -> None:
-    """N(0, std^2) for weights, tables and learned vectors; zero biases; unit norms; a zero output head.
-
-    The factors of cosine attention begin at 4.
-    """
-    for name, parameter in network.named_parameters():
-        owner = network.get_submodule(name.rpartition(".")[0])
-        with torch.no_grad():
-            if isinstance(owner, RMSNorm | nn.LayerNorm):
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias") or name.startswith("head."):
-                parameter.zero_()
-            elif name.endswith("log_factor"):
-                parameter.fill_(LOG_FIRST)
-            else:
-                in_place = parameter.is_cpu and parameter.dtype == torch.float32
-                drawn = parameter if in_place else torch.empty(parameter.shape)
-                parameter.copy_(drawn.normal_(0.0, std, generator=generator))
 
 
 def parameter_count(network: nn.Module) -> int:

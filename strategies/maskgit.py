@@ -184,8 +184,7 @@ class MaskGIT(Strategy[MaskedNetwork]):
             confidence = yield from self.confidence(drawn, at, step, ratio)  # [B, n]
             stands = codes[:, at] != network.mask
             confidence = confidence.masked_fill(stands, float("inf"))
-            surest = confidence.topk(known, dim=1).indices
-            accepted = torch.zeros_like(stands).scatter(1, surest, True)
+            accepted = confidence >= confidence.topk(known, dim=1).values[:, -1:]  # ties all alike
             if not self.resample_known:
                 accepted &= ~stands
             codes[:, at] = torch.where(accepted, drawn.tokens, codes[:, at])

@@ -44,6 +44,10 @@ class SJD(Speculative):
     """own: raster's sampler; every image at its own pace. published: one token a forward at both ends;
     all images at the pace of the slowest, an accepted draft keeping its old q; one guidance scale, the last
     of a schedule, filters without temperature, and the residual filtered again."""
+    start: int = 1
+    """Tokens after the first from which the published loop opens windows."""
+    stop: int = -1
+    """Tokens after the first from which it opens none; -1: all places but window + 2."""
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
@@ -56,6 +60,11 @@ class SJD(Speculative):
     def bounded(self, grid: tuple[int, int]) -> Plan:
         if self.loop == "published" and self.read_every > 1:
             raise UserError(f"read_every = {self.read_every}: the published loop asks at every step")
+        if self.loop == "own" and (self.start, self.stop) != (1, -1):
+            raise UserError(
+                f"start = {self.start}, stop = {self.stop}: bounds of the published loop alone; "
+                "expected loop = 'published' beside them"
+            )
         return super().bounded(grid)
 
     def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:
@@ -95,9 +104,9 @@ class SJD(Speculative):
         return lambda rest: published_law((rest / rest.sum(dim=-1, keepdim=True)).log(), sampler)
 
     def published_length(self, longest: int, places: int, before: int) -> int:
-        """A window from the third forward on until the last window + 2 places; ``before``: tokens accepted
-        before the last forward."""
-        start, stop = 2, places - self.window - 1
+        """Of the window, between ``start`` and ``stop``; else of one token. before: tokens accepted before
+        the last forward."""
+        start, stop = 1 + self.start, 1 + (self.stop if self.stop >= 0 else places - self.window - 2)
         return min(longest, stop - before) if start <= before < stop else 1
 
 

@@ -105,7 +105,8 @@ class VARNetwork(Network):
         self, condition: Condition, sums: Sums, scales: range, view: View, cache: Any = None, last: int = 0
     ) -> Tensor:
         """Logits [R, n, V] of all places of ``scales``, or of the last ``last`` of them."""
-        vectors = self.class_embedding(condition.labels).unsqueeze(1)  # [R, 1, d]
+        labels = condition.labels.masked_fill(condition.labels < 0, self.config.classes)  # no class
+        vectors = self.class_embedding(labels).unsqueeze(1)  # [R, 1, d]
         x = self.embedded(vectors, sums, scales)
         phases = self.phases(rows_of(self.sides, x.device)[self.places(scales)])
         asked = last or None

@@ -50,13 +50,23 @@ class ScaleFilter(nn.Conv2d):
 
 
 class MultiScaleQuantiser(nn.Module):
-    """A map of features [B, c, S, S] as codes [B, L]: scale after scale, raster inside a scale."""
+    """A map of features [B, c, S, S] as codes [B, L]: scale after scale, raster inside a scale.
+
+    share: of the convolution in a residual filter. unit: codes are those of the largest cosine, not of the
+    smallest distance.
+    """
 
     def __init__(
-        self, codes: int, width: int, sides: tuple[int, ...] = SIDES, filters: int = 4, share: float = 0.5
+        self,
+        codes: int,
+        width: int,
+        sides: tuple[int, ...] = SIDES,
+        filters: int = 4,
+        share: float = 0.5,
+        unit: bool = False,
     ) -> None:
         super().__init__()
-        self.sides, self.width = sides, width
+        self.sides, self.width, self.unit = sides, width, unit
         self.codebook = nn.Embedding(codes, width)
         self.filters = nn.ModuleList(ScaleFilter(width, share) for _ in range(filters))
         self.filter_of = tuple(filter_of(scale, len(sides), filters) for scale in range(len(sides)))
@@ -85,10 +95,12 @@ class MultiScaleQuantiser(nn.Module):
     def steps(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Scale by scale: what was asked for [B, c, s, s], its codes [B, s, s], their vectors, and the sum of
         all scales so far [B, c, S, S]."""
-        rest, total = features, torch.zeros_like(features)
+        rest, total, looked_up = features, torch.zeros_like(features), self.codebook.weight
+        if self.unit:
+            looked_up = F.normalize(looked_up, dim=1)
         for scale in range(len(self.sides)):
             wanted = self.shrunk(rest, scale)
-            codes = nearest_codes(wanted, self.codebook.weight)
+            codes = nearest_codes(F.normalize(wanted, dim=1) if self.unit else wanted, looked_up)
             vectors = code_vectors(codes, self.codebook.weight)
             part = self.enlarged(vectors, scale)
             total, rest = total + part, rest - part
@@ -120,7 +132,7 @@ class MultiScaleQuantiser(nn.Module):
 
 def lend(quantiser: MultiScaleQuantiser, source: MultiScaleQuantiser | None) -> None:
     """Make the weights of ``quantiser`` float32 buffers that no state dict holds, with the values of a
-    tokenizer's, or fixed ones. ValueError where those are of other shapes."""
+    tokenizer's and their shares, or fixed ones. ValueError where those are of other shapes."""
     generator = torch.Generator().manual_seed(0)
     values = {} if source is None else source.state_dict()
     for prefix, owner in quantiser.named_modules():
@@ -139,6 +151,9 @@ def lend(quantiser: MultiScaleQuantiser, source: MultiScaleQuantiser | None) -> 
                 new.copy_(torch.randn(held.shape, generator=generator) * spread)
             owner._parameters.pop(name, None)
             owner.register_buffer(name, new, persistent=False)
+    if source is not None:
+        for mine, theirs in zip(quantiser.filters, source.filters, strict=True):
+            mine.share = theirs.share
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,10 @@ class PublishedTokenizer:
 
         image_size: height and width of the images in pixels.
         """
+        return self.tokenizer(self.configured(settings, image_size=image_size))
+
+    def configured(self, settings: Mapping[str, Any], **more: Any) -> Any:
+        """Our configuration of their hyper-parameters and of ``more`` fields of ours."""
         given = {self.names[key]: value for key, value in settings.items() if key in self.names}
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        return self.tokenizer(self.config(**given, image_size=image_size))
+        return self.config(**given, **more)

@@ -33,6 +33,8 @@ class VQVARConfig:
     code_width: int = 32
     share: float = 0.5
     """Of the convolution in a residual filter."""
+    unit: bool = False
+    """Codes are looked up by cosine."""
     sides: tuple[int, ...] = ()
     image_size: tuple[int, int] = (256, 256)
 
@@ -146,7 +148,9 @@ class VQVAR(Tokenizer):
         self.config, self.codes, self.image_size = config, config.codes, config.image_size
         self.encoder = Encoder(config)
         self.quant_conv = conv3(config.code_width, config.code_width)
-        self.quantiser = MultiScaleQuantiser(config.codes, config.code_width, sides, share=config.share)
+        self.quantiser = MultiScaleQuantiser(
+            config.codes, config.code_width, sides, share=config.share, unit=config.unit
+        )
         self.post_quant_conv = conv3(config.code_width, config.code_width)
         self.decoder = Decoder(config)
 
@@ -206,6 +210,7 @@ PUBLISHED = PublishedTokenizer(
         "V": "codes",
         "Cvae": "code_width",
         "quant_resi": "share",
+        "using_znorm": "unit",
         "patch_nums": "sides",
     },
 )

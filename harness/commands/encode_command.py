@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pardec.files import spec_of
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "encode an image folder into shards of codes to train on; goes on where it was cut"
 

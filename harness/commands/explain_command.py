@@ -2,13 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags
 from results.store import RESULTS
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "show the plan of a cell, its order as a grid, and what it will cost"
 

@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags, add_scoring_flags
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "generate the images of a cell into shards on disk; goes on where it was cut"
 

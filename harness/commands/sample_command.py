@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands.common import add_machine_flags
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY = "draw images of some classes into a PNG grid, whole or around a given part"
 

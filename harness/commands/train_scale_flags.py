@@ -7,6 +7,7 @@ from harness.machine.distributed import launch
 from pardec.errors import UserError
 
 ONLY_AT_SCALE = (
+    "start_from",
     "validation",
     "recipe",
     "batch",
@@ -27,6 +28,12 @@ def add_scale_flags(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("at scale, under torchrun or alone")
     add = group.add_argument
     add("--trunk", metavar="NAME", help="a published network's trunk, e.g. llamagen-b, or controlled")
+    add(
+        "--start-from",
+        type=Path,
+        metavar="FILE",
+        help="begin with a published network of the strategy, lpd's also of another grid",
+    )
     add("--validation", type=Path, metavar="DIR", help="codes to validate on (default: none)")
     add("--recipe", metavar="NAME", help="common, paper, or a strategy's (default: common)")
     add(

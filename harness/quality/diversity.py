@@ -21,10 +21,10 @@ Array = NDArray[np.float64]
 def score(
     logits: NDArray[np.float32], splits: int = SPLITS, shuffle: bool = True, seed: int = SPLIT_SEED
 ) -> tuple[float, float]:
-    """torch-fidelity's score and its spread over splits (no standard error). logits: float32 [n, C]."""
+    """torch-fidelity's score and its spread over splits (no standard error). logits: float32 [n, C], n at
+    least ``splits``; see :func:`require_images`."""
     from torch_fidelity.metric_isc import isc_features_to_metric
 
-    _check(logits, splits)
     metric = isc_features_to_metric(torch.from_numpy(logits), splits, shuffle, seed)
     return float(metric["inception_score_mean"]), float(metric["inception_score_std"])
 
@@ -48,8 +48,8 @@ def jackknife(logits: NDArray[np.float32], groups: NDArray[np.int64]) -> Array:
     return np.asarray(np.exp(mean_entropy - (mean_p * np.log(mean_p)).sum(axis=1)))
 
 
-def _check(logits: NDArray[np.float32], splits: int) -> None:
-    # A split of one image scores exactly 1, whatever it shows.
+def require_images(logits: NDArray[np.float32], splits: int = SPLITS) -> None:
+    """Unmeasurable where a split has one image: it scores exactly 1, whatever it shows."""
     if len(logits) < 2 * splits:
         needed = f"{2 * splits} images, two for each" if splits > 1 else "2 images"
         raise Unmeasurable(f"a score over {splits} splits needs at least {needed}, got {len(logits)}")

@@ -107,9 +107,19 @@ def _sums(fake: Points, real: Points, groups: NDArray[np.int64]) -> _Sums:
 
 
 def torch_fidelity_distance(
-    fake: Points, real: Points, subset_size: int = 1000, subsets: int = 100, seed: int = 2020
+    fake: Points,
+    real: Points,
+    subset_size: int = 1000,
+    subsets: int = 100,
+    seed: int = 2020,
+    degree: int = 3,
+    factor: float | None = None,
+    offset: float = 1.0,
 ) -> float:
-    """torch-fidelity's KID: the mean over random subsets of one size, kernel sums in float32."""
+    """torch-fidelity's KID: the mean over random subsets of one size, kernel sums in float32.
+
+    The kernel is (factor x.y + offset)^degree, factor 1/D where there is none.
+    """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     metric = kid_features_to_metric(
@@ -117,6 +127,9 @@ def torch_fidelity_distance(
         torch.from_numpy(real),
         kid_subset_size=subset_size,
         kid_subsets=subsets,
+        kid_kernel_poly_degree=degree,
+        kid_kernel_poly_gamma=factor,
+        kid_kernel_poly_coef0=offset,
         rng_seed=seed,
         verbose=False,
     )

@@ -178,6 +178,7 @@ def _precision_recall(
 
 
 def _diversity(fake: Features, groups: NDArray[np.int64], seed: int) -> Found:
+    diversity.require_images(fake.logits)
     value, _ = diversity.score(fake.logits, seed=seed)
     bounds = (1, fake.logits.shape[1])
     return _interval(value, diversity.jackknife(fake.logits, groups), fake.n, bounds)

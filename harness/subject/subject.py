@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, load_published, read_checkpoint, tell_choice
 from backbones.empty import with_memory
+from backbones.first_weights import initialise
 from backbones.graphs import CUDAGraphs
 from backbones.networks import Networks
 from backbones.products import pack
 from backbones.tokenizers import Tokenizer
-from backbones.transformer import Network, Trunk, initialise
+from backbones.transformer import Network, Trunk
 from backbones.weights import load_half
 from harness.cell.cell import RANDOM, Cell
 from harness.images.pixels import cell_tokenizer, detokenize, film_of

@@ -5,6 +5,7 @@ the compiler makes of them.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed
+from torch import Tensor
 
+from backbones.checkpoints import load_published, read_checkpoint, tell_choice
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.controlled import CONTROLLED_TRUNK
+from backbones.transformer import Network
 from harness.images.code_shards import CodeShards, CodesInfo
 from harness.machine.distributed import Group
 from harness.machine.environment import command, environment
@@ -24,6 +28,7 @@ from harness.train.store_zoo import store_zoo
 from harness.train.trainer import Trainer
 from harness.weights.empty import on_meta
 from pardec.errors import UserError, unknown
+from pardec.hashing import file_sha256
 from strategies.decoding import registry
 from strategies.decoding.base import Strategy
 from strategies.decoding.presets import preset, trunk_presets
@@ -43,6 +48,8 @@ class Job:
     validation: Path | None
     folder: Path
     """Where the state is saved and resumed from."""
+    start: Path | None = None
+    """A published file of the strategy, also of another grid, whose weights the first step begins with."""
     recipe: str = recipes.COMMON
     """``common``, ``paper`` for that of the strategy, or a recipe's name."""
     steps: int | None = None
@@ -68,8 +75,11 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
     """Train or go on; returns the stored weights, in the first process only.
 
     UserError for a job that can't be: unknown names, codes that don't fit the trunk or each other, a batch
-    that can't be dealt, a state of another run, processes that found different states.
+    that can't be dealt, a state of another run, processes that found different states; CheckpointError for a
+    file to start from that isn't the strategy's.
     """
+    if job.start is not None and not job.start.is_file():
+        raise UserError(f"--start-from '{job.start}': no such file")
     base = recipe_of(job)
     codes = CodeShards.open(job.codes, job.seed, verify=group.is_first)
     validation = None
@@ -87,9 +97,14 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
         group,
         job.accumulation,
         job.compiled,
-        made_of={"tokenizer_sha256": codes.info.tokenizer_sha256, "codes_sha256": codes.manifest_sha256},
+        made_of={
+            "tokenizer_sha256": codes.info.tokenizer_sha256,
+            "codes_sha256": codes.manifest_sha256,
+            "start_sha256": None if job.start is None else file_sha256(job.start),
+        },
     )
-    _resume(trainer, group)
+    if not _resume(trainer, group) and job.start is not None:
+        begin_with(trainer, job.start)
     peak = None if job.peak_tflops is None else job.peak_tflops * 1e12
     trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
     if not group.is_first:
@@ -183,11 +198,33 @@ def _changes(job: Job, base: RecipePreset, codes: CodeShards) -> dict[str, Any]:
     return changes
 
 
-def _resume(trainer: Trainer, group: Group) -> None:
-    """Every process takes up the same state, or none does."""
-    trainer.resume()
+def begin_with(trainer: Trainer, path: Path) -> None:
+    """Give the network of a run that hasn't begun the weights of a published file, also of another grid.
+
+    UserError where no such files are the strategy's, CheckpointError for a file that doesn't fit.
+    """
+    published, network = registry.published_by(trainer.strategy.name), trainer.network
+    if published is None or not isinstance(network, Network):
+        raise UserError(f"--start-from '{path}': strategy '{trainer.strategy.name}' has no published files")
+    found = read_checkpoint(path)
+    tell_choice(found, path)
+    state: Mapping[str, Tensor] = found.tensors
+    if published.regridded is not None:
+        state = published.regridded(state, trainer.config.grid)
+    try:
+        load_published(network, state, published.keys, str(path))
+    except KeyError:
+        raise UserError(
+            f"--start-from '{path}': on this trunk the network is none of those that its files hold; "
+            f"take a trunk of '{trainer.strategy.name}'"
+        ) from None
+
+
+def _resume(trainer: Trainer, group: Group) -> bool:
+    """Whether a saved state was taken up; every process takes up the same, or none does."""
+    resumed = trainer.resume()
     if group.size == 1:
-        return
+        return resumed
     steps = [torch.zeros(1, dtype=torch.long, device=trainer.device) for _ in range(group.size)]
     torch.distributed.all_gather(steps, torch.full_like(steps[0], trainer.step))
     found = sorted({int(step) for step in steps})
@@ -195,6 +232,7 @@ def _resume(trainer: Trainer, group: Group) -> None:
         raise UserError(
             f"--runs '{trainer.folder}': processes found states of steps {found}; share the folder"
         )
+    return resumed
 
 
 def _card(

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones.config import NetworkConfig
+from backbones.first_weights import ALIKE, FirstWeights, initialise
 from backbones.networks import Networks
-from backbones.transformer import Network, initialise
+from backbones.transformer import Network
 from harness.machine.distributed import Group
 from harness.measure.measure import flop_counter
 from pardec.errors import UserError
@@ -24,6 +25,7 @@ def new_network(
     seed: int,
     code_vectors: Tensor | None,
     tokenizer: nn.Module | None = None,
+    first: FirstWeights = ALIKE,
 ) -> Network | Networks:
     """What a strategy trains, with initial weights, and told the vectors of codes [V, c] where it learns from
     them.
@@ -32,7 +34,7 @@ def new_network(
     """
     network, generator = strategy.network(config), torch.Generator().manual_seed(seed)
     for one in by_role(network).values():
-        initialise(one, generator)
+        initialise(one, generator, first)
         try:
             one.borrow(tokenizer)
         except ValueError as error:

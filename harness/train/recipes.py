@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.config import Dropout
+from backbones.first_weights import ALIKE, FirstWeights
 from harness.train.rates import rate_of_step
 from pardec.errors import unknown
 
 RECIPES = Path(__file__).parent / "recipes.toml"
 COMMON = "common"
+STAIRS = (1 / 2, 2 / 3, 5 / 6)
+"""Shares of the steps."""
 HARMLESS = ("save_every_s", "log_every")
 """Settings that change no weight, so that a run may be resumed with others."""
 
@@ -40,9 +43,9 @@ class Recipe:
     save_every_s: float = 120.0
     hold_steps: int = 0
     """Steps at the full rate between warm-up and decay."""
-    decay: Literal["cosine", "none"] = "cosine"
+    decay: Literal["cosine", "stairs", "none"] = "cosine"
     least_rate: float = 0.0
-    """Where the cosine ends."""
+    """Where the cosine ends; ``stairs`` go down to a fifth at each of ``STAIRS``."""
     undecayed: tuple[str, ...] = ()
     """Parameters whose name holds one of these words get no weight decay."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -53,9 +56,12 @@ class Recipe:
     changes nothing but dropout and rounding."""
     log_every: int = 1000
     """Steps whose mean loss makes one entry of the log."""
+    first: FirstWeights = ALIKE
 
     def rate_at(self, step: int) -> float:
         """By ``rates``; without decay the least rate is the full one."""
+        if self.decay == "stairs":
+            return self.rate * 0.2 ** sum(step >= share * self.steps for share in STAIRS)
         least = self.rate if self.decay == "none" else self.least_rate
         return rate_of_step(step, self.rate, self.steps, self.warmup_steps, self.hold_steps, least)
 
@@ -79,11 +85,12 @@ class RecipePreset:
     label_drop: float
     warmup_epochs: float = 0.0
     hold_epochs: float = 0.0
-    decay: Literal["cosine", "none"] = "cosine"
+    decay: Literal["cosine", "stairs", "none"] = "cosine"
     least_rate: float = 0.0
     undecayed: tuple[str, ...] = ()
     dropout: Mapping[str, float] = field(default_factory=dict)
     departure: str = ""
+    first: FirstWeights = ALIKE
 
     def recipe(
         self, images: int, batch: int | None = None, steps: int | None = None, **changes: Any
@@ -108,6 +115,7 @@ class RecipePreset:
             least_rate=self.least_rate,
             undecayed=self.undecayed,
             streams="by_step",
+            first=self.first,
         )
         return dataclasses.replace(made, **changes)
 
@@ -120,11 +128,15 @@ def presets() -> dict[str, RecipePreset]:
     """``common`` and a recipe per paper, by the name of its strategy."""
     with RECIPES.open("rb") as file:
         content = tomllib.load(file)
-    return {name: RecipePreset(name=name, **_tuples(body)) for name, body in content.items()}
+    return {name: RecipePreset(name=name, **_typed(body)) for name, body in content.items()}
 
 
-def _tuples(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in body.items()}
+def _typed(body: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, the table of first weights as such."""
+    typed = {key: tuple(value) if isinstance(value, list) else value for key, value in body.items()}
+    if "first" in body:
+        typed["first"] = FirstWeights(**_typed(body["first"]))
+    return typed
 
 
 def preset(name: str) -> RecipePreset:

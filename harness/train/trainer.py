@@ -128,7 +128,9 @@ class Trainer:
         )
         self.device, self.group = torch.device(device), group
         self.parts = parts_of(recipe.batch, group, accumulation)
-        self.network: Network | Networks = new_network(strategy, config, recipe.seed, code_vectors, tokenizer)
+        self.network: Network | Networks = new_network(
+            strategy, config, recipe.seed, code_vectors, tokenizer, recipe.first
+        )
         self.network.to(self.device)
         self.averaged: AveragedModel | None = None
         if recipe.averaging:

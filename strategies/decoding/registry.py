@@ -172,6 +172,11 @@ def by_family(family: str) -> Published:
     return declared[family]
 
 
+def published_by(strategy: str) -> Published | None:
+    """Naming of the published files of a strategy that is trained; None where there are none."""
+    return next((one for one in families().values() if one.strategy == strategy), None)
+
+
 def families() -> dict[str, Published]:
     """Every declared family of published files by name: built in, then those of plug-ins that load."""
     modules = sorted(module.name for module in pkgutil.iter_modules(strategies.published.__path__))

@@ -1,12 +1,13 @@
 """LlamaGen: keys, hyper-parameters and settings of its published networks (arXiv 2406.06525)."""
 
 from collections.abc import Mapping
-from math import gcd
+from math import floor, gcd, isqrt
 from typing import Any
 
 from backbones.checkpoints import KeyMap, KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.shapes import Measured, Shapes
+from pardec.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.published.naming import Published, Setting
 from strategies.raster import Raster
@@ -14,7 +15,9 @@ from strategies.raster import Raster
 
 def llamagen_config(names: Mapping[str, Any]) -> NetworkConfig:
     """LlamaGen's hyper-parameters, as its code names them; PAR's are the same."""
-    side = round(names["block_size"] ** 0.5)
+    side = isqrt(names["block_size"])
+    if side * side != names["block_size"]:
+        raise UserError(f"block_size = {names['block_size']}: expected a square, the places of a grid")
     trunk = TrunkConfig(
         depth=names["n_layer"],
         width=names["dim"],
@@ -56,8 +59,9 @@ def llamagen_measure(file: Shapes) -> Measured:
 
 def llamagen_setting(names: Mapping[str, Any]) -> Setting:
     """LlamaGen guides only for a scale above 1; a non-negative interval counts predictions."""
-    scale, interval = names.get("cfg_scale", 1.0), names.get("cfg_interval", -1)
-    guidance = Guidance(scale, interval=int(interval)) if scale > 1 else None
+    scale, interval = names.get("cfg_scale", 1.0), names.get("cfg_interval")
+    last = -1 if interval is None else floor(interval)  # published as a float
+    guidance = Guidance(scale, interval=last) if scale > 1 else None
     return Setting(guidance, names.get("temperature", 1.0), names.get("top_k", 0), names.get("top_p", 1.0))
 
 
@@ -77,6 +81,9 @@ LLAMAGEN_KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "head.weight": "output.weight",
 }
 LLAMAGEN_DEFAULTS = {
+    "dim": 4096,
+    "n_layer": 32,
+    "n_head": 32,
     "n_kv_head": None,
     "multiple_of": 256,
     "ffn_dim_multiplier": None,

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from backbones.checkpoints import KeyMap, KeyRows
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.shapes import Measured, Shapes, side_of
@@ -75,6 +79,19 @@ def measure(file: Shapes) -> Measured:
     return Measured(names, frozenset({"heads"}))
 
 
+def regridded(state: Mapping[str, Tensor], grid: tuple[int, int]) -> Mapping[str, Tensor]:
+    """With the position table, whose first row is the class's, fitted to a grid: bicubically, as the paper's
+    training on 512 pixels begins with its network of 256."""
+    table = state.get("pos_embed")
+    if table is None or table.ndim != 3 or table.shape[1] == 1 + grid[0] * grid[1]:
+        return state
+    side = side_of(table.shape[1] - 1, "pos_embed")
+    cells = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, d, g, g]
+    fitted = F.interpolate(cells.float(), size=grid, mode="bicubic")
+    fitted = fitted.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, N, d]
+    return {**state, "pos_embed": torch.cat([table[:, :1], fitted], dim=1)}
+
+
 PUBLISHED = Published(
     strategy="lpd",
     family="lpd",
@@ -92,4 +109,5 @@ PUBLISHED = Published(
         "label_drop_prob": 0.1,
     },
     measure=measure,
+    regridded=regridded,
 )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
 from backbones.shapes import Measured, Shapes
@@ -42,3 +44,5 @@ class Published:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters that a published configuration leaves out."""
     measure: Callable[[Shapes], Measured] | None = None
+    regridded: Callable[[Mapping[str, Tensor], tuple[int, int]], Mapping[str, Tensor]] | None = None
+    """Their state dict, of another grid, for a network of this one, where their training goes on so."""

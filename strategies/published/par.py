@@ -6,6 +6,7 @@ from typing import Any
 from backbones.checkpoints import KeyMap
 from backbones.config import NetworkConfig
 from backbones.shapes import Measured, Shapes
+from pardec.errors import UserError
 from strategies.par import PAR
 from strategies.published.llamagen import (
     LLAMAGEN_DEFAULTS,
@@ -17,8 +18,16 @@ from strategies.published.llamagen import (
 from strategies.published.naming import Published
 
 
+def regions_of(names: Mapping[str, Any]) -> int:
+    """Tokens predicted at once, by either of the two numbers that say it; 4 as published."""
+    return names.get("ar_token_num", names.get("spe_token_num", 3) + 1)
+
+
 def configure(names: Mapping[str, Any]) -> tuple[PAR, NetworkConfig]:
-    return PAR(regions=names["ar_token_num"]), llamagen_config(names)
+    regions, transition = regions_of(names), names.get("spe_token_num", regions_of(names) - 1)
+    if transition != regions - 1:
+        raise UserError(f"spe_token_num = {transition}: expected {regions - 1}, ar_token_num - 1")
+    return PAR(regions=regions), llamagen_config(names)
 
 
 TRANSITION_KEY = "spe_tok_embeddings.special_embeddings.weight"
@@ -38,6 +47,6 @@ PUBLISHED = Published(
     keys=KeyMap({**LLAMAGEN_KEYS, "transition.weight": TRANSITION_KEY}),
     configure=configure,
     setting=llamagen_setting,
-    defaults={**LLAMAGEN_DEFAULTS, "ar_token_num": 4, "spe_token_num": 3},
+    defaults=LLAMAGEN_DEFAULTS,
     measure=measure,
 )

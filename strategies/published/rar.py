@@ -1,5 +1,6 @@
 """RAR: keys, hyper-parameters and settings of its published networks (arXiv 2411.00776)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,9 @@ KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
 
 
 def configure(names: Mapping[str, Any]) -> tuple[RAR, NetworkConfig]:
-    width, side = names["hidden_size"], round(names["image_seq_len"] ** 0.5)
+    width, places = names["hidden_size"], names["image_seq_len"]
+    side = math.isqrt(places)
+    grid = (side, side) if side * side == places else (1, places)  # nothing in the network knows of rows
     trunk = TrunkConfig(
         depth=names["num_hidden_layers"],
         width=width,
@@ -55,7 +58,7 @@ def configure(names: Mapping[str, Any]) -> tuple[RAR, NetworkConfig]:
         conditioning="adaln",
         dropout=Dropout(attention=names["attn_drop"], residual=names["dropout"], hidden=names["dropout"]),
     )
-    return RAR(), NetworkConfig(trunk, names["codebook_size"], names["condition_num_classes"], (side, side))
+    return RAR(), NetworkConfig(trunk, names["codebook_size"], names["condition_num_classes"], grid)
 
 
 def setting(names: Mapping[str, Any]) -> Setting:

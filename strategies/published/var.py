@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from backbones.checkpoints import CheckpointError, KeyMap, KeyRows
 from backbones.config import NetworkConfig, TrunkConfig
 from backbones.shapes import Measured, Shapes
@@ -10,7 +13,7 @@ from backbones.tokenizers.multiscale import sides_for
 from pardec.errors import UserError
 from strategies.decoding.guidance import Guidance
 from strategies.published.naming import Published, Setting
-from strategies.var import VAR
+from strategies.var import VAR, VARNetwork, scale_mask
 
 KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "class_embedding.weight": "class_emb.weight",
@@ -31,6 +34,25 @@ KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
     "final_modulation.{rest}": "head_nm.ada_lin.1.{rest}",
     "head.{rest}": "head.{rest}",
 }
+
+
+def scale_of_place(network: VARNetwork) -> Tensor:
+    """[1, L]."""
+    return torch.repeat_interleave(torch.tensor([side**2 for side in network.sides]))[None]
+
+
+def masking_bias(network: VARNetwork) -> Tensor:
+    """0 where a place sees another, else -inf: [1, 1, L, L]."""
+    seen = scale_mask(network.sides, torch.device("cpu"))
+    return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[None, None]
+
+
+BUFFERS = {
+    "lvl_1L": scale_of_place,
+    "attn_bias_for_masking": masking_bias,
+    r"blocks\.\d+\.attn\.zero_k_bias": lambda network: torch.zeros(network.config.trunk.width),
+}
+"""What follows from the sides, and the bias that keys don't have."""
 
 
 def configure(names: Mapping[str, Any]) -> tuple[VAR, NetworkConfig]:
@@ -93,11 +115,7 @@ def measure(file: Shapes) -> Measured:
 PUBLISHED = Published(
     strategy="var",
     family="var",
-    keys=KeyMap(
-        KEYS,
-        # Buffers: what follows from the sides, and the zeros of the keys' missing bias.
-        ignored=("attn_bias_for_masking", "lvl_1L", r"blocks\.\d+\.attn\.zero_k_bias"),
-    ),
+    keys=KeyMap(KEYS, computed=BUFFERS),
     configure=configure,
     setting=setting,
     defaults={

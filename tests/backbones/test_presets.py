@@ -157,3 +157,29 @@ def test_the_tables_hold_nothing_but_what_is_read():
             assert set(model[size]) <= {"config", "file", "files", "parameters", "settings"}
             for run in model[size].get("settings", ()):
                 assert set(run) <= {"steps", "options", "sampling", "strategy"}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "told"),
+    [
+        ("llamagen", {"block_size": 30}, "block_size = 30: expected a square"),
+        ("par", {"ar_token_num": 9, "spe_token_num": 5}, "spe_token_num = 5: expected 8, ar_token_num - 1"),
+    ],
+)
+def test_hyper_parameters_that_contradict_are_refused(family: str, changes: dict[str, int], told: str):
+    declared = by_family(family)
+    with pytest.raises(UserError, match=told):
+        declared.configure({**declared.defaults, **changes})
+
+
+def test_either_number_of_pars_tokens_says_the_other():
+    declared = by_family("par")
+    for told in ({"ar_token_num": 9}, {"spe_token_num": 8}):
+        assert declared.configure({**declared.defaults, **told})[0].regions == 9
+    assert declared.configure(declared.defaults)[0].regions == 4
+
+
+@pytest.mark.parametrize(("interval", "counted"), [(None, -1), (-0.5, -1), (-1.0, -1), (2.5, 2), (0, 0)])
+def test_llamagens_interval_is_a_float(interval: float | None, counted: int):
+    found = by_family("llamagen").setting({"cfg_scale": 2.0, "cfg_interval": interval}).guidance
+    assert found.interval == counted

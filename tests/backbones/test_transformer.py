@@ -18,15 +18,11 @@ from backbones.transformer import (
     Block,
     RMSNorm,
     Trunk,
-    initialise,
     make_norm,
     parameter_count,
 )
-from strategies.decoding import registry
 from strategies.decoding.contract.recording import CONTROLLED, randomise
-from strategies.rar import RAR
-from strategies.var import VAR
-from tests.strategies.dressings import ADALN, COSINE, SHARED
+from tests.strategies.dressings import ADALN
 
 TRUNK = CONTROLLED.trunk
 X = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -386,47 +382,6 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         assert not torch.equal(trunk(X, here, view), trunk(X, here, view))
-
-
-TRAINED = [name for name in registry.BUILT_IN if registry.get(name).base is None]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_initial_weights(name):
-    network = registry.get(name).network(CONTROLLED)
-    initialise(network, torch.Generator().manual_seed(0))
-    for key, parameter in network.named_parameters():
-        if key.startswith("head") or key.endswith("bias"):
-            assert (parameter == 0).all()
-        elif "norm" in key:
-            assert (parameter == 1).all()
-        else:
-            assert float(parameter.std()) == pytest.approx(0.02, rel=0.5)
-    again = registry.get(name).network(CONTROLLED)
-    initialise(again, torch.Generator().manual_seed(0))
-    assert all(map(torch.equal, network.parameters(), again.parameters()))
-
-
-def test_initial_weights_fill_every_parameter():
-    """Also where memory was only asked for, as for random weights at full size."""
-    for config in (COSINE, SHARED):
-        network = VAR(scales="1 2 3 4").network(config)
-        for parameter in network.parameters():
-            parameter.data.fill_(float("nan"))
-        initialise(network, torch.Generator().manual_seed(0))
-        assert all(parameter.isfinite().all() for parameter in network.parameters())
-        factors = [one for key, one in network.named_parameters() if key.endswith("log_factor")]
-        assert all(torch.allclose(one.exp(), torch.tensor(4.0)) for one in factors)
-
-
-def test_initial_weights_of_a_modulated_network():
-    network = RAR().network(ADALN)
-    initialise(network, torch.Generator().manual_seed(0))
-    for key, parameter in network.named_parameters():
-        if key.endswith("bias"):
-            assert (parameter == 0).all()
-        elif "_norm" in key or ".norm" in key:
-            assert (parameter == 1).all()
 
 
 @pytest.mark.parametrize(

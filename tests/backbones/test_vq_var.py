@@ -91,6 +91,23 @@ def test_a_networks_file_is_told_by_its_shapes(tmp_path):
     assert "heads 4" in found.facts["network"]
 
 
+BUFFERS = {
+    "lvl_1L": torch.tensor([[0] + 4 * [1] + 9 * [2] + 16 * [3]]),
+    "attn_bias_for_masking": torch.zeros(1, 1, 30, 30),
+    "blocks.1.attn.zero_k_bias": torch.zeros(32),
+}
+for first, last in ((0, 1), (1, 5), (5, 14)):
+    BUFFERS["attn_bias_for_masking"][..., first:last, last:] = float("-inf")
+
+
+def test_buffers_of_a_networks_file_are_what_follows_from_its_sides():
+    case = published("var")
+    load_published(case.empty(), case.state() | BUFFERS, case.keys, "var.pth")
+    for key, tensor in BUFFERS.items():
+        with pytest.raises(CheckpointError, match=f"'{key}' is not what follows from the network"):
+            load_published(case.empty(), case.state() | {key: tensor + 1}, case.keys, "var.pth")
+
+
 def test_sides_that_no_published_network_has_are_refused():
     from strategies.published.var import measure
 

@@ -10,7 +10,8 @@ def replay_decode(golden: Golden) -> float:
     schedule = golden.sampling.get("sample_schedule", "arccos")
     known = golden.io.get("known_positions", ())
     places = len(golden.io["tokens"][0]) - len(known)
-    sizes = arpg_sizes(places, golden.sampling["num_iter"], schedule)
+    steps = min(golden.sampling.get("num_iter", 64), places)
+    sizes = arpg_sizes(places, steps, schedule)
     prefill = golden.sampling.get("prefill", ARPG().prefill)
     return common.replay_decode(golden, sizes, schedule=schedule, prefill=prefill)
 

@@ -13,7 +13,9 @@ def replay_decode(golden: Golden) -> float:
     drafts = golden.sampling["draft_steps"]
     pairs = {role: network_of(golden, f"{role}.", **golden.config[role]) for role in ("drafter", "refiner")}
     base = pairs["refiner"][0]
-    strategy = CoDe(scales=base.scales, code_width=base.code_width, refined=10 - drafts)
+    strategy = CoDe(
+        scales=base.scales, code_width=base.code_width, refined=len(pairs["refiner"][1].sides) - drafts
+    )
     worst, fed = replay(golden, strategy, Networks(**{role: one for role, (_, one) in pairs.items()}))
     handed = torch.cat(fed[:drafts], dim=1)
     worst = max(worst, difference(handed, golden.io["draft_inputs"]))

@@ -97,6 +97,8 @@ def recorded_plan(golden: Golden, strategy: Strategy, network: Network, sizes: S
         order = np.concatenate([lead, order], axis=-1)
     if "group_sizes" in golden.io:
         sizes = tuple(golden.io["group_sizes"].tolist())
+    elif "group_sizes" in golden.sampling:
+        sizes = tuple(golden.sampling["group_sizes"])
     elif sizes is None:
         sizes = strategy.sizes(grid, strategy.allowed_steps(grid)[-1], given)
     return strategy.arrange(grid, order, sizes, given)
@@ -135,16 +137,19 @@ def replay_decode(golden: Golden, sizes: Sizes = None, **options: Any) -> float:
     return max(difference(*pair) for pair in zip(sampler.seen, expected_logits, strict=True))
 
 
-def replay_loss(golden: Golden, order: Tensor | None = None) -> float:
-    """order: of the recorded logits, [B, N], where the recording doesn't say it."""
+def with_dropped(golden: Golden, labels: Tensor, null: int) -> Tensor:
+    """Labels [B] with ``null`` where the recording says that they were dropped."""
+    dropped = golden.io.get("label_dropped", torch.zeros_like(labels))
+    return torch.where(dropped.bool(), null, labels)
+
+
+def replay_loss(golden: Golden) -> float:
     strategy, network = build(golden)
     tokens, labels = golden.io["tokens"], golden.io["labels"]
-    dropped = golden.io.get("label_dropped", torch.zeros(len(labels), dtype=torch.bool))
-    labels = torch.where(dropped, network.config.classes, labels)
+    labels = with_dropped(golden, labels, network.config.classes)
     lesson = strategy.lesson(len(labels), network.config.grid, torch.Generator().manual_seed(0), 1.0)
-    order = golden.io.get("order", order)
-    if order is not None:
-        lesson = replace(lesson, order=order)
+    if "order" in golden.io:
+        lesson = replace(lesson, order=golden.io["order"])
     if "group_sizes" in golden.io or "group_sizes" in golden.sampling:
         sizes = golden.io.get("group_sizes", golden.sampling.get("group_sizes"))
         lesson = replace(lesson, sizes=tuple(int(size) for size in sizes))
@@ -157,7 +162,7 @@ def replay_loss(golden: Golden, order: Tensor | None = None) -> float:
 def replay_tokenizer(golden: Golden, unit: bool = False) -> float:
     """Codes of an image and an image of codes, whichever was recorded; unit: its pixels are in [0, 1]."""
     published, io = tokenizer_by_family(golden.family), golden.io
-    image = io.get("image", io.get("image_in"))
+    image = io.get("image_in", io.get("image"))  # the decoder's levels may be others than the encoder's
     assert image is not None, "neither an image nor codes to replay"
     tokenizer = published.build(golden.config, (image.shape[2], image.shape[3])).eval()
     load_published(tokenizer, golden.weights, published.keys, golden.path.name)

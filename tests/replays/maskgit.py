@@ -17,16 +17,21 @@ from strategies.decoding.sampling import ForcedSampler
 from strategies.decoding.streams import Streams
 from strategies.halton import Halton
 from strategies.maskgit import MaskGIT
-from tests.replays.common import Golden, build, difference
+from tests.replays.common import Golden, build, difference, with_dropped
 
 
 class Forced(ForcedSampler):
-    """The tokens [S, B, N] and the Gumbel noise [S, B, N] that were recorded at each step."""
+    """The tokens [S, B, N] and the Gumbel noise [S, B, N] that were recorded at each step; sharpness: what
+    logits are multiplied by where a probability is asked for."""
 
-    def __init__(self, tokens: Tensor, gumbel: Tensor | None) -> None:
+    def __init__(self, tokens: Tensor, gumbel: Tensor | None, sharpness: float = 1.0) -> None:
         super().__init__(tokens)
         object.__setattr__(self, "gumbel", gumbel)
+        object.__setattr__(self, "sharpness", sharpness)
         object.__setattr__(self, "seen", [])
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return super().probabilities(logits * self.sharpness)
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         if purpose == "token":
@@ -48,17 +53,17 @@ def by_confidence(
     network.token_embedding.register_forward_pre_hook(lambda _, args: fed.append(args[0].clone()))
     streams = Streams(0, tuple(range(len(labels))))
     plan = strategy.plan(network.config.grid, sampling["step"], streams)
-    sampler = Forced(tokens, golden.io.get("gumbel"))
-    guidance = by_family(golden.family).setting(golden.sampling).guidance
+    sampler = Forced(tokens, golden.io.get("gumbel"), sampling.get("sm_temp", 1.0))
+    guidance = by_family(golden.family).setting(sampling).guidance
     return plan, sampler, fed, decode(network, strategy, plan, labels, sampler, guidance)
 
 
 def options(golden: Golden) -> dict[str, object]:
     sampling = golden.sampling
     return {
-        "schedule": sampling["sched_mode"],
-        "noise": sampling["randomize"],
-        "noise_scale": sampling["r_temp"],
+        "schedule": sampling.get("sched_mode", "arccos"),
+        "noise": sampling.get("randomize", "linear"),
+        "noise_scale": sampling.get("r_temp", 4.5),
     }
 
 
@@ -78,14 +83,15 @@ def replay_confidence(golden: Golden, strategy: MaskGIT) -> float:
     assert decoded.steps == len(positions) == len(logits) == steps
     worst, written = 0.0, torch.zeros_like(tokens, dtype=torch.bool)
     for commit, here, seen, expected in zip(decoded.trace, positions, sampler.seen, logits, strict=True):
+        here = torch.atleast_2d(here)
         assert commit.where is not None
         new = commit.where & ~written
         written |= commit.where
         assert torch.equal(new.nonzero()[:, 1].view_as(here), here)
         found = seen.gather(1, here.unsqueeze(2).expand_as(expected))
         worst = max(worst, difference(found, expected))
-    assert torch.equal(torch.cat(positions, dim=1), golden.io["order"])
-    assert plan.sizes == tuple(len(here[0]) for here in positions)
+    assert torch.equal(torch.cat(positions, dim=-1), golden.io["order"])
+    assert plan.sizes == tuple(here.shape[-1] for here in positions)
     return worst
 
 
@@ -111,8 +117,7 @@ def replay_halton(golden: Golden) -> float:
 def replay_loss(golden: Golden) -> float:
     io = golden.io
     strategy, network = build(golden)
-    dropped = io.get("label_dropped", torch.zeros_like(io["labels"], dtype=torch.bool))
-    labels = torch.where(dropped, network.config.classes, io["labels"])
+    labels = with_dropped(golden, io["labels"], network.config.classes)
     order = torch.arange(network.config.places).expand_as(io["tokens"])
     lesson = Lesson(order, shown=~io["mask"])
     with torch.no_grad():
@@ -124,7 +129,9 @@ def replay_loss(golden: Golden) -> float:
 def replay_order(golden: Golden) -> float:
     side, steps = golden.config["input_size"], golden.sampling["step"]
     plan = Halton().plan((side, side), steps, Streams(0, (0,)))
-    assert np.array_equal(plan.order, golden.io["order"].numpy())
+    shifts = golden.io["roll"].tolist() if "roll" in golden.io else [0]
+    rolled = np.stack([np.roll(plan.order[0], shift) for shift in shifts])
+    assert np.array_equal(rolled, np.atleast_2d(golden.io["order"].numpy()))
     assert plan.sizes == tuple(golden.io["group_sizes"].tolist())
     return 0.0
 
@@ -147,7 +154,7 @@ def replay_resampling(golden: Golden) -> float:
     _, sampler, fed, decoded = by_confidence(golden, strategy, io["sampled"])
     assert torch.equal(decoded.tokens, io["final"])
     for found, expected in zip(fed, io["codes_in"], strict=True):
-        assert torch.equal(found, torch.cat([expected] * 2))  # and without class
+        assert torch.equal(found, expected.repeat(len(found) // len(expected), 1))  # for each branch
     return difference(sampler.seen[-1], io["logits_last"])
 
 

@@ -30,16 +30,18 @@ def replay_extrapolation(golden: Golden) -> float:
     assert isinstance(strategy, RandAR)
     assert isinstance(network, RandARNetwork)
     assert golden.sampling["extrapolation_factor"] == 2
-    grid, labels, kept = network.config.grid, golden.io["labels"], golden.io["spatial_keep"]
+    grid, labels = network.config.grid, golden.io["labels"]
+    steps, places = golden.sampling["num_inference_steps"], grid[0] * grid[1]
     settings = Extrapolation(
-        golden.sampling["num_inference_steps"],
+        4 * places if steps == -1 else steps,
         tuple(golden.sampling["cfg_scales"]),
         tuple(golden.sampling["spatial_cfg_scales"]),
         golden.sampling["spatial_masking_ratio"],
         golden.sampling["ntk_boundary"],
     )
-    guidance = settings.guidance(kept.shape[1], Streams(0, tuple(range(len(labels)))))
+    guidance = settings.guidance(places, Streams(0, tuple(range(len(labels)))))
     if isinstance(guidance, ContextGuidance):
+        kept = golden.io["spatial_keep"]
         assert (guidance.kept.sum(axis=1) == kept.sum(dim=1).numpy()).all()
         guidance = replace(guidance, kept=kept.numpy())
     plan = settings.plan(grid, golden.io["order"].numpy())

@@ -46,7 +46,7 @@ class Recorded(ForcedSampler):
             self.visits[purpose, row, place] += 1
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
-        layers = self.layers[purpose]
+        layers = self.layers[purpose] or self.layers["token"][:1]  # a recording may hold no rejection
         return layers[visit] if visit < len(layers) else torch.zeros_like(layers[0])
 
 
@@ -84,7 +84,7 @@ def replay_other(golden: Golden) -> float:
 def replay_test(golden: Golden) -> float:
     """One test of a window; the minimum over rows that the recording names is what is final."""
     io = golden.io
-    sampler = Recorded(golden.sampling["top_k"], golden.sampling["top_p"])
+    sampler = Recorded(golden.sampling.get("top_k", 0), golden.sampling.get("top_p", 1.0))
     batch, length = io["draft_tokens"].shape
     strategy = SJD(window=length, loop="published")
     at = torch.arange(length).expand(batch, -1)
@@ -122,7 +122,7 @@ def replay_guess(golden: Golden) -> float:
     laws = torch.cat([io["known_prob"], io["carried_prob"]], dim=1)
     batch, known = tokens.shape
     trunk = TrunkConfig(depth=1, width=8, heads=1, mlp_width=8)
-    grid, codes = (known // columns + 2, columns), golden.config["vocab_size"]
+    grid, codes = (-(-(known + new + 1) // columns), columns), golden.config["vocab_size"]
     strategy, network = SJD(init=guess), Raster().network(NetworkConfig(trunk, codes, 1, grid))
     plan, labels = strategy.plan(grid, None, Streams(0, tuple(range(batch)))), torch.zeros_like(tokens[:, 0])
     window = Window(strategy, network, plan, make_rows(plan, labels, 1, 1, None), guess)
@@ -132,7 +132,8 @@ def replay_guess(golden: Golden) -> float:
     asked = next(laying)
     assert isinstance(asked, Uniform)
     # Of a place with a known neighbour the recorded draw is overwritten at once; here it isn't made.
-    drawn = [place if place % columns == 0 else UNUSED for place in range(known, known + new)]
+    free = [guess == "random" or place % columns == 0 for place in range(known, known + new)]
+    drawn = [place if one else UNUSED for place, one in zip(range(known, known + new), free, strict=True)]
     assert asked.at[0].tolist() == [UNUSED] * (known - accepted) + drawn
     uniform = torch.zeros(asked.at.shape)
     uniform[:, known - accepted :] = (io["random_fill"] + 0.5) / codes
@@ -143,16 +144,31 @@ def replay_guess(golden: Golden) -> float:
     return difference(window.draft_laws()[:, known - accepted :], io["prob"])
 
 
+def filled_at_random(golden: Golden) -> bool:
+    """Whether the random fill stands wherever drafts were new, whatever scheme is named: where the published
+    loop does not know the grid's width, ``repeat_horizon`` acts as ``random``."""
+    fills = [name for name in golden.io if name.startswith("random_fill.")]
+    windows = [golden.io[name.replace("random_fill", "window_tokens")] for name in fills]
+    return all(
+        torch.equal(golden.io[name], window[:, -golden.io[name].shape[1] :])
+        for name, window in zip(fills, windows, strict=True)
+    )
+
+
 def replay_decode(golden: Golden) -> float:
     io, sampling = golden.io, golden.sampling
     published = by_family("llamagen")
     base, config = published.configure({**published.defaults, **golden.config})
     network = base.network(config).eval()
     load_published(network, golden.weights, published.keys, golden.path.name)
-    strategy = SJD(window=sampling["window"], init=sampling["init"], loop="published")
-    # Counted without the first token, as recorded.
-    assert (sampling["start"], sampling["stop"]) == (1, config.places - strategy.window - 2)
-    assert sampling["temperature"] == 1.0
+    strategy = SJD(
+        window=sampling["window"],
+        init="random" if filled_at_random(golden) else sampling["init"],
+        loop="published",
+        start=sampling["start"],
+        stop=sampling["stop"],
+    )
+    guidance = published.setting(sampling).guidance
     watched, fed, laws = Watched(strategy), list[Tensor](), list[Tensor]()
     network.token_embedding.register_forward_pre_hook(lambda _, args: fed.append(args[0]))
     plan = strategy.plan(config.grid, None, Streams(0, tuple(range(len(io["labels"])))))
@@ -169,19 +185,22 @@ def replay_decode(golden: Golden) -> float:
             plan,
             io["labels"],
             recorded_draws(golden, config.codes),
-            published.setting(sampling).guidance,
+            guidance,
         )
     assert torch.equal(found.tokens, io["tokens"])
     assert found.steps == int(io["steps"])
-    (_, first), *_ = watched.of(Ask)
+    (asked, first), *_ = watched.of(Ask)
     assert torch.equal(first[: len(io["labels"])], io["prefill_token"])
-    worst = 0.0
+    branches = 1 if guidance is None else 2
+    with_class, *without = asked.logits[:, 0].chunk(branches)
+    prefill = with_class if guidance is None else without[0] + guidance.scale * (with_class - without[0])
+    worst = difference(prefill, io["prefill_logits"])
     drafts, commits, redraws = watched.of(Draft), watched.of(Commit), iter(watched.of(Redraw))
     assert len(drafts) == len(commits) == len(fed) == len(golden.per_step("window_tokens"))
     for k, ((draft, drawn), (commit, _)) in enumerate(zip(drafts, commits, strict=True)):
         at, length = io[f"window_positions.{k}"], io[f"window_tokens.{k}"].shape[1]
         assert torch.equal(draft.at, at.expand(len(found.tokens), -1))
-        assert torch.equal(fed[k], torch.cat([io[f"window_tokens.{k}"]] * 2))
+        assert torch.equal(fed[k], io[f"window_tokens.{k}"].repeat(branches, 1))
         worst = max(worst, difference(drawn.logits, io[f"step_logits.{k}"]))
         worst = max(worst, difference(drawn.probs, io[f"step_probs.{k}"]))
         assert torch.equal(commit.where, (torch.arange(length) < io[f"accepted.{k}"]).expand_as(commit.where))

@@ -12,7 +12,7 @@ from backbones.tokenizers.published import tokenizer_by_family
 from strategies.decoding.decode import decode
 from strategies.decoding.registry import by_family
 from strategies.var import VAR, Sums, VARNetwork
-from tests.replays.common import Golden, RecordingSampler, difference, replay_tokenizer
+from tests.replays.common import Golden, RecordingSampler, difference, replay_tokenizer, with_dropped
 
 
 def part(golden: Golden, prefix: str) -> dict[str, Tensor]:
@@ -22,13 +22,16 @@ def part(golden: Golden, prefix: str) -> dict[str, Tensor]:
 
 def quantiser_of(golden: Golden) -> MultiScaleQuantiser:
     """The quantiser alone, by the tokenizer's keys."""
-    config = golden.config
+    published = tokenizer_by_family("vq-var")
+    config = published.configured({**by_family("var").defaults, **golden.config})
     made = MultiScaleQuantiser(
-        config["V"], config["Cvae"], tuple(config["patch_nums"]), share=config["quant_resi"]
+        config.codes, config.code_width, config.sides, share=config.share, unit=config.unit
     )
-    names = tokenizer_by_family("vq-var").keys.names
-    start = "quantiser."
-    keys = KeyMap({ours.removeprefix(start): one for ours, one in names.items() if ours.startswith(start)})
+    start, names = "quantiser.", published.keys.names
+    keys = KeyMap(
+        {ours.removeprefix(start): one for ours, one in names.items() if ours.startswith(start)},
+        ignored=published.keys.ignored,
+    )
     state = {key: one for key, one in part(golden, "vae_local.").items() if key.startswith("quantize.")}
     load_published(made, state, keys, golden.path.name)
     return made.requires_grad_(False)
@@ -82,7 +85,8 @@ def replay_decode(golden: Golden) -> float:
 
 def replay_loss(golden: Golden) -> float:
     strategy, network = network_of(golden, "var_wo_ddp.")
-    tokens, labels = golden.io["tokens"], golden.io["labels"]
+    tokens = golden.io["tokens"]
+    labels = with_dropped(golden, golden.io["labels"], network.config.classes)
     lesson = strategy.lesson(len(labels), network.config.grid, torch.Generator(), 1.0)
     with torch.no_grad():
         logits = strategy.taught_logits(network, tokens, labels, lesson)

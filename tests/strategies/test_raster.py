@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbones.transformer import initialise, parameter_count
+from backbones.first_weights import initialise
+from backbones.transformer import parameter_count
 from pardec.errors import UserError
 from strategies.decoding.contract.recording import CONTROLLED, run, subject
 from strategies.decoding.sampling import ForcedSampler

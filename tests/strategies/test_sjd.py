@@ -216,6 +216,13 @@ def test_what_is_promised_depends_on_the_loop():
     assert not SJD(loop="published").batch_exact
 
 
+@pytest.mark.parametrize("bound", [{"start": 3}, {"stop": 9}])
+def test_bounds_of_the_published_loop_are_refused_elsewhere(bound: dict[str, int]):
+    with pytest.raises(UserError, match="bounds of the published loop alone; expected loop = 'published'"):
+        SJD(window=4, **bound).plan((4, 4), None, Streams(0, (0,)))
+    assert SJD(window=4, loop="published", **bound).plan((4, 4), None, Streams(0, (0,))).places == 16
+
+
 def test_an_image_does_not_depend_on_its_batch():
     config = replace(CONTROLLED, codes=23, grid=(5, 6))
     network, method = Raster().network(config).eval(), SJD(window=5, init="sample_vertical")

@@ -19,11 +19,12 @@ from harness.images.code_shards import CodeShards
 from harness.machine.distributed import Group
 from harness.sweep.process import ROOT
 from harness.train import recipes
-from harness.train.at_scale import Job, network_of
+from harness.train.at_scale import Job, begin_with, network_of
 from harness.train.log import LogFile, Speed
 from harness.train.trainer import Trainer, parts_of
 from pardec.errors import UserError
 from strategies.decoding import registry
+from tests.backbones.published_files import published
 from tests.harness.small_codes import INFO, write_codes
 
 TRUNK = TrunkConfig(depth=2, width=32, heads=2, mlp_width=64, dropout=Dropout(residual=0.1))
@@ -355,6 +356,57 @@ def test_another_run_does_not_resume_but_other_habits_do(folder, held_out, tmp_p
         assert f"another recipe, trunk, tokenizer or data set ({differing} differ); choose" in error
 
 
+# A published start --------------------------------------------------------------------------------------
+
+
+def lpd_on(grid, path) -> Trainer:
+    case = published("lpd")
+    config = dataclasses.replace(case.network.config, grid=grid)
+    return Trainer(case.strategy, config, RECIPE, path)
+
+
+def test_a_run_begins_with_a_published_network(tmp_path):
+    case = published("lpd")
+    torch.save({"model": case.state()}, tmp_path / "lpd.pth")
+    run = lpd_on((4, 4), tmp_path)
+    begin_with(run, tmp_path / "lpd.pth")
+    assert same(run.network.state_dict(), case.network.state_dict())
+
+
+def test_lpds_positions_are_fitted_to_a_larger_grid(tmp_path):
+    """Inside by the cubic convolution of a = -0.75, between the columns 1 and 2 of four."""
+    case = published("lpd")
+    state = case.state()
+    columns = torch.tensor([3.0, -1.0, 4.0, 1.0]).repeat(4)
+    state["pos_embed"] = torch.cat(
+        [state["pos_embed"][:, :1], columns[None, :, None].repeat(1, 1, 32)], dim=1
+    )
+    torch.save(state, tmp_path / "lpd.pth")
+    run = lpd_on((8, 8), tmp_path)
+    begin_with(run, tmp_path / "lpd.pth")
+    table = run.network.positions[0].detach()
+    assert torch.equal(table[0], state["pos_embed"][0, 0])
+    cells = table[1:].unflatten(0, (8, 8))
+    near, far = lambda x: 1.25 * x**3 - 2.25 * x**2 + 1, lambda x: -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+    weights = torch.tensor([far(1.25), near(0.25), near(0.75), far(1.75)])
+    inside = torch.stack([weights @ columns[:4], weights.flip(0) @ columns[:4]])
+    assert torch.allclose(cells[:, 3:5, 0], inside, atol=1e-5)
+    assert torch.allclose(cells, cells[:1, :, :1], atol=1e-5)
+    other = {key: value for key, value in run.network.state_dict().items() if key != "positions"}
+    assert same(other, {key: case.network.state_dict()[key] for key in other})
+
+
+def test_a_start_that_does_not_fit_is_one_line(folder, held_out, tmp_path, capsys):
+    run = command(folder, held_out, tmp_path, "--steps", "1")
+    assert main([*run, "--start-from", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth': no such file" in capsys.readouterr().err
+    torch.save(published("lpd").state(), tmp_path / "lpd.pth")
+    assert main([*run, "--start-from", str(tmp_path / "lpd.pth")]) == 2
+    error = capsys.readouterr().err
+    assert "is none of those that its files hold; take a trunk of 'rar'" in error
+    assert "Traceback" not in error
+
+
 # Recipes -----------------------------------------------------------------------------------------------
 
 
@@ -374,6 +426,9 @@ def test_recipes_are_the_papers_own():
     raster = made["raster"]
     assert raster.rate_at(0) == raster.rate_at(raster.steps - 1) == 1e-4
     assert made["par"].rate_at(made["par"].steps - 1) < 1e-8
+    nar = made["nar"]
+    rates = [nar.rate_at(int(share * nar.steps)) for share in (0, 0.49, 0.51, 0.66, 0.67, 0.83, 0.84)]
+    assert rates == pytest.approx([1e-4, 1e-4, 2e-5, 2e-5, 4e-6, 4e-6, 8e-7])
     assert all(recipe.streams == "by_step" and recipe.averaging == 0 for recipe in made.values())
     assert set(recipes.presets()) >= {"common", *registry.FIRST}
 
