@@ -300,7 +300,7 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap
     ``source`` names the file in errors. Raises CheckpointError at the first missing key, wrong shape, tied
     tensor with values of its own, buffer of other values than the network's or key that belongs to nothing.
     """
-    used = _compared(network, state, keys, source)
+    used: set[str] = set()
     for parameter, part in needed(network, keys):
         tensor = state.get(part.key)
         if tensor is None:
@@ -319,21 +319,18 @@ def load_published(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap
         elif not torch.equal(tensor, state[keys.tied[part.key]]):
             raise CheckpointError(f"{source}: key '{part.key}' is not equal to '{keys.tied[part.key]}'")
         used.add(part.key)
+    _compare_computed(network, state, keys, source)
     extra = [key for key in state if key not in used and not ignored(key, keys)]
     if extra:
         raise CheckpointError(f"{source}: key '{extra[0]}' belongs to nothing ({len(extra)} extra in all)")
 
 
-def _compared(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> set[str]:
-    """Keys of the buffers that a file holds though they follow from the network."""
-    found = set()
+def _compare_computed(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, source: str) -> None:
     for pattern, value in keys.computed.items():
         for key in [key for key in state if re.fullmatch(pattern, key)]:
             expected = value(network)
             if not torch.equal(state[key].to(expected), expected):
                 raise CheckpointError(f"{source}: key '{key}' is not what follows from the network")
-            found.add(key)
-    return found
 
 
 def ignored(key: str, keys: KeyMap) -> bool:

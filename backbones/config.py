@@ -5,8 +5,9 @@ what the task brings: the code book, the classes and the grid. Everything a publ
 setting here, so published and controlled networks are the same classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,16 @@ class NetworkConfig:
     @property
     def places(self) -> int:
         return self.grid[0] * self.grid[1]
+
+
+def network_config(values: Mapping[str, Any]) -> NetworkConfig:
+    """The configuration that ``dataclasses.asdict`` and JSON made ``values`` of."""
+    trunk = dict(values["trunk"])
+    trunk["dropout"] = Dropout(**trunk["dropout"])
+    rest = {key: value for key, value in values.items() if key not in ("trunk", "grid", "others")}
+    others = tuple((role, network_config(one)) for role, one in values.get("others", ()))
+    grid = (values["grid"][0], values["grid"][1])
+    return NetworkConfig(TrunkConfig(**trunk), grid=grid, others=others, **rest)
 
 
 def round_up(value: int, multiple: int) -> int:

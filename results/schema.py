@@ -96,7 +96,9 @@ class Row:
     steps: float | None = measured(column=True, counted=True, drawn=True, least=0)
     """Steps of an image: the mean over images, who may go at their own pace."""
     steps_least: int | None = measured(since=5, counted=True, drawn=True, least=0)
+    """Fewest steps of an image."""
     steps_most: int | None = measured(since=5, counted=True, drawn=True, least=0)
+    """Most steps of an image."""
     steps_bound: int | None = annotation(None, since=5)
     """The most steps that an image can take, where the strategy decides while decoding; null for a plan that
     is fixed before."""
@@ -122,6 +124,7 @@ class Row:
     flops_per_image: float | None = measured(
         column=True, unit="FLOPs", counted=True, drawn=True, better="lower", least=0
     )
+    """Of products and attention, both halves of guidance, without the tokenizer; a multiply-add is two."""
     guidance: float | None = of_cell(None)
     """Guidance scale; null without guidance."""
     guidance_schedule: str | None = of_cell(None)
@@ -152,6 +155,7 @@ class Row:
     throughput_interval: list[float] | None = measured(unit="images/s", shape="interval")
     """[low, high]: 95 % interval of the median, images/s."""
     throughput_repeats: int | None = measured(column=True)
+    """Timed batches behind the median."""
     throughput_samples: list[float] | None = measured(unit="images/s")
     """Images/s of every repeat."""
     throughput_best_images_per_s: float | None = measured(
@@ -159,6 +163,7 @@ class Row:
     )
     """The best median over batch sizes, reached at ``throughput_best_batch``."""
     throughput_best_batch: int | None = measured(column=True)
+    """Batch size of the best median."""
     throughput_by_batch: Numbers | None = measured(unit="images/s", shape="by batch")
     """Batch size (as text) -> median images/s."""
     peak_bytes_by_batch: Numbers | None = measured(unit="bytes", shape="by batch")
@@ -175,6 +180,7 @@ class Row:
     )
     """Median seconds for one image, at batch 1 whatever the row's ``batch``."""
     latency_interval_s: list[float] | None = measured(unit="s", shape="interval")
+    """[low, high]: 95 % interval of the median."""
     latency_samples_s: list[float] | None = measured(unit="s")
     """Seconds of every repeat; where a strategy decides its steps, each is of another image."""
     latency_percentiles_s: Numbers | None = measured(unit="s", since=2)
@@ -186,6 +192,7 @@ class Row:
     stopped_by: Literal["interval", "budget"] | None = measured(since=2)
     """Why no more repeats were made: the interval of the median was narrow enough, or the time was spent."""
     turns: Turns | None = measured(unit="s", since=2)
+    """Seconds of batches timed in turn beside the reference cell's, by round; null without ``in_turn``."""
     compile_s: float | None = measured(unit="s", since=2, gated="anywhere")
     """Seconds spent compiling and recording graphs, outside of every other time of the row."""
     graphs: int | None = measured(since=2, counted=True)
@@ -201,6 +208,7 @@ class Row:
     phases_s: Numbers | None = measured(unit="s", gated="anywhere", least=0)
     """plan, prefill, decode, detokenize, total: median seconds per batch, each measured on its own."""
     weight_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
+    """Of all networks, in the cell's dtype."""
     cache_bytes: int | None = measured(column=True, unit="bytes", counted=True, better="lower", least=0)
     """Key/value caches at ``batch``, both halves of guidance."""
     peak_bytes: int | None = measured(

@@ -29,9 +29,13 @@ class Settings:
     )
     """Strategy options that differ from those of the stored network."""
     network: str = setting(
-        "", rule=text("zoo/NAME or a published preset"), joins=True, shared="network", label="{}"
+        "",
+        rule=text("zoo/NAME, a published preset or the path of weights"),
+        joins=True,
+        shared="network",
+        label="{}",
     )
-    """``zoo/NAME`` or a published preset; empty for the zoo's network of the strategy."""
+    """``zoo/NAME``, a published preset, or the path of what ``train --trunk`` wrote; empty: the zoo's own."""
     checkpoint: str | None = setting(
         None,
         rule=text("the path of a published file, or random"),

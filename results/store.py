@@ -151,7 +151,8 @@ class ResultStore:
 
 
 def load_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """``recorded_rows``, ``legible``."""
+    """The rows of a JSON Lines file, or of all such files of a folder, one per cell and environment, with
+    texts that are safe to print. UserError where there is none, or one that can't be read."""
     return [legible(row) for row in recorded_rows(path)]
 
 

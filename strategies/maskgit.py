@@ -193,12 +193,13 @@ class MaskGIT(Strategy[MaskedNetwork]):
             yield Commit(at, drawn.tokens.clamp(max=network.mask - 1), where=accepted)
 
     def confidence(self, drawn: Drawn, at: slice, step: int, ratio: float) -> Generator[Request, Any, Tensor]:
-        """What places are ranked by, [B, n]: the probability of the token drawn there, or its logarithm and
-        noise; ``ratio``: of the steps that are over."""
+        """What places are ranked by, [B, n]: the probability of the token drawn there before filters, which
+        would make many certain alike, or its logarithm and noise; ``ratio``: of the steps that are over."""
         if self.noise == "random" or (self.noise == "warm_up" and step < WARM_UP_STEPS):
             uniform: Tensor = yield Uniform("confidence", at)
             return uniform
-        probability = drawn.probs.gather(2, drawn.tokens.unsqueeze(2)).squeeze(2)
+        law = drawn.sampler.warmed(drawn.logits).softmax(dim=-1)
+        probability = law.gather(2, drawn.tokens.unsqueeze(2)).squeeze(2)
         if self.noise != "linear":
             return probability
         uniform = yield Uniform("confidence", at)

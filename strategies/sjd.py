@@ -65,6 +65,8 @@ class SJD(Speculative):
                 f"start = {self.start}, stop = {self.stop}: bounds of the published loop alone; "
                 "expected loop = 'published' beside them"
             )
+        if self.start < 0 or self.stop < -1:
+            raise UserError(f"start = {self.start}, stop = {self.stop}: expected counts of tokens")
         return super().bounded(grid)
 
     def decode(self, network: Sequential, plan: Plan, rows: Rows) -> Decoding:

@@ -4,12 +4,14 @@ The quantiser is the one of ``multiscale``; encoder and decoder are LDM's of str
 lowest resolution only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.checkpoints import KeyMap
+from backbones.checkpoints import KeyMap, load_published
 from backbones.shapes import Measured, Shapes
 from backbones.tokenizers.base import Tokenizer, check_latents
 from backbones.tokenizers.multiscale import MultiScaleQuantiser, sides_for
@@ -214,3 +216,21 @@ PUBLISHED = PublishedTokenizer(
         "patch_nums": "sides",
     },
 )
+
+
+def load_quantiser(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> MultiScaleQuantiser:
+    """The quantiser alone, frozen, of a file's hyper-parameters and of what its state dict has under
+    ``quantize.``; source names the file in errors."""
+    config, start = PUBLISHED.configured(settings), "quantiser."
+    made = MultiScaleQuantiser(
+        config.codes, config.code_width, config.sides, share=config.share, unit=config.unit
+    )
+    names = {ours: theirs for ours, theirs in PUBLISHED.keys.names.items() if ours.startswith(start)}
+    keys = KeyMap(
+        {ours.removeprefix(start): theirs for ours, theirs in names.items()}, PUBLISHED.keys.ignored
+    )
+    of_it = {key: tensor for key, tensor in state.items() if key.startswith("quantize.")}
+    load_published(made, of_it, keys, source)
+    return made.requires_grad_(False)

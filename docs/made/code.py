@@ -7,6 +7,7 @@ from harness.cell import sweep_file
 from harness.cell.cell import default_values
 from harness.cli import COMMANDS
 from harness.subject.method import kind_of
+from harness.sweep.sweep import each_mark
 from made.table import one_line, table
 from results.fields import Measure
 from results.schema import FIELDS, Row
@@ -14,6 +15,7 @@ from results.settings import DECLARED, Settings
 from strategies.decoding import registry
 from strategies.decoding.base import TRAITS, Strategy
 from strategies.decoding.contract import CHECKS
+from strategies.decoding.contract.card import Check
 from strategies.decoding.described import variables
 from strategies.decoding.presets import preset_info, preset_names
 from strategies.decoding.streams import Streams
@@ -90,15 +92,22 @@ def checks() -> str:
             [
                 f"`{check.name}`",
                 check.requires.replace("``", "`"),
-                "all"
-                if check.trait is None
-                else "those with networks"
-                if check.trait == "base"
-                else f"`{check.trait} = {check.value}`",
+                _whose(check),
             ]
             for check in CHECKS.values()
         ],
     )
+
+
+def _whose(check: Check) -> str:
+    """The strategies that a check applies to."""
+    if check.trait is None:
+        return "all"
+    if check.trait == "base":
+        return "those with networks"
+    also = "" if check.also is None else f", `{check.also} = True`"
+    taught = ", where `taught_logits` is written" if check.of_taught else ""
+    return f"`{check.trait} = {check.value}`{also}{taught}"
 
 
 def settings() -> str:
@@ -127,7 +136,7 @@ def sweeps() -> str:
     lines = []
     for name in sweep_file.shipped():
         sweep = sweep_file.load(name)
-        lines.append([f"`{name}`", len(sweep.cells), sweep.title])
+        lines.append([f"`{name}`", len(each_mark(sweep.cells)), sweep.title])
     return table(["sweep", "cells", "what"], lines)
 
 

@@ -14,6 +14,7 @@ from results.fields import Applies
 from results.rules import TUNED
 from results.settings import DECLARED, Settings
 from strategies.decoding import registry
+from strategies.decoding.presets import is_trained
 
 ANCHORS = {
     "real": "Real images",
@@ -76,6 +77,8 @@ class Cell(Settings):
                 del content[name]
             elif one.pin in self.pins and content[name] not in (None, RANDOM):
                 content[name] = "file"
+        if is_trained(self.network) and NETWORK_PIN in self.pins:
+            content["network"] = "file"
         if self.is_published and self.roles:
             content["roles"] = dict.fromkeys(self.roles, "file")
         return content

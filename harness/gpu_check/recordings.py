@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from backbones.checkpoints import KeyMap, load_published
-from backbones.tokenizers.multiscale import MultiScaleQuantiser, lend
-from backbones.tokenizers.published import tokenizer_by_family
+from backbones.checkpoints import load_published
+from backbones.tokenizers.multiscale import lend
+from backbones.tokenizers.vq_var import load_quantiser
 from backbones.transformer import Network
 from harness.gpu_check.check import Bench, Finding, NotHere
 from strategies.decoding.base import Lesson, Strategy
@@ -104,26 +104,12 @@ def _built(one: Recorded, device: torch.device, dtype: torch.dtype) -> tuple[Str
     network = strategy.network(config).eval()
     load_published(network, one.part("weights." + IN_FILE.get(one.family, "")), published.keys, one.name)
     if one.family == "var":
-        lend(network.quantiser, _quantiser(one))
+        names = {**published.defaults, **one.config}
+        lend(network.quantiser, load_quantiser(names, one.part("weights.vae_local."), one.name))
     if "prefill" in one.sampling:
         options: dict[str, Any] = {"prefill": one.sampling["prefill"]}
         strategy = replace(strategy, **options)
     return strategy, network.to(device).in_precision(dtype)
-
-
-def _quantiser(one: Recorded) -> MultiScaleQuantiser:
-    """The quantiser that a VAR network decodes through, from the recorded tokenizer."""
-    config = one.config
-    made = MultiScaleQuantiser(
-        config["V"], config["Cvae"], tuple(config["patch_nums"]), share=config["quant_resi"]
-    )
-    start = "quantiser."
-    names = tokenizer_by_family("vq-var").keys.names
-    keys = KeyMap({ours.removeprefix(start): name for ours, name in names.items() if ours.startswith(start)})
-    weights = one.part("weights.vae_local.")
-    state = {key: value for key, value in weights.items() if key.startswith("quantize.")}
-    load_published(made, state, keys, one.name)
-    return made.requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ class Witness:
         self.seen.append(log_probabilities(logits, tokens, self.temperature))
         return tokens, soundness
 
+    def warmed(self, logits: Tensor) -> Tensor:
+        return self.sampler.warmed(logits)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         return self.sampler.probabilities(logits)
 

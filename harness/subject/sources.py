@@ -15,6 +15,7 @@ from harness.weights import zoo
 from harness.weights.fetch import folders, locate
 from pardec.errors import UserError, unknown
 from pardec.file_forms import unopenable
+from pardec.hashing import file_sha256
 from results.rules import TUNED, is_number
 from results.settings import SCHEDULES
 from strategies.decoding import presets, registry
@@ -197,6 +198,8 @@ def with_files(cell: Cell) -> Cell:
 
 
 def _located(cell: Cell, info: presets.PresetInfo, file: str | None) -> Path:
+    if presets.is_trained(info.name):
+        return Path(info.name)
     searched = " or ".join(f"'{folder}'" for folder in folders(cell.checkpoints))
     found = None if file is None else locate(file, cell.checkpoints)
     if found is None:
@@ -225,10 +228,25 @@ def _published(cell: Cell) -> Source:
         (cell.tokenizer_checkpoint, cell.tokenizer_weights),
     ):
         _check_file(path, weights, f"network '{cell.network}'")
+    if presets.is_trained(cell.network):
+        _check_codes(cell)
     published = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
     strategy, learned = _strategies(cell, own, published)
     title = info.title if own.name == info.strategy else f"{info.title}, {own.title}"
     return Source(cell.network, strategy, config, info.parameters, learned, title, roles)
+
+
+def _check_codes(cell: Cell) -> None:
+    """UserError for a tokenizer of other weights than those whose codes the network learned."""
+    learned = presets.trained_header(cell.network).get("tokenizer_sha256")
+    if cell.tokenizer_checkpoint in (None, RANDOM):
+        return
+    found = file_sha256(Path(str(cell.tokenizer_checkpoint)))
+    if found != learned:
+        raise UserError(
+            f"network '{cell.network}' learned codes of a tokenizer file with sha256 {learned}, but "
+            f"'{cell.tokenizer_checkpoint}' has {found}"
+        )
 
 
 def _strategies(cell: Cell, own: Strategy, options: Mapping[str, Any]) -> tuple[Strategy, Strategy]:

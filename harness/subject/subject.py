@@ -159,16 +159,17 @@ def _fill(network: Network | Networks, prepared: Prepared) -> str | None:
 
 
 def _fill_from(network: nn.Module, source: str, cell: Cell, preset: str) -> str | None:
-    """source: a published file of the shapes of ``preset``, or a network of the zoo."""
-    if cell.is_published:
-        path = Path(source)
+    """source: a published file of the shapes of ``preset``, our own of training at scale, or a network of the
+    zoo."""
+    path = Path(source)
+    if cell.is_published and not presets.is_trained(preset):
         keys = registry.by_family(presets.preset_info(preset).family).keys
         found = read_checkpoint(path, weights=cell.weights)
         if cell.weights is None:
             tell_choice(found, path)
         load_published(network, found.tensors, keys, str(path))
         return found.taken
-    state = load_half(zoo.read_card(source, cell.zoo).weights).tensors
+    state = load_half(path if cell.is_published else zoo.read_card(source, cell.zoo).weights).tensors
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:

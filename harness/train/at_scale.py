@@ -18,6 +18,7 @@ from torch import Tensor
 from backbones.checkpoints import load_published, read_checkpoint, tell_choice
 from backbones.config import Dropout, NetworkConfig, TrunkConfig
 from backbones.controlled import CONTROLLED_TRUNK
+from backbones.published_tokenizers import tokenizer_names
 from backbones.transformer import Network
 from harness.images.code_shards import CodeShards, CodesInfo
 from harness.machine.distributed import Group
@@ -49,7 +50,7 @@ class Job:
     folder: Path
     """Where the state is saved and resumed from."""
     start: Path | None = None
-    """A published file of the strategy, also of another grid, whose weights the first step begins with."""
+    """A published file of the strategy, LPD's also of another grid, with whose weights the run begins."""
     recipe: str = recipes.COMMON
     """``common``, ``paper`` for that of the strategy, or a recipe's name."""
     steps: int | None = None
@@ -105,6 +106,7 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
     )
     if not _resume(trainer, group) and job.start is not None:
         begin_with(trainer, job.start)
+        _share_weights(trainer, group)
     peak = None if job.peak_tflops is None else job.peak_tflops * 1e12
     trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
     if not group.is_first:
@@ -199,7 +201,7 @@ def _changes(job: Job, base: RecipePreset, codes: CodeShards) -> dict[str, Any]:
 
 
 def begin_with(trainer: Trainer, path: Path) -> None:
-    """Give the network of a run that hasn't begun the weights of a published file, also of another grid.
+    """Give the network of a run that hasn't begun a published file's weights, LPD's also of another grid.
 
     UserError where no such files are the strategy's, CheckpointError for a file that doesn't fit.
     """
@@ -218,6 +220,13 @@ def begin_with(trainer: Trainer, path: Path) -> None:
             f"--start-from '{path}': on this trunk the network is none of those that its files hold; "
             f"take a trunk of '{trainer.strategy.name}'"
         ) from None
+
+
+def _share_weights(trainer: Trainer, group: Group) -> None:
+    """The first process's, whatever file stands under the name on another machine."""
+    if group.size > 1:
+        for parameter in trainer.network.parameters():
+            torch.distributed.broadcast(parameter.data, 0)
 
 
 def _resume(trainer: Trainer, group: Group) -> bool:
@@ -245,9 +254,11 @@ def _card(
         "recipe_name": base.name,
         "recipe_source": base.source,
         "recipe_departure": base.departure,
+        "start_sha256": None if job.start is None else file_sha256(job.start),
         "trained_on": info | {"images": codes.images, "manifest_sha256": codes.manifest_sha256},
         "validated_on": None if validation is None else validation.manifest_sha256,
         "tokenizer_sha256": codes.info.tokenizer_sha256,
+        **({"tokenizer": codes.info.tokenizer} if codes.info.tokenizer in tokenizer_names() else {}),
         "processes": group.size,
         "accumulation": job.accumulation,
         "compiled": job.compiled,

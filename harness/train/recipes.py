@@ -59,11 +59,11 @@ class Recipe:
     first: FirstWeights = ALIKE
 
     def rate_at(self, step: int) -> float:
-        """By ``rates``; without decay the least rate is the full one."""
-        if self.decay == "stairs":
-            return self.rate * 0.2 ** sum(step >= share * self.steps for share in STAIRS)
-        least = self.rate if self.decay == "none" else self.least_rate
-        return rate_of_step(step, self.rate, self.steps, self.warmup_steps, self.hold_steps, least)
+        """By ``rates``; without decay, and before stairs, the least rate is the full one."""
+        least = self.least_rate if self.decay == "cosine" else self.rate
+        rate = rate_of_step(step, self.rate, self.steps, self.warmup_steps, self.hold_steps, least)
+        stairs = sum(step >= share * self.steps for share in STAIRS) if self.decay == "stairs" else 0
+        return rate * 0.2**stairs
 
     def binding(self) -> dict[str, Any]:
         """The settings that a run may not change."""

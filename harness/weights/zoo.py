@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import backbones
-from backbones.config import Dropout, NetworkConfig, TrunkConfig
+from backbones.config import NetworkConfig, TrunkConfig, network_config
 from harness.cell.cell import ZOO_PREFIX
 from pardec.errors import UserError, nearest
 from pardec.files import read_text
@@ -172,16 +172,6 @@ def _check_card(card: Card) -> None:
             raise ValueError(f"{key} must be a whole number of at least 0, not {value!r:.80}")
     if not isinstance(card.strategy, str):
         raise ValueError(f"strategy must be a name, not {card.strategy!r:.80}")
-
-
-def network_config(values: Mapping[str, Any]) -> NetworkConfig:
-    """The configuration that ``dataclasses.asdict`` and JSON made ``values`` of."""
-    trunk = dict(values["trunk"])
-    trunk["dropout"] = Dropout(**trunk["dropout"])
-    rest = {key: value for key, value in values.items() if key not in ("trunk", "grid", "others")}
-    others = tuple((role, network_config(one)) for role, one in values.get("others", ()))
-    grid = (values["grid"][0], values["grid"][1])
-    return NetworkConfig(TrunkConfig(**trunk), grid=grid, others=others, **rest)
 
 
 def shared_file(role: str, zoo: str | Path | None = None) -> Path:

@@ -30,9 +30,9 @@ N = TypeVar("N", bound=Network | Networks)
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one training pass teaches: an order [B, N] per row and, where the method has them, group sizes.
+    """What one training pass teaches: an order [B, P] per row and, where the method has them, group sizes.
 
-    shown: bool [B, N] by position, the tokens that a masked network sees while it is asked for the others.
+    shown: bool [B, P] by position, the tokens that a masked network sees while it is asked for the others.
     """
 
     order: Tensor

@@ -41,7 +41,7 @@ class OffPlan(ValueError):
 class Rows:
     """The rows of one decode as the network sees them: B images for each branch of guidance.
 
-    labels: int64 [R], all but the first branch being "no class". order: int64 [R, N] or [1, N], position at
+    labels: int64 [R], all but the first branch being "no class". order: int64 [R, P] or [1, P], position at
     each place. known: tokens [R, given] of the given places, or None.
     """
 
@@ -68,11 +68,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Decoded:
-    """tokens: int64 [B, N] by position of the canvas. counts: by role of the network, counted by hooks.
+    """tokens: int64 [B, P] by position of the canvas. order: int64 [B, P], position at each place. trace:
+    what each step wrote. steps: of the slowest image. counts: by role of the network, counted by hooks.
 
     steps_of_image: int64 [B], the step after which an image was complete. drafts: where they were asked for.
     drafted, kept: int64 [B], an image's draws by ``Draft``, which writes nothing, and those of them that a
-    commit wrote; 0 where a strategy only asks. tested, accepted: int64 [B, N], how often a draft of each
+    commit wrote; 0 where a strategy only asks. tested, accepted: int64 [B, P], how often a draft of each
     position was tested, and stood the test; None where drafts are not tested.
     """
 

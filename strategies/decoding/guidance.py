@@ -13,7 +13,9 @@ SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "power-cosine")
 
 @dataclass(frozen=True)
 class Guidance:
-    """constant: s. linear: start + (s - start) p. power-cosine: 1 + (s - 1)(1 - cos(pi p^power)) / 2 (RAR).
+    """Classifier-free guidance u + s (c - u) (Ho & Salimans, arXiv 2207.12598), with the scale by place:
+
+    constant: s. linear: start + (s - start) p. power-cosine: 1 + (s - 1)(1 - cos(pi p^power)) / 2 (RAR).
 
     p is the plan's progress. ``interval`` >= 0 guides only places whose prediction count is at most that
     (LlamaGen, PAR); elsewhere the conditional logits stand.
@@ -27,7 +29,7 @@ class Guidance:
     """Scale at which a linear schedule begins (RandAR's pair of scales)."""
 
     def weights(self, plan: Plan) -> np.ndarray:
-        """The scale of every place, float64 [N]."""
+        """The scale of every place, float64 [P]."""
         return self.weights_at(plan.progress, plan.count)
 
     def weights_at(self, progress: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which number a draw consumes: u(seed, image, place, purpose, visit)."""
+"""Which number a draw consumes: u(seed, image, position, purpose, visit)."""
 
 from copy import copy
 

@@ -9,11 +9,12 @@ import numpy as np
 class Plan:
     """Which positions are generated at which step, or what bounds that where the strategy decides it.
 
-    grid: of the image. order: position generated at each place, int64 [1 or B, N]; one row is for all images.
-    sizes: group sizes of the steps; they sum to N - given. None where their number depends on the content.
+    grid: of the image. order: position generated at each of P places, int64 [1 or B, P]; one row is for all
+    images. sizes: group sizes of the steps; they sum to P - given. None where their number depends on the
+    content.
     given: how many leading places hold known tokens (inpainting).
-    progress: what a guidance schedule reads, float64 [N], by place, in 0..1.
-    count: what a guidance interval reads, int64 [N], by place.
+    progress: what a guidance schedule reads, float64 [P], by place, in 0..1.
+    count: what a guidance interval reads, int64 [P], by place.
     maps: the maps of the canvas, whose positions follow one another; one, the grid, unless said otherwise
     (scales of next-scale prediction, coarse and fine codes).
     codes_from: position of the canvas from which on its tokens are the codes of the image; labels before it.

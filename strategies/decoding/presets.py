@@ -1,6 +1,8 @@
 """The published networks by name: the same classes as ours, with another configuration.
 
 Names and facts are read from ``strategies/published/*.toml`` without importing torch; only ``preset`` builds.
+A network that was trained on the codes of a published tokenizer goes by the path of its weights, whose header
+tells the same facts.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pardec.errors import unknown
+from backbones.config import network_config
+from backbones.published_tokenizers import tokenizer_info
+from pardec.errors import UserError, one_line, unknown
 from strategies.decoding import registry
 
 if TYPE_CHECKING:
     from backbones.config import NetworkConfig
     from strategies.decoding.base import Strategy
 
+TRAINED = ".safetensors"
+"""How the name of a network ends that is the path of its weights."""
 TABLES = Path(__file__).parents[1] / "published"
 
 
@@ -131,11 +137,65 @@ def preset_names() -> list[str]:
 
 
 def preset_info(name: str) -> PresetInfo:
-    """Facts about a published network, without building it; UserError for an unknown name."""
+    """Facts about a published network, without building it; UserError for an unknown name, and for a file
+    that isn't of training at scale."""
+    if is_trained(name):
+        return _trained(name)[2]
     infos = _catalogue()
     if name not in infos:
         raise unknown("network", name, infos)
     return infos[name]
+
+
+def is_trained(name: str) -> bool:
+    """Whether a network's name is the path of weights that training at scale wrote."""
+    return name.endswith(TRAINED)
+
+
+def trained_header(name: str) -> dict[str, Any]:
+    """What the weights of such a network say of themselves; UserError for another file."""
+    from backbones.weights import CheckpointError, read_header  # here, since both import torch
+
+    if not Path(name).is_file():
+        raise UserError(f"network '{name}': no such file")
+    try:
+        return read_header(Path(name))
+    except CheckpointError as error:
+        raise UserError(f"network '{name}': {error}") from None
+
+
+def _trained(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
+    header = trained_header(name)
+    if "tokenizer" not in header:
+        raise UserError(
+            f"network '{name}': not trained on the codes of a published tokenizer; a network of a zoo is "
+            "named zoo/NAME, with zoo = its folder"
+        )
+    try:
+        strategy = registry.get(header["strategy"], **header["options"])
+        config, tokenizer = network_config(header["network"]), tokenizer_info(header["tokenizer"])
+        return strategy, config, _info_of(name, header, strategy, config.grid[0] * tokenizer.stride)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"network '{name}': its header can't be read: {one_line(error)[:120]}") from None
+
+
+def _info_of(name: str, header: Mapping[str, Any], strategy: Strategy, image_size: int) -> PresetInfo:
+    return PresetInfo(
+        name=name,
+        title=f"{strategy.title}, {Path(name).parent.name or Path(name).stem}",
+        family="",
+        strategy=strategy.name,
+        tokenizer=header["tokenizer"],
+        image_size=image_size,
+        parameters=header["parameters"],
+        reported=None,
+        paper=strategy.paper,
+        files="",
+        licence="",
+        file=name,
+        runs=(),
+        names={},
+    )
 
 
 def trunk_presets(name: str) -> list[PresetInfo]:
@@ -156,8 +216,10 @@ def _trunk(info: PresetInfo) -> str:
 def preset(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
     """A published network: its strategy, its configuration and what is known about it.
 
-    Raises UserError for an unknown name.
+    Raises UserError for an unknown name, and for a file that isn't of training at scale.
     """
+    if is_trained(name):
+        return _trained(name)
     info = preset_info(name)
     if info.networks:
         *others, (_, last) = ((role, preset(one)[1]) for role, one in info.networks.items())

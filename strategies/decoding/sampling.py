@@ -29,6 +29,10 @@ class Sampler(Protocol):
         """
         ...
 
+    def warmed(self, logits: Tensor) -> Tensor:
+        """Logits after temperature, before filters."""
+        ...
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """The distribution that ``draw`` draws from, float32 [B, n, V]."""
         ...
@@ -120,11 +124,12 @@ class StreamSampler:
         rows = torch.arange(len(offsets), device=probs.device)[:, None]
         return (probs / exponential[rows, offsets]).argmax(dim=-1)
 
+    def warmed(self, logits: Tensor) -> Tensor:
+        return logits if self.temperature == 1.0 else logits / max(self.temperature, 1e-5)
+
     def filtered(self, logits: Tensor) -> Tensor:
         """Logits after temperature, top-k, top-p; -inf where a filter removes one."""
-        if self.temperature != 1.0:
-            logits = logits / max(self.temperature, 1e-5)
-        return filter_logits(logits, self.top_k, self.top_p)
+        return filter_logits(self.warmed(logits), self.top_k, self.top_p)
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class ForcedSampler:
     """Answers with given tokens [B, N] (by position): recordings, teacher forcing.
 
     Drafts are never accepted: their acceptance tests meet the number 1, and the redraw is the given token.
+    Other numbers rise with the position.
     """
 
     tokens: Tensor
@@ -153,10 +159,15 @@ class ForcedSampler:
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         if purpose in ("token", "redraw"):
             return self.tokens.to(order.device).gather(1, order)
-        return torch.full(order.shape, 1.0 if purpose == "accept" else 0.5, device=order.device)
+        if purpose == "accept":
+            return torch.ones(order.shape, device=order.device)
+        return (order + 0.5) / order.shape[-1]
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         return noise, logits.sum(dim=-1)
+
+    def warmed(self, logits: Tensor) -> Tensor:
+        return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=-1)

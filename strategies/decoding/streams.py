@@ -1,7 +1,7 @@
 """Random numbers belong to images, not to batches.
 
-Every draw is a function of (seed, image, purpose, visit, place) alone, so it does not depend on the batch an
-image stands in, on the shard, the order or the strategy: runs can be cut, resumed and compared pairwise.
+Every draw is a function of (seed, image, position, purpose, visit) alone, so it does not depend on the batch
+an image stands in, on the shard, the order or the strategy: runs can be cut, resumed and compared pairwise.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Streams:
     """Counter-based streams (Philox) for the images of one batch.
 
     ``images`` are indices into the run, not into the batch. ``purpose`` separates uses ("token", "order",
-    "accept"); ``visit`` counts repeated draws for the same place.
+    "accept"); ``visit`` counts repeated draws for the same position.
     """
 
     seed: int
@@ -34,7 +34,7 @@ class Streams:
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def uniform(self, purpose: str, size: int, visit: int = 0) -> np.ndarray:
-        """Uniform numbers in [0, 1), float32 [B, size]; column p belongs to place p."""
+        """Uniform numbers in [0, 1), float32 [B, size]; column p belongs to position p."""
         rows = [
             self.generator(row, purpose, visit).random(size, dtype=np.float32)
             for row in range(len(self.images))

@@ -8,6 +8,7 @@ from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
 from backbones.shapes import Measured, Shapes
 from strategies.arpg import ARPG
 from strategies.decoding.guidance import Guidance
+from strategies.published.llamagen import side_of_square
 from strategies.published.naming import Published, Setting
 
 KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
@@ -35,7 +36,7 @@ KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
 
 
 def configure(names: Mapping[str, Any]) -> tuple[ARPG, NetworkConfig]:
-    side = round(names["block_size"] ** 0.5)
+    side = side_of_square(names["block_size"])
     trunk = TrunkConfig(
         depth=names["n_layer"],
         width=names["dim"],

@@ -88,8 +88,8 @@ def regridded(state: Mapping[str, Tensor], grid: tuple[int, int]) -> Mapping[str
     side = side_of(table.shape[1] - 1, "pos_embed")
     cells = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, d, g, g]
     fitted = F.interpolate(cells.float(), size=grid, mode="bicubic")
-    fitted = fitted.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, N, d]
-    return {**state, "pos_embed": torch.cat([table[:, :1], fitted], dim=1)}
+    fitted = fitted.permute(0, 2, 3, 1).flatten(1, 2)  # [1, N, d]
+    return {**state, "pos_embed": torch.cat([table[:, :1].float(), fitted], dim=1)}
 
 
 PUBLISHED = Published(

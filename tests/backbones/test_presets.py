@@ -163,6 +163,7 @@ def test_the_tables_hold_nothing_but_what_is_read():
     ("family", "changes", "told"),
     [
         ("llamagen", {"block_size": 30}, "block_size = 30: expected a square"),
+        ("arpg", {"block_size": 30}, "block_size = 30: expected a square"),
         ("par", {"ar_token_num": 9, "spe_token_num": 5}, "spe_token_num = 5: expected 8, ar_token_num - 1"),
     ],
 )

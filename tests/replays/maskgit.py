@@ -22,7 +22,7 @@ from tests.replays.common import Golden, build, difference, with_dropped
 
 class Forced(ForcedSampler):
     """The tokens [S, B, N] and the Gumbel noise [S, B, N] that were recorded at each step; sharpness: what
-    logits are multiplied by where a probability is asked for."""
+    logits are multiplied by before probabilities."""
 
     def __init__(self, tokens: Tensor, gumbel: Tensor | None, sharpness: float = 1.0) -> None:
         super().__init__(tokens)
@@ -30,8 +30,8 @@ class Forced(ForcedSampler):
         object.__setattr__(self, "sharpness", sharpness)
         object.__setattr__(self, "seen", [])
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return super().probabilities(logits * self.sharpness)
+    def warmed(self, logits: Tensor) -> Tensor:
+        return logits * self.sharpness
 
     def noise(self, order: Tensor, purpose: str = "token", visit: int = 0) -> Tensor:
         if purpose == "token":

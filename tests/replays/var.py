@@ -6,9 +6,9 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from backbones.checkpoints import KeyMap, load_published
+from backbones.checkpoints import load_published
 from backbones.tokenizers.multiscale import MultiScaleQuantiser, lend
-from backbones.tokenizers.published import tokenizer_by_family
+from backbones.tokenizers.vq_var import load_quantiser
 from strategies.decoding.decode import decode
 from strategies.decoding.registry import by_family
 from strategies.var import VAR, Sums, VARNetwork
@@ -22,19 +22,8 @@ def part(golden: Golden, prefix: str) -> dict[str, Tensor]:
 
 def quantiser_of(golden: Golden) -> MultiScaleQuantiser:
     """The quantiser alone, by the tokenizer's keys."""
-    published = tokenizer_by_family("vq-var")
-    config = published.configured({**by_family("var").defaults, **golden.config})
-    made = MultiScaleQuantiser(
-        config.codes, config.code_width, config.sides, share=config.share, unit=config.unit
-    )
-    start, names = "quantiser.", published.keys.names
-    keys = KeyMap(
-        {ours.removeprefix(start): one for ours, one in names.items() if ours.startswith(start)},
-        ignored=published.keys.ignored,
-    )
-    state = {key: one for key, one in part(golden, "vae_local.").items() if key.startswith("quantize.")}
-    load_published(made, state, keys, golden.path.name)
-    return made.requires_grad_(False)
+    names = {**by_family("var").defaults, **golden.config}
+    return load_quantiser(names, part(golden, "vae_local."), golden.path.name)
 
 
 def network_of(golden: Golden, prefix: str, **names: int) -> tuple[VAR, VARNetwork]:

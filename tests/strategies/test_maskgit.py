@@ -204,6 +204,17 @@ def test_a_sharper_sampler_ranks_by_its_own_distribution():
     assert found.decoded.trace[0].where[0].nonzero().item() == int(law[0].argmax())
 
 
+@pytest.mark.parametrize("filters", [{"top_k": 1}, {"top_p": 0.3}])
+def test_filters_that_leave_one_code_make_no_place_surer(filters):
+    """Each step writes what its plan says, in the order of the probabilities before filters."""
+    tiny = subject(MaskGIT(noise="none"))
+    found = run(tiny, tiny.plan((0,), 6), tiny.labels((0,)), tiny.sampler((0,), **filters))
+    assert tuple(int(entry.where.sum()) for entry in found.decoded.trace) == found.plan.sizes
+    first = next(event for event in found.events if event.logits is not None)
+    law = first.logits.softmax(-1).gather(2, first.entry.tokens[..., None])[..., 0]
+    assert found.decoded.trace[0].where[0].nonzero().item() == int(law[0].argmax())
+
+
 # The lesson -------------------------------------------------------------------------------------------------
 
 

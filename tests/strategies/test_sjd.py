@@ -221,6 +221,8 @@ def test_bounds_of_the_published_loop_are_refused_elsewhere(bound: dict[str, int
     with pytest.raises(UserError, match="bounds of the published loop alone; expected loop = 'published'"):
         SJD(window=4, **bound).plan((4, 4), None, Streams(0, (0,)))
     assert SJD(window=4, loop="published", **bound).plan((4, 4), None, Streams(0, (0,))).places == 16
+    with pytest.raises(UserError, match="expected counts of tokens"):
+        SJD(window=4, loop="published", **dict.fromkeys(bound, -2)).plan((4, 4), None, Streams(0, (0,)))
 
 
 def test_an_image_does_not_depend_on_its_batch():

@@ -18,11 +18,12 @@ from harness.cli import main
 from harness.images.code_shards import CodeShards
 from harness.machine.distributed import Group
 from harness.sweep.process import ROOT
-from harness.train import recipes
+from harness.train import at_scale, recipes
 from harness.train.at_scale import Job, begin_with, network_of
 from harness.train.log import LogFile, Speed
 from harness.train.trainer import Trainer, parts_of
 from pardec.errors import UserError
+from pardec.hashing import file_sha256
 from strategies.decoding import registry
 from tests.backbones.published_files import published
 from tests.harness.small_codes import INFO, write_codes
@@ -394,6 +395,24 @@ def test_lpds_positions_are_fitted_to_a_larger_grid(tmp_path):
     assert torch.allclose(cells, cells[:1, :, :1], atol=1e-5)
     other = {key: value for key, value in run.network.state_dict().items() if key != "positions"}
     assert same(other, {key: case.network.state_dict()[key] for key in other})
+
+
+def test_a_run_is_bound_to_its_start(folder, tmp_path, monkeypatch, capsys):
+    """One step at a rate of nothing leaves what it began with; without the file the run doesn't go on."""
+    case = published("lpd")
+    torch.save(case.state(), tmp_path / "lpd.pth")
+    monkeypatch.setattr(at_scale, "network_of", lambda *asked: (case.strategy, case.network.config))
+    run = ["train", "lpd", "--trunk", "controlled", "--codes", str(folder), "--runs", str(tmp_path)]
+    run += ["--batch", "8", "--steps", "2", "--rate", "1e-12", "--threads", "1", "--average", "0.5"]
+    assert main([*run, "--start-from", str(tmp_path / "lpd.pth")]) == 0
+    found = load_file(tmp_path / "lpd-controlled" / "lpd.safetensors")
+    expected = case.network.state_dict()
+    assert all(torch.allclose(found[key].float(), one, atol=1e-3) for key, one in expected.items())
+    told_of = json.loads((tmp_path / "lpd-controlled" / "lpd.json").read_text())
+    assert told_of["start_sha256"] == file_sha256(tmp_path / "lpd.pth")
+    capsys.readouterr()
+    assert main(run) == 2
+    assert "(start_sha256 differ)" in capsys.readouterr().err
 
 
 def test_a_start_that_does_not_fit_is_one_line(folder, held_out, tmp_path, capsys):
