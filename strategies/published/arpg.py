@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from backbones.checkpoints import KeyMap, KeyRows
-from backbones.config import Dropout, NetworkConfig, TrunkConfig, swiglu_width
+from backbones.config import NetworkConfig
 from backbones.shapes import Measured, Shapes
 from strategies.arpg import ARPG
 from strategies.decoding.guidance import Guidance
-from strategies.published.llamagen import side_of_square
+from strategies.published.llamagen import llamagen_config
 from strategies.published.naming import Published, Setting
 
 KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
@@ -36,21 +36,8 @@ KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
 
 
 def configure(names: Mapping[str, Any]) -> tuple[ARPG, NetworkConfig]:
-    side = side_of_square(names["block_size"])
-    trunk = TrunkConfig(
-        depth=names["n_layer"],
-        width=names["dim"],
-        heads=names["n_head"],
-        mlp_width=swiglu_width(names["dim"], names["multiple_of"], names["ffn_dim_multiplier"]),
-        norm_eps=names["norm_eps"],
-        rotary_base=names["rope_base"],
-        dropout=Dropout(
-            embedding=names["token_dropout_p"],
-            attention=names["attn_dropout_p"],
-            residual=names["resid_dropout_p"],
-        ),
-    )
-    return ARPG(), NetworkConfig(trunk, names["vocab_size"], names["num_classes"], (side, side))
+    """LlamaGen's hyper-parameters; as many keys as queries, and always a row for "no class"."""
+    return ARPG(), llamagen_config({**names, "n_kv_head": None, "class_dropout_prob": 1.0})
 
 
 def setting(names: Mapping[str, Any]) -> Setting:

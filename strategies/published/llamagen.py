@@ -13,17 +13,11 @@ from strategies.published.naming import Published, Setting
 from strategies.raster import Raster
 
 
-def side_of_square(block_size: int) -> int:
-    """Of the grid that has so many places; UserError where none has."""
-    side = isqrt(block_size)
-    if side * side != block_size:
-        raise UserError(f"block_size = {block_size}: expected a square, the places of a grid")
-    return side
-
-
 def llamagen_config(names: Mapping[str, Any]) -> NetworkConfig:
-    """LlamaGen's hyper-parameters, as its code names them; PAR's are the same."""
-    side = side_of_square(names["block_size"])
+    """LlamaGen's hyper-parameters, as its code names them; PAR's and ARPG's are the same."""
+    side = isqrt(names["block_size"])
+    if side * side != names["block_size"]:
+        raise UserError(f"block_size = {names['block_size']}: expected a square, the places of a grid")
     trunk = TrunkConfig(
         depth=names["n_layer"],
         width=names["dim"],

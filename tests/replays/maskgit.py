@@ -99,7 +99,7 @@ def replay_halton(golden: Golden) -> float:
     io, sampling = golden.io, golden.sampling
     _, network = build(golden)
     grid, order = network.config.grid, np.atleast_2d(io["order"].numpy())
-    shifts = io["roll"].tolist() if sampling["randomize"] else [0]
+    shifts = io["roll"].tolist() if sampling.get("randomize", False) else [0]
     assert np.array_equal(np.stack([np.roll(halton(grid), shift) for shift in shifts]), order)
     strategy = Halton()
     plan = strategy.arrange(grid, order, strategy.sizes(grid, sampling["step"]))
