@@ -37,6 +37,7 @@ from pardec.errors import UserError, one_line
 from pardec.files import write_whole
 from pardec.hashing import file_sha256, text_key
 from strategies.decoding import registry
+from strategies.decoding.meter import by_role
 
 ORDER = ("raster", "lpd", "arpg", "maskgit", "nar", "par", "rar", "randar")
 """Where time is short."""
@@ -275,6 +276,7 @@ def _write(trainer: MarkTrainer, mark: int, given: Material, path: Path, near_ce
         "options": asdict(trainer.strategy),
         "network": asdict(trainer.config),
         "parameters": parameter_count(trainer.network),
+        "networks": len(by_role(trainer.network)),
         "trunk_hash": trunk,
         "recipe": asdict(recipe),
         "run_key": text_key(json.dumps(trainer.content, sort_keys=True)),
@@ -337,9 +339,10 @@ def _mend(folder: Path) -> None:
                 _remove(card)
 
 
-def _size(card: zoo.Card) -> tuple[int, int]:
-    trunk = card.content["network"]["trunk"]
-    return trunk["depth"], trunk["width"]
+def _size(card: zoo.Card) -> tuple[int, int, int]:
+    """Depth and width of the trunk, and how many networks of it were trained together."""
+    trunk = card.network.trunk
+    return trunk.depth, trunk.width, card.content.get("networks", 1)
 
 
 def _promote_together(tier: Mapping[str, zoo.Card], folder: Path) -> None:

@@ -427,6 +427,20 @@ def test_the_zoo_s_own_networks_are_of_one_budget(tmp_path, material, monkeypatc
     assert own() == {"arpg": 2, "arpg-small": 1, "raster": 4, "raster-seed1": 1}
 
 
+def test_two_networks_hold_up_no_single_one(tmp_path, material, monkeypatch):
+    monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
+    always = lambda recipe, losses: next((mark for mark in recipe.marks if mark not in losses), None)  # noqa: E731
+    monkeypatch.setattr(MarkRecipe, "next_mark", always)
+    with_vectors = dataclasses.replace(material, code_vectors=torch.eye(material.config.codes))
+    train_tier(("ctf",), RECIPE, with_vectors, tmp_path, tmp_path / "runs", most=1)
+    train_tier(("raster",), RECIPE, material, tmp_path, tmp_path / "runs", most=2)
+    cards = {name: zoo.read_card(name, tmp_path) for name in zoo.names(tmp_path)}
+    assert {name: (card.mark, card.content["networks"]) for name, card in cards.items()} == {
+        "ctf": (1, 2),
+        "raster": (2, 1),
+    }
+
+
 def test_a_network_of_other_options_has_a_name_of_its_own(tmp_path, material, monkeypatch):
     monkeypatch.setattr("harness.train.mark_trainer.compile_taught", lambda network: False)
     other = dataclasses.replace(material, options={"anneal_start": 0.25})
