@@ -16,19 +16,26 @@ from tests.naive.parts import (
     Config,
     Phases,
     Weights,
+    block_causal_mask,
     causal_mask,
     cross_entropy,
+    dot_product_attention,
+    feed_forward,
     feed_forward_width,
     grid_phases,
     guided,
+    label_drops,
     norm_scale,
     normal,
-    random_labels,
-    random_tokens,
+    null_labels,
+    random_inputs,
+    random_orders,
+    recorded_steps,
     recording,
     rms_norm,
     rotate,
     seeded,
+    taught_labels,
     weight,
 )
 from tests.replays.common import Golden
@@ -80,10 +87,9 @@ def network_weights(config: Config, generator: torch.Generator) -> Weights:
     return {f"{name}.weight": value for name, value in weights.items()}
 
 
-def class_rows(config: Config, labels: Tensor, dropped: Tensor) -> Tensor:
+def class_rows(config: Config, labels: Tensor) -> Tensor:
     """Rows [B] of the embedding table: a code each, the mask, a class each, then that of dropped classes."""
-    first_class = config["vocab_size"] + 1
-    return torch.where(dropped, first_class + config["num_classes"], first_class + labels)
+    return config["vocab_size"] + 1 + labels
 
 
 def norm(config: Config, weights: Weights, name: str, x: Tensor) -> Tensor:
@@ -95,18 +101,6 @@ def in_heads(config: Config, weights: Weights, name: str, x: Tensor) -> Tensor:
     return (x @ weight(weights, name).T).unflatten(-1, (config["n_head"], -1))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """[B, n, d] of q [B, n, H, D] and k, v [B, m, H, D]; mask, bool [n, m]: which keys each query sees."""
-    scores = torch.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(q.shape[-1])
-    share = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    return torch.einsum("bhij,bjhd->bihd", share, v).flatten(-2)
-
-
-def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
-    gate, value = x @ weight(weights, f"{name}.w1").T, x @ weight(weights, f"{name}.w3").T
-    return (gate * gate.sigmoid() * value) @ weight(weights, f"{name}.w2").T
-
-
 def read_content(
     config: Config, weights: Weights, x: Tensor, phases: Phases, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -115,7 +109,7 @@ def read_content(
         name = f"layers.self_dec.{index}"
         normed = norm(config, weights, f"{name}.attn_norm", x)
         q, k, v = (in_heads(config, weights, f"{name}.attn.to_{part}", normed) for part in "qkv")
-        attended = attention(rotate(q, phases), rotate(k, phases), v, mask)
+        attended = dot_product_attention(rotate(q, phases), rotate(k, phases), v, mask)
         x = x + attended @ weight(weights, f"{name}.attn.proj").T
         x = x + feed_forward(weights, f"{name}.ffn", norm(config, weights, f"{name}.ffn_norm", x))
     x = norm(config, weights, "layers.norm", x)
@@ -124,15 +118,19 @@ def read_content(
 
 
 def answer_queries(
-    config: Config, weights: Weights, k: Tensor, v: Tensor, targets: Tensor, mask: Tensor
+    config: Config, weights: Weights, k: Tensor, v: Tensor, targets: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Pass 2: logits [B, n, V] of the targets, raster places [B, n]; mask, bool [n, m], of what they see."""
+    """Pass 2: logits [B, n, V] of the targets, raster places [B, n].
+
+    mask, bool [n, m]: which keys each target sees, all where there is none.
+    """
     phases = grid_phases(config, targets)
     x = weight(weights, "embeddings")[config["vocab_size"]].expand(*targets.shape, -1)  # [B, n, d]
     for index in range(config["n_layer"] // 2):
         name = f"layers.cross_dec.{index}"
         q = in_heads(config, weights, f"{name}.attn.to_q", norm(config, weights, f"{name}.attn_norm", x))
-        x = x + attention(rotate(q, phases), k, v, mask) @ weight(weights, f"{name}.attn.proj").T
+        attended = dot_product_attention(rotate(q, phases), k, v, mask)
+        x = x + attended @ weight(weights, f"{name}.attn.proj").T
         x = x + feed_forward(weights, f"{name}.ffn", norm(config, weights, f"{name}.ffn_norm", x))
     return norm(config, weights, "norm", x) @ weight(weights, "head").T
 
@@ -157,12 +155,6 @@ def training_logits(
     return answer_queries(config, weights, k, v, order, mask)
 
 
-def block_causal_mask(sizes: Sequence[int]) -> Tensor:
-    """bool [n, n]: each input sees its own block and those before it."""
-    block = torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)])
-    return block[None, :] <= block[:, None]
-
-
 def step_logits(
     config: Config,
     weights: Weights,
@@ -175,8 +167,7 @@ def step_logits(
     """Logits [B, n, V] of the targets [B, n] after blocks, class first, that the order [B, m] follows."""
     x, phases = content_inputs(config, weights, classes, tokens, order)
     k, v = read_content(config, weights, x, phases, block_causal_mask(blocks))
-    everything = torch.ones(targets.shape[1], x.shape[1], dtype=torch.bool)
-    return answer_queries(config, weights, k, v, targets, everything)
+    return answer_queries(config, weights, k, v, targets)
 
 
 def group_sizes(places: int, steps: int, schedule: str) -> list[int]:
@@ -207,8 +198,7 @@ def decode(
     unknown = order.shape[1] - known
     sizes = group_sizes(unknown, min(sampling.get("num_iter", 64), unknown), schedule)
     before = [1 + known] if sampling.get("prefill", "split") == "joint" else [1, known]
-    dropped = torch.ones(len(labels), dtype=torch.bool)
-    branches = class_rows(config, labels, ~dropped), class_rows(config, labels, dropped)
+    branches = class_rows(config, labels), class_rows(config, null_labels(config, labels))
     logits = []
     for step, size in enumerate(sizes):
         start, blocks = known + sum(sizes[:step]), [*before, *sizes[:step]]
@@ -224,16 +214,6 @@ def decode(
     return logits
 
 
-def random_inputs(config: Config, batch: int) -> tuple[Weights, dict[str, Tensor]]:
-    generator = seeded(0)
-    weights, places = network_weights(config, generator), config["block_size"]
-    return weights, {
-        "labels": random_labels(config, batch, generator),
-        "tokens": random_tokens(config, batch, generator),
-        "order": torch.stack([torch.randperm(places, generator=generator) for _ in range(batch)]),
-    }
-
-
 def decoded(
     name: str,
     config: Config,
@@ -244,27 +224,26 @@ def decoded(
     unsaid: tuple[str, ...] = (),
     kind: str = "decode",
 ) -> Golden:
-    """known: how many places of the order come first; own_orders: one for each row; unsaid: hyper-parameters
-    at their published defaults, which the recording leaves out."""
-    weights, io = random_inputs(config, batch)
-    order = io["order"] if own_orders else io["order"][:1].expand(batch, -1)
+    """known: how many places of the order come first; own_orders: one for each row."""
+    generator = seeded(0)
+    weights, io = network_weights(config, generator), random_inputs(config, batch, generator)
+    order = random_orders(torch.arange(config["block_size"]), batch if own_orders else 1, generator)
+    order = order.expand(batch, -1)
     recorded = order[:, known:] if own_orders else order[0, known:]
     if known:
         io["known_positions"] = order[0, :known]
     steps = decode(config, sampling, weights, io["labels"], io["tokens"], order, known)
     positions = recorded.split([logits.shape[1] for logits in steps], dim=-1)
-    io["order"] = recorded
-    for step, logits in enumerate(steps):
-        io |= {f"step_positions.{step}": positions[step], f"step_logits.{step}": logits}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("arpg", kind, name, io, said, sampling, weights)
+    io |= {"order": recorded, **recorded_steps(steps, positions)}
+    return recording("arpg", kind, name, io, config, sampling, weights, unsaid)
 
 
 def taught(name: str, config: Config, batch: int = 2, dropped: list[bool] | None = None) -> Golden:
-    weights, io = random_inputs(config, batch)
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
-    classes = class_rows(config, io["labels"], torch.tensor(dropped or [False] * batch))
+    generator = seeded(0)
+    weights = network_weights(config, generator)
+    io = random_inputs(config, batch, generator) | label_drops(dropped)
+    io["order"] = random_orders(torch.arange(config["block_size"]), batch, generator)
+    classes = class_rows(config, taught_labels(io, config["num_classes"]))
     logits = training_logits(config, weights, classes, io["tokens"], io["order"])
     io |= {"logits": logits, "loss": cross_entropy(logits, io["tokens"].gather(1, io["order"]))}
     return recording("arpg", "loss", name, io, config, {}, weights)
@@ -321,11 +300,7 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
         decoded, config=small_config(4), sampling={"num_iter": 5}, batch=3, own_orders=True
     ),
     "defaults-unsaid-64-steps-of-9x9": partial(
-        decoded,
-        config=small_config(9, n_layer=2, multiple_of=256),
-        sampling={},
-        batch=1,
-        unsaid=DEFAULTS,
+        decoded, config=small_config(9, n_layer=2, multiple_of=256), sampling={}, batch=1, unsaid=DEFAULTS
     ),
     "prefilled-split-unsaid-constant-by-cosine": partial(
         decoded,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.naive import var
 from tests.naive.parts import Config, recording, seeded
+from tests.naive.var_tokenizer import add_up, inputs, prefixed, quantiser_weights
 from tests.replays.common import Golden
 
 DRAFTER = {"depth": 2, "embed_dim": 32, "num_heads": 2}
@@ -37,27 +38,24 @@ def decoded(
     sizes = {"drafter": drafter or DRAFTER, "refiner": refiner or REFINER}
     config, generator = var.small_config(sides, V=20, Cvae=6, **changes), seeded(seed)
     sampling = {"cfg": 1.5, "top_k": 0, "top_p": 0.0, "temperature": 1.0, **(sampling or {})}
-    quantiser = var.quantiser_weights(config, generator)
-    codes = var.random_codes(config, batch, generator)
-    classes = var.random_labels(config, batch, generator) if labels is None else torch.tensor(labels)
-    fed = var.inputs(config, quantiser, codes)
-    state, logits = var.prefixed("vae_local", quantiser), {}
+    quantiser = quantiser_weights(config, generator)
+    io = var.random_inputs(config, batch, generator, labels)
+    fed, totals = inputs(config, quantiser, io["tokens"]), add_up(config, quantiser, io["tokens"])
+    state, logits = prefixed("vae_local", quantiser), {}
     for role, size in sizes.items():
         own = {**config, **size}
         weights = var.transformer_weights(own, generator, buffers=buffers)
-        logits[role] = var.decode(own, weights, classes, torch.cat(fed, dim=1), sampling["cfg"])
-        state |= var.prefixed(role, weights)
-    totals = var.add_up(config, quantiser, codes)
-    io = {
-        "labels": classes,
-        "tokens": codes,
+        logits[role] = var.decode(own, weights, io["labels"], torch.cat(fed, dim=1), sampling["cfg"])
+        state |= prefixed(role, weights)
+    io |= {
         "draft_inputs": torch.cat(fed[:draft_steps], dim=1),
         "draft_f_hat": totals[draft_steps - 1],
         "f_hat": totals[-1],
         **var.decode_steps(config, decode(logits["drafter"], logits["refiner"], draft_steps)),
     }
-    told = var.said(config, ("depth", "embed_dim", "num_heads", *unsaid)) | sizes
-    return recording("code", "decode", name, io, told, {**sampling, "draft_steps": draft_steps}, state)
+    sampling |= {"draft_steps": draft_steps}
+    unsaid = (*DRAFTER, *unsaid)
+    return recording("code", "decode", name, io, config | sizes, sampling, state, unsaid=unsaid)
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -80,12 +78,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "draft_steps": 3,
         "sampling": {"top_k": [6] * 5, "temperature": [1.1, 1.1, 1.0, 1.0, 1.0], "top_p": 0.96},
     },
-    "nine-of-ten-drafted-defaults-unsaid": {
-        "draft_steps": 9,
-        "sides": var.PUBLISHED_SIDES,
-        "batch": 1,
-        "unsaid": ("patch_nums", "quant_resi", "share_quant_resi", "shared_aln", "attn_l2_norm"),
-    },
+    "nine-of-ten-drafted-defaults-unsaid": {"draft_steps": 9, "batch": 1, **var.DEFAULTS},
 }
 
 CASES: dict[str, Callable[[], Golden]] = {

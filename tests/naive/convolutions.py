@@ -5,12 +5,14 @@ so that the passes through an encoder and a decoder say what the state dict is.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.naive.parts import normal, seeded
+from tests.naive.parts import normal, normalised, seeded, silu
 
 MARGIN = 1e-4
 """Of squared distances: how much nearer a code must be than all others, for single precision to find it."""
@@ -51,16 +53,10 @@ def convolution(
 
 def group_norm(weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
     """32 groups of the channels of x [B, c, h, w], each with its places normalised as one."""
-    groups = x.reshape(len(x), 32, -1)
-    centred = groups - groups.mean(dim=-1, keepdim=True)
-    unit = centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+    unit = normalised(x.reshape(len(x), 32, -1), 1e-6)
     scale = weights.drawn(f"{name}.weight", x.shape[1], scale=0.2, mean=1.0)
     offset = weights.drawn(f"{name}.bias", x.shape[1], scale=0.2)
     return unit.reshape(x.shape) * scale[:, None, None] + offset[:, None, None]
-
-
-def silu(x: Tensor) -> Tensor:
-    return x * x.sigmoid()
 
 
 def residual_branch(weights: DrawnWeights, name: str, x: Tensor, outputs: int, bias: bool = True) -> Tensor:
@@ -99,6 +95,71 @@ def double(weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
 def output(weights: DrawnWeights, name: str, x: Tensor, outputs: int, size: int = 3) -> Tensor:
     x = silu(group_norm(weights, f"{name}.norm_out", x))
     return convolution(weights, f"{name}.conv_out", x, outputs, size)
+
+
+Attention = Callable[[DrawnWeights, str, Tensor], Tensor]
+"""Of all places of x [B, c, h, w], by the weights under a name."""
+Levels = Sequence[tuple[str, int]]
+"""The name and the width of each level, in the order in which an image or its features pass them."""
+
+
+class Layout(NamedTuple):
+    """What tokenizers after latent diffusion's (arXiv 2112.10752) have each in their own way.
+
+    residual: the name of a level's residual blocks. middle: the names, in the order of their passes, of the
+    residual block, the attention and the residual block on the side of the codes.
+    """
+
+    attention: Attention
+    residual: str
+    middle: tuple[str, str, str]
+
+
+def pass_level(
+    layout: Layout, weights: DrawnWeights, name: str, x: Tensor, width: int, blocks: int, attends: bool
+) -> Tensor:
+    for index in range(blocks):
+        x = residual_block(weights, f"{name}.{layout.residual}.{index}", x, width)
+        if attends:
+            x = layout.attention(weights, f"{name}.attn.{index}", x)
+    return x
+
+
+def pass_middle(layout: Layout, weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
+    before, attention, behind = (f"{name}.mid.{part}" for part in layout.middle)
+    x = residual_block(weights, before, x, x.shape[1])
+    x = layout.attention(weights, attention, x)
+    return residual_block(weights, behind, x, x.shape[1])
+
+
+def encoder(
+    layout: Layout,
+    weights: DrawnWeights,
+    image: Tensor,
+    width: int,
+    levels: Levels,
+    blocks: int,
+    outputs: int,
+) -> Tensor:
+    """Features [B, outputs, h, w] of an image [B, 3, H, W]; the last and lowest level attends."""
+    x = convolution(weights, "encoder.conv_in", image, width)
+    for level, (name, width_of_level) in enumerate(levels, start=1):
+        lowest = level == len(levels)
+        x = pass_level(layout, weights, name, x, width_of_level, blocks, attends=lowest)
+        if not lowest:
+            x = halve(weights, f"{name}.downsample.conv", x)
+    return output(weights, "encoder", pass_middle(layout, weights, "encoder", x), outputs)
+
+
+def decoder(layout: Layout, weights: DrawnWeights, features: Tensor, levels: Levels, blocks: int) -> Tensor:
+    """The image [B, 3, H, W], not clamped, of features [B, c, h, w]; the first and lowest level attends."""
+    x = convolution(weights, "decoder.conv_in", features, levels[0][1])
+    x = pass_middle(layout, weights, "decoder", x)
+    for level, (name, width) in enumerate(levels, start=1):
+        x = pass_level(layout, weights, name, x, width, blocks, attends=level == 1)
+        if level < len(levels):
+            x = double(weights, f"{name}.upsample.conv", x)
+    return output(weights, "decoder", x, 3)
 
 
 def nearest_codes(features: Tensor, codebook: Tensor) -> Tensor:

@@ -15,30 +15,21 @@ from torch import Tensor
 from tests.naive.parts import (
     Config,
     Weights,
-    causal_mask,
     cross_entropy,
-    embed_class,
-    embed_tokens,
-    forward,
-    grid_phases,
     guided,
+    label_drops,
     network_weights,
     normal,
     null_labels,
-    random_labels,
-    random_tokens,
+    random_inputs,
+    raster_logits,
+    recorded_steps,
     recording,
     seeded,
     small_config,
+    taught_labels,
 )
 from tests.replays.common import Golden
-
-
-def logits_of(config: Config, weights: Weights, labels: Tensor, tokens: Tensor) -> Tensor:
-    """Logits [B, N, V] of all tokens [B, N], each given the class and the tokens before it."""
-    x = torch.cat([embed_class(weights, labels), embed_tokens(weights, tokens[:, :-1])], dim=1)
-    phases = grid_phases(config, torch.arange(-1, config["block_size"] - 1))
-    return forward(config, weights, x, phases, causal_mask(config["block_size"]))
 
 
 def is_guided(step: int, interval: float) -> bool:
@@ -51,10 +42,10 @@ def decode(
 ) -> list[Tensor]:
     """Guided logits [B, 1, V] of every step."""
     scale, interval = sampling.get("cfg_scale", 1.0), sampling.get("cfg_interval", -1)
-    with_class = logits_of(config, weights, labels, tokens)
+    with_class = raster_logits(config, weights, labels, tokens[:, :-1])
     if scale <= 1:
         return list(with_class.split(1, dim=1))
-    without = logits_of(config, weights, null_labels(config, labels), tokens)
+    without = raster_logits(config, weights, null_labels(config, labels), tokens[:, :-1])
     both = guided(with_class, without, scale)
     return [
         (both if is_guided(step, interval) else with_class)[:, step : step + 1]
@@ -66,8 +57,8 @@ def keep_top_k(row: Tensor, top_k: int) -> Tensor:
     """Without the values of a row [V] that are below the k-th largest."""
     if top_k <= 0:
         return row
-    smallest = sorted(row.tolist(), reverse=True)[min(top_k, len(row)) - 1]
-    return torch.tensor([value if value >= smallest else -math.inf for value in row.tolist()])
+    smallest = sorted(row.tolist())[-min(top_k, len(row))]
+    return row.masked_fill(row < smallest, -math.inf)
 
 
 def keep_top_p(row: Tensor, top_p: float) -> Tensor:
@@ -91,29 +82,21 @@ def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Te
 def decoded(
     name: str, config: Config, sampling: dict[str, Any], batch: int = 2, unsaid: tuple[str, ...] = ()
 ) -> Golden:
-    """unsaid: hyper-parameters at their published defaults, which the recording leaves out."""
     generator = seeded(0)
-    weights = network_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)
-    io = {"labels": labels, "tokens": tokens, "order": torch.arange(config["block_size"])}
-    for step, logits in enumerate(decode(config, sampling, weights, labels, tokens)):
-        io |= {f"step_logits.{step}": logits, f"step_positions.{step}": torch.tensor([step])}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("llamagen", "decode", name, io, said, sampling, weights)
+    weights, io = network_weights(config, generator), random_inputs(config, batch, generator)
+    order = torch.arange(config["block_size"])
+    logits = decode(config, sampling, weights, io["labels"], io["tokens"])
+    io |= {"order": order, **recorded_steps(logits, order.split(1))}
+    return recording("llamagen", "decode", name, io, config, sampling, weights, unsaid)
 
 
 def taught(name: str, config: Config, batch: int = 2, dropped: list[bool] | None = None) -> Golden:
     generator = seeded(0)
     weights = network_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)
-    io, taught_labels = {"labels": labels, "tokens": tokens}, labels
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
-        taught_labels = torch.where(io["label_dropped"], null_labels(config, labels), labels)
-    logits = logits_of(config, weights, taught_labels, tokens)
-    io |= {"logits": logits, "loss": cross_entropy(logits, tokens)}
+    io = random_inputs(config, batch, generator) | label_drops(dropped)
+    labels = taught_labels(io, config["num_classes"])
+    logits = raster_logits(config, weights, labels, io["tokens"][:, :-1])
+    io |= {"logits": logits, "loss": cross_entropy(logits, io["tokens"])}
     return recording("llamagen", "loss", name, io, config, {}, weights)
 
 

@@ -1,25 +1,34 @@
 """A naive LPD (Zhang et al., arXiv 2507.01957) from the specification alone.
 
 Each step of a decode is a forward of its own over the class, all groups before and the queries of the step;
-training is one forward under a mask written out pair by pair. Orders go through one cell at a time.
+training is one forward under a mask written out pair by pair.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tests.naive.llamagen import TIED_LOGITS, filtered
 from tests.naive.parts import (
     Config,
+    Tensors,
     Weights,
+    block_causal_mask,
     cross_entropy,
-    norm_scale,
+    dot_product_attention,
+    gelu_feed_forward,
+    guided,
+    label_drops,
+    layer_norm,
+    linear,
+    linear_weights,
+    norm_weights,
     normal,
+    random_orders,
+    recorded_steps,
     recording,
     seeded,
     weight,
@@ -66,51 +75,29 @@ def network_weights(config: Config, generator: torch.Generator) -> Weights:
             ("mlp.fc1", width, hidden),
             ("mlp.fc2", hidden, width),
         ):
-            weights[f"blocks.{block}.{name}.weight"] = normal(generator, outputs, inputs, scale=inputs**-0.5)
-            weights[f"blocks.{block}.{name}.bias"] = normal(generator, outputs, scale=0.3)
+            weights |= linear_weights(f"blocks.{block}.{name}", inputs, outputs, generator)
     for norm in norms:
-        weights[f"{norm}.weight"] = norm_scale(generator, width)
-        weights[f"{norm}.bias"] = normal(generator, width, scale=0.3)
+        weights |= norm_weights(norm, width, generator)
     return weights
-
-
-def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
-    return x @ weight(weights, name).T + weights[f"{name}.bias"]
-
-
-def layer_norm(config: Config, weights: Weights, name: str, x: Tensor) -> Tensor:
-    centred = x - x.mean(dim=-1, keepdim=True)
-    variance = centred.square().mean(dim=-1, keepdim=True)
-    return centred / (variance + config["norm_eps"]).sqrt() * weight(weights, name) + weights[f"{name}.bias"]
 
 
 def attention(config: Config, weights: Weights, name: str, x: Tensor, mask: Tensor) -> Tensor:
     """Attention of x [B, n, d]; mask, bool [n, n]: which inputs each input sees."""
-    heads = config["decoder_num_heads"]
-    head_width = x.shape[-1] // heads
     rows = linear(weights, f"{name}.qkv", x).chunk(3, dim=-1)
-    q, k, v = (part.unflatten(-1, (heads, head_width)) for part in rows)  # [B, n, H, D]
-    scores = torch.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(head_width)
-    share = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    attended = torch.einsum("bhij,bjhd->bihd", share, v).flatten(-2)  # [B, n, d]
-    return linear(weights, f"{name}.proj", attended)
-
-
-def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
-    x = linear(weights, f"{name}.fc1", x)
-    return linear(weights, f"{name}.fc2", 0.5 * x * (1 + torch.erf(x / math.sqrt(2))))
+    q, k, v = (part.unflatten(-1, (config["decoder_num_heads"], -1)) for part in rows)  # [B, n, H, D]
+    return linear(weights, f"{name}.proj", dot_product_attention(q, k, v, mask))
 
 
 def forward(config: Config, weights: Weights, x: Tensor, mask: Tensor) -> Tensor:
     """Logits [B, n, V] at inputs x [B, n, d], of which positions are a part already."""
-    x = layer_norm(config, weights, "z_proj_ln", x)
+    epsilon = config["norm_eps"]
+    x = layer_norm(weights, "z_proj_ln", x, epsilon)
     for block in range(config["decoder_depth"]):
         name = f"blocks.{block}"
-        x = x + attention(
-            config, weights, f"{name}.attn", layer_norm(config, weights, f"{name}.norm1", x), mask
-        )
-        x = x + feed_forward(weights, f"{name}.mlp", layer_norm(config, weights, f"{name}.norm2", x))
-    return layer_norm(config, weights, "norm", x) @ weight(weights, "head").T
+        normed = layer_norm(weights, f"{name}.norm1", x, epsilon)
+        x = x + attention(config, weights, f"{name}.attn", normed, mask)
+        x = x + gelu_feed_forward(weights, f"{name}.mlp", layer_norm(weights, f"{name}.norm2", x, epsilon))
+    return layer_norm(weights, "norm", x, epsilon) @ weight(weights, "head").T
 
 
 def class_vectors(weights: Weights, labels: Tensor, dropped: Tensor) -> Tensor:
@@ -150,31 +137,35 @@ def training_mask(sizes: Sequence[int]) -> Tensor:
     return mask
 
 
+def query_logits(
+    config: Config,
+    weights: Weights,
+    classes: Tensor,
+    tokens: Tensor,
+    context: Tensor,
+    asked: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """Logits [B, n, V] of the places asked [B, n] by class vectors [B, d] and the places before, [B, m]."""
+    content, queries = content_inputs(weights, classes, tokens, context), query_inputs(weights, asked)
+    return forward(config, weights, torch.cat([content, queries], dim=1), mask)[:, content.shape[1] :]
+
+
 def training_logits(
     config: Config, weights: Weights, classes: Tensor, tokens: Tensor, order: Tensor, sizes: Sequence[int]
 ) -> Tensor:
-    """Logits [B, N, V] by the order [B, N], with class vectors [B, d]."""
+    """Logits [B, N, V] by the order [B, N]."""
     context = order[:, : order.shape[1] - sizes[-1]]
-    content, queries = content_inputs(weights, classes, tokens, context), query_inputs(weights, order)
-    logits = forward(config, weights, torch.cat([content, queries], dim=1), training_mask(sizes))
-    return logits[:, content.shape[1] :]
-
-
-def block_causal_mask(sizes: Sequence[int]) -> Tensor:
-    """bool [n, n]: each input sees its own block and those before it."""
-    block = torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)])
-    return block[None, :] <= block[:, None]
+    return query_logits(config, weights, classes, tokens, context, order, training_mask(sizes))
 
 
 def step_logits(
     config: Config, weights: Weights, classes: Tensor, tokens: Tensor, order: Tensor, blocks: Sequence[int]
 ) -> Tensor:
     """Logits [B, n, V] of the last block; the order [B, ...] is of these blocks alone."""
-    context = order.shape[1] - blocks[-1]
-    content = content_inputs(weights, classes, tokens, order[:, :context])
-    queries = query_inputs(weights, order[:, context:])
-    logits = forward(config, weights, torch.cat([content, queries], dim=1), block_causal_mask([1, *blocks]))
-    return logits[:, content.shape[1] :]
+    context, asked = order.split([order.shape[1] - blocks[-1], blocks[-1]], dim=1)
+    mask = block_causal_mask([1, *blocks])
+    return query_logits(config, weights, classes, tokens, context, asked, mask)
 
 
 def guidance_scales(sampling: dict[str, Any], unknown: int) -> Tensor:
@@ -206,77 +197,18 @@ def decode(
             step_logits(config, weights, classes, tokens, order[:, : sum(blocks)], blocks)
             for classes in branches
         )
-        of_step = scales[start : start + size, None]
-        guided = without + of_step * (with_class - without)
-        logits.append(with_class if sampling["cfg"] == 1.0 else guided)
+        mixed = guided(with_class, without, scales[start : start + size, None])
+        logits.append(with_class if sampling["cfg"] == 1.0 else mixed)
     return logits
 
 
-def score(cell: int, chosen: set[int], side: int) -> float:
-    """Chosen edge neighbours, and diagonal ones at 1 / sqrt(2) each."""
-    row, column = divmod(cell, side)
-    edges = diagonals = 0
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            inside = 0 <= row + down < side and 0 <= column + right < side
-            if inside and (row + down) * side + column + right in chosen:
-                edges += abs(down) + abs(right) == 1
-                diagonals += abs(down) + abs(right) == 2
-    return edges + diagonals / math.sqrt(2)
-
-
-def rows_and_columns_between(one: int, other: int, side: int) -> tuple[int, int]:
-    return abs(one // side - other // side), abs(one % side - other % side)
-
-
-def farthest(pool: Sequence[int], group: Sequence[int], side: int) -> int:
-    """The cell of the pool whose nearest member of the group is farthest away; the first of equals."""
-    nearest = []
-    for cell in pool:
-        between = [rows_and_columns_between(cell, member, side) for member in group]
-        nearest.append(min(rows**2 + columns**2 for rows, columns in between))
-    return pool[nearest.index(max(nearest))]
-
-
-def next_group(
-    chosen: set[int],
-    size: int,
-    side: int,
-    thresholds: tuple[float, float],
-    tie_rank: Sequence[int],
-    drawn: Callable[[Sequence[int]], int],
-) -> list[int]:
-    """The cells that follow those chosen; drawn: what a group without members takes from its pool."""
-    proximity, repulsion = thresholds
-    scores = {cell: score(cell, chosen, side) for cell in range(side**2) if cell not in chosen}
-    by_score = sorted(scores, key=lambda cell: (-scores[cell], tie_rank[cell]))
-    near = [cell for cell in by_score if scores[cell] >= proximity]
-    far = [cell for cell in by_score if scores[cell] < proximity]
-    group, rejected = list[int](), list[int]()
-    while near and len(group) < size:
-        cell = near.pop(0)
-        between = [max(rows_and_columns_between(cell, member, side)) for member in group]
-        if all(cells > repulsion for cells in between):
-            group.append(cell)
-        else:
-            rejected.append(cell)
-    pool = far + rejected
-    if len(pool) <= size - len(group):
-        return group + pool
-    while len(group) < size:
-        added = farthest(pool, group, side) if group else drawn(pool)
-        pool.remove(added)
-        group.append(added)
-    return group
-
-
-def random_inputs(config: Config, batch: int) -> tuple[Weights, dict[str, Tensor]]:
+def random_inputs(config: Config, batch: int) -> tuple[Weights, Tensors]:
     generator, places = seeded(0), places_of(config)
     weights = network_weights(config, generator)
     return weights, {
         "labels": torch.randint(config["class_num"], (batch,), generator=generator),
         "tokens": torch.randint(config["vqgan_vocab_size"], (batch, places), generator=generator),
-        "order": torch.stack([torch.randperm(places, generator=generator) for _ in range(batch)]),
+        "order": random_orders(torch.arange(places), batch, generator),
     }
 
 
@@ -291,8 +223,7 @@ def decoded(
     unsaid: tuple[str, ...] = (),
     kind: str = "decode",
 ) -> Golden:
-    """known: how many cells, the same in all rows, come first; unsaid: hyper-parameters at their published
-    defaults, which the recording leaves out."""
+    """known: how many cells, the same in all rows, come first."""
     weights, io = random_inputs(config, batch)
     order = io["order"]
     if one_order:
@@ -304,53 +235,20 @@ def decoded(
     logits = decode(config, sampling, weights, io["labels"], io["tokens"], order, sizes, known)
     unknown = order[0, known:] if one_order else order[:, known:]
     io |= {"order": unknown, "group_sizes": torch.tensor(sizes)}
-    for step, positions in enumerate(unknown.split(list(sizes), dim=-1)):
-        io |= {f"step_positions.{step}": positions, f"step_logits.{step}": logits[step]}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("lpd", kind, name, io, said, sampling, weights)
+    io |= recorded_steps(logits, unknown.split(list(sizes), dim=-1))
+    return recording("lpd", kind, name, io, config, sampling, weights, unsaid)
 
 
 def taught(
     name: str, config: Config, sizes: Sequence[int], batch: int = 2, dropped: list[bool] | None = None
 ) -> Golden:
     weights, io = random_inputs(config, batch)
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
+    io |= label_drops(dropped)
     classes = class_vectors(weights, io["labels"], torch.tensor(dropped or [False] * batch))
     logits = training_logits(config, weights, classes, io["tokens"], io["order"], sizes)
     loss = cross_entropy(logits, io["tokens"].gather(1, io["order"]))
     io |= {"group_sizes": torch.tensor(sizes), "logits": logits, "loss": loss}
     return recording("lpd", "loss", name, io, config, {}, weights)
-
-
-def ordered(
-    name: str,
-    side: int,
-    sizes: Sequence[int],
-    proximity: float = 1.0,
-    repulsion: float = 1.0,
-    unsaid: tuple[str, ...] = (),
-) -> Golden:
-    """Three orders and what they drew, -1 where nothing was."""
-    random, rows, places = np.random.default_rng(0), 3, side**2
-    first = random.integers(places, size=rows)
-    tie_rank, fill_first = np.full((rows, len(sizes), places), -1), np.full((rows, len(sizes)), -1)
-    order = [[cell] for cell in first.tolist()]
-    for row in range(rows):
-        for step in range(1, len(sizes)):
-            free = np.setdiff1d(np.arange(places), order[row])
-            tie_rank[row, step, free] = random.permutation(len(free))
-
-            def drawn(pool: Sequence[int], at: tuple[int, int] = (row, step)) -> int:
-                fill_first[at] = random.choice(pool)
-                return int(fill_first[at])
-
-            ranks, thresholds = tie_rank[row, step].tolist(), (proximity, repulsion)
-            order[row] += next_group(set(order[row]), sizes[step], side, thresholds, ranks, drawn)
-    config = {"grid_size": side, "proximity_threshold": proximity, "repulsion_threshold": repulsion}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    io = {"first": first, "tie_rank": tie_rank, "fps_first": fill_first, "order": order, "group_sizes": sizes}
-    return recording("lpd", "order", name, {key: torch.as_tensor(value) for key, value in io.items()}, said)
 
 
 def filtering(name: str, logits: Tensor, sampling: dict[str, Any]) -> Golden:
@@ -361,11 +259,7 @@ def filtering(name: str, logits: Tensor, sampling: dict[str, Any]) -> Golden:
 MAKERS: dict[str, Callable[[str], Golden]] = {
     "grid-of-one-cell": partial(decoded, config=small_config(1), sampling={"cfg": 3.0}, sizes=[1]),
     "one-group-odd-grid-one-image": partial(
-        decoded,
-        config=small_config(3),
-        sampling={"cfg": 3.0, "cfg_schedule": "linear"},
-        sizes=[9],
-        batch=1,
+        decoded, config=small_config(3), sampling={"cfg": 3.0, "cfg_schedule": "linear"}, sizes=[9], batch=1
     ),
     "one-block-8-heads-5x5": partial(
         decoded,
@@ -445,21 +339,6 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
     ),
     "loss-none-dropped-one-image": partial(
         taught, config=small_config(4), sizes=[1, 2, 13], batch=1, dropped=[False]
-    ),
-    "order-of-one-cell": partial(ordered, side=1, sizes=[1]),
-    "order-group-takes-its-pool": partial(ordered, side=3, sizes=[1, 8], repulsion=2.0),
-    "order-all-near": partial(ordered, side=5, sizes=[1, 3, 6, 15], proximity=0.0),
-    "order-none-near": partial(ordered, side=5, sizes=[1, 2, 1, 9, 4, 8], proximity=7.0),
-    "order-score-at-the-threshold": partial(
-        ordered, side=6, sizes=[1, 2, 9, 3, 5, 4, 12], proximity=1 + 1 / math.sqrt(2)
-    ),
-    "order-fractional-repulsion": partial(ordered, side=7, sizes=[1, 3, 5, 7, 9, 11, 13], repulsion=1.5),
-    "order-repulsion-across-the-grid": partial(ordered, side=5, sizes=[1, 2, 3, 4, 15], repulsion=10.0),
-    "order-defaults-unsaid": partial(
-        ordered,
-        side=4,
-        sizes=[1, 1, 2, 4, 8],
-        unsaid=("grid_size", "proximity_threshold", "repulsion_threshold"),
     ),
     "filter-ties-hot-and-top-p": partial(
         filtering, logits=TIED_LOGITS, sampling={"temperature": 1.7, "top_k": 5, "top_p": 0.7}

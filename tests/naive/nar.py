@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from tests.naive.parts import (
+    GROUPED_NARROW,
+    GROUPED_WIDE,
+    OTHER_CONSTANTS,
     Config,
     Weights,
     block,
@@ -22,16 +25,18 @@ from tests.naive.parts import (
     grid_phases,
     guided,
     head,
+    label_drops,
     network_weights,
     norm_scale,
     normal,
     null_labels,
-    random_labels,
-    random_tokens,
+    random_inputs,
+    recorded_steps,
     recording,
     seeded,
     side_of,
     small_config,
+    taught_labels,
 )
 from tests.replays.common import Golden
 
@@ -90,15 +95,14 @@ def taught_logits(config: Config, weights: Weights, labels: Tensor, tokens: Tens
     mixed = []
     for row in range(side):
         for column in range(side):
-            left, upper = 1 + row * side + column - 1, 1 + (row - 1) * side + column
-            if row == 0 and column == 0:
-                mixed.append((right[:, 0] + below[:, 0]) / 2)
-            elif row == 0:
-                mixed.append(right[:, left])
-            elif column == 0:
-                mixed.append(below[:, upper])
+            cell = row * side + column  # whose own input is behind that of the class
+            from_left, from_above = right[:, cell], below[:, max(cell + 1 - side, 0)]
+            if row == 0 and column > 0:
+                mixed.append(from_left)
+            elif column == 0 and row > 0:
+                mixed.append(from_above)
             else:
-                mixed.append((right[:, left] + below[:, upper]) / 2)
+                mixed.append((from_left + from_above) / 2)
     return torch.stack(mixed, dim=1)
 
 
@@ -141,41 +145,31 @@ def decode(
 def decoded(
     name: str,
     side: int,
-    batch: int,
     sampling: dict[str, Any],
     seed: int,
+    batch: int = 2,
     order_of_rows: bool = False,
     said: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Golden:
     """order_of_rows: recorded with an axis for them. said: hyper-parameters that only the recording holds."""
-    generator = seeded(seed)
-    config = small_config(side, **changes)
-    weights = nar_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)
+    config, generator = small_config(side, **changes), seeded(seed)
+    weights, io = nar_weights(config, generator), random_inputs(config, batch, generator)
     rows = (batch, -1) if order_of_rows else (-1,)
-    cells = [torch.tensor(diagonal) for diagonal in diagonals(side)]
-    io = {"labels": labels, "tokens": tokens, "order": torch.cat(cells).expand(*rows)}
-    for step, logits in enumerate(decode(config, sampling, weights, labels, tokens)):
-        io |= {f"step_logits.{step}": logits, f"step_positions.{step}": cells[step].expand(*rows)}
+    cells = [torch.tensor(diagonal).expand(*rows) for diagonal in diagonals(side)]
+    logits = decode(config, sampling, weights, io["labels"], io["tokens"])
+    io |= {"order": torch.cat(cells, dim=-1), **recorded_steps(logits, cells)}
     return recording("nar", "decode", name, io, config | (said or {}), sampling, weights)
 
 
 def taught(
-    name: str, side: int, batch: int, seed: int, dropped: list[bool] | None = None, **changes: Any
+    name: str, side: int, seed: int, batch: int = 2, dropped: list[bool] | None = None, **changes: Any
 ) -> Golden:
-    generator = seeded(seed)
-    config = small_config(side, **changes)
+    config, generator = small_config(side, **changes), seeded(seed)
     weights = nar_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)
-    io, taught_labels = {"labels": labels, "tokens": tokens}, labels
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
-        taught_labels = torch.where(io["label_dropped"], null_labels(config, labels), labels)
-    logits = taught_logits(config, weights, taught_labels, tokens)
-    io |= {"logits": logits, "loss": cross_entropy(logits, tokens)}
+    io = random_inputs(config, batch, generator) | label_drops(dropped)
+    logits = taught_logits(config, weights, taught_labels(io, config["num_classes"]), io["tokens"])
+    io |= {"logits": logits, "loss": cross_entropy(logits, io["tokens"])}
     return recording("nar", "loss", name, io, config, {}, weights)
 
 
@@ -192,85 +186,60 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
         decoded, side=3, batch=1, sampling={"cfg_scale": 3.0}, seed=1, n_layer=1, n_head=1, dim=8
     ),
     "odd-grid-3-heads-one-class": partial(
-        decoded, side=7, batch=2, sampling={"cfg_scale": 2.0}, seed=2, dim=36, n_head=3, num_classes=1
+        decoded, side=7, sampling={"cfg_scale": 2.0}, seed=2, dim=36, n_head=3, num_classes=1
     ),
     "one-token": partial(decoded, side=1, batch=3, sampling={"cfg_scale": 2.0, "cfg_interval": 0}, seed=3),
     "two-by-two": partial(decoded, side=2, batch=3, sampling={"cfg_scale": 2.0, "cfg_interval": 1}, seed=4),
     "interval-0-guides-the-first": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 0}, seed=5
+        decoded, side=3, sampling={"cfg_scale": 3.0, "cfg_interval": 0}, seed=5
     ),
     "interval-between-diagonals": partial(
-        decoded, side=4, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 2}, seed=6
+        decoded, side=4, sampling={"cfg_scale": 3.0, "cfg_interval": 2}, seed=6
     ),
     "interval-at-a-diagonal": partial(
-        decoded, side=4, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 3}, seed=7
+        decoded, side=4, sampling={"cfg_scale": 3.0, "cfg_interval": 3}, seed=7
     ),
     "interval-between-whole-numbers": partial(
-        decoded, side=4, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 6.5}, seed=8
+        decoded, side=4, sampling={"cfg_scale": 3.0, "cfg_interval": 6.5}, seed=8
     ),
     "interval-spares-the-last": partial(
-        decoded, side=4, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 14.0}, seed=9
+        decoded, side=4, sampling={"cfg_scale": 3.0, "cfg_interval": 14.0}, seed=9
     ),
     "interval-past-the-end": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 3.0, "cfg_interval": 100}, seed=10
+        decoded, side=3, sampling={"cfg_scale": 3.0, "cfg_interval": 100}, seed=10
     ),
     "interval-just-below-0-guides-all": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 2.0, "cfg_interval": -0.5}, seed=11
+        decoded, side=3, sampling={"cfg_scale": 2.0, "cfg_interval": -0.5}, seed=11
     ),
     "interval-without-guidance": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 1.0, "cfg_interval": 3}, seed=12
+        decoded, side=3, sampling={"cfg_scale": 1.0, "cfg_interval": 3}, seed=12
     ),
-    "scale-half-is-no-guidance": partial(decoded, side=3, batch=2, sampling={"cfg_scale": 0.5}, seed=13),
-    "scale-just-above-1": partial(decoded, side=3, batch=2, sampling={"cfg_scale": 1.1}, seed=14),
-    "no-null-class-nor-settings": partial(
-        decoded, side=3, batch=2, sampling={}, seed=15, class_dropout_prob=0.0
-    ),
-    "order-of-every-row": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 2.0}, seed=16, order_of_rows=True
-    ),
+    "scale-half-is-no-guidance": partial(decoded, side=3, sampling={"cfg_scale": 0.5}, seed=13),
+    "scale-just-above-1": partial(decoded, side=3, sampling={"cfg_scale": 1.1}, seed=14),
+    "no-null-class-nor-settings": partial(decoded, side=3, sampling={}, seed=15, class_dropout_prob=0.0),
+    "order-of-every-row": partial(decoded, side=3, sampling={"cfg_scale": 2.0}, seed=16, order_of_rows=True),
     "grouped-heads-and-width-multiplier": partial(
-        decoded,
-        side=4,
-        batch=2,
-        sampling={"cfg_scale": 2.0},
-        seed=17,
-        n_kv_head=2,
-        ffn_dim_multiplier=1.3,
-        multiple_of=10,
+        decoded, side=4, sampling={"cfg_scale": 2.0}, seed=17, **GROUPED_WIDE
     ),
     "norm-epsilon-rotary-base-and-dropouts": partial(
         decoded,
         side=4,
-        batch=2,
         sampling={"cfg_scale": 2.0, "temperature": 0.5, "top_k": 3, "top_p": 0.5},
         seed=18,
-        norm_eps=1e-2,
-        rope_base=100,
-        token_dropout_p=0.1,
-        resid_dropout_p=0.3,
+        **OTHER_CONSTANTS,
     ),
     "extra-block-said": partial(
-        decoded, side=3, batch=2, sampling={"cfg_scale": 2.0}, seed=19, said={"medusa_attention_num": 1}
+        decoded, side=3, sampling={"cfg_scale": 2.0}, seed=19, said={"medusa_attention_num": 1}
     ),
-    "loss-all-labels-dropped": partial(taught, side=3, batch=2, seed=20, dropped=[True, True]),
+    "loss-all-labels-dropped": partial(taught, side=3, seed=20, dropped=[True, True]),
     "loss-some-labels-dropped": partial(taught, side=4, batch=3, seed=21, dropped=[True, False, True]),
     "loss-no-label-dropped-odd-grid": partial(
         taught, side=7, batch=1, seed=22, dropped=[False], dim=36, n_head=3
     ),
-    "loss-one-token-no-null-class": partial(taught, side=1, batch=2, seed=23, class_dropout_prob=0.0),
-    "loss-grouped-heads-narrow-and-dropouts": partial(
-        taught,
-        side=3,
-        batch=2,
-        seed=24,
-        n_kv_head=2,
-        ffn_dim_multiplier=0.7,
-        multiple_of=1,
-        attn_dropout_p=0.2,
-        drop_path_rate=0.2,
-    ),
+    "loss-one-token-no-null-class": partial(taught, side=1, seed=23, class_dropout_prob=0.0),
+    "loss-grouped-heads-narrow-and-dropouts": partial(taught, side=3, seed=24, **GROUPED_NARROW),
     "loss-norm-epsilon-and-rotary-base": partial(
-        taught, side=2, batch=2, seed=25, norm_eps=1e-2, rope_base=100, n_layer=1
+        taught, side=2, seed=25, norm_eps=1e-2, rope_base=100, n_layer=1
     ),
     "order-of-one-cell": partial(ordered, side=1),
     "order-4x4": partial(ordered, side=4),

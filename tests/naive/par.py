@@ -15,22 +15,24 @@ from torch import Tensor
 from tests.naive.parts import (
     Config,
     Weights,
-    causal_mask,
+    block_causal_mask,
     cross_entropy,
     embed_class,
     embed_tokens,
     forward,
     grid_phases,
     guided,
+    label_drops,
     network_weights,
     normal,
     null_labels,
-    random_labels,
-    random_tokens,
+    random_inputs,
+    recorded_steps,
     recording,
     seeded,
     side_of,
     small_config,
+    taught_labels,
     weight,
 )
 from tests.replays.common import Golden
@@ -70,14 +72,6 @@ def group_sizes(places: int, regions: int) -> list[int]:
     return [1] * regions + [regions] * (places // regions - 1)
 
 
-def group_mask(places: int, regions: int) -> Tensor:
-    """bool [N, N]: causal, and from position n on every n positions see each other."""
-    mask = causal_mask(places)
-    for start in range(regions, places, regions):
-        mask[start : start + regions, : start + regions] = True
-    return mask
-
-
 def logits_of(config: Config, weights: Weights, labels: Tensor, tokens: Tensor) -> Tensor:
     """Logits [B, N, V] in generation order, of tokens [B, N] in generation order."""
     regions, places = config["ar_token_num"], config["block_size"]
@@ -88,7 +82,8 @@ def logits_of(config: Config, weights: Weights, labels: Tensor, tokens: Tensor) 
     positions = [NOWHERE, *order[:regions], *[NOWHERE] * (regions - 1), *order[regions:]]
     # Nothing that is kept sees the inputs behind the first N.
     phases = grid_phases(config, torch.tensor(positions[:places]))
-    return forward(config, weights, torch.cat(x, dim=1)[:, :places], phases, group_mask(places, regions))
+    mask = block_causal_mask(group_sizes(places, regions))
+    return forward(config, weights, torch.cat(x, dim=1)[:, :places], phases, mask)
 
 
 def is_guided(step: int, regions: int, interval: float) -> bool:
@@ -117,15 +112,11 @@ def decode(
 
 def decoded(name: str, config: Config, sampling: dict[str, Any], batch: int = 2) -> Golden:
     generator = seeded(0)
-    weights = par_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)  # in raster order
+    weights, io = par_weights(config, generator), random_inputs(config, batch, generator)
     order = torch.tensor(order_of(side_of(config), config["ar_token_num"]))
-    io = {"labels": labels, "tokens": tokens, "order": order}
-    steps = decode(config, sampling, weights, labels, tokens[:, order])
+    logits = decode(config, sampling, weights, io["labels"], io["tokens"][:, order])
     sizes = group_sizes(config["block_size"], config["ar_token_num"])
-    for step, (logits, positions) in enumerate(zip(steps, order.split(sizes), strict=True)):
-        io |= {f"step_logits.{step}": logits, f"step_positions.{step}": positions}
+    io |= {"order": order, **recorded_steps(logits, order.split(sizes))}
     return recording("par", "decode", name, io, config, sampling, weights)
 
 
@@ -136,20 +127,14 @@ def taught(
     dropped: list[bool] | None = None,
     unsaid: tuple[str, ...] = (),
 ) -> Golden:
-    """unsaid: hyper-parameters that follow from others, which the recording leaves out."""
     generator = seeded(0)
     weights = par_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)  # in raster order
+    io = random_inputs(config, batch, generator) | label_drops(dropped)
     order = torch.tensor(order_of(side_of(config), config["ar_token_num"]))
-    io, taught_labels = {"labels": labels, "tokens": tokens, "order": order.expand(batch, -1)}, labels
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
-        taught_labels = torch.where(io["label_dropped"], null_labels(config, labels), labels)
-    logits = logits_of(config, weights, taught_labels, tokens[:, order])
-    io |= {"logits": logits, "loss": cross_entropy(logits, tokens[:, order])}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("par", "loss", name, io, said, {}, weights)
+    tokens = io["tokens"][:, order]
+    logits = logits_of(config, weights, taught_labels(io, config["num_classes"]), tokens)
+    io |= {"order": order.expand(batch, -1), "logits": logits, "loss": cross_entropy(logits, tokens)}
+    return recording("par", "loss", name, io, config, {}, weights, unsaid)
 
 
 def ordered(name: str, side: int, regions: int) -> Golden:
@@ -164,10 +149,7 @@ def ordered(name: str, side: int, regions: int) -> Golden:
 MAKERS: dict[str, Callable[[str], Golden]] = {
     "4-regions-of-one-token": partial(decoded, config=par_config(2, 4), sampling={"cfg_scale": 2.0}, batch=3),
     "4-odd-regions-interval-below-a-group": partial(
-        decoded,
-        config=par_config(6, 4, n_layer=1),
-        sampling={"cfg_scale": 3.5, "cfg_interval": 3},
-        batch=1,
+        decoded, config=par_config(6, 4, n_layer=1), sampling={"cfg_scale": 3.5, "cfg_interval": 3}, batch=1
     ),
     "4-odd-regions-interval-of-a-group-grouped-heads": partial(
         decoded,
@@ -194,10 +176,7 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
         decoded, config=par_config(8, 16, dim=60, n_head=3), sampling={"cfg_scale": 1.0}, batch=1
     ),
     "16-regions-interval-0": partial(
-        decoded,
-        config=par_config(8, 16, n_layer=1),
-        sampling={"cfg_scale": 3.0, "cfg_interval": 0},
-        batch=3,
+        decoded, config=par_config(8, 16, n_layer=1), sampling={"cfg_scale": 3.0, "cfg_interval": 0}, batch=3
     ),
     "25-regions-interval-past-the-first-phase": partial(
         decoded, config=par_config(10, 25, n_layer=1), sampling={"cfg_scale": 1.5, "cfg_interval": 30}

@@ -5,7 +5,6 @@ step. All arithmetic is in double precision but the power and the cosine of guid
 single precision.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +14,26 @@ from torch import Tensor
 
 from tests.naive.parts import (
     Config,
+    Tensors,
     Weights,
     causal_mask,
     cross_entropy,
-    norm_scale,
+    dot_product_attention,
+    gelu_feed_forward,
+    guided,
+    label_drops,
+    layer_norm,
+    linear,
+    linear_weights,
+    norm_weights,
     normal,
+    normalised,
+    recorded_steps,
     recording,
     seeded,
+    silu,
+    taught_labels,
+    weight,
 )
 from tests.replays.common import Golden
 
@@ -49,67 +61,40 @@ def hidden_width(config: Config) -> int:
     return int(config["hidden_size"] * (config["intermediate_size"] / config["hidden_size"]))
 
 
-def linear_weights(generator: torch.Generator, rows: int, columns: int, scale: float = 1.0) -> Weights:
-    return {
-        "weight": normal(generator, rows, columns, scale=scale * columns**-0.5),
-        "bias": normal(generator, rows, scale=0.2),
-    }
-
-
-def norm_weights(generator: torch.Generator, width: int) -> Weights:
-    return {"weight": norm_scale(generator, width), "bias": normal(generator, width, scale=0.2)}
-
-
-def block_weights(config: Config, generator: torch.Generator) -> Weights:
-    width, hidden = config["hidden_size"], hidden_width(config)
+def block_weights(config: Config, index: int, generator: torch.Generator) -> Weights:
+    width, hidden, name = config["hidden_size"], hidden_width(config), f"blocks.{index}"
     head_width = width // config["num_attention_heads"]
-    layers = {
-        "norm1": norm_weights(generator, width),
-        "norm2": norm_weights(generator, width),
-        "attn.qkv": linear_weights(generator, 3 * width, width),
-        "attn.q_norm": norm_weights(generator, head_width),
-        "attn.k_norm": norm_weights(generator, head_width),
-        "attn.proj": linear_weights(generator, width, width),
-        "mlp.fc1": linear_weights(generator, hidden, width),
-        "mlp.fc2": linear_weights(generator, width, hidden),
-        "adaLN_modulation.1": linear_weights(generator, 6 * width, width, scale=0.5),
+    norm = partial(norm_weights, generator=generator, offset=0.2)
+    linear = partial(linear_weights, generator=generator, offset=0.2)
+    return {
+        **norm(f"{name}.norm1", width),
+        **norm(f"{name}.norm2", width),
+        **linear(f"{name}.attn.qkv", width, 3 * width),
+        **norm(f"{name}.attn.q_norm", head_width),
+        **norm(f"{name}.attn.k_norm", head_width),
+        **linear(f"{name}.attn.proj", width, width),
+        **linear(f"{name}.mlp.fc1", width, hidden),
+        **linear(f"{name}.mlp.fc2", hidden, width),
+        **linear(f"{name}.adaLN_modulation.1", width, 6 * width, scale=0.5),
     }
-    return {f"{name}.{kind}": value for name, layer in layers.items() for kind, value in layer.items()}
 
 
 def rar_weights(config: Config, generator: torch.Generator) -> Weights:
     """The published state dict. Ids are codes, the mask id, classes and the null class."""
     width, places, codes = config["hidden_size"], config["image_seq_len"], config["codebook_size"]
-    final = linear_weights(generator, 2 * width, width, scale=0.5)
-    head = linear_weights(generator, codes, width, scale=1.2)
+    linear = partial(linear_weights, generator=generator, offset=0.2)
     weights = {
+        **linear("adaln_before_head.adaLN_modulation.1", width, 2 * width, scale=0.5),
+        **linear("lm_head", width, codes, scale=1.2),
         "cls_token": normal(generator, 1, 1, width),
         "pos_embed": normal(generator, 1, places + 1024, width, scale=0.7),
         "target_aware_pos_embed": normal(generator, 1, places + 1024, width, scale=0.7),
         "timesteps_embeddings": normal(generator, 1, places + 100, width, scale=0.7),
         "embeddings.weight": normal(generator, codes + 1 + config["condition_num_classes"] + 1, width),
-        **{f"adaln_before_head.adaLN_modulation.1.{kind}": value for kind, value in final.items()},
-        **{f"lm_head.{kind}": value for kind, value in head.items()},
     }
     for index in range(config["num_hidden_layers"]):
-        weights |= {
-            f"blocks.{index}.{name}": value for name, value in block_weights(config, generator).items()
-        }
+        weights |= block_weights(config, index, generator)
     return weights
-
-
-def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
-    return x @ weights[f"{name}.weight"].double().T + weights[f"{name}.bias"].double()
-
-
-def normalised(x: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the last axis."""
-    centred = x - x.mean(dim=-1, keepdim=True)
-    return centred / (centred.square().mean(dim=-1, keepdim=True) + EPSILON).sqrt()
-
-
-def layer_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
-    return normalised(x) * weights[f"{name}.weight"].double() + weights[f"{name}.bias"].double()
 
 
 def class_ids(config: Config, labels: Tensor) -> Tensor:
@@ -122,7 +107,7 @@ def inputs(config: Config, weights: Weights, labels: Tensor, tokens: Tensor, ord
 
     Each stands at its own cell; all but the first and the last also say which cell they predict.
     """
-    table = weights["embeddings.weight"].double()
+    table = weight(weights, "embeddings")
     own, target = weights["pos_embed"][0].double(), weights["target_aware_pos_embed"][0].double()
     start = weights["cls_token"][0, 0].double() + own[0]
     sequence = [
@@ -140,10 +125,9 @@ def inputs(config: Config, weights: Weights, labels: Tensor, tokens: Tensor, ord
 
 def conditions(config: Config, weights: Weights, labels: Tensor) -> Tensor:
     """What modulates each position of the sequence, [B, N + 2, d]: its class and its index, not its cell."""
-    of_class = weights["embeddings.weight"].double()[class_ids(config, labels)]
+    of_class = weight(weights, "embeddings")[class_ids(config, labels)]  # [B, d]
     of_index = weights["timesteps_embeddings"][0, : config["image_seq_len"] + 2].double()
-    condition = of_class.unsqueeze(1) + of_index
-    return condition * condition.sigmoid()
+    return silu(of_class.unsqueeze(1) + of_index)
 
 
 def attention(config: Config, weights: Weights, name: str, x: Tensor) -> Tensor:
@@ -151,27 +135,20 @@ def attention(config: Config, weights: Weights, name: str, x: Tensor) -> Tensor:
     heads = config["num_attention_heads"]
     parts = linear(weights, f"{name}.qkv", x).chunk(3, dim=-1)
     q, k, v = (part.unflatten(-1, (heads, -1)) for part in parts)  # [B, n, H, D]
-    q, k = layer_norm(weights, f"{name}.q_norm", q), layer_norm(weights, f"{name}.k_norm", k)
-    scores = torch.einsum("bihd,bjhd->bhij", q, k) * q.shape[-1] ** -0.5
-    scores = scores.masked_fill(~causal_mask(x.shape[1]), -math.inf)
-    attended = torch.einsum("bhij,bjhd->bihd", scores.softmax(dim=-1), v).flatten(-2)  # [B, n, d]
+    q = layer_norm(weights, f"{name}.q_norm", q, EPSILON)
+    k = layer_norm(weights, f"{name}.k_norm", k, EPSILON)
+    attended = dot_product_attention(q, k, v, causal_mask(x.shape[1]))
     return linear(weights, f"{name}.proj", attended)
-
-
-def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
-    x = linear(weights, f"{name}.fc1", x)
-    x = x * (1 + torch.erf(x / math.sqrt(2))) / 2
-    return linear(weights, f"{name}.fc2", x)
 
 
 def block(config: Config, weights: Weights, index: int, x: Tensor, condition: Tensor) -> Tensor:
     name = f"blocks.{index}"
     modulation = linear(weights, f"{name}.adaLN_modulation.1", condition)
     attention_shift, attention_scale, attention_gate, shift, scale, gate = modulation.chunk(6, dim=-1)
-    normed = layer_norm(weights, f"{name}.norm1", x) * (1 + attention_scale) + attention_shift
+    normed = layer_norm(weights, f"{name}.norm1", x, EPSILON) * (1 + attention_scale) + attention_shift
     x = x + attention_gate * attention(config, weights, f"{name}.attn", normed)
-    normed = layer_norm(weights, f"{name}.norm2", x) * (1 + scale) + shift
-    return x + gate * feed_forward(weights, f"{name}.mlp", normed)
+    normed = layer_norm(weights, f"{name}.norm2", x, EPSILON) * (1 + scale) + shift
+    return x + gate * gelu_feed_forward(weights, f"{name}.mlp", normed)
 
 
 def logits_of(config: Config, weights: Weights, labels: Tensor, tokens: Tensor, order: Tensor) -> Tensor:
@@ -182,7 +159,7 @@ def logits_of(config: Config, weights: Weights, labels: Tensor, tokens: Tensor, 
         x = block(config, weights, index, x, condition)
     modulation = linear(weights, "adaln_before_head.adaLN_modulation.1", condition)
     scale, shift = modulation.chunk(2, dim=-1)  # the other way round than in the blocks
-    return linear(weights, "lm_head", normalised(x) * (1 + scale) + shift)[:, 1:-1]
+    return linear(weights, "lm_head", normalised(x, EPSILON) * (1 + scale) + shift)[:, 1:-1]
 
 
 def guidance_weights(scale: float, power: float, places: int) -> Tensor:
@@ -204,56 +181,51 @@ def decode(
     null = torch.full_like(labels, config["condition_num_classes"])
     without = logits_of(config, weights, null, tokens, order)
     growing = guidance_weights(scale, sampling["guidance_scale_pow"], config["image_seq_len"])
-    return without + growing[:, None] * (logits - without)
+    return guided(logits, without, growing[:, None])
 
 
-def random_inputs(config: Config, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Labels [B] and tokens [B, N]."""
-    labels = torch.randint(0, config["condition_num_classes"], (batch,), generator=generator)
-    shape = (batch, config["image_seq_len"])
-    return labels, torch.randint(0, config["codebook_size"], shape, generator=generator)
+def random_inputs(config: Config, batch: int, generator: torch.Generator) -> Tensors:
+    classes, shape = config["condition_num_classes"], (batch, config["image_seq_len"])
+    return {
+        "labels": torch.randint(classes, (batch,), generator=generator),
+        "tokens": torch.randint(config["codebook_size"], shape, generator=generator),
+    }
 
 
 def decoded(
     name: str,
     places: int,
-    batch: int,
     seed: int,
+    batch: int = 2,
     scale: float = 4.0,
     power: float = 1.5,
     settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Golden:
     """settings: further ones of sampling."""
-    generator = seeded(seed)
-    config = rar_config(places, **changes)
-    weights = rar_weights(config, generator)
-    labels, tokens = random_inputs(config, batch, generator)
+    config, generator = rar_config(places, **changes), seeded(seed)
+    weights, io = rar_weights(config, generator), random_inputs(config, batch, generator)
     sampling = {"guidance_scale": scale, "guidance_scale_pow": power, **(settings or {})}
-    io = {"labels": labels, "tokens": tokens, "order": torch.arange(places)}
-    logits = decode(config, sampling, weights, labels, tokens)
-    for step in range(places):
-        io |= {f"step_logits.{step}": logits[:, [step]], f"step_positions.{step}": torch.tensor([step])}
+    logits = decode(config, sampling, weights, io["labels"], io["tokens"])
+    order = torch.arange(places)
+    io |= {"order": order, **recorded_steps(logits.split(1, dim=1), order.split(1))}
     return recording("rar", "decode", name, io, config, sampling, weights)
 
 
 def taught(
-    name: str, places: int, batch: int, seed: int, dropped: list[bool] | None = None, **changes: Any
+    name: str, places: int, seed: int, batch: int = 2, dropped: list[bool] | None = None, **changes: Any
 ) -> Golden:
     """All rows but the first in random orders of their own."""
-    generator = seeded(seed)
-    config = rar_config(places, **changes)
+    config, generator = rar_config(places, **changes), seeded(seed)
     weights = rar_weights(config, generator)
-    labels, tokens = random_inputs(config, batch, generator)
+    io = random_inputs(config, batch, generator) | label_drops(dropped)
     order = torch.stack(
         [torch.arange(places), *(torch.randperm(places, generator=generator) for _ in range(batch - 1))]
     )
-    io, taught_labels = {"labels": labels, "tokens": tokens, "order": order}, labels
-    if dropped is not None:
-        io["label_dropped"] = torch.tensor(dropped)
-        taught_labels = torch.where(io["label_dropped"], config["condition_num_classes"], labels)
-    logits = logits_of(config, weights, taught_labels, tokens, order)
-    io |= {"logits": logits, "loss": cross_entropy(logits, tokens.gather(1, order))}
+    labels = taught_labels(io, config["condition_num_classes"])
+    logits = logits_of(config, weights, labels, io["tokens"], order)
+    loss = cross_entropy(logits, io["tokens"].gather(1, order))
+    io |= {"order": order, "logits": logits, "loss": loss}
     return recording("rar", "loss", name, io, config, {}, weights)
 
 
@@ -261,44 +233,44 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
     "guided-odd-grid-3-heads": partial(
         decoded, places=25, batch=3, seed=1, hidden_size=36, num_attention_heads=3
     ),
-    "guided-no-square": partial(decoded, places=12, batch=2, seed=2),
-    "no-square-without-guidance": partial(decoded, places=7, batch=2, seed=3, scale=0.0, power=0.0),
-    "guided-one-token": partial(decoded, places=1, batch=2, seed=4),
-    "guided-two-tokens": partial(decoded, places=2, batch=2, seed=5),
+    "guided-no-square": partial(decoded, places=12, seed=2),
+    "no-square-without-guidance": partial(decoded, places=7, seed=3, scale=0.0, power=0.0),
+    "guided-one-token": partial(decoded, places=1, seed=4),
+    "guided-two-tokens": partial(decoded, places=2, seed=5),
     "guided-one-layer-one-head-one-image": partial(
         decoded, places=9, batch=1, seed=6, num_hidden_layers=1, num_attention_heads=1
     ),
-    "guided-heads-of-width-2": partial(decoded, places=9, batch=2, seed=7, num_attention_heads=16),
+    "guided-heads-of-width-2": partial(decoded, places=9, seed=7, num_attention_heads=16),
     "guided-heads-of-width-5": partial(
-        decoded, places=9, batch=2, seed=8, hidden_size=35, num_attention_heads=7, intermediate_size=105
+        decoded, places=9, seed=8, hidden_size=35, num_attention_heads=7, intermediate_size=105
     ),
     "guided-mlp-one-narrower-than-said": partial(
-        decoded, places=4, batch=2, seed=9, hidden_size=56, intermediate_size=244
+        decoded, places=4, seed=9, hidden_size=56, intermediate_size=244
     ),
     "guided-one-class-one-code": partial(
-        decoded, places=4, batch=2, seed=10, condition_num_classes=1, codebook_size=1
+        decoded, places=4, seed=10, condition_num_classes=1, codebook_size=1
     ),
     "guided-many-images": partial(decoded, places=4, batch=40, seed=11),
-    "power-0-is-constant": partial(decoded, places=9, batch=2, seed=12, power=0.0),
-    "power-below-1": partial(decoded, places=9, batch=2, seed=13, scale=8.0, power=0.1),
-    "power-1": partial(decoded, places=9, batch=2, seed=14, power=1.0),
-    "scale-1": partial(decoded, places=9, batch=2, seed=15, scale=1.0, power=2.5),
-    "scale-half-guides": partial(decoded, places=9, batch=2, seed=16, scale=0.5, power=1.0),
+    "power-0-is-constant": partial(decoded, places=9, seed=12, power=0.0),
+    "power-below-1": partial(decoded, places=9, seed=13, scale=8.0, power=0.1),
+    "power-1": partial(decoded, places=9, seed=14, power=1.0),
+    "scale-1": partial(decoded, places=9, seed=15, scale=1.0, power=2.5),
+    "scale-half-guides": partial(decoded, places=9, seed=16, scale=0.5, power=1.0),
     "published-scale-16": partial(decoded, places=36, batch=1, seed=17, scale=16.0, power=2.75),
     "no-cache-and-temperature": partial(
-        decoded, places=9, batch=2, seed=18, settings={"kv_cache": False, "randomize_temperature": 1.02}
+        decoded, places=9, seed=18, settings={"kv_cache": False, "randomize_temperature": 1.02}
     ),
-    "loss-all-labels-dropped": partial(taught, places=9, batch=2, seed=19, dropped=[True, True]),
+    "loss-all-labels-dropped": partial(taught, places=9, seed=19, dropped=[True, True]),
     "loss-no-label-dropped-odd-grid": partial(
-        taught, places=25, batch=2, seed=20, dropped=[False, False], hidden_size=36, num_attention_heads=3
+        taught, places=25, seed=20, dropped=[False, False], hidden_size=36, num_attention_heads=3
     ),
-    "loss-one-token": partial(taught, places=1, batch=2, seed=21),
+    "loss-one-token": partial(taught, places=1, seed=21),
     "loss-no-square": partial(taught, places=12, batch=3, seed=22, dropped=[False, True, False]),
     "loss-mlp-one-narrower-than-said": partial(
-        taught, places=4, batch=2, seed=23, hidden_size=56, intermediate_size=244
+        taught, places=4, seed=23, hidden_size=56, intermediate_size=244
     ),
     "loss-heads-of-width-2-one-layer": partial(
-        taught, places=9, batch=2, seed=24, num_hidden_layers=1, num_attention_heads=16
+        taught, places=9, seed=24, num_hidden_layers=1, num_attention_heads=16
     ),
 }
 CASES: dict[str, Callable[[], Golden]] = {name: partial(make, name) for name, make in MAKERS.items()}

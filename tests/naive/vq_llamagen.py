@@ -9,16 +9,15 @@ from torch import Tensor
 
 from tests.naive.convolutions import (
     DrawnWeights,
+    Layout,
     attend,
     code_vectors,
     convolution,
-    double,
+    decoder,
+    encoder,
     group_norm,
-    halve,
     nearest_codes,
-    output,
     random_image,
-    residual_block,
     unit_vectors,
 )
 from tests.naive.parts import Config, recording, seeded
@@ -40,37 +39,13 @@ def small_config(**changes: Any) -> Config:
     }
 
 
-def attention_block(weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
+def attention(weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
     width, normed = x.shape[1], group_norm(weights, f"{name}.norm", x)
     q, k, v = (convolution(weights, f"{name}.{part}", normed, width, size=1) for part in ("q", "k", "v"))
     return x + convolution(weights, f"{name}.proj_out", attend(q, k, v), width, size=1)
 
 
-def middle(weights: DrawnWeights, name: str, x: Tensor) -> Tensor:
-    x = residual_block(weights, f"{name}.mid.0", x, x.shape[1])
-    x = attention_block(weights, f"{name}.mid.1", x)
-    return residual_block(weights, f"{name}.mid.2", x, x.shape[1])
-
-
-def blocks(weights: DrawnWeights, name: str, x: Tensor, width: int, count: int, attends: bool) -> Tensor:
-    for index in range(count):
-        x = residual_block(weights, f"{name}.res.{index}", x, width)
-        if attends:
-            x = attention_block(weights, f"{name}.attn.{index}", x)
-    return x
-
-
-def encoder(config: Config, weights: DrawnWeights, image: Tensor) -> Tensor:
-    """Features [B, c, h, w] of an image [B, 3, H, W]; the lowest level attends."""
-    multipliers = config["encoder_ch_mult"]
-    x = convolution(weights, "encoder.conv_in", image, config["ch"])
-    for level, multiplier in enumerate(multipliers):
-        name, lowest = f"encoder.conv_blocks.{level}", level == len(multipliers) - 1
-        x = blocks(weights, name, x, config["ch"] * multiplier, config["num_res_blocks"], attends=lowest)
-        if not lowest:
-            x = halve(weights, f"{name}.downsample.conv", x)
-    x = output(weights, "encoder", middle(weights, "encoder", x), config["z_channels"])
-    return convolution(weights, "quant_conv", x, config["codebook_embed_dim"], size=1)
+LAYOUT = Layout(attention, residual="res", middle=("0", "1", "2"))
 
 
 def codebook(config: Config, weights: DrawnWeights) -> Tensor:
@@ -80,25 +55,28 @@ def codebook(config: Config, weights: DrawnWeights) -> Tensor:
 
 
 def encode(config: Config, weights: DrawnWeights, image: Tensor) -> Tensor:
-    features = encoder(config, weights, image)
+    """Codes [B, h, w] of an image [B, 3, H, W]."""
+    width = config["ch"]
+    levels = [
+        (f"encoder.conv_blocks.{level}", width * multiplier)
+        for level, multiplier in enumerate(config["encoder_ch_mult"])
+    ]
+    x = encoder(LAYOUT, weights, image, width, levels, config["num_res_blocks"], config["z_channels"])
+    x = convolution(weights, "quant_conv", x, config["codebook_embed_dim"], size=1)
     if config["codebook_l2_norm"]:
-        features = unit_vectors(features, dim=1)
-    return nearest_codes(features, codebook(config, weights))
+        x = unit_vectors(x, dim=1)
+    return nearest_codes(x, codebook(config, weights))
 
 
 def decode(config: Config, weights: DrawnWeights, codes: Tensor) -> Tensor:
-    """The image [B, 3, H, W] of codes [B, h, w]; blocks count from the lowest level on, which attends."""
-    multipliers = config["decoder_ch_mult"][::-1]
+    """The image [B, 3, H, W] of codes [B, h, w]; levels count from the lowest on."""
+    levels = [
+        (f"decoder.conv_blocks.{level}", config["ch"] * multiplier)
+        for level, multiplier in enumerate(reversed(config["decoder_ch_mult"]))
+    ]
     x = code_vectors(codes, codebook(config, weights))
     x = convolution(weights, "post_quant_conv", x, config["z_channels"], size=1)
-    x = convolution(weights, "decoder.conv_in", x, config["ch"] * multipliers[0])
-    x = middle(weights, "decoder", x)
-    for index, multiplier in enumerate(multipliers):
-        name, count = f"decoder.conv_blocks.{index}", config["num_res_blocks"] + 1
-        x = blocks(weights, name, x, config["ch"] * multiplier, count, attends=index == 0)
-        if index < len(multipliers) - 1:
-            x = double(weights, f"{name}.upsample.conv", x)
-    return output(weights, "decoder", x, 3)
+    return decoder(LAYOUT, weights, x, levels, config["num_res_blocks"] + 1)
 
 
 def tokenized(
@@ -111,8 +89,7 @@ def tokenized(
     unrecorded: tuple[str, ...] = (),
     **changes: Any,
 ) -> Golden:
-    """zero_row: a code whose vector is zero. unsaid: hyper-parameters at their published defaults that the
-    recording leaves out. unrecorded: tensors that it leaves out."""
+    """zero_row: a code whose vector is zero."""
     config, weights, generator = small_config(**changes), DrawnWeights(seed), seeded(seed + 1)
     stride = 2 ** (len(config["encoder_ch_mult"]) - 1)
     image = random_image(batch, grid[0] * stride, grid[1] * stride, generator)
@@ -129,9 +106,9 @@ def tokenized(
         "codes": codes,
         "image": decode(config, weights, codes),
     }
-    io = {key: value for key, value in io.items() if key not in unrecorded}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("vq-llamagen", "tokenizer", name, io, said, weights=weights)
+    return recording(
+        "vq-llamagen", "tokenizer", name, io, config, weights=weights, unsaid=unsaid, unrecorded=unrecorded
+    )
 
 
 PUBLISHED_SIZES = {

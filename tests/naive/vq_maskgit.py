@@ -100,9 +100,7 @@ def tokenized(
     unrecorded: tuple[str, ...] = (),
     **changes: Any,
 ) -> Golden:
-    """pixels: the range of the image. twins: the second half of the codebook repeats the first.
-    unsaid: hyper-parameters at their published defaults that the recording leaves out.
-    unrecorded: tensors that it leaves out."""
+    """pixels: the range of the image. twins: the second half of the codebook repeats the first."""
     config, weights, generator = small_config(**changes), DrawnWeights(seed), seeded(seed + 1)
     stride = 2 ** (len(config["channel_mult"]) - 1)
     unit_image = (random_image(batch, grid[0] * stride, grid[1] * stride, generator) + 1) / 2
@@ -117,9 +115,9 @@ def tokenized(
         "codes": codes,
         "image": decode(config, weights, codes),
     }
-    io = {key: value for key, value in io.items() if key not in unrecorded}
-    said = {key: value for key, value in config.items() if key not in unsaid}
-    return recording("vq-maskgit", "tokenizer", name, io, said, weights=weights)
+    return recording(
+        "vq-maskgit", "tokenizer", name, io, config, weights=weights, unsaid=unsaid, unrecorded=unrecorded
+    )
 
 
 PUBLISHED_SIZES = {"channel_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "z_channels": 256}

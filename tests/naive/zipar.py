@@ -22,8 +22,8 @@ from tests.naive.parts import (
     guided,
     network_weights,
     null_labels,
-    random_labels,
-    random_tokens,
+    random_inputs,
+    recorded_steps,
     recording,
     seeded,
     side_of,
@@ -74,6 +74,10 @@ def steps_of(side: int, window: int) -> list[list[Input]]:
                     completed.append(row)
         running.sort()
     return steps
+
+
+def predicted_places(inputs: list[Input]) -> list[int]:
+    return [entry.predicts for entry in inputs if entry.predicts != NOTHING]
 
 
 def visibility(steps: list[list[Input]]) -> tuple[Tensor, Tensor]:
@@ -129,20 +133,15 @@ def decode(
 
 def decoded(name: str, config: Config, sampling: dict[str, Any], batch: int = 2) -> Golden:
     generator = seeded(0)
-    weights = network_weights(config, generator)
-    labels = random_labels(config, batch, generator)
-    tokens = random_tokens(config, batch, generator)
-    io, order = {"labels": labels, "tokens": tokens}, list[int]()
+    weights, io = network_weights(config, generator), random_inputs(config, batch, generator)
     steps = steps_of(side_of(config), sampling["window"])
-    for step, logits in enumerate(decode(config, sampling, weights, labels, tokens)):
-        predicted = [entry.predicts for entry in steps[step] if entry.predicts != NOTHING]
-        io |= {f"step_logits.{step}": logits, f"step_positions.{step}": torch.tensor(predicted)}
-        order += predicted
-        if step > 0:
-            sources = [entry.source for entry in steps[step]]
-            io[f"fed_positions.{step}"] = torch.tensor([entry.place for entry in steps[step]])
-            io[f"fed_tokens.{step}"] = tokens[:, sources]
-    io |= {"order": torch.tensor(order), "steps": torch.tensor(len(steps))}
+    predicted = [torch.tensor(predicted_places(inputs)) for inputs in steps]
+    logits = decode(config, sampling, weights, io["labels"], io["tokens"])
+    io |= {"order": torch.cat(predicted), "steps": torch.tensor(len(steps))}
+    io |= recorded_steps(logits, predicted)
+    for step, inputs in enumerate(steps[1:], start=1):
+        io[f"fed_positions.{step}"] = torch.tensor([entry.place for entry in inputs])
+        io[f"fed_tokens.{step}"] = io["tokens"][:, [entry.source for entry in inputs]]
     return recording("zipar", "decode", name, io, config, sampling, weights)
 
 
@@ -153,8 +152,8 @@ def scheduled(name: str, side: int) -> Golden:
         steps = steps_of(side, window)
         step_of = torch.zeros(side * side).long()
         for step, inputs in enumerate(steps):
-            step_of[[entry.predicts for entry in inputs if entry.predicts != NOTHING]] = step
-        order = [entry.predicts for inputs in steps for entry in inputs if entry.predicts != NOTHING]
+            step_of[predicted_places(inputs)] = step
+        order = [place for inputs in steps for place in predicted_places(inputs)]
         io |= {
             f"step_of.{window}": step_of,
             f"order.{window}": torch.tensor(order),
@@ -209,9 +208,7 @@ MAKERS: dict[str, Callable[[str], Golden]] = {
         batch=4,
     ),
     "interval-of-a-whole-row-ahead": partial(
-        decoded,
-        config=small_config(4),
-        sampling={"window": 4, "cfg_scale": 2.5, "cfg_interval": 1.5},
+        decoded, config=small_config(4), sampling={"window": 4, "cfg_scale": 2.5, "cfg_interval": 1.5}
     ),
     "grouped-heads": partial(
         decoded,
