@@ -37,8 +37,8 @@ SIDES = {256: 16, 384: 24, 512: 32}
 
 
 def test_every_published_network_is_listed():
-    assert set(COUNTED) <= set(preset_names())
-    assert len(preset_names()) == len(set(preset_names()))
+    elsewhere = {"maskgit", "nar", "var", "code", "ctf"}  # counted in tests of their own
+    assert set(COUNTED) == {name for name in preset_names() if preset_info(name).family not in elsewhere}
 
 
 @pytest.mark.parametrize("name", COUNTED)

@@ -22,6 +22,7 @@ from backbones.transformer import (
     parameter_count,
 )
 from strategies.decoding.contract.recording import CONTROLLED, randomise
+from strategies.raster import Raster
 from tests.strategies.dressings import ADALN
 
 TRUNK = CONTROLLED.trunk
@@ -233,7 +234,7 @@ class ProductShapes(TorchDispatchMode):
 
 def test_bfloat16_attends_to_growing_keys_without_products_that_are_kept_for_every_shape():
     q, k, v = (t.bfloat16() for t in qkv(rows=2, slots=64))
-    with torch.inference_mode(), ProductShapes() as shapes:
+    with torch.no_grad(), ProductShapes() as shapes:  # in inference mode `@` is not seen
         for filled in range(1, 65):
             cache_k, cache_v = k.clone(), v.clone()
             cache_k[:, :, filled:] = cache_v[:, :, filled:] = torch.nan
@@ -253,9 +254,6 @@ def test_each_key_head_serves_consecutive_query_heads():
 
 def test_attention_is_differentiable():
     q, k, v = (t.double().requires_grad_() for t in qkv(2, 3, 2, 2))
-    assert torch.autograd.gradcheck(lambda *t: F.scaled_dot_product_attention(*t), (q, k, v), atol=1e-4), (
-        "the reference itself"
-    )
     mine = attend(*(t.float() for t in (q, k, v)), View())
     reference = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     upstream = torch.randn(reference.shape)
@@ -344,15 +342,6 @@ def test_queries_and_keys_are_normalised_before_they_are_turned():
     assert (keys[:, :, 4] == 0).all(), "a row without a place has a zero key"
 
 
-def test_the_prefix_scores_zero_with_everybody():
-    """Its value counts, its content as a key does not: only the value projection moves the others."""
-    trunk = random(Trunk(TRUNK, depth=1))
-    here = phases(torch.arange(5))
-    attention = trunk.blocks[0].attention
-    _, keys, _ = attention.project(X, here)
-    assert (keys[:, :, 0] == 0).all()
-
-
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_a_trunk_is_its_blocks_in_turn(kind):
     trunk = random(Trunk(TRUNK, 3, kind))
@@ -418,3 +407,19 @@ def test_learned_positions_allow_any_head_width():
 def test_counting():
     assert parameter_count(nn.Linear(3, 4)) == 16
     assert hash(TRUNK) == hash(TrunkConfig(depth=2, width=32, heads=4, mlp_width=64))
+
+
+@pytest.mark.parametrize("trunk", [replace(TRUNK, positions="learned"), ADALN.trunk])
+def test_residual_dropout_is_on_both_branches(trunk):
+    block = Block(replace(trunk, dropout=Dropout(residual=1.0)), "self").train()
+    made = torch.ones(2, 5, 6 * 32) if trunk.conditioning == "adaln" else None
+    assert torch.equal(block(X, None, View(causal=True), modulation=made), X)
+
+
+def test_dropout_of_attention_and_embedding():
+    part = Block(replace(TRUNK, dropout=Dropout(attention=0.5)), "self").attention.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert not torch.equal(part(X, None, View(causal=True)), part(X, None, View(causal=True)))
+    config = replace(CONTROLLED, trunk=TRUNK.with_dropout(Dropout(embedding=1.0)))
+    assert not Raster().network(config).train().drop_embedded(X).any()

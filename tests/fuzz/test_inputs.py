@@ -28,6 +28,9 @@ def test_damaged_inputs_are_refused_in_one_line(
     def check(seed: bytes, random: Random) -> None:
         target.run(mutated(seed, random, target.words), tmp_path)
 
+    if name != "report":  # whole ones are drawn in test_pages.py
+        for seed in seeds:
+            target.run(seed, tmp_path)
     if few:
         check = settings(max_examples=2 if name == "report" else 8)(check)
     check()

@@ -130,6 +130,32 @@ def part(wrong: str, killers: tuple[str, ...], says: str, **parts: type) -> Muta
     return Mutant(wrong, Raster(), killers, says, Parts(**parts))
 
 
+class LessonsOfOnePlace(Raster):
+    def lesson(self, batch, grid, generator, progress):
+        return Lesson(torch.zeros(batch, grid[0] * grid[1], dtype=torch.int64))
+
+
+class LessonsThatEndEarly(LPD):
+    def lesson(self, batch, grid, generator, progress):
+        lesson = super().lesson(batch, grid, generator, progress)
+        return replace(lesson, sizes=lesson.sizes[:-1])
+
+
+class LearnsFromNothing(Raster):
+    def taught_logits(self, network, tokens, labels, lesson):
+        return super().taught_logits(network, torch.zeros_like(tokens), labels, lesson)
+
+
+class IgnoresTheClass(Raster):
+    def decode(self, network, plan, rows):
+        return super().decode(network, plan, replace(rows, labels=torch.zeros_like(rows.labels)))
+
+
+class OneSeedForAll(StreamSampler):
+    def __init__(self, streams, **settings):
+        super().__init__(replace(streams, seed=4), **settings)
+
+
 PROBED = "sampler_draws_the_filtered_softmax"
 MUTANTS = [
     Mutant("ignores guidance", IgnoresGuidance(), ("guidance",), "guided logits and u + s (c - u)"),
@@ -174,6 +200,11 @@ MUTANTS = [
         "noise is not the images' own",
         sampler=NoiseOfTheRow,
     ),
+    part("has one seed for all", ("deterministic",), "two seeds", sampler=OneSeedForAll),
+    Mutant("ignores the class", IgnoresTheClass(), ("guidance",), "the class has no effect"),
+    Mutant("teaches one place", LessonsOfOnePlace(), ("lessons",), "order is no permutation"),
+    Mutant("teaches too few places", LessonsThatEndEarly(), ("lessons",), "do not fill 16 places"),
+    Mutant("learns from no token", LearnsFromNothing(), ("lessons_leak_nothing",), "reads no token at all"),
     Mutant("sums the loss", SumsTheLoss(), ("loss_is_mean_cross_entropy",), "mean cross-entropy"),
     Mutant(
         "has a parameter that nothing reads",

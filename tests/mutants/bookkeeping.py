@@ -153,7 +153,28 @@ class FreshEntropy(LPD):
         return relayed(super().decode(network, plan, rows), logits=lambda logits: logits + noise)
 
 
+class RunsItsClockBackwards(LPD):
+    def arrange(self, grid, order, sizes, given=0):
+        plan = super().arrange(grid, order, sizes, given)
+        return replace(plan, progress=1 - plan.progress)
+
+
+class LeavesTrainingMode(Raster):
+    def decode(self, network, plan, rows):
+        yield from super().decode(network, plan, rows)
+        network.train()
+
+
 MUTANTS = [
+    Mutant(
+        "runs its clock backwards", RunsItsClockBackwards(), ("plans_are_valid",), "progress runs backwards"
+    ),
+    Mutant(
+        "leaves the network in training mode",
+        LeavesTrainingMode(),
+        ("used_through_the_loop_only",),
+        "left in training mode",
+    ),
     Mutant(
         "writes the last position twice",
         WritesTwice(),

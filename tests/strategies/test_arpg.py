@@ -22,14 +22,6 @@ def tiny():
     return subject(ARPG(), with_trunk(depth=4))
 
 
-@pytest.mark.parametrize("schedule", ["arccos", "cosine"])
-@pytest.mark.parametrize("steps", [1, 16, 24, 32, 64, 128, 256])
-def test_published_step_counts(schedule, steps):
-    plan = ARPG(schedule=schedule).plan((16, 16), steps, Streams(0, (0,)))
-    assert plan.steps == steps
-    assert sum(plan.sizes) == 256
-
-
 @pytest.mark.parametrize("steps", [1, 5, 16])
 def test_rows_through_the_trunks(tiny, steps):
     plan = tiny.plan((0, 1), steps)

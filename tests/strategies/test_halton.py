@@ -121,3 +121,8 @@ def test_the_head_reads_only_the_places_of_its_step():
     with torch.no_grad():
         whole = tiny.network(tiny.labels((0, 1)), codes, torch.as_tensor(plan.order))
     close(found.asked[0], whole[:, : plan.sizes[0]], 1e-5)
+
+
+def test_guidance_rises_with_the_steps():
+    plan = Halton().plan((4, 4), 5, Streams(0, (0,)), known=np.array([7, 2]))
+    assert plan.progress.tolist() == [0, 0, *np.repeat([0, 0.25, 0.5, 0.75, 1], plan.sizes)]

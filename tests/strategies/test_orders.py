@@ -1,9 +1,7 @@
 """Orders: recordings, the locality rule's own properties and its plain-loop oracle."""
 
-import json
 from fractions import Fraction
 from math import floor
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_locality import naive_locality_order, violations
-from safetensors import safe_open
 
 from pardec.errors import UserError
 from strategies.decoding import registry
@@ -30,17 +27,8 @@ from strategies.decoding.orders import (
     spiral,
     subsample,
 )
-from strategies.decoding.schedules import lpd_sizes, par_sizes
+from strategies.decoding.schedules import lpd_sizes
 from strategies.decoding.streams import Streams
-
-GOLDENS = Path(__file__).parents[1] / "goldens"
-LOCALITY = sorted(GOLDENS.glob("lpd-order-*.safetensors"))
-
-
-def load(path):
-    with safe_open(path, "np") as file:
-        tensors = {name.removeprefix("io."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return json.loads(file.metadata()["golden"])["config"], tensors
 
 
 def fresh(side, sizes, images=range(4), seed=0):
@@ -92,12 +80,10 @@ def naive_halton(height, width, points):
     return list(seen)
 
 
-@pytest.mark.parametrize(
-    ("grid", "points"), [((4, 4), 25), ((16, 16), 685), ((6, 11), 400), ((64, 64), 10363)]
-)
+@pytest.mark.parametrize(("grid", "points"), [((4, 4), 25), ((16, 16), 685), ((6, 11), 400)])
 def test_halton_points_fall_into_cells_exactly(grid, points):
     order = naive_halton(*grid, points)
-    assert len(order) == grid[0] * grid[1]  # 10,000 points would leave six cells of 64 x 64 empty
+    assert len(order) == grid[0] * grid[1]
     assert halton(grid).tolist() == order
 
 
@@ -163,8 +149,9 @@ ABOUT_ORDERS = ("plans_are_valid", "every_position_once", "given_tokens", "batch
 @pytest.mark.parametrize(("name", "rule"), ANY_ORDER)
 def test_networks_of_any_order_decode_by_every_rule(name, rule):
     strategy = registry.get(name, order=rule)
-    card = check_strategy(strategy, only=ABOUT_ORDERS)
-    assert card.passed, card.failures
+    if rule == "spiral":  # a rule is data; all of them are in the slow set
+        card = check_strategy(strategy, only=ABOUT_ORDERS)
+        assert card.passed, card.failures
     streams = Streams(3, (0, 1))
     plan = strategy.plan((3, 5), 6, streams)
     assert np.array_equal(plan.order, ruled_orders(rule, (3, 5), streams))
@@ -186,14 +173,6 @@ def test_the_whole_contract_holds_by_every_rule(name, rule):
 def test_an_unknown_rule_is_named(name):
     with pytest.raises(UserError, match="did you mean 'hilbert'"):
         registry.get(name, order="hilbet")
-
-
-@pytest.mark.parametrize("path", sorted(GOLDENS.glob("par-order-*.safetensors")), ids=lambda path: path.stem)
-def test_region_orders_replay(path):
-    config, io = load(path)
-    side = int(config["block_size"] ** 0.5)
-    assert region_order((side, side), config["ar_token_num"]).tolist() == io["order"][0].tolist()
-    assert par_sizes(config["block_size"], config["ar_token_num"]) == tuple(io["group_sizes"].tolist())
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 4))
@@ -225,24 +204,6 @@ def test_impossible_regions_say_why(grid, regions, text):
 def test_an_empty_grid_has_no_order():
     with pytest.raises(ValueError, match="no positions"):
         raster((0, 4))
-
-
-@pytest.mark.parametrize("path", LOCALITY, ids=lambda path: path.stem)
-def test_locality_orders_replay(path):
-    config, io = load(path)
-    draws = LocalityDraws(io["first"], io["tie_rank"], io["fps_first"])
-    orders = locality_orders(
-        config["grid_size"],
-        io["group_sizes"].tolist(),
-        config["proximity_threshold"],
-        config["repulsion_threshold"],
-        draws,
-    )
-    assert np.array_equal(orders, io["order"])
-
-
-def test_every_locality_recording_is_here():
-    assert len(LOCALITY) >= 7
 
 
 def test_from_the_centre_of_a_5x5_grid_the_sets_are_forced():

@@ -42,13 +42,6 @@ def tiny():
 # Plans -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [2, 16, 64, 88, 128, 256])
-def test_step_counts(steps):
-    plan = RandAR().plan((16, 16), steps, Streams(0, (0,)))
-    assert plan.steps == steps
-    assert plan.sizes[0] == 1
-
-
 def test_guidance_counts_before_the_step():
     plan = RandAR().plan((16, 16), 88, Streams(0, (0,)))
     weights = Guidance(4.0, "linear").weights(plan)
@@ -278,3 +271,8 @@ def test_the_second_pass_keeps_the_first_and_the_network_as_it_was(tiny):
     assert not cut.tokens.gather(1, last).any()
     same = torch.ones_like(cut.tokens, dtype=torch.bool).scatter(1, last, False)
     assert torch.equal(cut.tokens[same], found.tokens[same])
+
+
+def test_the_control_learns_raster():
+    lesson = RandAR(order="raster").lesson(3, (4, 4), torch.Generator().manual_seed(0), 0.0)
+    assert torch.equal(lesson.order, torch.arange(16).expand(3, -1))

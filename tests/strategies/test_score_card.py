@@ -1,7 +1,5 @@
 """The score card: what counts as passed, expected failures, and errors of a strategy's own code."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +8,7 @@ import pytest
 
 from pardec.errors import UserError
 from strategies.decoding.contract import CHECKS, check_strategy
+from strategies.decoding.contract.declarations import imports_of
 from strategies.raster import Raster
 
 ROOT = Path(__file__).parents[2]
@@ -112,12 +111,10 @@ def test_unknown_names_are_one_line():
 
 
 def test_every_check_says_what_it_requires():
-    assert all(len(check.requires) > 20 for check in CHECKS.values())
+    assert all(check.run.__doc__ for check in CHECKS.values())
 
 
-def test_the_kit_needs_no_test_framework():
-    code = (
-        "import sys, strategies.decoding.contract; "
-        "sys.exit(any(name in sys.modules for name in ('pytest', 'hypothesis', 'harness')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+def test_nothing_that_ships_needs_a_test_framework():
+    for room in ("strategies", "backbones", "pardec"):
+        for path in (ROOT / room).rglob("*.py"):
+            assert not {name.split(".")[0] for name in imports_of(path)} & {"pytest", "hypothesis"}, path

@@ -57,3 +57,8 @@ def test_it_adds_two_narrow_maps_and_mixers_to_raster():
         shuffled, raster = TokenShuffle().network(config), Raster().network(config)
     added = 2 * width * width // 4 + 2 * MIXERS * 2 * width**2
     assert parameter_count(shuffled) - parameter_count(raster) == added
+
+
+def test_an_interval_counts_the_tokens_before_a_step():
+    plan = TokenShuffle().plan((4, 4), None, Streams(0, (0,)))
+    assert plan.count.tolist() == np.repeat([0, 4, 8, 12], 4).tolist()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from backbones.attention import LOG_MOST
-from backbones.tokenizers.multiscale import SIDES, filter_of, sides_for
+from backbones.tokenizers.multiscale import SIDES, sides_for
 from backbones.transformer import View, parameter_count
 from harness.weights.empty import on_meta
 from pardec.errors import UserError
@@ -41,18 +41,6 @@ def test_a_step_is_a_map(side, scales, places):
     assert plan.maps == tuple((one, one) for one in sides_for(side))
     assert plan.sizes == tuple(rows * columns for rows, columns in plan.maps)
     assert VAR().places((side, side)) == places
-
-
-@pytest.mark.parametrize(
-    ("scales", "filters"),
-    [
-        (3, "023"), (4, "0123"), (5, "01223"), (6, "001233"), (7, "0012233"), (8, "00112233"),
-        (9, "001122233"), (10, "0011122333"), (11, "00011222333"), (12, "000111222333"),
-        (13, "0001112222333"), (14, "00011112222333"),
-    ],
-)  # fmt: skip
-def test_which_filter_follows_a_scale(scales, filters):
-    assert "".join(str(filter_of(scale, scales, 4)) for scale in range(scales)) == filters
 
 
 @pytest.mark.parametrize("text", ["1 2 3", "4 2 1", "1 two 4", "0 4", "1 1 4", "1,4", "2 4"])
@@ -251,6 +239,7 @@ def test_a_pair_of_one_network_twice_is_that_network():
     [
         ("var-d16", 310_283_520), ("var-d20", 600_917_136), ("var-d24", 1_033_399_360),
         ("var-d30", 2_010_020_356), ("var-d36", 2_353_893_904), ("code-n6", 2_320_303_876),
+        ("code-n7", 2_320_303_876), ("code-n8", 2_320_303_876), ("code-n9", 2_320_303_876),
         ("code-free", 2_320_303_876),
     ],
 )  # fmt: skip
