@@ -1,4 +1,4 @@
-"""Group sizes: recordings, the published table and the properties every schedule has."""
+"""Group sizes: the published tables and the properties every schedule has."""
 
 import pytest
 from hypothesis import given
