@@ -12,11 +12,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.checkpoints import CheckpointError, refusal
+from backbones.headers import HEADER, stored_header
 from pardec.files import write_whole
 from pardec.hashing import file_sha256
 
 ZOO = Path(__file__).parent / "zoo"
-HEADER = "pardec"
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,10 @@ def read_header(path: Path) -> dict[str, Any]:
     reason = refusal(path)
     if reason is not None:
         raise CheckpointError(f"weights file '{path}': {reason}")
-    with _opened(path) as file:
-        header = file.metadata() or {}
-    if HEADER not in header:
-        raise CheckpointError(f"weights file '{path}' has no '{HEADER}' entry in its header")
     try:
-        config = json.loads(header[HEADER])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"weights file '{path}' has a '{HEADER}' entry that is no JSON: {error}"
-        ) from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"weights file '{path}' has a '{HEADER}' entry that is no JSON object")
-    return config
+        return stored_header(path)
+    except ValueError as error:
+        raise CheckpointError(f"weights file '{path}' {error}") from error
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import pytest
 from tests.replays import read_golden, replay
 
 TOLERANCE = 1e-4
-WORST: dict[str, float] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -19,6 +18,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_golden(path: Path, record_property) -> None:
     assert path.is_file(), f"{path} holds no recordings"
     worst = replay(read_golden(path))
-    WORST[path.stem] = worst
     record_property("worst_difference", worst)
     assert worst <= TOLERANCE

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.config import network_config
+from backbones.headers import stored_header
 from backbones.published_tokenizers import tokenizer_info
 from pardec.errors import UserError, one_line, unknown
 from strategies.decoding import registry
@@ -154,14 +155,12 @@ def is_trained(name: str) -> bool:
 
 def trained_header(name: str) -> dict[str, Any]:
     """What the weights of such a network say of themselves; UserError for another file."""
-    from backbones.weights import CheckpointError, read_header  # here, since both import torch
-
     if not Path(name).is_file():
         raise UserError(f"network '{name}': no such file")
     try:
-        return read_header(Path(name))
-    except CheckpointError as error:
-        raise UserError(f"network '{name}': {error}") from None
+        return stored_header(Path(name))
+    except ValueError as error:
+        raise UserError(f"network '{name}' {one_line(error)[:120]}") from None
 
 
 def _trained(name: str) -> tuple[Strategy, NetworkConfig, PresetInfo]:
