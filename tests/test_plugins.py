@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,18 +18,6 @@ def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_plugins", {})
 
 
-def pardec(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    places = [os.fspath(Path(__file__).parents[1]), *([os.fspath(path)] if path else [])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-
-
 def installed(folder: Path) -> None:
     """The example as a package that declares an entry point, as pip leaves it."""
     shutil.copy(SPIRAL, folder / "outer_spiral.py")
@@ -41,14 +27,21 @@ def installed(folder: Path) -> None:
     (information / "entry_points.txt").write_text("[pardec.strategies]\nspiral = outer_spiral:Spiral\n")
 
 
-def test_an_entry_point_is_listed_and_explained(tmp_path: Path) -> None:
+def test_an_entry_point_is_listed_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     installed(tmp_path)
-    listed = pardec("list", path=tmp_path)
-    assert listed.returncode == 0, listed.stderr
-    assert re.search(r"spiral +Spiral: ARPG's network decodes from the centre outwards", listed.stdout)
-    explained = pardec("explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random", path=tmp_path)
-    assert explained.returncode == 0, explained.stderr
-    assert "16" in explained.stdout
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._entry_points.cache_clear()
+    try:
+        assert main(["list"]) == 0
+        listed = capsys.readouterr().out
+        assert re.search(r"spiral +Spiral: ARPG's network decodes from the centre outwards", listed)
+        assert main(["explain", "strategy=spiral,steps=16,network=arpg-l,checkpoint=random"]) == 0
+        assert "319,845,376" in capsys.readouterr().out
+    finally:
+        monkeypatch.undo()
+        registry._entry_points.cache_clear()
 
 
 def test_a_file_is_explained(no_plugins: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -86,9 +87,14 @@ def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[Impo
                 yield Import(name, node.lineno, one, id(node) in lazy, id(node) in for_types)
 
 
-def all_imports(root: Path = ROOT) -> list[Import]:
+def all_imports(root: Path) -> list[Import]:
     modules = modules_of(root)
     return [one for name, path in modules.items() for one in imports_of(name, path, modules)]
+
+
+@cache
+def our_imports() -> list[Import]:
+    return all_imports(ROOT)
 
 
 def room_of(module: str) -> tuple[str, str]:
@@ -122,13 +128,13 @@ def circle_of(found: list[Import]) -> list[str]:
 
 
 def test_every_import_runs_from_a_room_to_one_below():
-    found = all_imports()
+    found = our_imports()
     assert len(found) > 500
     assert [str(one) for one in found if not is_allowed(one)] == []
 
 
 def test_no_circle_of_imports():
-    assert circle_of(all_imports()) == []
+    assert circle_of(our_imports()) == []
 
 
 def test_every_room_is_declared_and_says_what_it_owns():
@@ -153,7 +159,7 @@ RIM = ("harness.cli", "harness.commands", "harness.sweep.worker", "strategies.de
 
 
 def test_imports_hide_inside_functions_only_at_the_rim():
-    hidden = [one for one in all_imports() if one.lazy]
+    hidden = [one for one in our_imports() if one.lazy]
     assert [str(one) for one in hidden if not one.importer.startswith(RIM)] == []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from reports import site, style
+from reports import plots, site, style
 from reports.drawings import Drawing
 from reports.site import write_report
 from results.schema import Row
@@ -77,6 +77,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.append(row)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "drawings", lambda *_: [a_drawing("one", "First"), a_drawing("two", "Second")])
+        patch.setattr(plots, "FORMATS", {"png": None})
         return write_report(folder)
 
 

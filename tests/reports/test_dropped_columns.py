@@ -12,7 +12,6 @@ from reports.compare import print_text_tables
 from reports.contests import TextTable
 from reports.fitting import DASH, told_columns
 from reports.frame import Facet, facets
-from reports.naming import series_label
 from reports.points import facet_points
 from reports.site import write_report
 from reports.tables import ReportTable, cost_table, quality_table
@@ -101,14 +100,6 @@ def test_the_status_is_a_column_where_one_is_not_ok(table: Any) -> None:
     assert [entries[-1].text.partition(":")[0] for entries in table(joined).entries] == ["ok", "ok", "oom"]
 
 
-def test_a_setting_that_all_rows_share_stands_in_no_name_until_one_differs() -> None:
-    first, _ = cells()
-    same = dataclasses.replace(first, cell="f" * 16, steps=32.0)
-    assert series_label(first, [first, same]) == "Raster"
-    other = dataclasses.replace(same, steps=first.steps, guidance=7.0)
-    assert series_label(other, [first, other]) == "Raster (guidance 7)"
-
-
 TEXTS = TextTable(
     "Title",
     ("cell", "difference", "training seeds", "remarks"),
@@ -132,7 +123,8 @@ def test_tables_of_texts_leave_out_columns_that_say_nothing() -> None:
         assert ("training seeds" in console.export_text()) == (expected == 3)
 
 
-def test_markdown_has_the_columns_of_the_page(tmp_path: Path) -> None:
+def test_markdown_has_the_columns_of_the_page(tmp_path: Path, few_pictures: Any) -> None:
+    few_pictures()
     store = ResultStore(tmp_path)
     for row in cells():
         store.append(row)

@@ -12,7 +12,7 @@ from reports.compare import compare, compare_within, print_comparison, print_tex
 from reports.fitting import print_fitting
 from reports.frame import facets
 from reports.tables import print_tables
-from tests.reports.synthetic_rows import sweep_rows, write_sweep
+from tests.reports.synthetic_rows import sweep_rows
 
 WIDTHS = (40, 60, 80, 100, 133, 200)
 
@@ -33,14 +33,9 @@ def words(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_sweep(tmp_path_factory.mktemp("sweep"))
-
-
-@pytest.fixture(scope="module")
-def drawn(folder):
+def drawn(sweep):
     """What is printed, by name."""
-    comparison, within, rows = compare(folder, folder), compare_within(folder), sweep_rows()
+    comparison, within, rows = compare(sweep, sweep), compare_within(sweep), sweep_rows()
     why = "it is slower by more than the noise of both"
     setting = "LPD, 10 steps, guidance 3"
     findings = [Finding(setting, "time", "latency_s", "1.25 ± 0.02", "2.5 ± 0.1", "fail", why)]

@@ -128,14 +128,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.usefixtures("quick_figures")
 def test_the_report_shows_prediction_and_waterfall(folder, tmp_path, few_pictures):
-    few_pictures("speed-up", "predicted-against-measured")
+    few_pictures("predicted-against-measured")
     page = write_report(folder, tmp_path / "report").read_text()
     text = (tmp_path / "report" / "report.md").read_text()
     for shown in (page, text):
         assert "Predicted and measured (predicted over measured, median of" in shown
         assert "Speed-up over raster, factor by factor" in shown
         assert "unexplained" in shown
-    assert (tmp_path / "report" / "figures" / "speed-up.png").stat().st_size > 5000
     assert (tmp_path / "report" / "figures" / "predicted-against-measured.png").stat().st_size > 5000
     assert "Not shown" not in page or ".cost.json" not in page
 

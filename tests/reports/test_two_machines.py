@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
-from synthetic_rows import CELLS, ENVIRONMENT, cell_row, printed, write_sweep
+from synthetic_rows import CELLS, ENVIRONMENT, cell_row, printed
 
 from reports.artifacts import load_artifacts
-from reports.compare import compare, compare_within
+from reports.compare import Comparison, compare, compare_within
 from reports.frame import facets
 from reports.pictures import order_maps
 from results.environments import result_key
@@ -32,13 +32,18 @@ def stored(folder: Path, rows: Sequence[Row]) -> Path:
     return folder
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def both(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two machines' results merged; only the first one's rows have pictures."""
-    first = write_sweep(tmp_path / "first")
-    second = stored(tmp_path / "second", moved(load_rows(first), OTHER))
-    merge([first, second], tmp_path / "both")
-    return tmp_path / "both"
+    folder = tmp_path_factory.mktemp("machines")
+    second = stored(folder / "second", moved(load_rows(sweep), OTHER))
+    merge([sweep, second], folder / "both")
+    return folder / "both"
+
+
+@pytest.fixture(scope="module")
+def again(both: Path) -> Comparison:
+    return compare(both, both)
 
 
 @pytest.mark.parametrize("environment", [OTHER, UPGRADED])
@@ -68,8 +73,9 @@ def test_pictures_of_one_machine_do_not_pass_for_the_others(both: Path) -> None:
     assert {artifacts[result_key(row)].problems for row in second.rows} == {("no artifacts recorded",)}
 
 
-def test_comparing_pairs_each_row_with_that_of_its_machine(both: Path, tmp_path: Path) -> None:
-    again = compare(both, both)
+def test_comparing_pairs_each_row_with_that_of_its_machine(
+    both: Path, again: Comparison, tmp_path: Path
+) -> None:
     assert len(again.pairs) == 24
     assert not any(one.obstacles for one in again.pairs)
     only_other = stored(tmp_path / "only", moved([cell_row(0, *CELLS[0])], OTHER))
@@ -81,8 +87,8 @@ def test_comparing_pairs_each_row_with_that_of_its_machine(both: Path, tmp_path:
     assert "Raster, 64 steps, AMD EPYC, torch 2.9.0" in text
 
 
-def test_curves_of_two_machines_are_compared_machine_by_machine(both: Path) -> None:
-    (iso,) = compare(both, both).tables
+def test_curves_of_two_machines_are_compared_machine_by_machine(again: Comparison) -> None:
+    (iso,) = again.tables
     names = [line[0] for line in iso.lines]
     assert "LPD (B, AMD EPYC) against LPD (A, AMD EPYC)" in names
     assert "LPD (B, Intel Xeon 2.60 GHz) against LPD (A, Intel Xeon 2.60 GHz)" in names

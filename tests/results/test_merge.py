@@ -1,10 +1,6 @@
 """Merging loses nothing, changes nothing the second time, and survives a kill."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,46 +168,29 @@ def test_a_copy_that_does_not_read_back_alike_is_refused(
     assert not (tmp_path / name).exists()
 
 
-MERGE = """
-import sys
-from pathlib import Path
-from results.merge import merge
-print("ready", flush=True)
-merge([Path(sys.argv[1])], Path(sys.argv[2]))
-"""
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_merge_that_is_killed_leaves_the_rows_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    source = folder(tmp_path / "a", [tried(number, XEON) for number in (2, 3, 4, 5)], "a")
+    out = folder(tmp_path / "out", [tried(1, XEON)])
+    before, whole, done = contents(out)["rows.jsonl"], merging.copy_whole, []
 
+    class Killed(BaseException):
+        """As SIGKILL: nothing catches it."""
 
-def test_a_merge_that_is_killed_leaves_the_rows_of_before_or_after(tmp_path: Path) -> None:
-    source, out = tmp_path / "a", tmp_path / "out"
-    store = ResultStore(source)
-    for number in range(2, 42):
-        path = store.artifact(f"{number:016x}")
-        path.write_bytes(bytes([number]) * 200_000)
-        store.append(dataclasses.replace(tried(number, XEON), artifacts={"trace": store.relative(path)}))
-    before = [tried(1, XEON)]
-    folder(out, before)
-    before = load_rows(out)
-    killed = 0
-    for pause_s in (0.0, 0.01, 0.03, 0.06):
-        process = subprocess.Popen(
-            [sys.executable, "-c", MERGE, str(source), str(out)],
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(Path(merging.__file__).parents[1])},
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(pause_s)
-        process.kill()
-        killed += process.wait() != 0
-        process.stdout.close()
-        rows = load_rows(out)
-        assert len(rows) in (1, 41)
-        assert rows[0] == before[0]
-        for row in rows:  # no row before its picture
-            assert (out / row.artifacts["trace"]).is_file()
-    assert killed
-    merge([source], out)
-    assert len(load_rows(out)) == 41
+    def dying(origin: Path, target: Path) -> None:
+        if len(done) == copies:
+            (target.parent / f".merge-1-{target.name}").write_text("half a fi")
+            raise Killed
+        done.append(whole(origin, target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "copy_whole", dying)
+        with pytest.raises(Killed):
+            merge([source], out)
+    assert contents(out)["rows.jsonl"] == before
+    assert merge([source], out).copied == 4 - copies
     for row in load_rows(out)[1:]:
-        assert (out / row.artifacts["trace"]).read_bytes() == bytes([int(row.cell, 16)]) * 200_000
+        assert (out / row.artifacts["trace"]).read_text() == f"a {row.cell}"
     assert not list(out.rglob(".merge-*"))
