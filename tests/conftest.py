@@ -47,6 +47,7 @@ def few_threads() -> None:
 def same_weights() -> None:
     """Layers take their first weights from the global generator: no test sees what ran before it there."""
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)  # training sets it for its whole process, and hypothesis refuses it
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -66,13 +66,14 @@ def _store_noise(channel: Channel, descriptor: int, order: dict[str, Any]) -> No
 
     cell, folder = Cell.from_json(order["cell"]), Path(order["folder"])
     noise = np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8)
+    name = f"artifacts/{cell.key}.npz"
     try:
-        write_npz(folder / "artifacts" / f"{cell.key}.npz", noise=noise)
+        write_npz(folder / name, noise=noise)
     except OSError as error:
         status, reason = classify(error)
         channel.send(status=status, reason=reason, measured={})
     else:
-        channel.send(status="ok", reason=None, measured={"parameters": 7})
+        channel.send(status="ok", reason=None, measured={"parameters": 7, "artifacts": {"trace": name}})
 
 
 def _scatter(channel: Channel, descriptor: int, order: dict[str, Any]) -> None:

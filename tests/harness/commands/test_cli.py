@@ -230,7 +230,7 @@ images = 40
 batch = 20
 threads = 1
 [[include]]
-strategy = ["real", "lpd", "raster"]
+strategy = ["lpd", "raster"]
 [[exclude]]
 strategy = "lpd"
 steps = 3
@@ -238,7 +238,7 @@ steps = 3
 
 
 def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo, quick_figures):  # noqa: F811
-    """Real workers: an anchor, a cell, and a cell whose weights are broken."""
+    """Real workers: a cell, and a cell whose weights are broken."""
     zoo = tmp_path / "zoo"
     zoo.mkdir()
     for file in small_zoo.glob("*.*"):
@@ -254,17 +254,11 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo, quick_fi
     assert "report: " in out.out
     assert (results / "report" / "report.html").is_file()
     rows = {row.strategy: row for row in load_rows(results)}
-    assert {name: row.status for name, row in rows.items()} == {
-        "real": "ok",
-        "lpd": "ok",
-        "raster": "invalid",
-    }
+    assert {name: row.status for name, row in rows.items()} == {"lpd": "ok", "raster": "invalid"}
     assert "head.weight" in rows["raster"].reason
     lpd = rows["lpd"]
     assert lpd.steps == 64
     assert set(lpd.quality) >= {"fd_fashion@40", "fd_fashion_clean@40", "kid_fashion@40", "accuracy@40"}
-    assert rows["real"].reference == lpd.reference
-    assert rows["real"].protocol == lpd.protocol
     assert lpd.reference["n"] == 1000
     for value in (lpd.throughput_images_per_s, lpd.latency_s, lpd.flops_per_image, lpd.cache_bytes):
         assert value > 0
@@ -275,10 +269,9 @@ def test_a_small_sweep_from_file_to_report(capsys, tmp_path, small_zoo, quick_fi
     assert beside.problems == ()
     assert beside.lossiness_bits.shape == (40, 64)
     assert len(lpd.quality_replicates["fd_fashion@40"]) == 20
-    assert rows["real"].unmeasured["lossiness_bits"] == "an anchor decodes nothing"
     assert not list((results / "artifacts").glob(".*"))
     before = (results / "rows.jsonl").read_text().splitlines()[0]
     arguments = ["sweep", str(sweep), "--zoo", str(zoo), "--results", str(results), "--no-report"]
     assert main([*arguments, "-k", "strategy!=raster"]) == 0
-    assert "2 done before" in capsys.readouterr().out
+    assert "1 done before" in capsys.readouterr().out
     assert (results / "rows.jsonl").read_text().splitlines()[0] == before

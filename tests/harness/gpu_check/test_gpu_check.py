@@ -286,7 +286,15 @@ def test_tables_of_earlier_checks_are_no_waits():
     assert found.passed, found.reason
 
 
-@pytest.mark.parametrize("name", ["raster", "rar", "arpg", "lpd", "nar", "token-shuffle", "zipar"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lpd",
+        "nar",
+        "zipar",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("raster", "rar", "arpg", "token-shuffle")),
+    ],
+)
 def test_a_recorded_decode_waits_no_more_than_an_eager_one(name):
     for table in TABLES:
         table.cache_clear()

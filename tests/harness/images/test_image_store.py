@@ -51,7 +51,7 @@ def _warm(row) -> int:
     "survivors", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow), 5]
 )
 def test_a_cell_killed_after_some_chunks_goes_on_with_the_next(survivors, tmp_path, monkeypatch):
-    chosen = cell(images=IMAGES, batch=1)
+    chosen = cell(images=IMAGES, batch=1, by_batch=False)
     calm = row_of(chosen, tmp_path / "calm", monkeypatch)
     written: list[range] = []
     write = Shards.write

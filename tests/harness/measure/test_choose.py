@@ -54,6 +54,7 @@ def test_the_fastest_of_the_candidates_is_taken_for_each_batch(small_zoo, second
 
 def test_the_row_says_which_was_chosen(small_zoo, seconds, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "BATCHES", (1,))
+    monkeypatch.setattr(measuring, "LEAST_OF_IMAGES", 1)
     made = subject(small_zoo)
     store = ImageStore.of(Shards.open(tmp_path, made.prepared.cell), made.prepared.cell)
     row = measure(made, lambda share, doing: None, QUICK, Gallery(store=store)).row
@@ -87,6 +88,7 @@ def test_cells_are_timed_in_turn_with_what_was_chosen_for_them(small_zoo, second
 
 def test_what_is_stored_beside_a_row_is_of_what_was_chosen(small_zoo, seconds, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "BATCHES", (1,))
+    monkeypatch.setattr(measuring, "LEAST_OF_IMAGES", 1)
     told = []
     monkeypatch.setattr(job, "store_method", lambda prepared, folder: told.append(prepared.strategy) or {})
     monkeypatch.setattr(

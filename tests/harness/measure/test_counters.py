@@ -70,6 +70,7 @@ def test_a_plan_known_before_counts_as_it_did(small_zoo):
 
 def test_a_row_says_what_drafts_cost(small_zoo, monkeypatch):
     monkeypatch.setattr(measuring, "BATCHES", (1,))
+    monkeypatch.setattr(measuring, "LEAST_OF_IMAGES", 1)
     made = subject(small_zoo, "sjd", options={"window": 4}, images=4)
     row = measure(made, lambda share, doing: None, QUICK).row
     wasted = 1 - (made.prepared.config.places - 1) / row["draft_tokens"]

@@ -177,14 +177,15 @@ def test_the_collector_is_off_while_a_batch_is_timed(subject):
     assert seen == [False] * 7
 
 
-def test_cells_are_timed_in_turn_beside_the_first(subject):
+def test_cells_are_timed_in_turn_beside_the_first(subject, monkeypatch):
+    monkeypatch.setattr("harness.measure.turns.SECONDS", 0.0)
     cells = [subject("lpd").prepared.cell, subject("lpd", steps=12).prepared.cell]
     found = time_in_turn(cells, rounds=2)
     assert list(found) == [cell.key for cell in cells]
     first, second = found.values()
     assert first["reference"] == second["reference"] == cells[0].key
     assert first["seconds"] == first["reference_seconds"] == second["reference_seconds"]
-    assert len(first["seconds"]) == len(second["seconds"]) >= 2
+    assert len(first["seconds"]) == len(second["seconds"]) == 2
     assert first["batch"] == 4
 
 
@@ -207,6 +208,14 @@ def test_batches_past_one_that_ran_out_of_memory_are_skipped(subject, monkeypatc
     assert found.row["throughput_by_batch"]["16"] is found.row["peak_bytes_by_batch"]["64"] is None
     assert found.unmeasured["throughput_by_batch.16"] == "out of memory"
     assert found.unmeasured["peak_bytes_by_batch.64"] == "batch 16 ran out of memory"
+
+
+def test_batches_that_would_take_too_long_are_skipped(subject):
+    impatient = dataclasses.replace(QUICK, by_batch=Budget(seconds=0, least=1, patience_s=0.0))
+    found = measure(subject("lpd", images=4), lambda share, doing: None, impatient)
+    assert found.row["throughput_by_batch"]["4"] > 0
+    assert found.row["throughput_by_batch"]["16"] is None
+    assert found.unmeasured["throughput_by_batch.16"].startswith("would take up to")
 
 
 def test_a_cell_whose_own_batch_has_no_memory_fails(subject, monkeypatch):

@@ -8,9 +8,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from cleanfid.fid import get_folder_features
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch_fidelity import (
     FeatureExtractorBase,
@@ -124,26 +122,6 @@ def test_calculate_metrics_of_torch_fidelity_equals_the_feature_path(
     assert ours["recall@300"].value == pytest.approx(theirs["recall"], abs=1 / 400)
     subsets = kernel.torch_fidelity_distance(fake.features, reference.points, subset_size=200, subsets=5)
     assert subsets == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
-
-
-def test_folder_of_pngs_through_clean_fid_equals_the_feature_path(
-    extractor: q.Extractor, tmp_path: Path
-) -> None:
-    images = pictures(40, 5)
-    for i, image in enumerate(images):
-        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{i:04d}.png")
-    # clean-fid divides by 255 and multiplies again, which leaves bytes off by a rounding error.
-    found = get_folder_features(
-        str(tmp_path),
-        model=lambda pixels: extractor.network(pixels.round().to(torch.uint8))[0],
-        num_workers=0,
-        batch_size=16,
-        device=torch.device("cpu"),
-        mode="clean",
-        custom_fn_resize=lambda image: image,  # to 299 by default; our networks take the images' own size
-        verbose=False,
-    )
-    np.testing.assert_allclose(found, q.extract(images, extractor).features, rtol=1e-5, atol=1e-6)
 
 
 # --- Inception and ADM files -------------------------------------------------------------------------------

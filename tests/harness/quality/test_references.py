@@ -19,21 +19,21 @@ WIDTH = 2048
 Arrays = dict[str, NDArray[np.float64]]
 
 
-def whole() -> Arrays:
-    return {"mu": np.zeros(WIDTH), "sigma": np.eye(WIDTH)}
+def whole(width: int = WIDTH) -> Arrays:
+    return {"mu": np.zeros(width), "sigma": np.eye(width)}
 
 
-def with_value(name: str, place: tuple[int, ...], value: float) -> Callable[[], Arrays]:
-    def make() -> Arrays:
-        arrays = whole()
+def with_value(name: str, place: tuple[int, ...], value: float) -> Callable[..., Arrays]:
+    def make(width: int = WIDTH) -> Arrays:
+        arrays = whole(width)
         arrays[name][place] = value
         return arrays
 
     return make
 
 
-def negative_eigenvalue() -> Arrays:
-    arrays = whole()
+def negative_eigenvalue(width: int = WIDTH) -> Arrays:
+    arrays = whole(width)
     arrays["sigma"][0, 1] = arrays["sigma"][1, 0] = 2
     return arrays
 
@@ -42,7 +42,10 @@ HARMS = {
     "nan mu": (with_value("mu", (3,), np.nan), "mu holds NaN or infinite values"),
     "infinite mu": (with_value("mu", (3,), np.inf), "mu holds NaN or infinite values"),
     "nan sigma": (with_value("sigma", (3, 4), np.nan), "sigma holds NaN or infinite values"),
-    "negative sigma": (lambda: {**whole(), "sigma": -np.eye(WIDTH)}, "sigma has negative variances"),
+    "negative sigma": (
+        lambda width=WIDTH: {**whole(width), "sigma": -np.eye(width)},
+        "sigma has negative variances",
+    ),
     "one negative variance": (with_value("sigma", (5, 5), -1e-3), "sigma has negative variances"),
     "not symmetric": (with_value("sigma", (0, 1), 0.5), "sigma is not symmetric"),
     "negative eigenvalue": (negative_eigenvalue, "sigma has negative eigenvalues"),
@@ -55,9 +58,15 @@ def generate(folder: Path, *flags: str) -> int:
 
 
 @pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("flag", ["--reference", "--clean-reference"])
-def test_statistics_of_no_distribution_are_refused_first(tmp_path, capsys, harm, flag):
+def test_statistics_of_no_distribution_are_refused(harm):
     make, words = HARMS[harm]
+    with pytest.raises(UserError, match=f"^file: {words}"):
+        check_gaussian("file", **make(8))
+
+
+@pytest.mark.parametrize("flag", ["--reference", "--clean-reference"])
+def test_they_are_refused_before_anything_is_generated(tmp_path, capsys, flag):
+    make, words = HARMS["one negative variance"]
     np.savez(tmp_path / "stats.npz", **make())
     assert generate(tmp_path, flag, str(tmp_path / "stats.npz")) == 2
     error = capsys.readouterr().err

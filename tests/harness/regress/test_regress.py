@@ -15,9 +15,10 @@ from harness.cli import main
 from harness.quality.intervals import group_count
 from harness.regress import benchmarks, gate, judge, quality, selftest, show
 from harness.regress.findings import Finding, worst
+from harness.sweep.row import Summary
 from pardec.errors import UserError
 from reports.measured import COUNTS
-from results.schema import Row, Turns
+from results.schema import Row, Turns, row_to_json
 from results.store import load_rows
 from tests.reports.synthetic_rows import CELLS, ENVIRONMENT, cell_row
 
@@ -503,6 +504,35 @@ def test_a_recorded_baseline_passes_against_the_same_code(tmp_path):
     assert summary.exit_code == 0
     assert worst(findings) != "fail"
     assert verdicts(findings, "exact")["parameters"] == "pass"
+    other = [dataclasses.replace(one, parameters=8) for one in load_rows(path)]
+    path.write_text("".join(row_to_json(one) + "\n" for one in other))
+    _, findings = gate.compare(sweep("ok", "ok"), tmp_path / "third", path, STAND_IN)
+    assert verdicts(findings, "exact")["parameters"] == "fail"
+
+
+def test_what_looks_slow_in_a_comparison_is_judged_by_its_second_round(tmp_path, monkeypatch):
+    path, before, slow = tmp_path / "b.jsonl", row(), row(turns=times(0.39, seed=1))
+    path.write_text(row_to_json(before) + "\n")
+    monkeypatch.setattr(gate, "run_sweep", lambda *_: Summary(rows=[slow]))
+    for again, verdict in ((0.39, "fail"), (0.30, "warn")):
+        told = {slow.cell: times(again, seed=2)}
+        monkeypatch.setattr(
+            gate, "time_again", lambda sweep, rows, *_, told=told: told if rows == [slow] else {}
+        )
+        _, findings = gate.compare(sweep("ok"), tmp_path, path)
+        assert verdicts(findings, "time") == {"time / reference": verdict}
+
+
+@pytest.mark.parametrize(("changes", "status"), [({}, 0), ({"parameters": 1}, 1)])
+def test_the_command_tells_by_its_status_and_files(tmp_path, monkeypatch, capsys, changes, status):
+    findings = judge.judge([row()], [row(**changes)])
+    monkeypatch.setattr(gate, "asked", lambda *_: (sweep("ok"), tmp_path / "none.jsonl", None))
+    monkeypatch.setattr(gate, "compare", lambda *_: (Summary(rows=[row()]), findings))
+    files = [tmp_path / "found.json", tmp_path / "found.md"]
+    assert main(["regress", "--json", str(files[0]), "--markdown", str(files[1])]) == status
+    assert json.loads(files[0].read_text())["verdict"] == worst(findings)
+    assert show.summary(findings) in files[1].read_text()
+    assert show.summary(findings) in capsys.readouterr().out
 
 
 def test_a_cell_that_fails_records_no_baseline(tmp_path):

@@ -10,6 +10,7 @@ from harness.cell.cell import Cell
 from harness.cell.sweep_file import Sweep
 from harness.machine.stopping import Stop
 from harness.machine.terminal import progress_bar
+from harness.sweep import turns
 from harness.sweep.cluster import on_node, ray_pool
 from harness.sweep.cluster.driver import Delivery, Lost, Task, run_on
 from harness.sweep.cluster.on_node import describe, run_task
@@ -303,7 +304,9 @@ class Here(FakePool):
 
 
 def test_tasks_on_a_node_give_the_rows_of_a_local_run(tmp_path):
-    sweep = sweep_of(cell(), cell("fail", 1), cell("crash", 2), cell(seed=3), in_turn="network")
+    sweep = sweep_of(
+        cell(), cell("fail", 1), cell("crash", 2), cell(seed=3), cell("store", 4), in_turn="network"
+    )
     local = run_sweep(sweep, tmp_path / "local", STAND_IN).rows
     there = run_sweep(sweep, tmp_path / "there", pool=Here(tmp_path / "there")).rows
 
@@ -317,6 +320,19 @@ def test_tasks_on_a_node_give_the_rows_of_a_local_run(tmp_path):
     assert plain(load_rows(tmp_path / "there")) == plain(local)
     log = (tmp_path / "there" / "artifacts" / f"{sweep.cells[2].key}.log").read_text()
     assert "Fatal: something broke" in log
+    stored = f"artifacts/{sweep.cells[4].key}.npz"
+    assert (tmp_path / "there" / stored).read_bytes() == (tmp_path / "local" / stored).read_bytes()
+
+
+def test_turns_have_the_rounds_and_processes_of_the_sweep(tmp_path, monkeypatch):
+    sweep, asked = Sweep("test", "test", (cell(), cell(seed=1)), rounds=9, processes=3), []
+    pool = FakePool(lambda task: delivered())
+    run(pool, sweep, tmp_path / "there")
+    for room in (turns, on_node):
+        monkeypatch.setattr(room, "run_turns", lambda group, *_, **__: asked.append(group) or OUTCOME)
+    run_task(pool.sent[-1], tmp_path, "here", STAND_IN)
+    run_sweep(sweep, tmp_path / "here", STAND_IN)
+    assert [(group.rounds, group.processes) for group in asked] == [(9, 3)] * 2
 
 
 def test_published_cells_need_a_folder_that_the_node_sees(tmp_path):

@@ -102,6 +102,10 @@ def test_excludes_match_defaults_too(tmp_path):
             "[grid]\nstrategy = 'lpd'\n[[exclude]]\nstrategy = ['real', 'ldp']",
             ["unknown strategy 'ldp'", "[[exclude]]", "did you mean 'lpd'"],
         ),
+        (
+            f"[grid]\nstrategy = 'lpd'\nseed = {[*range(401)]}\nsteps = {[*range(1, 301)]}",
+            ["120,300 cells", "at most 100,000"],
+        ),
         ("[grid]\nstrategy = 'lpd'\ndtype = 'float'", ["dtype", "float32"]),
         ("[grid]\nstrategy = 'lpd'\ntop_p = 0", ["top_p = 0", "at most 1"]),
     ],

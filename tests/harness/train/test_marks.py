@@ -15,7 +15,7 @@ from backbones.config import NetworkConfig, TrunkConfig
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleTokenizer
 from harness.cell.cell import Cell
 from harness.cli import main
-from harness.machine.stopping import Stop, stop_at_next_step
+from harness.machine.stopping import Stop
 from harness.subject.prepare import prepare
 from harness.train.learner import new_network
 from harness.train.mark_recipe import MarkRecipe, goes_on, still_learning
@@ -182,6 +182,31 @@ def test_what_a_lesson_is_told_of_progress_is_of_its_leg(tmp_path, images, monke
     assert told == [step / 10 for step in range(10)] * 2
 
 
+def test_a_step_is_the_recipe_s(tmp_path, images, monkeypatch):
+    """Rates, decay, clipping, and labels dropped in training alone."""
+    recipe = dataclasses.replace(RECIPE, label_drop=1.0, clip_norm=1e-3)
+    run, seen = trainer(tmp_path, recipe=recipe), []
+    loss = type(run.strategy).loss
+
+    def listen(strategy, network, tokens, labels, lesson):
+        seen.append(labels)
+        return loss(strategy, network, tokens, labels, lesson)
+
+    monkeypatch.setattr(type(run.strategy), "loss", listen)
+    for step in range(2):
+        run.train_step(images)
+        rates = [group["lr"] for optimiser in run.optimisers for group in optimiser.param_groups]
+        share = recipe.rate_share(step)
+        assert rates == [recipe.matrix_rate * share, *[recipe.rate * share] * 2]
+    decays = [group["weight_decay"] for optimiser in run.optimisers for group in optimiser.param_groups]
+    assert decays == [recipe.weight_decay, recipe.weight_decay, 0.0]
+    norm = torch.cat([weight.grad.flatten() for weight in run.network.parameters()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-2)
+    run.validate(images)
+    assert (torch.cat(seen[:2]) == CONFIG.classes).all()
+    assert (torch.cat(seen[2:]) < CONFIG.classes).all()
+
+
 @pytest.mark.parametrize(
     "stop", [pytest.param(3, marks=pytest.mark.slow), 9, pytest.param(13, marks=pytest.mark.slow)]
 )
@@ -234,15 +259,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends(tmp_path, images):
     for _ in range(5):
         whole.train_step(images)
     assert same(state(whole), state(again))
-
-
-def test_signals_ask_and_are_given_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_at_next_step() as stop:
-        assert not stop.requested
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_refuses_another_recipe_and_what_is_no_run(tmp_path, images):

@@ -181,21 +181,29 @@ def test_a_run_that_was_cut_equals_an_undisturbed_one_to_its_log(tmp_path, folde
     assert [entry["step"] for entry in told(cut, "train")] == [3, 4, 6, 8]
 
 
-def test_dropout_is_decided_by_step_and_rows(tmp_path, folder):
-    """Two micro-batches of one process have the dropout that two processes with one each would have."""
-    codes, seeds = CodeShards.open(folder), []
-    for _ in range(2):
-        run = trainer(tmp_path, accumulation=2)
-        run.train_step(codes)
-        seeds.append(weights(run))
-        torch.rand(3)
-    assert same(*seeds)
+def test_training_has_dropout(tmp_path, folder):
+    codes = CodeShards.open(folder)
     with_dropout, without = trainer(tmp_path), trainer(tmp_path)
     without.network.eval()
     for run in (with_dropout, without):
         for _ in range(2):  # the head is zero before
             run.train_step(codes)
     assert not same(weights(with_dropout), weights(without))
+
+
+def test_every_step_and_rows_have_dropout_of_their_own(tmp_path, folder):
+    def seeds(run):
+        found, loss = [], run._loss
+        run._loss = lambda *given: found.append(torch.initial_seed()) or loss(*given)
+        for _ in range(2):
+            run.train_step(CodeShards.open(folder))
+        return found
+
+    alone, second = trainer(tmp_path, accumulation=2), trainer(tmp_path)
+    second.parts = parts_of(8, Group(1, 2), 1)  # as the second of two processes
+    of_alone = seeds(alone)
+    assert len(set(of_alone)) == 4
+    assert seeds(second) == of_alone[1::2]
 
 
 # The command -------------------------------------------------------------------------------------------
