@@ -58,7 +58,7 @@ def run_at_scale(options: argparse.Namespace) -> int:
         options.codes,
         options.validation,
         folder,
-        options.start_from,
+        start=options.start_from,
         dropout=not options.no_dropout,
         compiled=bool(options.compile),
         device=device,

@@ -106,7 +106,7 @@ def train_at_scale(job: Job, out: Path, group: Group, quiet: bool = False) -> Pa
     )
     if not _resume(trainer, group) and job.start is not None:
         begin_with(trainer, job.start)
-        _share_weights(trainer, group)
+        share_weights(trainer, group)
     peak = None if job.peak_tflops is None else job.peak_tflops * 1e12
     trainer.run(codes, validation, quiet=quiet, peak_flops_per_s=peak)
     if not group.is_first:
@@ -222,8 +222,8 @@ def begin_with(trainer: Trainer, path: Path) -> None:
         ) from None
 
 
-def _share_weights(trainer: Trainer, group: Group) -> None:
-    """The first process's, whatever file stands under the name on another machine."""
+def share_weights(trainer: Trainer, group: Group) -> None:
+    """Give every process the first one's weights, whatever file has the name on its machine."""
     if group.size > 1:
         for parameter in trainer.network.parameters():
             torch.distributed.broadcast(parameter.data, 0)

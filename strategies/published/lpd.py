@@ -80,8 +80,8 @@ def measure(file: Shapes) -> Measured:
 
 
 def regridded(state: Mapping[str, Tensor], grid: tuple[int, int]) -> Mapping[str, Tensor]:
-    """With the position table, whose first row is the class's, fitted to a grid: bicubically, as the paper's
-    training on 512 pixels begins with its network of 256."""
+    """With the position table [1, 1 + g^2, d], whose first row is the class's, fitted to a grid of N places,
+    [1, 1 + N, d]: bicubically, as the paper's training on 512 pixels begins with its network of 256."""
     table = state.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape[1] == 1 + grid[0] * grid[1]:
         return state

@@ -24,7 +24,8 @@ def regions_of(names: Mapping[str, Any]) -> int:
 
 
 def configure(names: Mapping[str, Any]) -> tuple[PAR, NetworkConfig]:
-    regions, transition = regions_of(names), names.get("spe_token_num", regions_of(names) - 1)
+    regions = regions_of(names)
+    transition = names.get("spe_token_num", regions - 1)
     if transition != regions - 1:
         raise UserError(f"spe_token_num = {transition}: expected {regions - 1}, ar_token_num - 1")
     return PAR(regions=regions), llamagen_config(names)

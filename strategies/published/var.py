@@ -37,12 +37,12 @@ KEYS: dict[str, str | tuple[str | KeyRows, ...]] = {
 
 
 def scale_of_place(network: VARNetwork) -> Tensor:
-    """[1, L]."""
+    """Number of every place's map, int64 [1, L]."""
     return torch.repeat_interleave(torch.tensor([side**2 for side in network.sides]))[None]
 
 
 def masking_bias(network: VARNetwork) -> Tensor:
-    """0 where a place sees another, else -inf: [1, 1, L, L]."""
+    """0 where a place sees another, else -inf: float32 [1, 1, L, L]."""
     seen = scale_mask(network.sides, torch.device("cpu"))
     return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[None, None]
 

@@ -9,7 +9,9 @@ from synthetic_rows import cell_row, failed_row, metric, sweep_rows
 from reports.comparability import Incomparable
 from reports.contests import contests, iso_table_between, iso_within
 from reports.frame import facets
+from reports.inference import Contrast
 from reports.isoquality import Advantage, Curve, advantage, curve, front
+from reports.matrix import _inverse
 from reports.training_noise import SeedPair, TrainingNoise
 from results.schema import Row
 
@@ -250,3 +252,13 @@ def test_paired_values_reach_the_table() -> None:
     assert against.headings[1:4] == (f"{METRIC}, difference", "training seeds", "verdict")
     rar = next(line for line in against.lines if line[0].startswith("RAR"))
     assert rar[1:4] == ("1.700 ± 0", "–", "worse (paired)")
+
+
+def test_bounds_of_a_score_turn_round():
+    a, b = analytic("A", noise=0.3), analytic("B", speed=2.0, noise=0.3)
+    fall, rise = (advantage(a, b, name, draws=100).better for name in (METRIC, "accuracy@1000"))
+    assert (rise.value, rise.low, rise.high) == (-fall.value, -fall.high, -fall.low)
+
+
+def test_the_other_half_of_a_matrix_has_inverse_bounds():
+    assert _inverse(Contrast(2.0, 1.6, 2.5, 0.01)) == Contrast(0.5, 0.4, 0.625, 0.01)

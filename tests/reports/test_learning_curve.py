@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 from synthetic_rows import cell_row, replicates
 
-from reports import learning
+from reports import learning, learning_curve
 from reports.frame import facets, metrics
 from reports.learning import SWEEP, lacking, runs, sentences, series
 from reports.learning_curve import figure
@@ -177,3 +177,10 @@ def test_the_report_shows_it_and_says_what_is_missing(
     assert f'<code class="copy">{SWEEP}</code>' in old
     assert SWEEP in (tmp_path / "old" / "report" / "report.md").read_text()
     assert not (tmp_path / "old" / "report" / "figures" / "learning.png").exists()
+
+
+def test_learning_curves_are_drawn_where_they_were_measured():
+    (facet,) = facets(ROWS)
+    loss, quality = learning_curve.figure(facet, STORED).axes
+    assert [[50_000, 0.8], [100_000, 0.75]] in [line.get_xydata().tolist() for line in loss.lines]
+    assert [[50_000, 10.0], [100_000, 9.0]] in [line.get_xydata().tolist() for line in quality.lines]

@@ -393,3 +393,18 @@ def test_every_picture_has_a_name_of_its_own_and_an_explanation_of_two_lines():
     for names in ([one.name for one in found], [one.title for one in found]):
         assert len(set(names)) == len(names)
     assert all(40 < len(one.about) < 180 for one in found if one.on_page)
+
+
+def test_a_lane_has_the_shares_of_planning_and_of_detokenizing():
+    row = cell_row(3, "lpd", "LPD", 10, {}, 10.0, 100.0)
+    (lane,) = lanes(facets([row])[0], beside(row), OWNERS)
+    assert lane["share"] == pytest.approx([0.001 / 0.64, 0.05 / 0.64])
+
+
+def test_points_are_in_the_units_of_their_axes():
+    facet = facets(sweep_rows())[0]
+    for point, row in zip(
+        facet_points(facet, {}, OWNERS)["cells"], [r for r in facet.cells if r.status == "ok"], strict=True
+    ):
+        assert point["x"]["memory"][0] == pytest.approx(row.peak_bytes / 1e6)
+        assert point["x"]["flops"][0] == pytest.approx(row.flops_per_image / 1e9)

@@ -13,6 +13,7 @@ from reports.frame import facets
 from reports.predicted import (
     CheckedPrediction,
     error_line,
+    predicted_against_measured,
     prediction_table,
     published_predictions,
     waterfall_figure,
@@ -163,3 +164,27 @@ def test_published_speeds_have_their_predictions_and_ratios():
     assert {strategy for strategy, _ in lines} >= {"raster", "rar", "par", "lpd", "arpg"}
     for _, cells in lines:
         assert float(cells[8]) == pytest.approx(float(cells[7]) / float(cells[6]), rel=0.01)
+
+
+def test_predictions_are_drawn_and_tabled_as_they_are():
+    slow, fast = pair()
+    costs = {result_key(row): cost(row) for row in (slow, fast)}
+    (facet,) = facets([slow, fast])
+    first = prediction_table(facet, costs)
+    told = [entry.value for entry in first.entries[0]][2:]
+
+    assert told[3:6] == pytest.approx([50.0, 25.0, 2.0])
+    axes = predicted_against_measured(facet, costs).axes[0]
+    dots = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    assert dots == [
+        (row.throughput_images_per_s, costs[result_key(row)]["throughput_images_per_s"])
+        for row in (slow, fast)
+    ]
+    drawn = waterfall_figure(facet, costs).axes[0]
+    assert (
+        drawn.get_title(loc="left")
+        == f"LPD, 8 steps: {fast.throughput_images_per_s / slow.throughput_images_per_s:.3g} times raster"
+    )
+    assert drawn.patches[-1].get_height() + 1 == pytest.approx(
+        fast.throughput_images_per_s / slow.throughput_images_per_s
+    )

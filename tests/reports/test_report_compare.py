@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row, printed
+from synthetic_rows import CELLS, anchor_rows, cell_row, failed_row, printed, sweep_rows
 
 from harness.cli import main
 from pardec.errors import UserError
+from reports.comparability import Incomparable, quantity, require_comparable
 from reports.compare import Comparison, Pair, compare, compare_within
+from reports.contests import against_first
+from reports.training_noise import TrainingNoise
 from results.schema import Row
 from results.store import ResultStore
 
@@ -186,3 +189,22 @@ def test_the_command_compares_one_folder_or_two(sweep: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "Iso-quality of B against A" in out
     assert "0 called better or worse" in out
+
+
+def test_scores_of_two_extractors_are_not_compared():
+    a = cell_row(50, *CELLS[0])
+    b = dataclasses.replace(a, protocol=dict(a.protocol) | {"extractor": "x"})
+    with pytest.raises(Incomparable) as c:
+        require_comparable([a, b], quantity("is_fashion@1000").keys)
+    assert c.value.keys == ("extractor",)
+
+
+def test_cells_of_two_seeds_are_not_paired():
+    one, other = sweep_rows()[2:4]
+    found = [
+        against_first([one, dataclasses.replace(other, seed=seed)], {}, TrainingNoise())
+        .found[0][1]["fd_fashion@1000"]
+        .paired
+        for seed in (0, 1)
+    ]
+    assert found == [True, False]

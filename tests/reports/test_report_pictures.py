@@ -428,3 +428,18 @@ def test_saved_figures_are_png_svg_and_pdf(facet: Facet, tmp_path: Path) -> None
     assert "</svg>" in png.with_suffix(".svg").read_text()
     assert png.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
     assert not plt.get_fignums()
+
+
+def test_memory_points_and_anchor_lines():
+    (facet,) = facets(sweep_rows())
+    drawn = plots.memory_against_batch(facet).axes[0].lines
+    for one, line in zip(plots.series(facet), drawn, strict=False):
+        peaks = {int(b): v / 1e6 for b, v in one.rows[0].peak_bytes_by_batch.items()}
+        assert dict(line.get_xydata().tolist()) == pytest.approx(peaks)
+    axes = plots.quality_against_steps(facet, METRIC).axes[0]
+    levels = {
+        line.get_ydata()[0]
+        for line in axes.lines
+        if line.get_linestyle() == "--" and len(set(line.get_ydata())) == 1
+    }
+    assert {row.quality[METRIC]["value"] for row in facet.anchors} <= levels

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from synthetic_rows import sweep_rows
 
 from reports.frame import facets
 from reports.tables import (
@@ -112,3 +113,33 @@ def test_piped_tables_are_uncut(rows: Sequence[Row]) -> None:
 def test_failures_name_setting_status_and_cause(rows: Sequence[Row]) -> None:
     (line,) = failures(rows)
     assert line.startswith("ARPG, 4 steps: oom after 1 attempt: CPU out of memory")
+
+
+def test_the_cost_table_has_its_units():
+    (facet,) = facets(sweep_rows())
+    table = cost_table(facet)
+    at = next(n for n, row in enumerate(table.rows) if row.label == "PAR")
+    shown = dict(
+        zip([one.heading for one in table.columns], [one.text for one in table.entries[at]], strict=True)
+    )
+
+    assert (shown["parameters"], shown["GFLOPs/image"], shown["weights MB"], shown["cache MB"]) == (
+        "1.263 M",
+        "0.1700",
+        "5.051",
+        "6.390",
+    )
+    assert shown["latency ms"] == "15.1 [14.5, 16.3]"
+    assert shown["peak MB"] == "11.96 (n=1)"
+
+
+def test_csv_keeps_metrics_and_their_bounds():
+    rows = sweep_rows()
+    read = {line["cell"]: line for line in csv.DictReader(io.StringIO(to_csv(rows)))}
+    for row in rows:
+        for name, one in (row.quality or {}).items():
+            assert [float(read[row.cell][f"{name}{end}"]) for end in ("", "_low", "_high")] == [
+                one["value"],
+                one["low"],
+                one["high"],
+            ]

@@ -19,7 +19,7 @@ from harness.images.code_shards import CodeShards
 from harness.machine.distributed import Group
 from harness.sweep.process import ROOT
 from harness.train import at_scale, recipes
-from harness.train.at_scale import Job, begin_with, network_of
+from harness.train.at_scale import Job, begin_with, network_of, share_weights
 from harness.train.log import LogFile, Speed
 from harness.train.trainer import Trainer, parts_of
 from pardec.errors import UserError
@@ -380,6 +380,18 @@ def test_a_run_begins_with_a_published_network(tmp_path):
     run = lpd_on((4, 4), tmp_path)
     begin_with(run, tmp_path / "lpd.pth")
     assert same(run.network.state_dict(), case.network.state_dict())
+
+
+def test_all_processes_begin_with_the_first_ones_weights(tmp_path, monkeypatch):
+    run, shared = trainer(tmp_path), []
+    monkeypatch.setattr(
+        torch.distributed, "broadcast", lambda tensor, source: shared.append((tensor, source))
+    )
+    share_weights(run, Group())
+    assert not shared
+    share_weights(run, Group(1, 2))
+    given = [(tensor.data_ptr(), source) for tensor, source in shared]
+    assert given == [(parameter.data_ptr(), 0) for parameter in run.network.parameters()]
 
 
 def test_lpds_positions_are_fitted_to_a_larger_grid(tmp_path):
