@@ -63,14 +63,14 @@ class CoDe(TrainingFree[VARNetwork], VAR):
         images, sums, groups = len(rows) // rows.branches, Sums(), plan.groups()
         hand_over = len(groups) - self.refined
         cache = drafter.cache(len(rows), drafter.config.trunk.depth, groups[hand_over].start)
-        condition = Condition(rows.labels, drafter.config)
+        condition = Condition(rows.labels)
         for scale, at in enumerate(groups[:hand_over]):
             logits = drafter(condition, sums, range(scale, scale + 1), View(start=at.start), cache)
             tokens = yield self.ask(logits, at, scale)
             sums.drew(scale, tokens[:images])
         # Widths differ, so the refiner computes all drafted places anew, each scale seeing the smaller ones.
         cache = refiner.cache(len(rows), refiner.config.trunk.depth, plan.places)
-        condition = Condition(rows.labels, refiner.config)
+        condition = Condition(rows.labels)
         for scale, at in enumerate(groups[hand_over:], start=hand_over):
             first = 0 if scale == hand_over else scale
             read = groups[first : scale + 1]

@@ -54,11 +54,10 @@ class Sums:
 
 
 class Condition:
-    """The class of every row, "no class" where its label [R] is below 0, and adaLN's parts of it, made by the
-    pass that first needs them."""
+    """The class of every row, and adaLN's parts of it, made by the pass that first needs them."""
 
-    def __init__(self, labels: Tensor, config: NetworkConfig) -> None:
-        self.labels = labels.masked_fill(labels < 0, config.classes)
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
         self.parts: list[Tensor] | None = None
 
 
@@ -106,7 +105,8 @@ class VARNetwork(Network):
         self, condition: Condition, sums: Sums, scales: range, view: View, cache: Any = None, last: int = 0
     ) -> Tensor:
         """Logits [R, n, V] of all places of ``scales``, or of the last ``last`` of them."""
-        vectors = self.class_embedding(condition.labels).unsqueeze(1)  # [R, 1, d]
+        labels = condition.labels.masked_fill(condition.labels < 0, self.config.classes)  # no class
+        vectors = self.class_embedding(labels).unsqueeze(1)  # [R, 1, d]
         x = self.embedded(vectors, sums, scales)
         phases = self.phases(rows_of(self.sides, x.device)[self.places(scales)])
         asked = last or None
@@ -220,7 +220,7 @@ class VAR(Strategy[VARNetwork]):
         scales = range(len(network.sides))
         fed = network.quantiser.inputs(tokens).split([side**2 for side in network.sides[1:]], dim=1)
         view = View(mask=scale_mask(network.sides, tokens.device))
-        return network(Condition(labels, network.config), Sums(list(fed)), scales, view)
+        return network(Condition(labels), Sums(list(fed)), scales, view)
 
     def places(self, grid: tuple[int, int]) -> int:
         return sum(self.sizes(grid, 0))
@@ -250,7 +250,7 @@ class VAR(Strategy[VARNetwork]):
 
     def decode(self, network: VARNetwork, plan: Plan, rows: Rows) -> Decoding:
         cache = network.cache(len(rows), *self.cache_shape(network.config))
-        condition, sums = Condition(rows.labels, network.config), Sums()
+        condition, sums = Condition(rows.labels), Sums()
         for scale, at in enumerate(plan.groups()):
             # A scale sees itself and all that is filled: no mask.
             logits = network(condition, sums, range(scale, scale + 1), View(start=at.start), cache)

@@ -18,7 +18,7 @@ class LastMapAlone(Sums):
 class ForgetsSmallerMaps(VAR):
     def decode(self, network, plan, rows):
         cache = network.cache(len(rows), *self.cache_shape(network.config))
-        condition, sums = Condition(rows.labels, network.config), LastMapAlone()
+        condition, sums = Condition(rows.labels), LastMapAlone()
         for scale, at in enumerate(plan.groups()):
             logits = network(condition, sums, range(scale, scale + 1), View(start=at.start), cache)
             tokens = yield self.ask(logits, at, scale)
@@ -52,7 +52,7 @@ class SeesItsOwnMapAlone(VAR):
 
     def decode(self, network, plan, rows):
         cache = network.cache(len(rows), *self.cache_shape(network.config))
-        condition, sums = Condition(rows.labels, network.config), Sums()
+        condition, sums = Condition(rows.labels), Sums()
         for scale, at in enumerate(plan.groups()):
             logits = network(condition, sums, range(scale, scale + 1), View(start=0), cache)
             tokens = yield self.ask(logits, at, scale)
@@ -75,7 +75,7 @@ class Refining(CoDe):
             if scale in (0, hand_over):
                 one = network["drafter" if scale < hand_over else "refiner"]
                 cache = one.cache(len(rows), one.config.trunk.depth, plan.places)
-                condition = Condition(rows.labels, one.config)
+                condition = Condition(rows.labels)
             first = self.first(scale) if scale == hand_over else scale
             read = groups[first : scale + 1]
             view = View(start=read[0].start, runs=self.runs(read))

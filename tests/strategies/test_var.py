@@ -280,7 +280,7 @@ def test_networks_without_normalised_attention_are_refused():
 
 def test_the_class_modulates_once_for_all_steps():
     case = subject(VAR(), COSINE)
-    condition, sums = Condition(torch.tensor([1]), case.config), Sums()
+    condition, sums = Condition(torch.tensor([1])), Sums()
     plan = case.plan((0,))
     assert condition.parts is None
     with torch.inference_mode():
