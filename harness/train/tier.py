@@ -352,9 +352,16 @@ def _promote_together(tier: Mapping[str, zoo.Card], folder: Path) -> None:
     for stem, own in tier.items():
         best = [card for card in reached[stem] if (card.mark or 0) <= level][-1:]
         if best and (best[0].mark or 0) > (own.mark or 0):
-            _copy(own, folder / zoo.MARKS / f"{stem}-{own.mark}x")
+            _copy(_untuned(own), folder / zoo.MARKS / f"{stem}-{own.mark}x")
             _copy(best[0], folder / stem)
             _remove(best[0])
+
+
+def _untuned(card: zoo.Card) -> zoo.Card:
+    """Without its guidance: all marks of a network are decoded at one scale, that of its last."""
+    return dataclasses.replace(
+        card, content={key: value for key, value in card.content.items() if key != "guidance"}
+    )
 
 
 def _has_learned(card: zoo.Card) -> bool:

@@ -105,6 +105,16 @@ def test_networks_that_are_marks_alone_become_the_zoo_s_own_again(unpromoted):
     assert found == whole
 
 
+def test_a_mark_keeps_no_scale_but_that_of_its_last(unpromoted):
+    folder, _ = unpromoted
+    for name, scale in {"raster": 1.5, "marks/raster-2x": 2.0}.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"guidance": {"chosen": scale}}))
+    promote(folder)
+    assert zoo.read_card("raster", folder).content["guidance"] == {"chosen": 2.0}
+    assert "guidance" not in zoo.read_card("marks/raster-1x", folder).content
+
+
 def test_processes_that_promote_wait_for_each_other(unpromoted, monkeypatch):
     folder, whole = unpromoted
     at_work, together = [], []
