@@ -25,6 +25,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "training-noise": rows.training_noise,
     "marks": rows.marks,
     "relations": rows.relations,
+    "learning": rows.learning,
+    "robust": rows.robust,
     "windows": rows.windows,
     "curves": rows.curves,
     "contexts": rows.contexts,

@@ -15,9 +15,12 @@ from reports.frame import Facet, metrics
 from reports.labels import Label, place_labels
 from reports.learning import Run, Series, Stored
 from reports.measured import estimate_of, measured
+from reports.plots import scale_quality
 
 _FROM = 0.2
 """Share of the first mark's images from which losses are drawn: what is before would flatten the rest."""
+_ROOM = 1.1
+"""Beyond the losses of finished networks. RAR's random orders cost more and would flatten the rest."""
 _TICK = 25_000
 Named = tuple[list[Label], list[np.ndarray]]
 """Names at the ends of lines, and the lines [n, 2]."""
@@ -66,13 +69,15 @@ def _losses(axes: Axes, runs: list[Run]) -> Named:
         axes.plot(*run.marks.T, color=colour, marker=style.marker(run.strategy))
         labels.append(_named(style.title(run.strategy), run.marks, colour))
         lines.append(run.marks)
+    ends = np.concatenate([run.marks[:, 1] for run in runs])
+    axes.set_ylim(ends.min() / _ROOM, ends.max() * _ROOM)
     axes.set_ylabel("validation loss, nats a token")
     axes.set_title("Loss", fontsize=10)
     return labels, lines
 
 
 def _quality(axes: Axes, facet: Facet, series: list[Series], metric: str) -> Named:
-    labels, lines = [], []
+    labels, lines, bounds = [], [], []
     for one in series:
         colour = style.colour(one.strategy)
         known = [estimate_of(row, metric) for row in one.rows]
@@ -89,15 +94,20 @@ def _quality(axes: Axes, facet: Facet, series: list[Series], metric: str) -> Nam
         )
         labels.append(_named(one.name, points, colour))
         lines.append(points)
+        bounds += [bound for _, *ends in known for bound in ends if bound is not None]
+    heights = [points[:, 1] for points in lines]
+    axes.set_ylabel(metric)
+    axes.set_title("Quality at the paper's steps", fontsize=10)
     for row in facet.anchors:
-        if row.strategy != "real" and measured(row, metric) is not None:
+        if row.tokenizer != facet.cells[0].tokenizer or row.strategy == "real":
+            continue
+        if measured(row, metric) is not None:
             height = estimate_of(row, metric)[0]
             axes.axhline(height, color=style.colour(row.strategy), lw=1, ls="--")
             where = ("axes fraction", "data")
             axes.annotate(row.label, (1, height), (-2, 3), where, "offset points", ha="right", fontsize=7.5)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(metric)
-    axes.set_title("Quality at the paper's steps", fontsize=10)
+            heights.append(np.array([height]))
+    scale_quality(axes, np.concatenate(heights).tolist(), bounds, metric)
     return labels, lines
 
 
@@ -118,5 +128,5 @@ def _images_across(axes: Axes) -> None:
     if inside:
         axes.set_xticks(inside, labels=[f"{tick:,.0f}" for tick in inside])
         axes.minorticks_off()
-    axes.set_xlim(low, high * (high / low) ** 0.25)
+    axes.set_xlim(low, high * (high / low) ** 0.4)
     axes.set_xlabel("training images (log scale)")

@@ -286,17 +286,22 @@ def _widen(axes: Axes, bounds: Sequence[float]) -> None:
 
 
 def _scale(axes: Axes, cloud: np.ndarray, bounds: Sequence[float], facet: Facet, metric: str) -> None:
-    """Logarithmic x with room for labels; y logarithmic where distances span more than a factor of eight.
-
-    ``bounds`` of intervals lie inside; on a logarithmic axis down to a third of the least value, since an
-    interval that comes near nothing would leave no room for the others.
-    """
+    """Logarithmic x with room for labels; y as ``scale_quality`` has it, anchors inside."""
     low, high = cloud[:, 0].min(), cloud[:, 0].max()
     room = max((high / low) ** 0.14, 1.25)
     axes.set_xscale("log", base=2 if low >= 1 and high <= 4096 else 10)
     axes.set_xlim(low / room, high * room)
     log_ticks(axes.xaxis)
-    values = [*cloud[:, 1], *(v for row in facet.anchors if (v := _value(row, metric)) is not None)]
+    anchors = [value for row in facet.anchors if (value := _value(row, metric)) is not None]
+    scale_quality(axes, [*cloud[:, 1], *anchors], bounds, metric)
+
+
+def scale_quality(axes: Axes, values: Sequence[float], bounds: Sequence[float], metric: str) -> None:
+    """Logarithmic y where distances span more than a factor of eight.
+
+    ``bounds`` of intervals lie inside; on a logarithmic axis down to a third of the least value, since an
+    interval that comes near nothing would leave no room for the others.
+    """
     least, most = min(values), max([*values, *bounds])
     if lower_is_better(metric) and least > 0 and max(values) > 8 * least:
         axes.set_yscale("log")

@@ -1,17 +1,19 @@
 """What is told of recorded rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.cell import sweep_file
 from harness.weights import zoo
 from made.table import table
 from pardec import load_rows
+from reports import learning as learned
 from reports import relation_tables, style, varied
 from reports.artifacts import Artifacts
 from reports.differences import differences
 from reports.frame import facets
+from reports.inference import independent_contrast
 from reports.isoquality import TIME
 from reports.measured import estimate_of
 from reports.naming import series_label
@@ -143,8 +145,17 @@ def marks() -> str:
         told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
         others = stem.removeprefix(card["strategy"]).replace("-", ", ")
         certain = f"{100 * card['near_certain']:.0f} %"
-        lines.append([titles[card["strategy"]] + others, *(told.get(mark, "") for mark in names), certain])
-    return table(["network", *(f"{mark}x" for mark in names), "near certain"], lines)
+        losses = [told.get(mark, "") for mark in names]
+        lines.append([titles[card["strategy"]] + others, *losses, last_doubling(card["marks"]), certain])
+    return table(["network", *(f"{mark}x" for mark in names), "last doubling", "near certain"], lines)
+
+
+def last_doubling(marks: Sequence[Mapping[str, float]]) -> str:
+    """How far the loss fell from the mark before the last to the last."""
+    if len(marks) < 2:
+        return ""
+    before, after = (one["validation_loss"] for one in marks[-2:])
+    return f"{100 * (after / before - 1):+.1f} %"
 
 
 def relations() -> str:
@@ -162,6 +173,42 @@ def relations() -> str:
     untold = ", ".join(one.relation.own.words for one in found if one.own is None)
     rest = f"No rows yet: {untold}." if untold else ""
     return table(shown, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
+
+
+def learning() -> str:
+    """Quality of the networks of every mark at their papers' steps, and each against raster in words."""
+    style.introduce(registry.titles())
+    rows = baseline("learning")
+    distance, accuracy = (f"{name}@{rows[0].images}" for name in ("fd_fashion", "accuracy"))
+    found = [one for facet in facets(rows) for one in learned.series(facet, distance)]
+    taught = sorted({images for one in found for images in one.images})
+    lines = []
+    for one in found:
+        of = dict(zip(one.images, one.rows, strict=True))
+        cells = [of.get(images) for images in taught]
+        distances = [with_interval(*estimate_of(row, distance)) if row else "" for row in cells]
+        shares = [f"{100 * estimate_of(row, accuracy)[0]:.1f}" if row else "" for row in cells]
+        lines.append([one.name, *distances, " / ".join(share for share in shares if share)])
+    headings = ["decoder", *(f"`{distance}`, {images:,} images" for images in taught), "class accuracy, %"]
+    told = "".join(f"- {sentence}\n" for facet in facets(rows) for sentence in learned.sentences(facet))
+    return f"{table(headings, lines)}\n{told}"
+
+
+def robust() -> str:
+    """The same tokens by the tokenizer's own decoder and by the robust one."""
+    rows = [row for row in baseline("robust") if row.strategy != "real"]
+    metric = f"fd_fashion@{rows[0].images}"
+    by_robust = [row for row in rows if row.tokenizer == "zoo/robust"]
+    by_own = [row for row in rows if row not in by_robust]
+    lines = []
+    for own, other in zip(by_own, by_robust, strict=True):
+        both = [estimate_of(row, metric) for row in (own, other)]
+        moved = independent_contrast(*both)
+        told = [*both, (moved.value, moved.low, moved.high)]
+        steps = f"{own.steps:g}" if own.steps else ""
+        lines.append([own.label, steps, *(with_interval(*one) for one in told)])
+    headings = ["decoder", "steps", f"`{metric}`, own", "robust", "difference"]
+    return table(headings, lines)
 
 
 def windows() -> str:

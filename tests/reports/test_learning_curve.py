@@ -123,6 +123,9 @@ def test_both_halves_are_drawn_and_each_alone() -> None:
     losses = figure(old, STORED)
     assert losses is not None
     assert len(losses.axes) == 1
+    low, high = losses.axes[0].get_ylim()
+    assert low < 0.75
+    assert 0.8 < high < 0.9, "losses of a training's first part leave the frame"
     assert figure(old, {}) is None
 
 
