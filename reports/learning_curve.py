@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import learning, style
+from reports.beyond_reconstruction import reconstruction_of
 from reports.captions import note_under, titled
 from reports.frame import Facet, metrics
 from reports.labels import Label, place_labels
 from reports.learning import Run, Series, Stored
-from reports.measured import estimate_of, measured
+from reports.measured import estimate_of
 from reports.plots import scale_quality
 
 _FROM = 0.2
@@ -98,15 +99,13 @@ def _quality(axes: Axes, facet: Facet, series: list[Series], metric: str) -> Nam
     heights = [points[:, 1] for points in lines]
     axes.set_ylabel(metric)
     axes.set_title("Quality at the paper's steps", fontsize=10)
-    for row in facet.anchors:
-        if row.tokenizer != facet.cells[0].tokenizer or row.strategy == "real":
-            continue
-        if measured(row, metric) is not None:
-            height = estimate_of(row, metric)[0]
-            axes.axhline(height, color=style.colour(row.strategy), lw=1, ls="--")
-            where = ("axes fraction", "data")
-            axes.annotate(row.label, (1, height), (-2, 3), where, "offset points", ha="right", fontsize=7.5)
-            heights.append(np.array([height]))
+    anchor = reconstruction_of(series[0].rows[0], facet.anchors, metric)
+    if anchor is not None:
+        height = estimate_of(anchor, metric)[0]
+        axes.axhline(height, color=style.colour(anchor.strategy), lw=1, ls="--")
+        where = ("axes fraction", "data")
+        axes.annotate(anchor.label, (1, height), (-2, 3), where, "offset points", ha="right", fontsize=7.5)
+        heights.append(np.array([height]))
     scale_quality(axes, np.concatenate(heights).tolist(), bounds, metric)
     return labels, lines
 

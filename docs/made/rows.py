@@ -132,7 +132,8 @@ def training_noise() -> str:
         values = [(row.quality or {})[f"fd_fashion@{images}"]["value"] for row in pair]
         both = " and ".join(f"{value:.3f}" for value in values)
         told.append(f"`fd_fashion@{images}` of {label} in {steps:g} steps {both}")
-    return f"Two training seeds of one recipe: {'; '.join(told)}.\n"
+    (taught,) = {row.training_images for row in baseline("training-seeds")}
+    return f"Two training seeds of one recipe, {taught:,} images: {'; '.join(told)}.\n"
 
 
 def marks() -> str:
@@ -180,7 +181,8 @@ def learning() -> str:
     style.introduce(registry.titles())
     rows = baseline("learning")
     distance, accuracy = (f"{name}@{rows[0].images}" for name in ("fd_fashion", "accuracy"))
-    found = [one for facet in facets(rows) for one in learned.series(facet, distance)]
+    alike = facets(rows)
+    found = [one for facet in alike for one in learned.series(facet, distance)]
     taught = sorted({images for one in found for images in one.images})
     lines = []
     for one in found:
@@ -190,7 +192,7 @@ def learning() -> str:
         shares = [f"{100 * estimate_of(row, accuracy)[0]:.1f}" if row else "" for row in cells]
         lines.append([one.name, *distances, " / ".join(share for share in shares if share)])
     headings = ["decoder", *(f"`{distance}`, {images:,} images" for images in taught), "class accuracy, %"]
-    told = "".join(f"- {sentence}\n" for facet in facets(rows) for sentence in learned.sentences(facet))
+    told = "".join(f"- {sentence}\n" for facet in alike for sentence in learned.sentences(facet))
     return f"{table(headings, lines)}\n{told}"
 
 
@@ -198,8 +200,9 @@ def robust() -> str:
     """The same tokens by the tokenizer's own decoder and by the robust one."""
     rows = [row for row in baseline("robust") if row.strategy != "real"]
     metric = f"fd_fashion@{rows[0].images}"
-    by_robust = [row for row in rows if row.tokenizer == "zoo/robust"]
-    by_own = [row for row in rows if row not in by_robust]
+    by_own, by_robust = (
+        [row for row in rows if row.tokenizer == f"zoo/{name}"] for name in ("tokenizer", "robust")
+    )
     lines = []
     for own, other in zip(by_own, by_robust, strict=True):
         both = [estimate_of(row, metric) for row in (own, other)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from synthetic_rows import cell_row, replicates
+from synthetic_rows import anchor_rows, cell_row, replicates
 
 from reports import learning, learning_curve
 from reports.frame import facets, metrics
@@ -127,6 +127,21 @@ def test_both_halves_are_drawn_and_each_alone() -> None:
     assert low < 0.75
     assert 0.8 < high < 0.9, "losses of a training's first part leave the frame"
     assert figure(old, {}) is None
+
+
+def test_quality_is_over_a_logarithm_where_it_spans_much_beside_its_own_tokenizer_s_reconstructions() -> None:
+    own = anchor_rows()[1]
+    other = dataclasses.replace(own, cell="f" * 16, tokenizer="zoo/other", label="Of another tokenizer")
+    for least, scale in ((9.0, "linear"), (1.0, "log")):
+        rows = [*ROWS[:1], row(1, "raster", 256, least, 100_000), *ROWS[2:], own, other]
+        (facet,) = facets(rows)
+        drawn = figure(facet, {})
+        assert drawn is not None
+        (quality,) = drawn.axes
+        assert quality.get_yscale() == scale
+        shown = {text.get_text() for text in quality.texts}
+        assert own.label in shown
+        assert other.label not in shown
 
 
 # What is said ----------------------------------------------------------------------------------------------

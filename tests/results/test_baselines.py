@@ -1,4 +1,5 @@
-"""What is recorded was measured on the networks that lie in the zoo."""
+"""What is recorded was measured on the networks that lie in the zoo, the learning curve's last marks too: its
+earlier ones stand there only until it is recorded."""
 
 import json
 from pathlib import Path
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from backbones.weights import ZOO
+from harness.cell.cell import ZOO_PREFIX
+from harness.weights.zoo import MARKS
 from pardec.hashing import file_sha256
 from results.store import load_rows
 
@@ -22,6 +25,9 @@ def zoo() -> set[str]:
 def test_rows_are_of_networks_of_the_zoo(path: Path, zoo: set[str]) -> None:
     rows = [row for row in load_rows(path) if row.tier == "controlled"]
     assert rows or path.stem == "full-size"
+    if path.stem == "learning":
+        rows = [row for row in rows if not str(row.network).startswith(f"{ZOO_PREFIX}{MARKS}/")]
+        assert len(rows) == 11, "a row of every network's last mark"
     assert {row.checkpoint for row in rows if not row.networks} <= zoo
     assert {use["sha256"] for row in rows for use in row.networks or ()} <= zoo
 

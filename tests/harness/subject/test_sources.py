@@ -71,7 +71,7 @@ def test_the_cards_that_ship_say_what_their_weights_are():
     stems = zoo.names()
     networks = [*stems, *(name for stem in stems for name in zoo.marks(stem) if name not in stems)]
     assert "lpd" in networks
-    assert "marks/lpd-2x" in networks
+    assert "marks/raster-1x" in networks
     for name in networks:
         strategy = zoo.read_card(ZOO_PREFIX + name).strategy
         prepare(normalised(Cell(strategy, network=ZOO_PREFIX + name, threads=1)))
