@@ -3,10 +3,11 @@
 Rows are of the controlled tier, at the paper's steps. Quality is the difference of the first distance with
 its 95 % interval, paired where the rows allow it, widened on both sides by how far another training seed
 moves it where the two decode different networks. Of networks on different tokenizers it is that of their
-distances beyond their tokenizers' reconstructions. Each relation is judged alone, and its limit stood before
-any row was measured.
+distances beyond their tokenizers' reconstructions. Speed is that of the same rows, or of timed ones of the
+same settings. Each relation is judged alone, and its limit stood before any row was measured.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -63,7 +64,7 @@ def _held(relation: Relation, rows: Sequence[Row], noise: TrainingNoise) -> Held
     pair = _pair(own, baseline, relation.beyond_reconstruction)
     if isinstance(pair, str):
         return Held(relation, "cannot be said", (pair,))
-    measured = _Measured(relation, *pair)
+    measured = _Measured(relation, *pair, _timed_pairs(pair[:2], own, baseline))
     measured.judge(noise, rows)
     return measured.held()
 
@@ -102,6 +103,27 @@ def _shared_metric(own: Sequence[Row], baseline: Sequence[Row]) -> str | None:
     return max(alike, key=lambda name: int(name.partition("@")[2]), default=None)
 
 
+def _timed_pairs(pair: tuple[Row, Row], own: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The pair itself, then every pair of the same settings, seed and batch aside: images that quality is
+    judged by need not be those that were timed."""
+
+    def alike(row: Row, others: Sequence[Row]) -> list[Row]:
+        key = setting_key(row, ("batch", "seed"))
+        return [other for other in others if setting_key(other, ("batch", "seed")) == key]
+
+    return [pair, *itertools.product(alike(pair[0], own), alike(pair[1], baseline))]
+
+
+def _speed(pairs: Iterable[tuple[Row, Row]], noise: TrainingNoise) -> Difference | None:
+    """Of the first pair that was timed alike."""
+    for own, baseline in pairs:
+        found, _ = differences(baseline, own, _NONE, _NONE, noise)
+        speed = next((one for one in found if one.name == TIME), None)
+        if speed is not None:
+            return speed
+    return None
+
+
 @dataclass
 class _Measured:
     """A pair of rows on its way to a verdict."""
@@ -110,6 +132,7 @@ class _Measured:
     own: Row
     baseline: Row
     metric: str
+    timed: Sequence[tuple[Row, Row]]
     failed: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -121,7 +144,7 @@ class _Measured:
         """rows: all that there are, anchors among them."""
         found, _ = differences(self.baseline, self.own, _NONE, _NONE, noise)
         named = {one.name: one for one in found}
-        self.quality, self.speed = named.get(self.metric), named.get(TIME)
+        self.quality, self.speed = named.get(self.metric), _speed(self.timed, noise)
         if self.relation.beyond_reconstruction:
             self._compare_beyond(rows, noise)
         if self.own.steps and self.baseline.steps:

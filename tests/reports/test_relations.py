@@ -149,6 +149,34 @@ def test_a_claim_of_speed_counts_on_its_own_device_alone() -> None:
     assert found(timed, "code").verdict == "holds", found(timed, "code")
 
 
+def test_speed_is_of_timed_rows_where_those_of_quality_are_not() -> None:
+    def untimed(index: int, like: Row) -> Row:
+        times = dict.fromkeys(("throughput_images_per_s", "throughput_samples", "throughput_interval"))
+        known = {
+            "cell": f"{index:016x}",
+            "batch": 100,
+            "images": 5000,
+            "quality": quality(9.0, 5000),
+            **times,
+        }
+        untold = like.unmeasured | dict.fromkeys(times, "not measured in this test")
+        return dataclasses.replace(like, quality_replicates=None, unmeasured=untold, **known)
+
+    samples = [2 * sample for sample in RASTER.throughput_samples or ()]
+    lpd = row(4, "lpd", 20, 9.0, throughput_samples=samples, throughput_images_per_s=samples[4])
+    rows = [untimed(6, RASTER), untimed(7, lpd), RASTER, lpd, SECOND_SEED]
+    one = found(rows, "lpd")
+    assert one.own is not None
+    assert one.speed is not None
+    assert one.speed.ratio is not None
+    assert one.own.images == 5000
+    assert one.speed.ratio.value == pytest.approx(2.0)
+    of_other_guidance = dataclasses.replace(lpd, guidance=6.0)
+    assert found([*rows[:3], of_other_guidance, SECOND_SEED], "lpd").speed is None
+    of_other_batch = dataclasses.replace(lpd, batch=(lpd.batch or 0) + 1)
+    assert found([*rows[:3], of_other_batch, SECOND_SEED], "lpd").speed is None
+
+
 # Which rows speak ------------------------------------------------------------------------------------------
 
 
