@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from reports.contests import Against, Iso
 from reports.differences import Difference
 from reports.frame import Facet, metrics
-from reports.isoquality import TIME, Advantage
+from reports.isoquality import Advantage
+from reports.measured import THROUGHPUT
 from reports.naming import counted_text, display_name
 from reports.tables import ROUNDING_BITS, printed_bits, with_interval
 from results.environments import result_key
@@ -158,7 +159,7 @@ def _saved(row: Row, most: float, against: Against | None, cells: Sequence[Row])
     """The steps of a lossless cell, and its speed where the first cell's is known at its batch size."""
     text = f"{row.label} in {counted_text(row.steps or 0)} instead of {counted_text(most)} steps"
     named = {} if against is None else {one.cell: found for one, found in against.found}.get(row.cell, {})
-    if against is None or TIME not in named:
+    if against is None or THROUGHPUT not in named:
         return text
     return f"{text}, {_ratio_text(named)} times the speed of {display_name(against.base, cells)}"
 
@@ -198,15 +199,15 @@ def _unsaid(iso: Iso | None, facet: Facet) -> list[Sentence]:
 def _speed_alone(cells: Sequence[Row], against: Against | None) -> list[Sentence]:
     if against is None:
         return []
-    timed = _faster(against) or [(row, named) for row, named in against.found if TIME in named]
+    timed = _faster(against) or [(row, named) for row, named in against.found if THROUGHPUT in named]
     row, named = max(timed, key=lambda one: _ratio(one[1]), default=(against.base, {}))
-    if TIME not in named:
+    if THROUGHPUT not in named:
         return []
     text = (
         f"{display_name(row, cells)} decodes {_ratio_text(named)} times as many images a second as "
         f"{display_name(against.base, cells)}"
     )
-    unbounded = named[TIME].p is None
+    unbounded = named[THROUGHPUT].p is None
     return [Sentence(f"{text}; timed once, so nothing bounds that." if unbounded else f"{text}.", "cost")]
 
 
@@ -224,16 +225,20 @@ def _faster(against: Against | None) -> list[tuple[Row, dict[str, Difference]]]:
     """Cells whose speed is shown to be above the first one's."""
     if against is None:
         return []
-    return [(row, named) for row, named in against.found if TIME in named and named[TIME].verdict == "better"]
+    return [
+        (row, named)
+        for row, named in against.found
+        if THROUGHPUT in named and named[THROUGHPUT].verdict == "better"
+    ]
 
 
 def _ratio(named: Mapping[str, Difference]) -> float:
-    ratio = named[TIME].ratio
+    ratio = named[THROUGHPUT].ratio
     return 0.0 if ratio is None else ratio.value
 
 
 def _ratio_text(named: Mapping[str, Difference]) -> str:
-    ratio = named[TIME].ratio
+    ratio = named[THROUGHPUT].ratio
     assert ratio is not None
     return with_interval(ratio.value, ratio.low, ratio.high)
 

@@ -124,8 +124,9 @@ def print_text_tables(tables: Sequence[TextTable], console: Console | None = Non
 
 PAIRED_NOTE = (
     "paired: both cells drew the same images with the same random numbers. Times cover the noise within a "
-    "run, not drift between runs; no interval covers what another training seed would change: the largest "
-    "such change that is known stands beside each difference."
+    "run, not drift between runs; of cells timed in turn the ratio is that of their rounds, without drift. "
+    "No interval covers what another training seed would change: the largest such change that is known "
+    "stands beside each difference."
 )
 _HEADINGS = ("setting", "quantity", "A", "B", "B - A", "B / A", "training seeds", "verdict")
 

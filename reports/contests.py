@@ -12,8 +12,8 @@ from reports.comparability import Incomparable, lower_is_better
 from reports.differences import Difference, differences, judged, tally
 from reports.frame import Facet, metrics
 from reports.inference import FALSE_DISCOVERY_RATE, Contrast, discoveries
-from reports.isoquality import TIME, Advantage, advantage, curve
-from reports.measured import best_of, measured
+from reports.isoquality import Advantage, advantage, curve
+from reports.measured import THROUGHPUT, best_of, measured
 from reports.naming import display_name
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
@@ -155,7 +155,11 @@ def against_first(
     of_first = [row for row in cells if (row.strategy, row.label) == (cells[0].strategy, cells[0].label)]
     base = best_of(of_first, names[0]) if (names := metrics(cells)) else cells[0]
     others = [row for row in cells if row is not base]
-    shown = [*metrics(cells)[:1], *(name for name in metrics(cells) if name.startswith("accuracy")), TIME]
+    shown = [
+        *metrics(cells)[:1],
+        *(name for name in metrics(cells) if name.startswith("accuracy")),
+        THROUGHPUT,
+    ]
     pairs: list[tuple[Row, list[Difference]]] = []
     for row in others:
         found, _ = differences(
@@ -182,13 +186,13 @@ def against_text(against: Against, cells: Sequence[Row], noise: TrainingNoise, w
     for row, named in against.found:
         line = [display_name(row, cells)]
         for name in shown:
-            line += _difference(named.get(name), timed=name == TIME)
+            line += _difference(named.get(name), timed=name == THROUGHPUT)
         lines.append(tuple(line))
     headings = ["cell"]
     for name in shown:
         headings += (
-            [f"{TIME}, ratio", "verdict"]
-            if name == TIME
+            [f"{THROUGHPUT}, ratio", "verdict"]
+            if name == THROUGHPUT
             else [f"{name}, difference", "training seeds", "verdict"]
         )
     verdicts = [one for _, named in against.found for one in named.values()]

@@ -1,7 +1,8 @@
 """What differs between two rows, with intervals; and which differences may be called so among all printed.
 
 Shared random numbers pair the images of cells of one seed, so quality is compared by the jackknife of the
-difference where the worker stored what that needs. Speed is compared as a ratio of the repeats.
+difference where the worker stored what that needs. Speed is compared as a ratio of the repeats, or of the
+rounds in which both cells were timed in turn, where there are such.
 """
 
 import dataclasses
@@ -13,7 +14,15 @@ from reports import inference
 from reports.artifacts import Artifacts
 from reports.comparability import Incomparable, quantity, require_comparable
 from reports.inference import Contrast, Estimate
-from reports.measured import TIMES, counts_of, estimate_of, follows_tokens, measured, replicates_of
+from reports.measured import (
+    THROUGHPUT,
+    TIMES,
+    counts_of,
+    estimate_of,
+    follows_tokens,
+    measured,
+    replicates_of,
+)
 from reports.naming import counted_text
 from reports.tables import DASH, with_interval
 from reports.training_noise import TrainingNoise
@@ -174,11 +183,23 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
 
 
 def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
+    rounds = _rounds(a, b) if name == THROUGHPUT else None
+    if rounds is not None:
+        return inference.rounds_ratio(*reversed(rounds))  # seconds: fewer are faster
     samples = TIMES[name][1]
     repeats = [getattr(row, samples) or [] for row in (a, b)] if samples else [[], []]
     if all(len(sample) > 1 and min(sample) > 0 for sample in repeats):
         return inference.repeats_ratio(repeats[0], repeats[1])
     return inference.independent_ratio(one, two)
+
+
+def _rounds(a: Row, b: Row) -> tuple[list[float], list[float]] | None:
+    """Seconds of both in the rounds in which they were timed in turn; None where there are none."""
+    if a.turns is None or b.turns is None:
+        return None
+    if any(a.turns[key] != b.turns[key] for key in ("reference", "batch", "reference_seconds")):
+        return None
+    return a.turns["seconds"], b.turns["seconds"]
 
 
 def difference_of(name: str, a: Estimate, b: Estimate, plain: Contrast, ratio: Contrast | None) -> Difference:

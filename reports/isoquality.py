@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from reports.comparability import lower_is_better, quantity, require_comparable
 from reports.inference import LEVEL, Contrast, normal_sd
-from reports.measured import estimate_of, measured, replicates_of
+from reports.measured import THROUGHPUT, estimate_of, measured, replicates_of
 from results.schema import Row
 
-TIME = "throughput_images_per_s"
 DRAWS = 2000
 UNCERTAIN = 0.05
 """Share of draws without overlap beyond which no interval is given."""
@@ -74,11 +73,11 @@ def curve(label: str, rows: Sequence[Row], metric: str) -> Curve | None:
     kept = [row for row in rows if row.throughput_images_per_s and measured(row, metric) is not None]
     if not kept:
         return None
-    for name in (metric, TIME):
+    for name in (metric, THROUGHPUT):
         require_comparable(kept, quantity(name).keys, name)
     sign = 1.0 if lower_is_better(metric) else -1.0
     qualities = [estimate_of(row, metric) for row in kept]
-    rates = [estimate_of(row, TIME) for row in kept]
+    rates = [estimate_of(row, THROUGHPUT) for row in kept]
     logs = [(np.log(v), low and np.log(low), high and np.log(high)) for v, low, high in rates]
     found = [replicates_of(row, metric) for row in kept]
     known = [values for values in found if values is not None]

@@ -10,6 +10,7 @@ from results.fields import Measure
 from results.metrics import kind_of
 from results.schema import FIELDS, Row
 
+THROUGHPUT = "throughput_images_per_s"
 TIMES = {
     name: (one.interval or None, one.samples or None)
     for name, one in FIELDS.items()

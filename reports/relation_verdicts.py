@@ -19,7 +19,7 @@ from reports.claims import rounding
 from reports.comparability import SPEED_KEYS, Incomparable, quantity, require_comparable, row_keys
 from reports.differences import Difference, differences
 from reports.frame import metrics
-from reports.measured import best_of, estimate_of
+from reports.measured import THROUGHPUT, best_of, estimate_of
 from reports.relations import Relation, relations
 from reports.training_noise import TrainingNoise
 from results.same_setting import setting_key
@@ -27,7 +27,6 @@ from results.schema import Row
 
 Verdict = Literal["holds", "does not hold", "cannot be said"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "cannot be said")
-TIME = "throughput_images_per_s"
 _NONE = Artifacts()
 
 
@@ -118,7 +117,7 @@ def _speed(pairs: Iterable[tuple[Row, Row]], noise: TrainingNoise) -> Difference
     """Of the first pair that was timed alike."""
     for own, baseline in pairs:
         found, _ = differences(baseline, own, _NONE, _NONE, noise)
-        speed = next((one for one in found if one.name == TIME), None)
+        speed = next((one for one in found if one.name == THROUGHPUT), None)
         if speed is not None:
             return speed
     return None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, wilcoxon
 
 from reports.inference import (
     discoveries,
@@ -16,6 +16,7 @@ from reports.inference import (
     mean_contrast,
     mean_estimate,
     repeats_ratio,
+    rounds_ratio,
 )
 
 # A compiled library may have told the processor to flush subnormal numbers.
@@ -100,6 +101,34 @@ def test_ratio_of_repeats_has_the_rank_sum_p_value(n: int, m: int) -> None:
     assert found.low <= found.value <= found.high  # type: ignore[operator]
     if found.p < 0.05:
         assert not found.low <= 1 <= found.high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 9, 24])
+def test_ratio_of_rounds_has_the_signed_rank_p_value(n: int) -> None:
+    generator = np.random.default_rng(n)
+    drift = np.exp(generator.normal(size=n))  # of the machine, the same in both of a round
+    a = drift * np.exp(0.02 * generator.normal(size=n))
+    b = 1.05 * drift * np.exp(0.02 * generator.normal(size=n))
+    found = rounds_ratio(a, b)
+    if n == 1:
+        assert (found.low, found.p) == (None, None)
+        return
+    assert found.p == pytest.approx(wilcoxon(np.log(b / a), method="exact").pvalue, rel=1e-6)
+    assert found.low <= found.value <= found.high  # type: ignore[operator]
+    assert found.value == pytest.approx(1.05, rel=0.08)
+    if found.p < 0.05:
+        assert not found.low <= 1 <= found.high  # type: ignore[operator]
+
+
+def test_rounds_cover_the_ratio_whatever_the_drift() -> None:
+    generator = np.random.default_rng(5)
+    hits = 0
+    for _ in range(600):
+        drift = np.exp(generator.normal(size=6))
+        a, b = drift * np.exp(0.1 * generator.standard_t(3, size=(2, 6)))
+        found = rounds_ratio(a, 1.5 * b)
+        hits += found.low <= 1.5 <= found.high  # type: ignore[operator]
+    assert 0.94 <= hits / 600 <= 0.99  # 0.969 by the rule
 
 
 def test_repeats_without_a_difference_show_none() -> None:

@@ -15,7 +15,7 @@ from reports.comparability import Incomparable, quantity, require_comparable
 from reports.compare import Comparison, Pair, compare, compare_within
 from reports.contests import against_first
 from reports.training_noise import TrainingNoise
-from results.schema import Row
+from results.schema import Row, Turns
 from results.store import ResultStore
 
 
@@ -208,3 +208,22 @@ def test_cells_of_two_seeds_are_not_paired():
         for seed in (0, 1)
     ]
     assert found == [True, False]
+
+
+def test_cells_timed_in_turn_are_compared_by_their_rounds():
+    slow_day = [1.0, 1.1, 0.9, 1.6, 1.5, 1.7]
+    one, other = sweep_rows()[2:4]
+    pair = []
+    for row, share in ((one, 1.0), (other, 0.5)):
+        seconds = [share * second for second in slow_day]
+        turns = Turns(reference=one.cell, batch=row.batch or 0, seconds=seconds, reference_seconds=slow_day)
+        untold = {name: why for name, why in row.unmeasured.items() if name != "turns"}
+        pair.append(dataclasses.replace(row, turns=turns, unmeasured=untold))
+
+    def ratio(rows):
+        return against_first(rows, {}, TrainingNoise()).found[0][1]["throughput_images_per_s"].ratio
+
+    assert ratio(pair).value == pytest.approx(2.0)
+    assert ratio(pair).low == pytest.approx(2.0)
+    apart = dataclasses.replace(pair[1], turns=pair[1].turns | {"reference_seconds": [2.0] * 6})
+    assert ratio([pair[0], apart]) == ratio([one, other])
