@@ -24,6 +24,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "full-size": rows.full_size,
     "training-noise": rows.training_noise,
     "marks": rows.marks,
+    "guidance": rows.guidance,
+    "steps": rows.steps,
     "relations": rows.relations,
     "learning": rows.learning,
     "robust": rows.robust,

@@ -183,7 +183,7 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
 
 
 def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
-    rounds = _rounds(a, b) if name == THROUGHPUT else None
+    rounds = rounds_of(a, b) if name == THROUGHPUT else None
     if rounds is not None:
         return inference.rounds_ratio(*reversed(rounds))  # seconds: fewer are faster
     samples = TIMES[name][1]
@@ -193,7 +193,7 @@ def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
     return inference.independent_ratio(one, two)
 
 
-def _rounds(a: Row, b: Row) -> tuple[list[float], list[float]] | None:
+def rounds_of(a: Row, b: Row) -> tuple[list[float], list[float]] | None:
     """Seconds of both in the rounds in which they were timed in turn; None where there are none."""
     if a.turns is None or b.turns is None:
         return None

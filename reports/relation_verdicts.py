@@ -3,8 +3,9 @@
 Rows are of the controlled tier, at the paper's steps. Quality is the difference of the first distance with
 its 95 % interval, paired where the rows allow it, widened on both sides by how far another training seed
 moves it where the two decode different networks. Of networks on different tokenizers it is that of their
-distances beyond their tokenizers' reconstructions. Speed is that of the same rows, or of timed ones of the
-same settings. Each relation is judged alone, and its limit stood before any row was measured.
+distances beyond their tokenizers' reconstructions. Speed is that of rows of the same settings that were
+timed in turn, else of the same rows. Each relation is judged alone, and its limit stood before any row was
+measured.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from reports.artifacts import Artifacts
 from reports.beyond_reconstruction import OF_THE_TOKENIZER
 from reports.claims import rounding
 from reports.comparability import SPEED_KEYS, Incomparable, quantity, require_comparable, row_keys
-from reports.differences import Difference, differences
+from reports.differences import Difference, differences, rounds_of
 from reports.frame import metrics
 from reports.measured import THROUGHPUT, best_of, estimate_of
 from reports.relations import Relation, relations
@@ -103,14 +104,15 @@ def _shared_metric(own: Sequence[Row], baseline: Sequence[Row]) -> str | None:
 
 
 def _timed_pairs(pair: tuple[Row, Row], own: Sequence[Row], baseline: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """The pair itself, then every pair of the same settings, seed and batch aside: images that quality is
-    judged by need not be those that were timed."""
+    """Pairs of the same settings, seed and batch aside, since images that quality is judged by need not be
+    those that were timed: what was timed in turn first, then the pair itself."""
 
     def alike(row: Row, others: Sequence[Row]) -> list[Row]:
         key = setting_key(row, ("batch", "seed"))
         return [other for other in others if setting_key(other, ("batch", "seed")) == key]
 
-    return [pair, *itertools.product(alike(pair[0], own), alike(pair[1], baseline))]
+    found = [pair, *itertools.product(alike(pair[0], own), alike(pair[1], baseline))]
+    return sorted(found, key=lambda two: rounds_of(*two) is None)
 
 
 def _speed(pairs: Iterable[tuple[Row, Row]], noise: TrainingNoise) -> Difference | None:

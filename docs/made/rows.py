@@ -14,8 +14,7 @@ from reports.artifacts import Artifacts
 from reports.differences import differences
 from reports.frame import facets
 from reports.inference import independent_contrast
-from reports.isoquality import TIME
-from reports.measured import estimate_of
+from reports.measured import THROUGHPUT, estimate_of
 from reports.naming import series_label
 from reports.relation_verdicts import held
 from reports.training_noise import TrainingNoise
@@ -76,7 +75,7 @@ def times_as_fast(row: Row, base: Row) -> str:
     if row is base:
         return "1"
     named = {one.name: one for one in differences(base, row, Artifacts(), Artifacts(), TrainingNoise())[0]}
-    ratio = named[TIME].ratio if TIME in named else None
+    ratio = named[THROUGHPUT].ratio if THROUGHPUT in named else None
     return "" if ratio is None else with_interval(ratio.value, ratio.low, ratio.high)
 
 
@@ -159,10 +158,49 @@ def last_doubling(marks: Sequence[Mapping[str, float]]) -> str:
     return f"{100 * (after / before - 1):+.1f} %"
 
 
+def guidance() -> str:
+    """The distance at every scale that was tried, the chosen one in bold, as the cards record the grids."""
+    found = {}
+    for name in zoo.names():
+        card = zoo.read_card(name).content
+        if "guidance" in card:
+            found[name] = (card, {one["guidance"]: one for one in card["guidance"]["grid"]})
+    scales = sorted({scale for _, grid in found.values() for scale in grid})
+    titles = registry.titles()
+    lines = []
+    for name, (card, grid) in found.items():
+        chosen = card["guidance"]["chosen"]
+        told = {scale: f"{one['fd_fashion']['value']:.2f}" for scale, one in grid.items()}
+        told[chosen] = f"**{told[chosen]}**"
+        some = grid[chosen]
+        schedule = f"{some['steps']:g} steps, {some['guidance_schedule']}"
+        others = name.removeprefix(card["strategy"]).replace("-", ", ")
+        lines.append(
+            [titles[card["strategy"]] + others, schedule, *(told.get(scale, "") for scale in scales)]
+        )
+    return table(["network", "steps and schedule", *(f"{scale:g}" for scale in scales)], lines)
+
+
+def steps() -> str:
+    """Quality of networks that take any number of steps, at several."""
+    rows = baseline("steps")
+    distance, accuracy = (f"{name}@{rows[0].images}" for name in ("fd_fashion", "accuracy"))
+    lines = [
+        [
+            series_label(row, rows),
+            f"{row.steps:g}" if row.steps else "",
+            with_interval(*estimate_of(row, distance)),
+            f"{100 * estimate_of(row, accuracy)[0]:.1f}",
+        ]
+        for row in rows
+    ]
+    return table(["decoder", "steps", f"`{distance}` (lower is better)", "class accuracy, %"], lines)
+
+
 def relations() -> str:
     """What each paper claims against its own baseline, and what the recorded rows say to it."""
     style.introduce(registry.titles())
-    rows = baseline("iso-quality")
+    rows = [*baseline("claims"), *baseline("iso-quality")]
     found = held(rows, TrainingNoise.known(rows))
     shown = ("strategy", "its paper", *RELATED, "verdict")
     told = [
@@ -172,8 +210,8 @@ def relations() -> str:
     ]
     lines = [[cells[name] or "-" for name in shown] for cells in told]
     untold = ", ".join(one.relation.own.words for one in found if one.own is None)
-    rest = f"No rows yet: {untold}." if untold else ""
-    return table(shown, lines) + f"\n{relation_tables.summary(found)} {rest}\n"
+    rest = f" No rows yet: {untold}." if untold else ""
+    return table(shown, lines) + f"\n{relation_tables.summary(found)}{rest}\n"
 
 
 def learning() -> str:

@@ -18,7 +18,7 @@ from reports.relation_tables import HEADINGS, cells_of, to_csv, to_markdown
 from reports.relation_verdicts import Held, counts, held
 from reports.relations import EQUAL, Side, relations, steps_of
 from reports.training_noise import TrainingNoise
-from results.schema import Row
+from results.schema import Row, Turns
 from results.store import ResultStore
 from strategies.decoding import registry
 
@@ -175,6 +175,29 @@ def test_speed_is_of_timed_rows_where_those_of_quality_are_not() -> None:
     assert found([*rows[:3], of_other_guidance, SECOND_SEED], "lpd").speed is None
     of_other_batch = dataclasses.replace(lpd, batch=(lpd.batch or 0) + 1)
     assert found([*rows[:3], of_other_batch, SECOND_SEED], "lpd").speed is None
+
+
+def test_speed_is_of_rows_timed_in_turn_before_those_timed_alone() -> None:
+    slow_day = [1.0, 1.1, 0.9, 1.6, 1.5, 1.7]
+
+    def in_turn(like: Row, share: float) -> Row:
+        seconds = [share * second for second in slow_day]
+        turns = Turns(reference=RASTER.cell, batch=32, seconds=seconds, reference_seconds=slow_day)
+        untold = {name: why for name, why in like.unmeasured.items() if name != "turns"}
+        cell = f"{int(like.cell, 16) + 16:016x}"
+        return dataclasses.replace(like, cell=cell, batch=32, turns=turns, unmeasured=untold)
+
+    lpd = row(4, "lpd", 20, 9.0, images=5000, quality=quality(9.0, 5000))
+    raster = dataclasses.replace(RASTER, images=5000, quality=quality(10.0, 5000))
+    alone = found([raster, lpd, SECOND_SEED], "lpd").speed
+    turns = [in_turn(row(4, "lpd", 20, 9.0), 0.25), in_turn(RASTER, 1.0)]
+    timed = found([raster, lpd, SECOND_SEED, *turns], "lpd").speed
+    assert alone is not None
+    assert alone.ratio is not None
+    assert timed is not None
+    assert timed.ratio is not None
+    assert alone.ratio.value == pytest.approx(1.0, rel=0.05)
+    assert timed.ratio.value == pytest.approx(4.0)
 
 
 # Which rows speak ------------------------------------------------------------------------------------------
