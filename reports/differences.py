@@ -185,7 +185,8 @@ def _contrast(name: str, a: Row, b: Row, beside_a: Artifacts, beside_b: Artifact
 def _ratio(name: str, a: Row, b: Row, one: Estimate, two: Estimate) -> Contrast:
     rounds = rounds_of(a, b) if name == THROUGHPUT else None
     if rounds is not None:
-        return inference.rounds_ratio(*reversed(rounds))  # seconds: fewer are faster
+        seconds_a, seconds_b = rounds
+        return inference.rounds_ratio(seconds_b, seconds_a)  # of images a second, not of seconds
     samples = TIMES[name][1]
     repeats = [getattr(row, samples) or [] for row in (a, b)] if samples else [[], []]
     if all(len(sample) > 1 and min(sample) > 0 for sample in repeats):

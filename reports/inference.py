@@ -107,15 +107,7 @@ def repeats_ratio(a: Sequence[float], b: Sequence[float]) -> Contrast:
     value = math.exp(float(np.median(ratios)))
     if min(len(logs_a), len(logs_b)) < 2:
         return Contrast(value, None, None, None)
-    cumulative = _rank_sum_cdf(len(logs_a), len(logs_b))  # P(U <= u)
-    tail = (1 - LEVEL) / 2
-    # U counts ratios below the true one: at most k - 1 of them with probability P(U <= k - 1) <= 2.5 %.
-    rank = max(int(np.searchsorted(cumulative, tail, side="right")), 1)
-    below, equal = float((ratios < 0).sum()), float((ratios == 0).sum())
-    statistic = below + equal / 2
-    extreme = min(statistic, len(ratios) - statistic)
-    p = min(1.0, 2 * float(cumulative[math.floor(extreme)]))
-    return Contrast(value, math.exp(float(ratios[rank - 1])), math.exp(float(ratios[-rank])), p)
+    return _by_ranks(value, ratios, _rank_sum_cdf(len(logs_a), len(logs_b)), paired=False)
 
 
 def rounds_ratio(a: Sequence[float], b: Sequence[float]) -> Contrast:
@@ -131,13 +123,7 @@ def rounds_ratio(a: Sequence[float], b: Sequence[float]) -> Contrast:
     value = math.exp(float(np.median(walsh)))
     if n < 2:
         return Contrast(value, None, None, None, paired=True)
-    cumulative = _signed_rank_cdf(n)
-    rank = max(int(np.searchsorted(cumulative, (1 - LEVEL) / 2, side="right")), 1)
-    below, equal = float((walsh < 0).sum()), float((walsh == 0).sum())
-    statistic = below + equal / 2
-    extreme = min(statistic, len(walsh) - statistic)
-    p = min(1.0, 2 * float(cumulative[math.floor(extreme)]))
-    return Contrast(value, math.exp(float(walsh[rank - 1])), math.exp(float(walsh[-rank])), p, paired=True)
+    return _by_ranks(value, walsh, _signed_rank_cdf(n), paired=True)
 
 
 def discoveries(p_values: Sequence[float | None], rate: float = FALSE_DISCOVERY_RATE) -> list[bool]:
@@ -178,6 +164,20 @@ def _logs(estimate: Estimate) -> Estimate:
         None if low is None else math.log(low),
         None if high is None else math.log(high),
     )
+
+
+def _by_ranks(
+    value: float, logs: NDArray[np.float64], cumulative: NDArray[np.float64], paired: bool
+) -> Contrast:
+    """A ratio whose rank statistic counts ``logs`` [k] (sorted) below that of the true ratio; cumulative:
+    [k + 1], P(statistic <= i)."""
+    # At most rank - 1 of them are below the true one with probability P(statistic <= rank - 1) <= 2.5 %.
+    rank = max(int(np.searchsorted(cumulative, (1 - LEVEL) / 2, side="right")), 1)
+    below, equal = float((logs < 0).sum()), float((logs == 0).sum())
+    statistic = below + equal / 2
+    extreme = min(statistic, len(logs) - statistic)
+    p = min(1.0, 2 * float(cumulative[math.floor(extreme)]))
+    return Contrast(value, math.exp(float(logs[rank - 1])), math.exp(float(logs[-rank])), p, paired)
 
 
 def _rank_sum_cdf(n: int, m: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.cell import sweep_file
 from harness.weights import zoo
@@ -139,15 +140,18 @@ def marks() -> str:
     """Validation loss of every trained network at its marks."""
     cards = {stem: zoo.read_card(zoo.marks(stem)[-1]).content for stem in zoo.names()}
     names = sorted({mark["mark"] for card in cards.values() for mark in card["marks"]})
-    titles = registry.titles()
     lines = []
     for stem, card in sorted(cards.items(), key=lambda pair: pair[1]["marks"][0]["validation_loss"]):
         told = {one["mark"]: f"{one['validation_loss']:.3f}" for one in card["marks"]}
-        others = stem.removeprefix(card["strategy"]).replace("-", ", ")
         certain = f"{100 * card['near_certain']:.0f} %"
         losses = [told.get(mark, "") for mark in names]
-        lines.append([titles[card["strategy"]] + others, *losses, last_doubling(card["marks"]), certain])
+        lines.append([network_title(stem, card), *losses, last_doubling(card["marks"]), certain])
     return table(["network", *(f"{mark}x" for mark in names), "last doubling", "near certain"], lines)
+
+
+def network_title(name: str, card: Mapping[str, Any]) -> str:
+    """Of its strategy, and what tells it apart: "CTF, small, clusters16"."""
+    return registry.titles()[card["strategy"]] + name.removeprefix(card["strategy"]).replace("-", ", ")
 
 
 def last_doubling(marks: Sequence[Mapping[str, float]]) -> str:
@@ -166,7 +170,6 @@ def guidance() -> str:
         if "guidance" in card:
             found[name] = (card, {one["guidance"]: one for one in card["guidance"]["grid"]})
     scales = sorted({scale for _, grid in found.values() for scale in grid})
-    titles = registry.titles()
     lines = []
     for name, (card, grid) in found.items():
         chosen = card["guidance"]["chosen"]
@@ -174,10 +177,7 @@ def guidance() -> str:
         told[chosen] = f"**{told[chosen]}**"
         some = grid[chosen]
         schedule = f"{some['steps']:g} steps, {some['guidance_schedule']}"
-        others = name.removeprefix(card["strategy"]).replace("-", ", ")
-        lines.append(
-            [titles[card["strategy"]] + others, schedule, *(told.get(scale, "") for scale in scales)]
-        )
+        lines.append([network_title(name, card), schedule, *(told.get(scale, "") for scale in scales)])
     return table(["network", "steps and schedule", *(f"{scale:g}" for scale in scales)], lines)
 
 

@@ -112,7 +112,7 @@ def test_one_network_has_no_noise_of_training(tmp_path: Any, monkeypatch: pytest
     assert found[METRIC].words.endswith("within training noise)")
 
 
-@pytest.mark.parametrize("images", [80, 500])
+@pytest.mark.parametrize("images", [80, 300, 500, 2000, 5000])
 def test_the_recorded_rows_hold_two_seeds_for_the_sweeps_numbers_of_images(images: int) -> None:
     rows = [row for row in RECORDED() if row.images == images]
     assert {(row.strategy, row.training_seed) for row in rows} == {("raster", 0), ("raster", 1)}
