@@ -181,6 +181,13 @@ def guidance() -> str:
     return table(["network", "steps and schedule", *(f"{scale:g}" for scale in scales)], lines)
 
 
+def percent(row: Row, metric: str) -> str:
+    """A share in percent, and half the width of its interval where it has one."""
+    share, low, high = estimate_of(row, metric)
+    half = "" if low is None or high is None else f" ± {50 * (high - low):.1f}"
+    return f"{100 * share:.1f}{half}"
+
+
 def steps() -> str:
     """Quality of networks that take any number of steps, at several."""
     rows = baseline("steps")
@@ -190,7 +197,7 @@ def steps() -> str:
             series_label(row, rows),
             f"{row.steps:g}" if row.steps else "",
             with_interval(*estimate_of(row, distance)),
-            f"{100 * estimate_of(row, accuracy)[0]:.1f}",
+            percent(row, accuracy),
         ]
         for row in rows
     ]
@@ -227,8 +234,8 @@ def learning() -> str:
         of = dict(zip(one.images, one.rows, strict=True))
         cells = [of.get(images) for images in taught]
         distances = [with_interval(*estimate_of(row, distance)) if row else "" for row in cells]
-        shares = [f"{100 * estimate_of(row, accuracy)[0]:.1f}" if row else "" for row in cells]
-        lines.append([one.name, *distances, " / ".join(share for share in shares if share)])
+        shares = [percent(row, accuracy) for row in cells if row]
+        lines.append([one.name, *distances, " / ".join(shares)])
     headings = ["decoder", *(f"`{distance}`, {images:,} images" for images in taught), "class accuracy, %"]
     told = "".join(f"- {sentence}\n" for facet in alike for sentence in learned.sentences(facet))
     return f"{table(headings, lines)}\n{told}"

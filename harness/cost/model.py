@@ -17,6 +17,7 @@ from harness.cost.recorder import META, Operations
 from harness.cost.work import DecodeWork, decode_work, tokenizer_work, unguided
 from harness.images.pixels import images_at_a_time
 from harness.machine.cards import DeviceCard
+from harness.machine.precision import type_name
 from harness.subject.prediction import predict
 from harness.subject.prepare import Prepared
 from pardec.files import write_whole
@@ -184,7 +185,7 @@ def kernel_bytes(work: DecodeWork, card: DeviceCard | None = None) -> int:
     """What the product library keeps by the end; a card that doesn't say counts as ``KERNEL_BYTES`` each."""
     total = count = 0.0
     for kernel, shapes in work.kernels.items():
-        precision = str(kernel.dtype).removeprefix("torch.") + (" packed" if kernel.packed else "")
+        precision = type_name(kernel.dtype) + (" packed" if kernel.packed else "")
         size = None if card is None else card.kernel_size(precision, kernel.rows)
         total += shapes * (KERNEL_BYTES if size is None else size)
         count += shapes

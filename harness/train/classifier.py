@@ -13,6 +13,7 @@ from backbones.transformer import parameter_count
 from backbones.weights import save_half, write_card
 from harness.images.data import Augmentation, Dataset, check_size, load_dataset
 from harness.images.names import is_fashion, metric_name
+from harness.machine.precision import taught_products
 from harness.quality import Extractor
 from harness.quality.assess.stored import store_reference
 from harness.quality.classifiers import ClassifierConfig, FeatureNetwork, accuracy, load_features
@@ -113,7 +114,7 @@ def _fit(
 
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         network.train()
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with taught_products(images.device):
             _, logits = network.from_floats(images)
         return F.cross_entropy(logits.float(), labels, label_smoothing=budget.label_smoothing)
 

@@ -21,6 +21,7 @@ from backbones.networks import Networks
 from backbones.transformer import Network
 from backbones.weights import as_stored
 from harness.images.codes import generator_of
+from harness.machine.precision import taught_products
 from harness.machine.stopping import Stop
 from harness.subject.compiled import compile_taught
 from harness.train.divergence import Watch
@@ -166,7 +167,7 @@ class MarkTrainer:
             for group in optimiser.param_groups:
                 group["lr"] = rate * recipe.rate_share(step)
             optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with taught_products():
             loss = self.strategy.loss(self.network, data.codes[rows].long(), labels, lesson)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm, foreach=True)

@@ -12,6 +12,7 @@ from backbones.tokenizers.fsq import FSQTokenizer, Quantiser
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleQuantiser, MultiScaleTokenizer
 from harness.images.codes import generator_of
 from harness.images.data import check_size, load_dataset
+from harness.machine.precision import taught_products
 from harness.train.fitting import seeded
 from harness.train.tokenizer import (
     Started,
@@ -46,10 +47,10 @@ def train_multiscale(
     reviver = Reviver(tokenizer.quantiser, seed)
 
     def loss_of(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with taught_products():
             features = tokenizer.encoder(images)
         reviver.see(features.detach().float())
-        with torch.autocast("cpu", torch.bfloat16):
+        with taught_products():
             rebuilt, distance = tokenizer.taught(features.float())
         return pixel_loss(rebuilt, images, budget) + distance
 
@@ -113,7 +114,7 @@ def train_robust(out_dir: Path, tokenizer_file: Path, data: str, steps: int = 40
         with torch.no_grad():
             codes = neighbours(tokenizer.encode(images), tokenizer.quantiser, MOST_WRONG, generator)
             values = tokenizer.quantiser.values(codes)
-        with torch.autocast("cpu", torch.bfloat16):
+        with taught_products():
             rebuilt = tokenizer.decoder(values)
         return pixel_loss(rebuilt.float(), images, budget)
 

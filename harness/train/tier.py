@@ -28,6 +28,7 @@ from backbones.weights import load_half, save_half, write_card
 from harness.images.codes import Codes, encode_variants
 from harness.images.data import Dataset, check_size, load_dataset
 from harness.machine.environment import environment
+from harness.machine.precision import product_type, type_name
 from harness.machine.stopping import Stop, stop_at_next_step
 from harness.train.mark_recipe import MarkRecipe
 from harness.train.mark_trainer import MarkTrainer, Reached, TaughtImages
@@ -284,6 +285,7 @@ def _write(trainer: MarkTrainer, mark: int, given: Material, path: Path, near_ce
         "images_trained": recipe.end_of(mark) * recipe.batch,
         "steps_trained": recipe.end_of(mark),
         "seconds": round(reached.seconds),
+        "products": type_name(product_type()),
         "near_certain": near_certain,
         "marks": [
             {"mark": one, "images": recipe.end_of(one) * recipe.batch, "validation_loss": loss}

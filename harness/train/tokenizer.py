@@ -20,6 +20,7 @@ from backbones.weights import save_half, write_card
 from harness.images.codes import decode_images, encode_variants
 from harness.images.data import Dataset, augmentation_of, load_dataset
 from harness.images.names import is_fashion
+from harness.machine.precision import taught_products
 from harness.train.fitting import Budget, fit, seeded
 from pardec.errors import UserError
 
@@ -64,7 +65,7 @@ def train_tokenizer(
         tokenizer = FSQTokenizer(config).to(device).to(memory_format=torch.channels_last)
 
     def loss_of(images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with taught_products(images.device):
             rebuilt, latents = tokenizer(images)
         return tokenizer_loss(rebuilt, latents, images, budget)
 

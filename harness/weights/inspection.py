@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from backbones.checkpoints import Checkpoint, CheckpointError, KeyMap, ignored, needed, read_checkpoint
 from backbones.shapes import Shapes, likeness
 from backbones.transformer import parameter_count
+from harness.machine.precision import type_name
 from harness.weights.families import Candidate, Kind, kinds
 
 SIMILAR = 0.25
@@ -122,7 +123,7 @@ def identify(checkpoint: Checkpoint, path: Path) -> Inspection:
 
 
 def _dtypes(checkpoint: Checkpoint) -> dict[str, int]:
-    counts = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values())
+    counts = Counter(type_name(tensor.dtype) for tensor in checkpoint.tensors.values())
     return dict(counts.most_common())
 
 
@@ -175,6 +176,6 @@ def compare(network: nn.Module, state: Mapping[str, Tensor], keys: KeyMap) -> Di
             turned = " (transposed)" if tuple(tensor.shape) == part.shape[::-1] else ""
             reshaped.append(f"'{part.key}' {list(tensor.shape)}{turned} instead of {list(part.shape)}")
         elif not tensor.is_floating_point():
-            mistyped.append(f"'{part.key}' {str(tensor.dtype).removeprefix('torch.')} instead of a float")
+            mistyped.append(f"'{part.key}' {type_name(tensor.dtype)} instead of a float")
     extra = [f"'{key}'" for key in state if key not in used and not ignored(key, keys)]
     return Differences(tuple(missing), tuple(reshaped), tuple(mistyped), tuple(extra))

@@ -3,7 +3,6 @@
 import mmap
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from backbones.products import KERNEL_BYTES, can_pack
 from harness.cell.cell import Cell, normalised
 from harness.machine.memory import PeakMemory
+from harness.machine.precision import capabilities
 from harness.measure import measure as measuring
 from harness.subject.prepare import prepare
 from harness.subject.subject import load
@@ -18,9 +18,8 @@ from harness.sweep.process import ROOT
 
 CPU = torch.device("cpu")
 ONEDNN = pytest.mark.skipif(not can_pack(CPU, torch.bfloat16), reason="needs a torch with oneDNN")
-CPUINFO = Path("/proc/cpuinfo")
 OF_THE_CONSTANT = pytest.mark.skipif(
-    not CPUINFO.exists() or "avx512_bf16" not in CPUINFO.read_text(encoding="utf-8"),
+    not capabilities().get("avx512_bf16", False),
     reason="KERNEL_BYTES is that of processors with AVX-512 for bfloat16; the others' cards say theirs",
 )
 KERNELS = """

@@ -15,6 +15,7 @@ from backbones.config import NetworkConfig, TrunkConfig
 from backbones.tokenizers.multiscale import MultiScaleConfig, MultiScaleTokenizer
 from harness.cell.cell import Cell
 from harness.cli import main
+from harness.machine.precision import product_type, type_name
 from harness.machine.stopping import Stop
 from harness.subject.prepare import prepare
 from harness.train.learner import new_network
@@ -465,6 +466,7 @@ def test_a_network_of_other_options_has_a_name_of_its_own(tmp_path, material, mo
     card = zoo.read_card("zoo/rar-anneal_start0.25", tmp_path)
     assert card.options["anneal_start"] == 0.25
     assert card.content["command"].endswith("--option anneal_start=0.25")
+    assert card.content["products"] == type_name(product_type())
     cell = Cell("rar", network="zoo/rar-anneal_start0.25", zoo=str(tmp_path), batch=2, images=2)
     assert prepare(cell).strategy.anneal_start == 0.25
 
