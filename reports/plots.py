@@ -193,14 +193,16 @@ def _trade_off(
         if fewer_is_better:
             ticks_at(axes.xaxis, sorted({round(v) for v in cloud[:, 0]}))
         obstacles.append(_draw_front(axes, cloud, not fewer_is_better, not lower_is_better(metric)))
-        obstacles += _draw_anchors(axes, facet, metric)
+        anchors = _draw_anchors(axes, facet, metric)
+        obstacles += anchors
         axes.set_xlabel(x_label)
         arrow = "lower is better" if lower_is_better(metric) else "higher is better"
         axes.set_ylabel(f"{metric} ({arrow})")
         titled_panel(axes, f"{metric} against {'steps' if fewer_is_better else 'throughput'}")
         figure.draw_without_rendering()
         place_labels(axes, labels, obstacles)
-        note = "bars: 95 % intervals; grey line: Pareto front of the measured points"
+        intervals = "bars, and bands of the anchors" if anchors else "bars"
+        note = f"{intervals}: 95 % intervals; grey line: Pareto front of the measured points"
         if len({one.family for one in drawn}) < len(drawn):
             note += "; curves of one name differ in guidance"
         note_under_axes(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
