@@ -32,6 +32,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "windows": rows.windows,
     "curves": rows.curves,
     "contexts": rows.contexts,
+    "probes": rows.probes,
     "strategies": code.strategies,
     "titles": code.titles,
     "kinds": code.kinds,

@@ -123,17 +123,20 @@ def full_size() -> str:
 
 
 def training_noise() -> str:
-    """How far a second training seed moves a distance."""
-    pairs: dict[tuple[str, float | None, int], list[Row]] = {}
-    for row in baseline("training-seeds"):
-        pairs.setdefault((row.label, row.steps, row.images), []).append(row)
-    told = []
-    for (label, steps, images), pair in pairs.items():
-        values = [(row.quality or {})[f"fd_fashion@{images}"]["value"] for row in pair]
-        both = " and ".join(f"{value:.3f}" for value in values)
-        told.append(f"`fd_fashion@{images}` of {label} in {steps:g} steps {both}")
-    (taught,) = {row.training_images for row in baseline("training-seeds")}
-    return f"Two training seeds of one recipe, {taught:,} images: {'; '.join(told)}.\n"
+    """How far a second training seed moves a distance, by the number of images it is of."""
+    rows = baseline("training-seeds")
+    decoders = list(dict.fromkeys((row.label, row.steps) for row in rows))
+    lines = []
+    for images in sorted({row.images for row in rows}):
+        cells = []
+        for decoder in decoders:
+            pair = [row for row in rows if (row.images, row.label, row.steps) == (images, *decoder)]
+            values = [estimate_of(row, f"fd_fashion@{images}")[0] for row in pair]
+            cells.append(" and ".join(f"{value:.3f}" for value in values))
+        lines.append([f"`fd_fashion@{images}`", *cells])
+    (taught,) = {row.training_images for row in rows}
+    headings = [f"{label}, {steps:g} steps" for label, steps in decoders]
+    return table([f"two seeds, {taught:,} images", *headings], lines)
 
 
 def marks() -> str:
@@ -319,3 +322,22 @@ def contexts() -> str:
         found.setdefault(line["steps"], {})[line["order"]] = with_interval(*bits, digits=3)
     lines = [[steps, told["own"], told["random"]] for steps, told in found.items()]
     return table(["steps", "locality, as it decodes", "random, as it learns"], lines)
+
+
+def probes() -> str:
+    """What short legs with one setting of the recipe changed came to, beside the recipe's own."""
+    text = (BASELINES.parent / "recipe_probes.jsonl").read_text(encoding="utf-8")
+    told = [json.loads(line) for line in text.splitlines()]
+    own = {(one["strategy"], one["images"]): one for one in told if one["change"] == "none"}
+    lines = []
+    for one in told:
+        base = own[one["strategy"], one["images"]]["validation_loss"]
+        loss = one["validation_loss"]
+        change = "" if one["change"] == "none" else f"{100 * (loss / base - 1):+.1f} %"
+        setting = "as it is" if one["change"] == "none" else one["change"]
+        size = f"{one['parameters'] / 1e6:.2f}"
+        lines.append(
+            [registry.titles()[one["strategy"]], f"{one['images']:,}", setting, size, f"{loss:.3f}", change]
+        )
+    headings = ["network", "images", "recipe", "million parameters", "validation loss", "beside the recipe"]
+    return table(headings, lines)

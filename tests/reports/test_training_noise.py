@@ -115,7 +115,8 @@ def test_one_network_has_no_noise_of_training(tmp_path: Any, monkeypatch: pytest
 @pytest.mark.parametrize("images", [80, 300, 500, 2000, 5000])
 def test_the_recorded_rows_hold_two_seeds_for_the_sweeps_numbers_of_images(images: int) -> None:
     rows = [row for row in RECORDED() if row.images == images]
-    assert {(row.strategy, row.training_seed) for row in rows} == {("raster", 0), ("raster", 1)}
+    trained = {(row.strategy, row.training_seed) for row in rows}
+    assert trained == {("raster", 0), ("raster", 1), ("lpd", 0), ("lpd", 1)}
     moved = TrainingNoise(tuple(seed_pairs(rows))).moved(f"fd_fashion@{images}", rows[:1])
-    assert moved.keys() == {"raster, 256 steps"}
+    assert moved.keys() == {"raster, 256 steps", "lpd, 20 steps"}
     assert all(size > 0 for size in moved.values())
