@@ -41,11 +41,17 @@ def time_in_turn(
         run()
     gc.collect()
     gc.freeze()
-    seconds = in_turn(runs, Budget(SECONDS, least=rounds, most=max(rounds, MOST_ROUNDS)))
+    seconds = in_turn(runs, budget_of(len(runs), rounds))
     return {
         cell.key: Turns(reference=cells[0].key, batch=cell.batch, seconds=own, reference_seconds=seconds[0])
         for cell, own in zip(cells, seconds, strict=True)
     }
+
+
+def budget_of(runs: int, rounds: int) -> Budget:
+    """Of rounds; patience is that of one cell for each, so that many of them still get the least number."""
+    most = max(rounds, MOST_ROUNDS)
+    return Budget(SECONDS, least=rounds, most=most, patience_s=Budget.patience_s * runs)
 
 
 def load_all(prepared: Iterable[Prepared]) -> Iterator[Subject]:

@@ -17,6 +17,7 @@ from harness.measure.repeats import (
     repeat,
     warm_up,
 )
+from harness.measure.turns import budget_of
 from harness.quality.intervals import median_interval
 
 
@@ -133,6 +134,14 @@ def test_rounds_end_when_every_ratio_is_narrow():
     assert is_narrow(ratio_interval(rounds[2], rounds[0]))
     assert len(rounds[0]) % 2 == 0
     assert len(rounds[0]) > 6
+
+
+@pytest.mark.parametrize("cells", [2, 32])
+def test_many_cells_get_the_least_number_of_rounds_as_two_do(cells: int):
+    runs = [script(5.0)] * cells
+    assert len(in_turn(runs, budget_of(cells, rounds=6))[0]) == 6
+    endless = [script(1000.0)] * cells
+    assert len(in_turn(endless, budget_of(cells, rounds=6))[0]) == 2
 
 
 # Percentiles ----------------------------------------------------------------------------------------------
