@@ -81,9 +81,10 @@ class Facet:
 def facets(rows: Sequence[Row]) -> list[Facet]:
     """``rows`` split by ``FACET_KEYS``, in order of appearance.
 
-    Anchors run on no strategy's settings: they join every facet with their reference, N and protocol, of
-    several of one kind the one whose machine is most like the facet's. A cell that failed before it met a
-    reference joins the facets that agree with it in what it knows.
+    Anchors run on no strategy's settings: they join every facet with their reference, N and protocol, and
+    reconstructions with their tokenizer; of several of one kind the one whose machine is most like the
+    facet's. A cell that failed before it met a reference joins the facets that agree with it in what it
+    knows.
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     floating: list[Row] = []
@@ -136,7 +137,8 @@ def hardware_notes(rows: Iterable[Row]) -> list[str]:
 def _joins(row: Row, keys: dict[str, str]) -> bool:
     mine = facet_keys(row)
     if row.tier == "anchor":
-        return all(mine[key] == keys[key] for key in REFERENCE_KEYS)
+        of_the_cells = row.strategy == "real" or mine["tokenizer"] == keys["tokenizer"]
+        return of_the_cells and all(mine[key] == keys[key] for key in REFERENCE_KEYS)
     return all(mine[key] in (keys[key], UNKNOWN) for key in _KNOWN_EARLY)
 
 

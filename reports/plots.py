@@ -6,6 +6,7 @@ interval where there is one, and names its series beside them instead of in a le
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -173,7 +174,8 @@ def _trade_off(
     if not drawn:
         return None
     with plt.rc_context(style.rc()):
-        figure, axes = plt.subplots(figsize=(7.2, 4.8))
+        room = _room(sum(len(one.rows) for one in drawn))
+        figure, axes = plt.subplots(figsize=(7.2 * room, 4.8 * room))
         obstacles, points = [], []
         for one in drawn:
             x, x_error = _with_errors([read_x(row) for row in one.rows])
@@ -207,6 +209,11 @@ def _trade_off(
             note += "; curves of one name differ in guidance"
         note_under_axes(figure, facet, f"{note}; {overlay.NOTE}" if published else note)
     return figure
+
+
+def _room(points: int) -> float:
+    """How much longer the sides of a figure are that names so many points, that names keep clear of marks."""
+    return min(max(1.0, math.sqrt(points / 15)), 1.4)
 
 
 def _names(

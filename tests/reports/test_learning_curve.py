@@ -134,7 +134,8 @@ def test_quality_is_over_a_logarithm_where_it_spans_much_beside_its_own_tokenize
     other = dataclasses.replace(own, cell="f" * 16, tokenizer="zoo/other", label="Of another tokenizer")
     for least, scale in ((9.0, "linear"), (1.0, "log")):
         rows = [*ROWS[:1], row(1, "raster", 256, least, 100_000), *ROWS[2:], own, other]
-        (facet,) = facets(rows)
+        facet, foreign = facets(rows)
+        assert foreign.rows == (other,)
         drawn = figure(facet, {})
         assert drawn is not None
         (quality,) = drawn.axes

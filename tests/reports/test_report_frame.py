@@ -128,6 +128,15 @@ def test_anchors_join_every_facet_of_their_reference(rows: Sequence[Row]) -> Non
     assert [len(facet.anchors) for facet in split] == [2, 2, 0]
 
 
+def test_reconstructions_join_the_facet_of_their_tokenizer_and_real_images_every_one(
+    rows: Sequence[Row],
+) -> None:
+    real, rebuilt = facets(rows)[0].anchors
+    other = dataclasses.replace(rebuilt, cell="f" * 16, tokenizer="zoo/other")
+    split = facets([*rows, other, first(tokenizer="zoo/other")])
+    assert [facet.anchors for facet in split] == [(real, rebuilt), (real, other)]
+
+
 def test_a_failed_cell_without_a_reference_stays_with_its_sweep(rows: Sequence[Row]) -> None:
     early = dataclasses.replace(
         failed_row(7),
