@@ -22,6 +22,7 @@ def finished(cell: Cell) -> Cell:
     if cell.memory_limit_gb is not None and sys.platform != "linux":
         raise UserError("memory_limit_gb needs Linux, whose kernel enforces it; leave it out")
     if cell.is_anchor:
+        refuse_replaced(cell.data)
         load_plugins(cell.plugin)
         check_device(cell.device, cell.dtype)
         cell = dataclasses.replace(cell, label=cell.label or ANCHORS[cell.strategy])
@@ -33,7 +34,6 @@ def finished(cell: Cell) -> Cell:
             cell = with_scoring(cell)
     zoo_tokenizer(cell)  # refuses a decoder of other codes
     if not cell.is_published:
-        refuse_replaced(cell.data)
         for path in _shared_files(cell).values():
             check_zoo_file(path, file_sha256(path))
     return dataclasses.replace(cell, pins=pins(cell))

@@ -13,6 +13,7 @@ from backbones.products import can_pack
 from backbones.published_tokenizers import tokenizer_info
 from backbones.transformer import parameter_count
 from harness.cell.cell import RANDOM, Cell
+from harness.images.names import refuse_replaced
 from harness.machine.cards import card_here
 from harness.subject.sources import Source, source_of, tuned, with_files
 from harness.weights.empty import on_meta
@@ -67,6 +68,7 @@ def prepare(cell: Cell, around_given: bool = False) -> Prepared:
 
     around_given: whether its images are drawn around given tokens, however many those will be.
     """
+    refuse_replaced(cell.data)
     load_plugins(cell.plugin)
     check_device(cell.device, cell.dtype)
     if cell.is_published and cell.checkpoint is None:

@@ -127,6 +127,8 @@ def test_an_unknown_flag_is_one_line(capsys, command):
         (["train", "lpd", "--data", "fashion", "--steps", "9"], ["--steps", "from mark to mark", "--most"]),
         (["train", "lpd", "--data", "mnist"], ["data 'mnist'", "replaced by", "fashion"]),
         (["sweep", "strategy=lpd,data=mnist"], ["data 'mnist'", "replaced by", "fashion"]),
+        (["sweep", "strategy=real,data=mnist"], ["data 'mnist'", "replaced by", "fashion"]),
+        (["explain", "strategy=lpd,data=mnist"], ["data 'mnist'", "replaced by", "fashion"]),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):
