@@ -22,10 +22,9 @@ from backbones.transformer import parameter_count
 from harness.machine.environment import environment
 from harness.machine.precision import product_type, type_name
 from harness.train.mark_recipe import MarkRecipe
-from harness.train.mark_trainer import MarkTrainer
-from harness.train.tier import Material, material
+from harness.train.tier import Material, material, trainer_of
 from harness.weights import zoo
-from strategies.decoding import registry
+from pardec.errors import UserError
 
 RECIPE = MarkRecipe()
 CHANGES: Mapping[str, dict[str, Any]] = {
@@ -40,20 +39,12 @@ CHANGES: Mapping[str, dict[str, Any]] = {
 
 
 def probe(strategy: str, change: str, images: int, given: Material) -> dict[str, Any]:
-    """What a leg of ``images`` came to; ValueError where they are not whole batches."""
+    """What a leg of ``images`` came to, loss in nats a code; UserError where they are no whole batches."""
     settings = dict(CHANGES[change])
     config = deeper(given.config, settings.pop("depth", given.config.trunk.depth))
     recipe = leg_of(dataclasses.replace(RECIPE, **settings), images)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = MarkTrainer(
-            registry.get(strategy),
-            config,
-            recipe,
-            Path(folder),
-            given.made_of,
-            code_vectors=given.code_vectors,
-            tokenizer=given.tokenizer,
-        )
+        trainer = trainer_of(strategy, recipe, dataclasses.replace(given, config=config), Path(folder))
         trainer.train_to(1, given.train, given.validation, lambda mark: None, say=to_stderr)
     return {
         "strategy": strategy,
@@ -69,7 +60,7 @@ def probe(strategy: str, change: str, images: int, given: Material) -> dict[str,
 def leg_of(recipe: MarkRecipe, images: int) -> MarkRecipe:
     """The recipe's first leg on fewer images: every part of it in its share."""
     if images % recipe.batch:
-        raise ValueError(f"{images} images are no whole batches of {recipe.batch}")
+        raise UserError(f"{images} images are no whole batches of {recipe.batch}")
     warmup = RECIPE.warmup_steps * RECIPE.batch / RECIPE.base_images
     steps = max(1, round(warmup * images / recipe.batch))
     return dataclasses.replace(recipe, base_images=images, marks=(1,), warmup_steps=steps)
@@ -92,10 +83,13 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=1)
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        given = material(asked.data, zoo.folder_of(None), Path(folder))
-    for change in asked.change:
-        print(json.dumps(probe(asked.strategy, change, asked.images, given)), flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given = material(asked.data, zoo.folder_of(None), Path(folder))
+        for change in asked.change:
+            print(json.dumps(probe(asked.strategy, change, asked.images, given)), flush=True)
+    except UserError as error:
+        options.error(str(error))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ def baseline(name: str) -> list[Row]:
     return load_rows(BASELINES / f"{name}.jsonl")
 
 
+def told_by(name: str) -> list[dict[str, Any]]:
+    """Lines of a file of results that holds no rows of cells."""
+    text = (BASELINES.parent / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     if value is None or low is None or high is None:
         return "-"
@@ -127,7 +133,7 @@ def training_noise() -> str:
     rows = baseline("training-seeds")
     decoders = list(dict.fromkeys((row.label, row.steps) for row in rows))
     lines = []
-    for images in sorted({row.images for row in rows}):
+    for images in sorted({row.images for row in rows if row.images is not None}):
         cells = []
         for decoder in decoders:
             pair = [row for row in rows if (row.images, row.label, row.steps) == (images, *decoder)]
@@ -316,8 +322,7 @@ def curves() -> str:
 def contexts() -> str:
     """What held-out images cost LPD's network in the contexts of its decode and in those of its training."""
     found: dict[int, dict[str, str]] = {}
-    text = (BASELINES.parent / "lpd_contexts.jsonl").read_text(encoding="utf-8")
-    for line in map(json.loads, text.splitlines()):
+    for line in told_by("lpd_contexts"):
         bits = (line[f"bits_per_token{end}"] for end in ("", "_low", "_high"))
         found.setdefault(line["steps"], {})[line["order"]] = with_interval(*bits, digits=3)
     lines = [[steps, told["own"], told["random"]] for steps, told in found.items()]
@@ -326,8 +331,7 @@ def contexts() -> str:
 
 def probes() -> str:
     """What short legs with one setting of the recipe changed came to, beside the recipe's own."""
-    text = (BASELINES.parent / "recipe_probes.jsonl").read_text(encoding="utf-8")
-    told = [json.loads(line) for line in text.splitlines()]
+    told = told_by("recipe_probes")
     own = {(one["strategy"], one["images"]): one for one in told if one["change"] == "none"}
     lines = []
     for one in told:

@@ -10,6 +10,7 @@ import torch
 from backbones.config import NetworkConfig, TrunkConfig
 from harness.train.mark_trainer import TaughtImages
 from harness.train.tier import Material
+from pardec.errors import UserError
 from tests.docs.blocks import ROOT
 
 sys.path.append(str(ROOT / "docs"))
@@ -18,7 +19,7 @@ import probe_recipe
 from probe_recipe import CHANGES, RECIPE, leg_of, probe
 
 CONFIG = NetworkConfig(TrunkConfig(2, 16, 2, 32), codes=8, classes=3, grid=(3, 3))
-MOST = {change: {**settings} for change, settings in CHANGES.items() if "depth" not in settings}
+OF_THE_RECIPE = {change: settings for change, settings in CHANGES.items() if "depth" not in settings}
 
 
 @pytest.fixture
@@ -32,14 +33,14 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Material:
     return Material(taught, taught, CONFIG, {}, {})
 
 
-@pytest.mark.parametrize("change", MOST)
+@pytest.mark.parametrize("change", OF_THE_RECIPE)
 def test_a_leg_has_the_shares_of_the_recipes_first_one(change: str) -> None:
-    recipe = leg_of(dataclasses.replace(RECIPE, **MOST[change]), 12_000)
+    recipe = leg_of(dataclasses.replace(RECIPE, **OF_THE_RECIPE[change]), 12_000)
     assert recipe.end_of(1) * recipe.batch == 12_000
     share = RECIPE.warmup_steps / RECIPE.end_of(1)
     assert recipe.warmup_steps / recipe.end_of(1) == pytest.approx(share, rel=0.02)
     assert recipe.rate_share(recipe.warmup_steps) == 1
-    with pytest.raises(ValueError, match="no whole batches"):
+    with pytest.raises(UserError, match="no whole batches"):
         leg_of(recipe, 12_001)
 
 
